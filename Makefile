@@ -1,0 +1,28 @@
+# make demo    train on one machine with a server and two devices, and show the table
+# make test    the whole test suite
+# make check   ruff and mypy
+# make venv    the set-up alone: .venv with the versions of constraints.txt
+PYTHON ?= python3
+MODEL ?= mobilenet_v1
+
+.PHONY: demo test check venv
+.DEFAULT_GOAL := demo
+
+demo: venv
+	.venv/bin/edgekit train $(MODEL) --dataset digits --devices 2 --codec sgq --bits 4 --groups 8 --epochs 10 --out runs/demo
+
+test: venv
+	.venv/bin/python -m pytest
+
+check: venv
+	.venv/bin/ruff check
+	.venv/bin/mypy
+
+venv: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "no '$(PYTHON)' here: install Python >= 3.10, or make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("$(PYTHON) is Python " + sys.version.split()[0] + ", edgekit needs >= 3.10: make PYTHON=python3.11, or another that is there")'
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --constraint constraints.txt --editable '.[all,dev]'
+	touch $@

@@ -1,0 +1,82 @@
+"""The command line: a group whose commands are imported when they are called, so that ``--help`` is quick."""
+
+import importlib
+import sys
+
+import click
+
+import edgekit
+from edgekit.errors import EdgekitError, UnknownName
+
+#: command -> (module:function, help in one line)
+COMMANDS = {
+    "train": ("edgekit.cli.train:train", "Export, serve and train with several devices, all on this machine."),
+    "export": ("edgekit.cli.export:export", "Cut a model at a layer and write a bundle for server and devices."),
+    "serve": ("edgekit.cli.serve:serve", "Train the back half of a bundle for devices that connect."),
+    "run": ("edgekit.cli.run:run", "Run and train the front half of a bundle on this device."),
+    "inspect": ("edgekit.cli.inspect:inspect", "Verify a bundle and show what is in it."),
+    "models": ("edgekit.cli.models:models", "List the built-in models and their default cuts."),
+}
+
+
+class Commands(click.Group):
+    """Looks a command up in `COMMANDS`; an unknown one gets near names."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, function = COMMANDS[name][0].split(":")
+        command = getattr(importlib.import_module(module), function)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(
+                str(UnknownName("command", args[0], COMMANDS, "`edgekit --help` lists them")), context
+            )
+        return super().resolve_command(context, args)
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(edgekit.__version__, prog_name="edgekit")
+def group() -> None:
+    """Keep a vision model learning on many weak devices over a thin link.
+
+    A network is cut at one layer. Devices run the front half as ONNX, with the feature quantised to a few hundred
+    bytes inside the graph; a server trains the back half and returns a compressed gradient.
+
+    \b
+    Start here:   edgekit train mobilenet_v1 --dataset digits --devices 2
+    """
+
+
+def main() -> None:
+    """Entry point: errors become one line on standard error and the exit code of their class."""
+    try:
+        group(standalone_mode=False)
+    except EdgekitError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("edgekit"):
+            raise
+        click.echo(
+            f"error: this command needs {error.name}, which is not installed: pip install 'edgekit[all]'", err=True
+        )
+        sys.exit(1)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        sys.exit(130)

@@ -1,0 +1,61 @@
+"""edgekit export"""
+
+import click
+
+from edgekit.cli import options
+
+
+@click.command()
+@options.model
+@options.cut
+@click.option("-o", "--output", required=True, metavar="BUNDLE", help="Folder to write.")
+@options.dataset
+@options.codec
+@click.option(
+    "--input", "input_shape", metavar="C,H,W", help="Input shape (default: the dataset's channels, 32x32 or larger)."
+)
+@options.seed
+@click.option("--force", is_flag=True, help="Replace an existing bundle.")
+@options.as_json
+def export(
+    model: str,
+    cut: str | None,
+    output: str,
+    dataset: str,
+    data: str | None,
+    limit: int | None,
+    codec: str,
+    bits: int,
+    groups: int,
+    calibration: int,
+    input_shape: str | None,
+    seed: int,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Cut MODEL at a layer and write a bundle for server and devices.
+
+    The dataset gives the calibration images, the number of classes and the normalisation. `edgekit models` lists the
+    models; a wrong LAYER lists those that can be cut at.
+
+    \b
+    edgekit export vgg11 --dataset digits -o bundle
+    edgekit export resnet18 --cut layer2.1 --dataset cifar10 --data DIR --codec sgq --groups 4 -o bundle
+    """
+    from edgekit.codecs.registry import feature_codec
+    from edgekit.data import registry
+    from edgekit.export.named import export_named
+
+    chosen = feature_codec(codec, options.codec_config(codec, bits, groups))
+    images = registry.load(dataset, data, limit, seed)
+    bundle = export_named(
+        model, output, cut=cut, dataset=images, codec=chosen, input_shape=input_shape, calibration=calibration,
+        seed=seed, overwrite=force,
+    )  # fmt: skip
+    if as_json:
+        options.print_json(
+            {"bundle": output, "digest": bundle.digest, "cut": bundle.cut, "feature": bundle.feature_shape}
+        )
+        return
+    click.echo(f"{output}: {bundle.model} cut at {bundle.cut}, feature {'x'.join(map(str, bundle.feature_shape))}")
+    click.echo(f"next: edgekit serve {output} --listen 127.0.0.1:50051", err=True)

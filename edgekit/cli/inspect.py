@@ -1,0 +1,31 @@
+"""edgekit inspect"""
+
+import click
+
+from edgekit.cli import options
+
+
+@click.command()
+@options.bundle
+@options.as_json
+def inspect(bundle: str, as_json: bool) -> None:
+    """Verify a bundle and show what is in it.
+
+    Every file is checked against the hash in the manifest. Exit code 5 when one does not match.
+    """
+    from edgekit.bundle import open_bundle
+
+    opened = open_bundle(bundle)
+    if as_json:
+        options.print_json({"digest": opened.digest, **opened.manifest})
+        return
+    manifest = opened.manifest
+    click.echo(f"bundle   {opened.digest}")
+    click.echo(f"model    {opened.model}, cut at {opened.cut}, {opened.classes} classes")
+    click.echo(f"image    {'x'.join(map(str, opened.input_shape))} float32")
+    click.echo(f"feature  {'x'.join(map(str, opened.feature_shape))}, coded by {opened.codec!r}")
+    for name, graph in opened.graphs.items():
+        click.echo(f"graph    {name}: {len(graph.inputs)} inputs, {len(graph.held)} held, {len(graph.outputs)} outputs")
+    for name, entry in sorted(manifest["files"].items()):
+        click.echo(f"file     {entry['sha256'][:16]} {entry['bytes']:>10} B  {name}")
+    click.echo("every hash is right")

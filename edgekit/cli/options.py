@@ -1,0 +1,71 @@
+"""Options that several commands share."""
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Applies click options so that ``--help`` lists them in the order written."""
+
+    def apply(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+model = click.argument("model", metavar="MODEL")
+cut = click.option("--cut", metavar="LAYER", help="Layer after which the model is cut (default: the model's own).")
+bundle = click.argument("bundle", metavar="BUNDLE")
+seed = click.option("--seed", default=0, show_default=True, help="Decides weights, calibration images and shares.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Result as one JSON object on standard output.")
+
+dataset = options(
+    click.option(
+        "--dataset",
+        default="digits",
+        show_default=True,
+        help="digits (built in), mnist, fashion-mnist, cifar10, cifar100, or folder.",
+    ),
+    click.option("--data", metavar="DIR", help="Where the dataset's files are."),
+    click.option("--limit", type=int, metavar="N", help="Use N of its training images, balanced over the classes."),
+)
+codec = options(
+    click.option("--codec", default="sgq", show_default=True, help="Feature codec: sgq, uniform or raw."),
+    click.option("--bits", default=4, show_default=True, help="Bits per code (sgq, uniform)."),
+    click.option("--groups", default=8, show_default=True, help="Groups of channels (sgq)."),
+    click.option(
+        "--calibration", default=256, show_default=True, help="Training images the first codebooks come from."
+    ),
+)
+training = options(
+    click.option("--optimizer", default="sgd", show_default=True, help="sgd or adam, on both sides."),
+    click.option("--lr", default=0.05, show_default=True, help="Learning rate, on both sides."),
+    click.option("--momentum", default=0.9, show_default=True),
+    click.option("--weight-decay", default=5e-4, show_default=True),
+    click.option("--schedule", default="cosine", show_default=True, help="cosine (with warm-up) or constant."),
+    click.option(
+        "--calibrate",
+        help="Gradient sent back: none, masked, stochastic, stochastic-masked, ternary or ternary-masked "
+        "(default: none for --codec raw, else stochastic-masked).",
+    ),
+    click.option("--torch-device", default="auto", show_default=True, help="cpu, cuda or auto."),
+    click.option("--server-threads", default=1, show_default=True, help="Threads of the back half on a CPU."),
+)
+
+
+def codec_config(codec: str, bits: int, groups: int) -> dict[str, int]:
+    """The constructor arguments of feature codec `codec`."""
+    table = {"sgq": {"groups": groups, "bits": bits}, "uniform": {"bits": bits}}
+    return table.get(codec, {})
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on one line of standard output."""
+    click.echo(json.dumps(value))

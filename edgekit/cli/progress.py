@@ -1,0 +1,79 @@
+"""What `edgekit train` shows: a bar per device while it runs, and the table at the end."""
+
+import math
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+Event = dict[str, Any]
+
+
+class LiveProgress:
+    """One line per device, moved by its events; finished epochs scroll by above."""
+
+    def __init__(self, console: Console, run: Event) -> None:
+        self._console = console
+        self._run = run
+        self._bars: dict[str, TaskID] = {}
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn(),
+            console=console,
+        )  # fmt: skip
+
+    def __enter__(self) -> "LiveProgress":
+        run = self._run
+        config = ", ".join(f"{key} {value}" for key, value in run["codec_config"].items())
+        self._console.print(
+            f"{run['model']} cut at {run['cut']}, feature {'x'.join(map(str, run['feature']))}, "
+            f"codec {run['codec']}{f' ({config})' if config else ''}, {run['devices']} devices, {run['dataset']}"
+        )
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, event: Event) -> None:
+        """Moves the bar of the device that `event` is about."""
+        if event["event"] not in ("progress", "epoch"):
+            return
+        name = event["device"]
+        if name not in self._bars:
+            self._bars[name] = self._progress.add_task(name, total=event["steps"], text="")
+        text = f"epoch {event['epoch']}/{event['epochs']}, {_numbers(event)}"
+        self._progress.update(self._bars[name], completed=event["step"], text=text)
+        if event["event"] == "epoch":
+            self._console.print(f"{name} {text}, test accuracy {event['accuracy']:.2f} %", soft_wrap=True)
+
+
+def _numbers(event: Event) -> str:
+    images = max(event["images"], 1)
+    return (
+        f"{event['images_per_s']:.0f} images/s, loss {event['loss']:.3f}, "
+        f"{event['bytes_up'] / images:.0f} B up, {event['bytes_down'] / images:.0f} B down an image"
+    )
+
+
+def result_table(summary: Event) -> Table:
+    """The end of a run: accuracy, bytes measured at the frame beside their formula, speed, and where the time went."""
+    table = Table(
+        title=f"{summary['model']} cut at {summary['cut']}, {summary['dataset']}, {summary['epochs']} epochs",
+        show_header=False,
+    )
+    fp32 = 4 * math.prod(summary["feature"])
+    config = ", ".join(f"{key} {value}" for key, value in summary["codec_config"].items())
+    table.add_row("codec", summary["codec"] + (f" ({config})" if config else ""))
+    table.add_row("accuracy", f"{summary['accuracy']:.2f} %, mean over devices, whole test set")
+    for way in ("up", "down"):
+        n = summary[f"bytes_{way}_per_image"]
+        table.add_row(f"{way}, measured", f"{n:.1f} B an image, {fp32 / n:.1f}x below the {fp32} B of an fp32 feature")
+    table.add_row("speed", f"{summary['images_per_s']:.0f} images/s, all devices")
+    seconds = summary["seconds"]
+    parts = ("device_compute", "encode", "network", "server")
+    split = ", ".join(f"{part.replace('_', ' ')} {seconds[part]:.1f} s" for part in parts)
+    table.add_row(
+        "time of a device", f"{split}; {seconds['train']:.1f} s in all, then {seconds['evaluate']:.1f} s of tests"
+    )
+    return table

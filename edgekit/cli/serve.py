@@ -1,0 +1,89 @@
+"""edgekit serve"""
+
+import os
+import signal
+import sys
+import threading
+
+import click
+
+from edgekit.cli import options
+
+
+@click.command()
+@options.bundle
+@click.option(
+    "--listen", default="127.0.0.1:50051", show_default=True, metavar="HOST:PORT", help="Port 0 takes a free one."
+)
+@click.option(
+    "--devices", type=int, metavar="N", help="End after N devices have finished (default: serve until Ctrl-C)."
+)
+@options.training
+@options.seed
+@click.option("--out", metavar="DIR", help="Keep the trained back half here when ending.")
+@click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on standard output.")
+def serve(
+    bundle: str,
+    listen: str,
+    devices: int | None,
+    optimizer: str,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    schedule: str,
+    calibrate: str | None,
+    torch_device: str,
+    server_threads: int,
+    seed: int,
+    out: str | None,
+    as_json: bool,
+) -> None:
+    """Train the back half of BUNDLE for devices that connect.
+
+    No model code is needed: the bundle holds the back half as programs. Devices start with the same bundle and
+    `edgekit run`; one with another bundle is refused.
+    """
+    import torch
+
+    from edgekit import tensorfile
+    from edgekit.bundle import open_bundle
+    from edgekit.meter import Recorder
+    from edgekit.server import listen as listener
+    from edgekit.server.calibrate import calibrator
+    from edgekit.server.service import service_from_bundle
+    from edgekit.server.train import OptimizerConfig
+    from edgekit.server.train import torch_device as device_named
+
+    torch.set_num_threads(server_threads)
+    opened = open_bundle(bundle)
+    policy = calibrate or ("none" if opened.codec.codec_id == "raw" else "stochastic-masked")
+    service = service_from_bundle(
+        opened,
+        device_named(torch_device),
+        calibrator(policy, seed),
+        OptimizerConfig(optimizer, lr, momentum, weight_decay),
+        schedule,
+    )
+    record = Recorder(sys.stdout)
+    finished = threading.Event()
+
+    def show(event: dict[str, object]) -> None:
+        if as_json:
+            record(event)
+        else:
+            click.echo(", ".join(f"{key} {value}" for key, value in event.items()))
+        if devices is not None and service.finished >= devices:
+            finished.set()
+
+    service.on_event = show
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    server = listener.serve(service, listen, max_workers=max(devices or 0, 64))
+    try:
+        show({"event": "listening", "port": server.port, "bundle": opened.digest, "calibrate": policy})
+        finished.wait()
+    finally:
+        server.stop(1.0)
+        if out is not None:
+            os.makedirs(out, exist_ok=True)
+            with open(os.path.join(out, "back.safetensors"), "wb") as file:
+                file.write(tensorfile.dumps(service.back.state_dict()))

@@ -1,0 +1,135 @@
+"""edgekit train"""
+
+import os
+import sys
+import tempfile
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgekit.cli import options
+
+if TYPE_CHECKING:
+    from edgekit.bundle import Bundle
+
+#: Options that describe a run in its record, and those handed on to the processes.
+DESCRIBED = (
+    *("model", "codec", "dataset", "limit", "devices", "partition", "epochs", "batch", "in_flight", "calibrate"),
+    *("optimizer", "lr", "momentum", "weight_decay", "schedule", "backend", "seed"),
+)
+FOR_SERVER = (
+    *("optimizer", "lr", "momentum", "weight_decay", "schedule", "calibrate", "torch_device", "server_threads"),
+    *("seed", "devices"),
+)
+FOR_DEVICE = ("dataset", "data", "limit", "partition", "epochs", "batch", "in_flight", "backend", "seed")
+
+
+@click.command()
+@options.model
+@options.cut
+@options.dataset
+@click.option(
+    "--devices", default=2, show_default=True, help="Device processes, each with its own share and front half."
+)
+@click.option("--partition", default="iid", show_default=True, help="iid or dirichlet:ALPHA.")
+@click.option("--epochs", default=10, show_default=True)
+@click.option("--batch", default=32, show_default=True, help="Images per step and device.")
+@click.option("--in-flight", default=1, show_default=True, help="Batches sent before a gradient must be back.")
+@options.codec
+@options.training
+@click.option(
+    "--input", "input_shape", metavar="C,H,W", help="Input shape (default: the dataset's channels, 32x32 or larger)."
+)
+@click.option("--backend", default="onnxruntime", show_default=True, help="Engine on the devices.")
+@options.seed
+@click.option("--out", metavar="DIR", help="Keep bundle, trained halves and record.jsonl here.")
+@options.as_json
+def train(**given: Any) -> None:
+    """Export MODEL, start a server and device processes on this machine, and train.
+
+    The processes are those of `edgekit serve` and `edgekit run`, talking gRPC over loopback. After each epoch the
+    deployed pipeline (front, encode, decode, back) is evaluated on the whole test set.
+
+    \b
+    edgekit train vgg11 --dataset digits --devices 2 --codec sgq --bits 4 --groups 8 --epochs 10
+    edgekit train mobilenet_v1 --dataset cifar10 --data DIR --codec raw --epochs 2 --out runs/raw
+    """
+    from rich.console import Console
+
+    from edgekit.cli.progress import LiveProgress, result_table
+    from edgekit.meter import Recorder
+    from edgekit.processes import Children
+    from edgekit.summary import summary
+
+    if given["devices"] < 1:
+        raise click.BadParameter("expected at least 1", param_hint="--devices")
+    as_json, out = given["as_json"], given["out"]
+    console = Console(file=sys.stderr if as_json else sys.stdout)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = out or scratch
+        os.makedirs(folder, exist_ok=True)
+        bundle = _export(os.path.join(folder, "bundle"), given)
+        run = {
+            **{name: given[name] for name in DESCRIBED},
+            "cut": bundle.cut,
+            "codec_config": bundle.codec.config,
+            "feature": list(bundle.feature_shape),
+            "bundle": bundle.digest,
+        }
+        with open(os.path.join(folder, "record.jsonl"), "w", encoding="utf-8") as file, Children() as children:
+            record = Recorder(file)
+            record(dict(run, event="start", command=sys.argv[1:], time=time.time()))
+            children.start("server", _serve(bundle.path, folder, given))
+            done = []
+            with LiveProgress(console, run) as progress:
+                for name, event in children.events():
+                    if event["event"] == "listening":
+                        for i in range(given["devices"]):
+                            children.start(f"device-{i}", _run(bundle.path, folder, i, event["port"], given))
+                    if event["event"] == "done":
+                        done.append(event)
+                    if event["event"] != "progress":
+                        record(dict(event, process=name))
+                    progress.show(event)
+            last = summary(run, done)
+            record(last)
+    console.print(result_table(last))
+    if out:
+        console.print(f"record: {os.path.join(out, 'record.jsonl')}")
+    if as_json:
+        options.print_json(last)
+
+
+def _export(path: str, given: dict[str, Any]) -> "Bundle":
+    from edgekit.codecs.registry import feature_codec
+    from edgekit.data import registry
+    from edgekit.export.named import export_named
+
+    return export_named(
+        given["model"],
+        path,
+        cut=given["cut"],
+        dataset=registry.load(given["dataset"], given["data"], given["limit"], given["seed"]),
+        codec=feature_codec(given["codec"], options.codec_config(given["codec"], given["bits"], given["groups"])),
+        input_shape=given["input_shape"],
+        calibration=given["calibration"],
+        seed=given["seed"],
+        overwrite=True,
+    )
+
+
+def _serve(bundle: str, folder: str, given: dict[str, Any]) -> list[str]:
+    flags = _flags({name: given[name] for name in FOR_SERVER})
+    return ["serve", bundle, "--listen", "127.0.0.1:0", "--json", "--out", os.path.join(folder, "server"), *flags]
+
+
+def _run(bundle: str, folder: str, index: int, port: int, given: dict[str, Any]) -> list[str]:
+    flags = _flags({name: given[name] for name in FOR_DEVICE} | {"share": f"{index}/{given['devices']}"})
+    out = os.path.join(folder, f"device-{index}")
+    return ["run", bundle, "--server", f"127.0.0.1:{port}", "--json", "--out", out, *flags]
+
+
+def _flags(values: dict[str, Any]) -> list[str]:
+    given = {f"--{name.replace('_', '-')}": str(value) for name, value in values.items() if value is not None}
+    return [part for pair in given.items() for part in pair]

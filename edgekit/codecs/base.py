@@ -1,0 +1,117 @@
+"""The boundaries of compression: features up, gradients down.
+
+::
+
+    feature (n,C,h,w) f32 --quantize--> codes {name: array} --pack--> bytes
+    bytes --unpack--> codes --dequantize--> feature (n,C,h,w) f32
+
+`quantize` is what the exported graph computes on the device; the numpy version here is its reference.
+Codecs are stateless: their configuration is their constructor's arguments, and what is learned (codebooks, the
+order of channels) arrives as `tables`, named float arrays that live in the bundle and are versioned on the line.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any, Dict, Optional, Sequence, Tuple
+
+import numpy as np
+
+from edgekit.errors import PayloadError
+from edgekit.tensors import TensorSpec
+
+Arrays = Dict[str, np.ndarray]
+
+
+class FeatureCodec(ABC):
+    """Feature at the cut <-> bytes. Subclasses are registered in `edgekit.codecs.registry`."""
+
+    #: Names a byte format for ever: a changed format takes a new id.
+    codec_id = ""
+
+    @property
+    def config(self) -> Dict[str, Any]:
+        """The constructor's arguments, JSON values only: ``type(codec)(**codec.config)`` equals `codec`."""
+        return {}
+
+    def check(self, channels: int) -> None:
+        """Raises UsageError when this configuration cannot code a feature of `channels` channels."""
+        return None
+
+    @abstractmethod
+    def code_specs(self, feature: TensorSpec) -> Tuple[TensorSpec, ...]:
+        """What the graph emits for `feature` (n,C,h,w)."""
+
+    def calibrate(self, features: np.ndarray, seed: int) -> Arrays:
+        """First tables from calibration features (n,C,h,w) f32; none for codecs that learn nothing."""
+        return {}
+
+    def table_feeds(self, tables: Arrays) -> Arrays:
+        """`tables` in the form the exported graph takes them as inputs, by input name."""
+        return {}
+
+    def order(self, channels: int, tables: Arrays) -> np.ndarray:
+        """(C,) int64: position k of the coded feature holds channel ``order[k]`` of the network's feature."""
+        return np.arange(channels, dtype=np.int64)
+
+    @abstractmethod
+    def quantize(self, feature: np.ndarray, tables: Arrays) -> Arrays:
+        """Codes of `feature` (n,C,h,w) f32, its channels already in coded order: numpy reference of the graph's ops."""
+
+    @abstractmethod
+    def pack(self, codes: Arrays) -> bytes:
+        """Bytes of `codes`; runs on the device's CPU."""
+
+    @abstractmethod
+    def unpack(self, payload: bytes, shape: Sequence[int]) -> Arrays:
+        """Codes of a feature of `shape` (n,C,h,w). PayloadError with an offset on any other bytes, nothing else."""
+
+    @abstractmethod
+    def dequantize(self, codes: Arrays, tables: Arrays) -> np.ndarray:
+        """Feature (n,C,h,w) f32, channels in coded order."""
+
+    def active(self, codes: Arrays, tables: Arrays) -> np.ndarray:
+        """(n,C,h,w) bool: where the decoded feature is not (nearly) zero, computed alike on both sides.
+
+        The device's last ReLU is off about where this is False, so the gradient there need not be sent.
+        """
+        return self.dequantize(codes, tables) > 0
+
+    def diff(self, sent: Arrays, tables: Arrays, tolerance: float) -> bytes:
+        """What the other side, which has `sent`, needs to follow `tables`; empty when they are within `tolerance`."""
+        return b""
+
+    def patch(self, sent: Arrays, payload: bytes) -> Arrays:
+        """New tables from `sent` and the bytes of `diff`. PayloadError on any other bytes."""
+        raise PayloadError("codec '{}' has no tables that could be updated".format(self.codec_id))
+
+    def __repr__(self) -> str:
+        return "{}({})".format(type(self).__name__, ", ".join("{}={!r}".format(*kv) for kv in self.config.items()))
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.config == other.config
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+
+class GradientCodec(ABC):
+    """Gradient at the cut <-> bytes."""
+
+    codec_id = ""
+    #: True when ``E[unpack(pack(g))] == g`` over the random generator, for every g.
+    unbiased = False
+
+    @property
+    def config(self) -> Dict[str, Any]:
+        """The constructor's arguments, JSON values only."""
+        return {}
+
+    @abstractmethod
+    def pack(self, gradient: np.ndarray, mask: Optional[np.ndarray], rng: np.random.Generator) -> bytes:
+        """Bytes of `gradient` (n,C,h,w) f32; where `mask` (same shape, bool) is False nothing is sent."""
+
+    @abstractmethod
+    def unpack(self, payload: bytes, shape: Sequence[int], mask: Optional[np.ndarray]) -> np.ndarray:
+        """Gradient of `shape` (n,C,h,w) f32, zero where `mask` is False. PayloadError on any other bytes."""
+
+    def __repr__(self) -> str:
+        return "{}({})".format(type(self).__name__, ", ".join("{}={!r}".format(*kv) for kv in self.config.items()))

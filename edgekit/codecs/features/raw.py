@@ -1,0 +1,44 @@
+"""raw: the feature as 32-bit floats, the uncompressed baseline (FP32)."""
+
+from typing import Sequence, Tuple
+
+import numpy as np
+
+from edgekit.codecs.base import Arrays, FeatureCodec
+from edgekit.errors import PayloadError
+from edgekit.tensors import TensorSpec
+
+
+class Raw(FeatureCodec):
+    """n*C*h*w little-endian float32, row-major.
+
+    >>> Raw().pack({"codes": np.array([[[[1.0]], [[-2.0]]]], dtype=np.float32)}).hex()
+    '0000803f000000c0'
+    """
+
+    codec_id = "raw"
+
+    def code_specs(self, feature: TensorSpec) -> Tuple[TensorSpec, ...]:
+        return (TensorSpec("codes", "float32", feature.shape),)
+
+    def quantize(self, feature: np.ndarray, tables: Arrays) -> Arrays:
+        return {"codes": feature}
+
+    def pack(self, codes: Arrays) -> bytes:
+        return codes["codes"].astype("<f4", copy=False).tobytes()
+
+    def unpack(self, payload: bytes, shape: Sequence[int]) -> Arrays:
+        expected = 4 * int(np.prod(shape))
+        if len(payload) != expected:
+            raise PayloadError(
+                "raw feature of {} B, expected {} B for {}".format(len(payload), expected, list(shape)),
+                min(len(payload), expected),
+            )
+        feature = np.frombuffer(payload, dtype="<f4").astype(np.float32).reshape(shape)
+        if not np.isfinite(feature).all():
+            first = int(np.argmin(np.isfinite(feature.reshape(-1))))
+            raise PayloadError("raw feature holds {}".format(feature.reshape(-1)[first]), 4 * first)
+        return {"codes": feature}
+
+    def dequantize(self, codes: Arrays, tables: Arrays) -> np.ndarray:
+        return codes["codes"]

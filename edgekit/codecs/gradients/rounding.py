@@ -1,0 +1,88 @@
+"""Rounded: gradient <-> one scale per image and small integers, by unbiased stochastic rounding."""
+
+from abc import abstractmethod
+from typing import Optional, Sequence
+
+import numpy as np
+
+from edgekit.codecs.base import GradientCodec
+from edgekit.errors import PayloadError, UsageError
+from edgekit.tensors import TensorSpec
+
+
+class Rounded(GradientCodec):
+    """Levels -L..L of each image's largest magnitude; a subclass packs the levels.
+
+    ======  ====  ====================================================================================
+    offset  size  field, of n images of which m elements in all are sent (those where the mask is True)
+    ======  ====  ====================================================================================
+    0       4n    little-endian float32 per image: largest magnitude of its sent elements, 0 if none
+    4n      rest  level + L, an integer in 0..2L, of the m sent elements, row-major, as the subclass packs
+    ======  ====  ====================================================================================
+
+    An element x of an image of scale s becomes floor(L x/s + u), u uniform in [0, 1), so its expectation is x.
+    """
+
+    unbiased = True
+    #: L, 1 to 127
+    levels = 1
+
+    def pack(self, gradient: np.ndarray, mask: Optional[np.ndarray], rng: np.random.Generator) -> bytes:
+        """UsageError when `gradient` holds NaN or infinity, which no scale can carry."""
+        TensorSpec("gradient", "float32", (-1, -1, -1, -1)).check(gradient, repr(self))
+        if mask is not None:
+            TensorSpec("mask", "bool", gradient.shape).check(mask, repr(self))
+        sent = gradient if mask is None else np.where(mask, gradient, np.float32(0))
+        scales: np.ndarray = np.abs(np.maximum(sent.max(axis=(1, 2, 3)), -sent.min(axis=(1, 2, 3))))
+        if not np.isfinite(scales).all():
+            raise UsageError("a gradient with NaN or infinity cannot be sent: training diverged, lower --lr")
+        divisors = np.where(scales > 0, scales, np.float32(1))
+        values = gradient / divisors[:, None, None, None] if mask is None else gradient[mask] / _spread(divisors, mask)
+        values *= self.levels
+        values += rng.random(values.shape, dtype=np.float32)
+        values += self.levels
+        # All is >= 0 now, so the cast is the floor; float32 addition may have reached the next integer.
+        offsets = np.minimum(values.astype(np.uint8), np.uint8(2 * self.levels))
+        return scales.astype("<f4", copy=False).tobytes() + self._pack(offsets.reshape(-1))
+
+    def unpack(self, payload: bytes, shape: Sequence[int], mask: Optional[np.ndarray]) -> np.ndarray:
+        n = shape[0]
+        count = int(np.prod(shape) if mask is None else np.count_nonzero(mask))
+        expected = 4 * n + self._size(count)
+        if len(payload) != expected:
+            raise PayloadError(
+                "{} gradient of {} B, expected {} B for {} images and {} elements".format(
+                    self.codec_id, len(payload), expected, n, count
+                ),
+                min(len(payload), expected),
+            )
+        scales = np.frombuffer(payload, dtype="<f4", count=n).astype(np.float32)
+        good = np.isfinite(scales) & (scales >= 0)
+        if not good.all():
+            image = int(np.argmin(good))
+            raise PayloadError("scale of image {} is {}, expected 0 or more".format(image, scales[image]), 4 * image)
+        # Level / L first: its product with the largest float32 stays finite.
+        table = np.arange(-self.levels, self.levels + 1, dtype=np.float32) / np.float32(self.levels)
+        values: np.ndarray = table[self._unpack(payload, 4 * n, count)]
+        if mask is None:
+            return values.reshape(shape) * scales[:, None, None, None]
+        gradient = np.zeros(shape, dtype=np.float32)
+        gradient[mask] = values * _spread(scales, mask)
+        return gradient
+
+    @abstractmethod
+    def _size(self, count: int) -> int:
+        """Bytes that `count` offsets take."""
+
+    @abstractmethod
+    def _pack(self, offsets: np.ndarray) -> bytes:
+        """Bytes of `offsets` (m,) uint8."""
+
+    @abstractmethod
+    def _unpack(self, payload: bytes, start: int, count: int) -> np.ndarray:
+        """(count,) integers in 0..2L from byte `start` to the end, whose length is right; PayloadError if beyond."""
+
+
+def _spread(per_image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """(m,) the value of its image for every element that `mask` keeps."""
+    return np.repeat(per_image, np.count_nonzero(mask, axis=(1, 2, 3)))

@@ -1,0 +1,65 @@
+"""CIFAR-10 and CIFAR-100, binary version (www.cs.toronto.edu/~kriz/cifar.html).
+
+A file is records without a header: one label byte (CIFAR-100: two, coarse then fine), then 3072 bytes of image, the
+planes red, green, blue, each 32 rows of 32.
+"""
+
+import os
+from typing import Sequence, Tuple
+
+import numpy as np
+
+from edgekit.data.base import Dataset, dataset_from_arrays
+from edgekit.data.files import class_indices, locate, read
+from edgekit.errors import DataError
+
+SHAPE = (3, 32, 32)
+PIXELS = 3 * 32 * 32
+
+
+def cifar10(root: str, seed: int) -> Dataset:
+    """CIFAR-10 from `root`/cifar-10-batches-bin or `root`."""
+    names = ["data_batch_{}.bin".format(n) for n in range(1, 6)] + ["test_batch.bin"]
+    return _dataset("cifar10", locate(root, ("cifar-10-batches-bin", ""), names), (10,), "batches.meta.txt")
+
+
+def cifar100(root: str, seed: int) -> Dataset:
+    """CIFAR-100 with its 100 fine labels, from `root`/cifar-100-binary or `root`."""
+    paths = locate(root, ("cifar-100-binary", ""), ("train.bin", "test.bin"))
+    return _dataset("cifar100", paths, (20, 100), "fine_label_names.txt")
+
+
+def _dataset(name: str, paths: Sequence[str], kinds: Tuple[int, ...], names_file: str) -> Dataset:
+    """`paths` are training files and, last, the test file; `kinds` the number of classes per label byte."""
+    parts = [_records(path, kinds) for path in paths]
+    train = (np.concatenate([images for images, _ in parts[:-1]]), np.concatenate([labels for _, labels in parts[:-1]]))
+    classes = _class_names(os.path.join(os.path.dirname(paths[0]), names_file), kinds[-1])
+    return dataset_from_arrays(name, train, parts[-1], classes)
+
+
+def _records(path: str, kinds: Tuple[int, ...]) -> Tuple[np.ndarray, np.ndarray]:
+    data = read(path)
+    record = len(kinds) + PIXELS
+    if not data or len(data) % record:
+        raise DataError(
+            "{}: {} B, expected a multiple of {} B (one record); the last whole record ends at byte {}".format(
+                path, len(data), record, len(data) // record * record
+            )
+        )
+    records = np.frombuffer(data, dtype=np.uint8).reshape(-1, record)
+    labels = [class_indices(records[:, at], classes, path, at, record) for at, classes in enumerate(kinds)]
+    return np.ascontiguousarray(records[:, len(kinds) :]).reshape(-1, *SHAPE), labels[-1]
+
+
+def _class_names(path: str, classes: int) -> Tuple[str, ...]:
+    """The lines of the file at `path`; numbers where the data came without it."""
+    if not os.path.exists(path):
+        return tuple(str(n) for n in range(classes))
+    try:
+        names = read(path).decode().split("\n")
+    except UnicodeDecodeError as error:
+        raise DataError("{}: class names are not UTF-8: {}".format(path, error)) from None
+    names = [name.strip() for name in names if name.strip()]
+    if len(names) != classes:
+        raise DataError("{}: {} class names, expected {}, one a line".format(path, len(names), classes))
+    return tuple(names)

@@ -1,0 +1,142 @@
+"""Children: the processes that `edgekit train` starts, their JSON lines as they come, and their orderly end."""
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Type
+
+from edgekit.errors import ChildFailed, EdgekitError
+
+Event = Dict[str, Any]
+#: Seconds that children have to end once they are asked to.
+GRACE_S = 5.0
+
+
+class Children:
+    """Child processes by name. As a context manager it leaves none behind, however it is left.
+
+    `command` starts every child, its arguments follow. A child writes its events to standard output, a JSON object a
+    line; other lines and its standard error are its last words, should it fail.
+    """
+
+    def __init__(self, command: Sequence[str] = (sys.executable, "-m", "edgekit")) -> None:
+        self._command = list(command)
+        self._processes: Dict[str, subprocess.Popen[str]] = {}
+        self._events: "queue.Queue[Tuple[str, Optional[Event]]]" = queue.Queue()
+        self._words: Dict[str, List[str]] = {}
+        self._readers: Dict[str, List[threading.Thread]] = {}
+        self._running = 0
+
+    def start(self, name: str, arguments: List[str]) -> None:
+        """Starts ``COMMAND ARGUMENTS``."""
+        process = subprocess.Popen(
+            self._command + arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            env=dict(os.environ, PYTHONUNBUFFERED="1", OMP_NUM_THREADS="1"),
+        )
+        self._processes[name] = process
+        self._words[name] = []
+        self._running += 1
+        self._readers[name] = [
+            threading.Thread(target=target, args=(name, process), daemon=True)
+            for target in (self._read_events, self._read_errors)
+        ]
+        for thread in self._readers[name]:
+            thread.start()
+
+    def events(self) -> Iterator[Tuple[str, Event]]:
+        """(name, event) as they arrive, until every child has ended. ChildFailed as soon as one ends badly."""
+        while self._running:
+            name, event = self._events.get()
+            if event is not None:
+                yield name, event
+                continue
+            self._running -= 1
+            code = self._processes[name].wait()
+            if code:
+                for thread in self._readers[name]:
+                    thread.join(GRACE_S)  # its last words may still be on their way
+                raise ChildError(name, code, self._words[name])
+
+    def stop(self) -> None:
+        """Asks every child that still runs to end, and kills it when it has not within `GRACE_S`."""
+        processes = list(self._processes.values())
+        try:
+            for process in processes:
+                if process.poll() is None:
+                    process.terminate()
+            until = time.monotonic() + GRACE_S
+            for process in processes:
+                process.wait(timeout=max(until - time.monotonic(), 0.0))
+        except subprocess.TimeoutExpired:
+            pass  # killed below
+        finally:  # also when a second Ctrl-C cuts the waiting short
+            for process in processes:
+                if process.poll() is None:
+                    process.kill()
+            for process in processes:
+                process.wait()
+        for name, process in self._processes.items():
+            for thread in self._readers[name]:
+                thread.join()
+            assert process.stdout is not None and process.stderr is not None
+            process.stdout.close()
+            process.stderr.close()
+
+    def __enter__(self) -> "Children":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _read_events(self, name: str, process: "subprocess.Popen[str]") -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            event = _event(line)
+            if event is None:
+                self._hear(name, line)
+            else:
+                self._events.put((name, event))
+        self._events.put((name, None))
+
+    def _read_errors(self, name: str, process: "subprocess.Popen[str]") -> None:
+        assert process.stderr is not None
+        for line in process.stderr:
+            self._hear(name, line)
+
+    def _hear(self, name: str, line: str) -> None:
+        self._words[name].append(line.rstrip())
+        del self._words[name][:-20]
+
+
+class ChildError(ChildFailed):
+    """ChildFailed with the exit code of the child, when that is one of edgekit's own."""
+
+    def __init__(self, name: str, code: int, last_lines: List[str]) -> None:
+        end = "was ended by signal {}".format(-code) if code < 0 else "ended with exit code {}".format(code)
+        super().__init__("{} {}: {}".format(name, end, "\n".join(last_lines) or "no message"))
+        known = {cls.exit_code for cls in _subclasses(EdgekitError)}
+        self.exit_code = code if code in known else ChildFailed.exit_code
+
+
+def _event(line: str) -> Optional[Event]:
+    """The JSON object on `line`; None when there is none."""
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) else None
+
+
+def _subclasses(cls: Type[EdgekitError]) -> Iterator[Type[EdgekitError]]:
+    for child in cls.__subclasses__():
+        yield child
+        yield from _subclasses(child)

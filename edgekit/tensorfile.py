@@ -1,0 +1,84 @@
+"""Named arrays <-> the safetensors format, with numpy alone (the library has no wheels for old boards).
+
+Eight bytes little-endian length of the header, the header (JSON: name -> dtype, shape, data offsets), the data.
+A test holds this to the library, in both directions.
+"""
+
+import json
+import struct
+from typing import Any, Dict, Tuple
+
+import numpy as np
+
+from edgekit.errors import PayloadError, ShapeError
+
+_DTYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
+    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1",
+}  # fmt: skip
+_NAMES = {np.dtype(code): name for name, code in _DTYPES.items()}
+
+
+def dumps(arrays: Dict[str, np.ndarray]) -> bytes:
+    """The file's bytes; tensors are laid out in order of name, so equal arrays give equal bytes.
+
+    ShapeError for a dtype that the format lacks.
+    """
+    header: Dict[str, Any] = {}
+    chunks = []
+    offset = 0
+    for name in sorted(arrays):
+        array = arrays[name]
+        dtype = array.dtype.newbyteorder("<")
+        if dtype not in _NAMES:
+            raise ShapeError("tensor '{}' is {}, expected one of {}".format(name, dtype, ", ".join(map(str, _NAMES))))
+        chunk = array.astype(dtype, copy=False).tobytes()
+        header[name] = {
+            "dtype": _NAMES[dtype],
+            "shape": list(array.shape),
+            "data_offsets": [offset, offset + len(chunk)],
+        }
+        chunks.append(chunk)
+        offset += len(chunk)
+    raw = json.dumps(header, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % 8)
+    return b"".join([struct.pack("<Q", len(raw)), raw] + chunks)
+
+
+def loads(data: bytes) -> Dict[str, np.ndarray]:
+    """The arrays of a safetensors file, as copies. PayloadError on any bytes that are not one."""
+    if len(data) < 8:
+        raise PayloadError("safetensors file of {} B, expected at least 8".format(len(data)), len(data))
+    (length,) = struct.unpack_from("<Q", data)
+    if 8 + length > len(data):
+        raise PayloadError("safetensors header of {} B ends past the file of {} B".format(length, len(data)))
+    try:
+        header = json.loads(data[8 : 8 + length].decode())
+        entries = [_entry(entry) + (name,) for name, entry in header.items() if name != "__metadata__"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise PayloadError("safetensors header does not parse: {!r}".format(error), 8) from None
+    at = 8 + length
+    arrays = {}
+    # The tensors fill the rest of the file, without gaps and without overlaps.
+    for begin, end, dtype, shape, name in sorted(entries, key=lambda entry: entry[:2]):
+        count = 1
+        for dimension in shape:
+            count *= dimension
+        if 8 + length + begin != at or end - begin != count * dtype.itemsize or 8 + length + end > len(data):
+            raise PayloadError("tensor '{}' does not fit its bytes {}..{}".format(name, begin, end), at)
+        try:
+            arrays[name] = np.frombuffer(data, dtype, count, at).reshape(shape).copy()
+        except (ValueError, OverflowError) as error:
+            raise PayloadError("tensor '{}' of shape {}: {}".format(name, list(shape), error), at) from None
+        at = 8 + length + end
+    if at != len(data):
+        raise PayloadError("{} B after the last tensor".format(len(data) - at), at)
+    return arrays
+
+
+def _entry(entry: Dict[str, Any]) -> Tuple[int, int, "np.dtype[Any]", Tuple[int, ...]]:
+    dtype = np.dtype(_DTYPES[entry["dtype"]])
+    shape, (begin, end) = entry["shape"], entry["data_offsets"]
+    if type(shape) is not list or any(type(value) is not int or value < 0 for value in shape + [begin, end]):
+        raise ValueError("shape {!r} and offsets {!r}..{!r} are not all counts".format(shape, begin, end))
+    return begin, end, dtype, tuple(shape)

@@ -1,0 +1,146 @@
+"""Message <-> frame: what crosses the network, byte for byte.
+
+======  ====  =============================================================
+offset  size  field (integers little-endian)
+======  ====  =============================================================
+0       3     magic ``EKW``
+3       1     version, 1
+4       1     kind, see `KINDS`
+5       1     number of parts, P
+6       2     length of the header, H
+8       4     session id
+12      4     step id
+16      4     length of everything after byte 24
+20      4     CRC-32 of the frame without these four bytes
+24      H     header: one JSON object, UTF-8, no spaces
+24+H    4P    length of each part
+...           the parts, one after another
+======  ====  =============================================================
+
+>>> encode(Message("ack", session=1, step=2)).hex()
+'454b57010800000001000000020000000000000082a56dae'
+"""
+
+import json
+import struct
+import zlib
+from typing import Any, Dict, NamedTuple, Tuple
+
+from edgekit.errors import PayloadError
+
+MAGIC = b"EKW"
+VERSION = 1
+#: Larger frames are refused on both sides before anything is allocated for them.
+MAX_FRAME = 1 << 28
+KINDS = {
+    "hello": 1,  # device -> server: who I am, which bundle
+    "welcome": 2,  # server -> device: session id, how to train
+    "feature": 3,  # device -> server: labels, packed codes
+    "gradient": 4,  # server -> device: packed gradient at the cut, loss
+    "codebook": 5,  # device -> server: codewords that moved
+    "evaluate": 6,  # device -> server: as feature, of test images, nothing is learned
+    "result": 7,  # server -> device: how many of them were right
+    "ack": 8,
+    "bye": 9,  # device -> server: done
+    "error": 10,  # server -> device: refused, with the reason
+}
+_KIND_NAMES = {number: name for name, number in KINDS.items()}
+_HEAD = struct.Struct("<3sBBBHIII")
+HEAD_SIZE = _HEAD.size + 4
+
+
+class Message(NamedTuple):
+    """One message; `header` holds small JSON values, `parts` the bulk as bytes."""
+
+    kind: str
+    session: int = 0
+    step: int = 0
+    header: Dict[str, Any] = {}  # noqa: RUF012 - never mutated; a NamedTuple default cannot be a factory
+    parts: Tuple[bytes, ...] = ()
+
+
+def encode(message: Message) -> bytes:
+    """The frame of `message`. PayloadError when it exceeds MAX_FRAME, 65,535 header bytes or 255 parts."""
+    header = json.dumps(message.header, separators=(",", ":")).encode() if message.header else b""
+    size = HEAD_SIZE + len(header) + sum(4 + len(part) for part in message.parts)
+    if size > MAX_FRAME or len(header) > 0xFFFF or len(message.parts) > 0xFF:
+        raise PayloadError(
+            "a {} message of {} B (header {} B, {} parts) is over the frame limits: {} B, 65535 B, 255 parts; "
+            "send smaller batches".format(message.kind, size, len(header), len(message.parts), MAX_FRAME)
+        )
+    lengths = struct.pack("<{}I".format(len(message.parts)), *(len(part) for part in message.parts))
+    body = b"".join((header, lengths) + tuple(message.parts))
+    head = _HEAD.pack(
+        MAGIC, VERSION, KINDS[message.kind], len(message.parts), len(header), message.session, message.step, len(body)
+    )
+    return b"".join((head, struct.pack("<I", zlib.crc32(body, zlib.crc32(head))), body))
+
+
+def decode(frame: bytes) -> Message:
+    """The message of `frame`. Any bytes give a Message or PayloadError, nothing else."""
+    if len(frame) < HEAD_SIZE:
+        raise PayloadError("frame of {} B, expected at least {}".format(len(frame), HEAD_SIZE), len(frame))
+    magic, version, kind, n_parts, header_length, session, step, length = _HEAD.unpack_from(frame)
+    if magic != MAGIC:
+        raise PayloadError("not an edgekit frame: starts with {!r}, expected {!r}".format(magic, MAGIC))
+    if version != VERSION:
+        raise PayloadError("frame version {}, this side speaks {}: update the older side".format(version, VERSION), 3)
+    if kind not in _KIND_NAMES:
+        raise PayloadError("unknown message kind {}".format(kind), 4)
+    if len(frame) > MAX_FRAME:
+        raise PayloadError("frame of {} B, at most {} are taken".format(len(frame), MAX_FRAME), 16)
+    if HEAD_SIZE + length != len(frame):
+        raise PayloadError("frame of {} B says it has {}".format(len(frame), HEAD_SIZE + length), 16)
+    (crc,) = struct.unpack_from("<I", frame, _HEAD.size)
+    actual = zlib.crc32(memoryview(frame)[HEAD_SIZE:], zlib.crc32(frame[: _HEAD.size]))
+    if crc != actual:
+        raise PayloadError("checksum {:08x}, expected {:08x}: damaged on the way".format(actual, crc), _HEAD.size)
+    start = HEAD_SIZE + header_length
+    if start + 4 * n_parts > len(frame):
+        raise PayloadError("header and part table end past the frame", HEAD_SIZE)
+    header = _header(frame[HEAD_SIZE:start])
+    lengths = struct.unpack_from("<{}I".format(n_parts), frame, start)
+    start += 4 * n_parts
+    if start + sum(lengths) != len(frame):
+        raise PayloadError("parts of {} B in all, {} B are there".format(sum(lengths), len(frame) - start), start)
+    parts = []
+    for n in lengths:
+        parts.append(frame[start : start + n])
+        start += n
+    return Message(_KIND_NAMES[kind], session, step, header, tuple(parts))
+
+
+def _header(raw: bytes) -> Dict[str, Any]:
+    if not raw:
+        return {}
+    try:
+        header = json.loads(raw.decode())
+        # Escapes can spell half a surrogate pair, which could not be printed or written to a record.
+        json.dumps(header, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise PayloadError("header is no JSON: {}".format(error), HEAD_SIZE) from None
+    if not isinstance(header, dict):
+        raise PayloadError("header is a JSON {}, expected an object".format(type(header).__name__), HEAD_SIZE)
+    return header
+
+
+def field(message: Message, name: str, kind: type) -> Any:
+    """`message.header[name]`, a value of type `kind` (int is taken for float); PayloadError otherwise."""
+    value = message.header.get(name)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= 1 << 53:
+        value = float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise PayloadError(
+            "{} message: header field '{}' is {!r}, expected {}".format(
+                message.kind, name, value, kind.__name__
+            ),
+            HEAD_SIZE,
+        )
+    return value
+
+
+def parts(message: Message, n: int) -> Tuple[bytes, ...]:
+    """The parts of `message`, which must be `n`; PayloadError otherwise."""
+    if len(message.parts) != n:
+        raise PayloadError("{} message has {} parts, expected {}".format(message.kind, len(message.parts), n), 5)
+    return message.parts

@@ -1,0 +1,151 @@
+"""build: a network and calibration images -> a bundle."""
+
+import copy
+import io
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+import edgekit
+from edgekit import tensorfile
+from edgekit.bundle import Bundle, GraphSpec, write_bundle
+from edgekit.codecs.base import Arrays, FeatureCodec
+from edgekit.errors import UsageError
+from edgekit.export.encoders.registry import ENCODERS
+from edgekit.export.front import BatchNorm, FrontBuilder, image_input
+from edgekit.export.gradient import differentiate
+from edgekit.export.graph import Graph, Versions
+from edgekit.export.parity import golden_arrays
+from edgekit.export.split import split
+from edgekit.tensors import TensorSpec
+
+#: The deployed graph is what the oldest converters take; the training graphs run in ONNX Runtime on the CPU.
+DEPLOYED = Versions(opset=11, ir_version=7)
+TRAINING = Versions(opset=15, ir_version=8)
+
+
+class FrontGraphs(NamedTuple):
+    """The three graphs of a front half, and what connects them."""
+
+    models: dict[str, bytes]
+    specs: dict[str, GraphSpec]
+    #: Name of the coded feature among the outputs of front_train.
+    feature: str
+    batch_norms: list[BatchNorm]
+
+
+def build_bundle(
+    path: str,
+    model: nn.Module,
+    *,
+    name: str,
+    cut: str,
+    images: np.ndarray,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    classes: int,
+    codec: FeatureCodec,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> Bundle:
+    """Exports `model`, cut after layer `cut`, to a bundle at `path`.
+
+    `images` (n,C,H,W) uint8 are the calibration images, `mean` and `std` per channel in units of 0..1. ExportError or
+    UsageError when the network, the cut or the codec do not fit together.
+    """
+    front, back = split(model, cut)
+    scale = np.array(std, dtype=np.float32).reshape(-1, 1, 1)
+    batch = (images.astype(np.float32) / 255 - np.array(mean, dtype=np.float32).reshape(-1, 1, 1)) / scale
+    with torch.no_grad():
+        # Batch statistics, as in training: the running ones of an untrained network say nothing yet.
+        features = copy.deepcopy(front).train()(torch.from_numpy(batch))
+    if features.ndim != 4:
+        raise UsageError(f"the feature at '{cut}' is {list(features.shape)}, expected (n,C,h,w): cut before the head")
+    codec.check(features.shape[1])
+    tables = codec.calibrate(features.numpy(), seed)
+    graphs = front_graphs(front, batch.shape[1:], codec, tables)
+    state = _state(front)
+    files = {
+        **graphs.models,
+        "front.safetensors": tensorfile.dumps(state),
+        "tables.safetensors": tensorfile.dumps(tables),
+        "back.safetensors": tensorfile.dumps(_state(back)),
+        "back_train.pt2": _program(back.train(), features),
+        "back_eval.pt2": _program(back.eval(), features),
+        "golden.safetensors": tensorfile.dumps(golden_arrays(graphs, state, codec, tables, batch[:4], seed)),
+    }
+    manifest = {
+        "edgekit": edgekit.__version__,
+        "model": {"name": name, "cut": cut, "input": list(batch.shape[1:]), "classes": classes},
+        "feature": list(features.shape[1:]),
+        "feature_tensor": graphs.feature,
+        "codec": {"id": codec.codec_id, "config": codec.config},
+        "normalise": {"mean": list(mean), "std": list(std)},
+        "batch_norms": [norm._asdict() for norm in graphs.batch_norms],
+        "graphs": {key: spec.to_json() for key, spec in graphs.specs.items()},
+    }
+    return write_bundle(path, manifest, files, overwrite)
+
+
+def front_graphs(front: nn.Module, shape: tuple[int, ...], codec: FeatureCodec, tables: Arrays) -> FrontGraphs:
+    """The deployed graph, the training graph and the gradient graph of `front` for images of `shape` (C,H,W)."""
+    deployed = Graph()
+    feature = FrontBuilder(deployed, training=False).build(front, image_input(deployed, shape))
+    _encode(deployed, feature, codec, tables)
+    codes = [spec.name for spec in codec.code_specs(deployed.specs[feature])]
+    held = list(codec.table_feeds(tables))
+
+    graph = Graph()
+    builder = FrontBuilder(graph, training=True)
+    feature = _encode(graph, builder.build(front, image_input(graph, shape)), codec, tables)
+    n_forward = len(graph.nodes)
+    gradient = graph.input(TensorSpec("gradient", "float32", graph.shape(feature)))
+    trainable = [name for name, _ in front.named_parameters() if name in graph.weights]
+    gradients = differentiate(graph, feature, gradient, trainable)
+    # Only now: differentiation may have given forward nodes a further output.
+    forward = {name for node in graph.nodes[:n_forward] for name in node.output}
+    graph.in_layer("")
+    for name, computed in gradients.items():
+        graph.add("Identity", [computed], graph.shape(name), outputs=[f"gradient.{name}"])
+    results = [f"gradient.{name}" for name in trainable]
+
+    models, specs = {}, {}
+    models["front.onnx"], specs["front"] = deployed.model(codes, held=held, file="front.onnx", versions=DEPLOYED)
+    models["front_grad.onnx"], specs["front_grad"] = graph.model(
+        results, given=forward, held=trainable, file="front_grad.onnx", versions=TRAINING
+    )
+    # What the gradient graph reads of the forward pass, the training graph hands out.
+    saved = [spec.name for spec in specs["front_grad"].inputs if spec.name in forward]
+    statistics = [name for norm in builder.batch_norms for name in (norm.batch_mean, norm.batch_var)]
+    outputs = list(dict.fromkeys([*codes, feature, *statistics, *saved]))
+    models["front_train.onnx"], specs["front_train"] = graph.model(
+        outputs, held=held, file="front_train.onnx", versions=TRAINING
+    )
+    return FrontGraphs(models, specs, feature, builder.batch_norms)
+
+
+def _encode(graph: Graph, feature: str, codec: FeatureCodec, tables: Arrays) -> str:
+    """Adds the quantise stage; returns the feature with its channels in coded order."""
+    graph.in_layer("codec")
+    channels = graph.shape(feature)[1]
+    order = codec.order(channels, tables)
+    if not np.array_equal(order, np.arange(channels)):
+        feature = graph.op("Gather", [feature, graph.constant(order)], graph.shape(feature), axis=1)
+    ENCODERS[codec.codec_id](graph, feature, codec, tables)
+    return feature
+
+
+def _state(half: nn.Module) -> Arrays:
+    return {name: value.detach().numpy() for name, value in half.state_dict().items()}
+
+
+def _program(back: nn.Module, feature: torch.Tensor) -> bytes:
+    """`back` as a torch.export program for any batch; its archive holds no sample inputs, which would be pickled."""
+    dynamic: Any = ({0: torch.export.Dim("n", min=2)},)
+    program = torch.export.export(back, (feature[:4],), dynamic_shapes=dynamic)
+    program._example_inputs = None
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    return buffer.getvalue()

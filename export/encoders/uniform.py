@@ -1,0 +1,28 @@
+"""uniform in the graph: range of the batch, scale, add a half, cut to integers."""
+
+import numpy as np
+from onnx import TensorProto
+
+from edgekit.codecs.base import Arrays, FeatureCodec
+from edgekit.codecs.features.uniform import SMALLEST_RANGE, Uniform
+from edgekit.export.graph import Graph
+
+
+def encode(graph: Graph, feature: str, codec: FeatureCodec, tables: Arrays) -> None:
+    """Adds "codes" (n,C,h,w) int32, "low" (1,) and "high" (1,) f32; the casts cut off, as numpy's do."""
+    assert isinstance(codec, Uniform)
+    low, high = (
+        graph.add(
+            "Reshape",
+            [graph.op(op, [feature], (1, 1, 1, 1), axes=[0, 1, 2, 3], keepdims=1), graph.ints(1)],
+            (1,),
+            outputs=[name],
+        )[0]
+        for op, name in (("ReduceMin", "low"), ("ReduceMax", "high"))
+    )
+    width = graph.op("Max", [graph.op("Sub", [high, low], (1,)), graph.constant(np.array([SMALLEST_RANGE]))], (1,))
+    scale = graph.op("Div", [graph.constant(np.array([codec.levels])), width], (1,))
+    shape = graph.shape(feature)
+    steps = graph.op("Mul", [graph.op("Sub", [feature, low], shape), scale], shape)
+    rounded = graph.op("Add", [steps, graph.constant(np.array([0.5], dtype=np.float32))], shape)
+    graph.add("Cast", [rounded], shape, dtypes=["int32"], outputs=["codes"], to=TensorProto.INT32)

@@ -1,0 +1,153 @@
+"""Graph: ONNX nodes under construction, every tensor's shape known, cut to what is needed when it is written out."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from edgekit.bundle import GraphSpec
+from edgekit.errors import ExportError
+from edgekit.tensors import TensorSpec
+
+Shape = tuple[int, ...]
+#: The batch, in a shape.
+BATCH = -1
+
+
+class Versions(NamedTuple):
+    """What a graph is written for."""
+
+    opset: int
+    ir_version: int
+
+
+class Graph:
+    """Nodes in order of computation. Tensors have unique names; `specs` holds the dtype and shape of each.
+
+    Three kinds of tensors have no node: `inputs` (fed at every run), `weights` (values that change between runs, by
+    their PyTorch names) and `constants`.
+    """
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.inputs: dict[str, TensorSpec] = {}
+        self.weights: dict[str, np.ndarray] = {}
+        self.constants: dict[str, np.ndarray] = {}
+        self.specs: dict[str, TensorSpec] = {}
+        #: The layer of the network that a node stands for, for messages.
+        self.layers: dict[str, str] = {}
+        self._layer = ""
+        self._count = 0
+
+    def input(self, spec: TensorSpec) -> str:
+        self.inputs[spec.name] = self.specs[spec.name] = spec
+        return spec.name
+
+    def weight(self, name: str, value: np.ndarray) -> str:
+        self.weights[name] = value
+        self.specs[name] = TensorSpec(name, value.dtype.name, value.shape)
+        return name
+
+    def constant(self, value: np.ndarray) -> str:
+        """The name of a constant of this value; equal constants share one."""
+        key = f"const.{value.dtype.name}.{'x'.join(map(str, value.shape))}.{value.tobytes().hex()[:64]}"
+        for name in (key, f"{key}.{len(self.constants)}"):
+            if name not in self.constants:
+                self.constants[name] = value
+                self.specs[name] = TensorSpec(name, value.dtype.name, value.shape)
+                return name
+            if np.array_equal(self.constants[name], value):
+                return name
+        raise AssertionError(f"constant {key} twice")
+
+    def ints(self, *values: int) -> str:
+        return self.constant(np.array(values, dtype=np.int64))
+
+    def in_layer(self, layer: str) -> None:
+        """Nodes added from here on belong to `layer` of the network."""
+        self._layer = layer
+
+    def add(
+        self,
+        op: str,
+        inputs: Sequence[str],
+        *shapes: Shape,
+        dtypes: Sequence[str] = (),
+        outputs: Sequence[str] = (),
+        **attributes: Any,
+    ) -> list[str]:
+        """Appends a node with one output per shape (float32 unless `dtypes` says otherwise); returns their names."""
+        self._count += 1
+        names = list(outputs) or [f"{op.lower()}_{self._count}" + (f".{i}" if i else "") for i in range(len(shapes))]
+        node = helper.make_node(op, list(inputs), names, name=f"{op}_{self._count}", **attributes)
+        self.nodes.append(node)
+        self.layers[node.name] = self._layer
+        for i, (name, shape) in enumerate(zip(names, shapes, strict=True)):
+            self.specs[name] = TensorSpec(name, dtypes[i] if dtypes else "float32", tuple(shape))
+        return names
+
+    def op(self, op: str, inputs: Sequence[str], shape: Shape, **attributes: Any) -> str:
+        """Appends a node with one float32 output; returns its name."""
+        return self.add(op, inputs, shape, **attributes)[0]
+
+    def shape(self, name: str) -> Shape:
+        return self.specs[name].shape
+
+    def model(
+        self,
+        outputs: Sequence[str],
+        given: Iterable[str] = (),
+        held: Iterable[str] = (),
+        *,
+        file: str,
+        versions: Versions,
+    ) -> tuple[bytes, GraphSpec]:
+        """An ONNX model that computes `outputs`, with no node that is not needed for them.
+
+        Tensors in `given` become inputs instead of being computed. Inputs and weights in `held` become inputs that
+        keep their value between runs; other weights become replaceable initialisers. The model has passed
+        onnx.checker with shape inference.
+        """
+        needed, nodes = set(outputs), []
+        given = set(given)
+        for node in reversed(self.nodes):
+            if needed & (set(node.output) - given):
+                nodes.append(node)
+                needed |= set(node.input)
+        nodes.reverse()
+        held = set(held)
+        inputs = [self.specs[name] for name in self.specs if name in needed and (name in given or name in self.inputs)]
+        weights = [self.specs[name] for name in self.weights if name in needed]
+        spec = GraphSpec(
+            file,
+            tuple(s for s in inputs if s.name not in held),
+            tuple(s for s in [*inputs, *weights] if s.name in held),
+            tuple(s for s in weights if s.name not in held),
+            tuple(self.specs[name] for name in outputs),
+        )
+        stored = {s.name: self.weights[s.name] for s in spec.constants}
+        stored.update((name, value) for name, value in self.constants.items() if name in needed)
+        proto = helper.make_model(
+            helper.make_graph(
+                nodes,
+                "edgekit",
+                [_value_info(s) for s in spec.inputs + spec.held],
+                [_value_info(s) for s in spec.outputs],
+                [numpy_helper.from_array(np.ascontiguousarray(v), name) for name, v in stored.items()],
+            ),
+            opset_imports=[helper.make_opsetid("", versions.opset)],
+            ir_version=versions.ir_version,
+            producer_name="edgekit",
+        )
+        try:
+            onnx.checker.check_model(proto, full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            raise ExportError(f"{file} does not pass onnx.checker: {error}") from None
+        return proto.SerializeToString(), spec
+
+
+def _value_info(spec: TensorSpec) -> onnx.ValueInfoProto:
+    dtype = helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype))
+    return helper.make_tensor_value_info(spec.name, dtype, ["n" if d == BATCH else d for d in spec.shape])

@@ -1,0 +1,110 @@
+"""split: a network cut in two at a named layer through which a single tensor passes."""
+
+from collections.abc import Iterator
+
+from torch import fx, nn
+
+from edgekit.errors import ExportError, UnknownName
+
+
+def split(model: nn.Module, cut: str) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """Front and back half of `model`, cut after layer `cut` (a name from ``model.named_modules()``).
+
+    Both share `model`'s parameters and keep their names. UnknownName for a layer that does not exist; ExportError,
+    naming the tensors, when more than one tensor passes there.
+    """
+    traced = _trace(model)
+    last = last_nodes(traced)
+    if cut not in last:
+        if cut in dict(model.named_modules()):
+            raise ExportError(f"layer '{cut}' is not called in forward, so nothing can be cut after it")
+        raise UnknownName("layer", cut, last, f"layers that can be cut at: {', '.join(cut_points(model))}")
+    node = last[cut]
+    front = _ancestors(node)
+    passing = crossing(traced, front)
+    if passing != [node]:
+        raise ExportError(
+            f"cannot cut at '{cut}': {len(passing)} tensors pass there ({', '.join(map(_describe, passing))}), "
+            f"expected the output of '{cut}' alone; a cut needs a layer behind which nothing else is used, here: "
+            f"{', '.join(cut_points(model))}"
+        )
+    if not (set(traced.graph.nodes) - front - {_output(traced)}):
+        raise ExportError(f"cannot cut at '{cut}': it is the last layer, nothing is left for the server to train")
+    return _half(traced, front, None, node), _half(traced, set(traced.graph.nodes) - front, node, None)
+
+
+def cut_points(model: nn.Module) -> list[str]:
+    """Names of the layers that `split` accepts, in order of computation."""
+    return list(_cut_points(_trace(model)))
+
+
+def _cut_points(traced: fx.GraphModule) -> Iterator[str]:
+    for name, node in last_nodes(traced).items():
+        front = _ancestors(node)
+        if crossing(traced, front) == [node] and set(traced.graph.nodes) - front - {_output(traced)}:
+            yield name
+
+
+def _trace(model: nn.Module) -> fx.GraphModule:
+    try:
+        return fx.symbolic_trace(model)
+    except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
+        raise ExportError(
+            f"{type(model).__name__} cannot be traced by torch.fx: {error}. Its forward must not branch on values; "
+            "move such code out of forward, or wrap it with torch.fx.wrap"
+        ) from None
+
+
+def last_nodes(traced: fx.GraphModule) -> dict[str, fx.Node]:
+    """Layer name -> the last node computed inside it."""
+    last: dict[str, fx.Node] = {}
+    for node in traced.graph.nodes:
+        for layer in node.meta.get("nn_module_stack", {}):
+            last.pop(layer, None)
+            last[layer] = node
+    last.pop("", None)
+    return last
+
+
+def crossing(traced: fx.GraphModule, front: set[fx.Node]) -> list[fx.Node]:
+    """Nodes of `front` whose value is used outside it."""
+    return [node for node in traced.graph.nodes if node in front and any(user not in front for user in node.users)]
+
+
+def _ancestors(node: fx.Node) -> set[fx.Node]:
+    seen, todo = {node}, [node]
+    while todo:
+        for parent in todo.pop().all_input_nodes:
+            if parent not in seen:
+                seen.add(parent)
+                todo.append(parent)
+    return seen
+
+
+def _half(
+    traced: fx.GraphModule, nodes: set[fx.Node], feature: fx.Node | None, output: fx.Node | None
+) -> fx.GraphModule:
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    if feature is not None:
+        copies[feature] = graph.placeholder("feature")
+    for node in traced.graph.nodes:
+        if node in nodes:
+            copies[node] = graph.node_copy(node, lambda n: copies[n])
+    if output is not None:
+        graph.output(copies[output])
+    graph.lint()
+    return fx.GraphModule(traced, graph)
+
+
+def _output(traced: fx.GraphModule) -> fx.Node:
+    (output,) = traced.graph.find_nodes(op="output")
+    assert isinstance(output, fx.Node)
+    return output
+
+
+def _describe(node: fx.Node) -> str:
+    stack = node.meta.get("nn_module_stack")
+    if node.op == "placeholder":
+        return f"the input '{node.name}'"
+    return f"'{next(reversed(stack))}'" if stack else f"{node.name} ({getattr(node.target, '__name__', node.target)})"

@@ -1,0 +1,120 @@
+"""``python -m edgekit.runtime BUNDLE --server HOST:PORT``: the device process, with the standard library's parser.
+
+Boards start this; ``edgekit run`` is the same.
+"""
+
+import argparse
+import contextlib
+import json
+import signal
+import sys
+from typing import Any, Dict, List, Optional
+
+import numpy as np
+
+from edgekit.bundle import open_bundle
+from edgekit.data import images, partition, registry
+from edgekit.errors import EdgekitError
+from edgekit.meter import Meter, Recorder
+from edgekit.runtime.edge import Device, Images, Options
+from edgekit.runtime.learn import FrontHalf
+from edgekit.runtime.transport import Grpc
+
+EXAMPLES = """examples:
+  edgekit run bundle --server 10.0.0.2:50051 --dataset digits
+  edgekit run bundle --server 10.0.0.2:50051 --dataset cifar10 --data ~/data --share 0/2 --epochs 20
+
+The bundle comes from `edgekit export`; the server is started by `edgekit serve` with the same bundle."""
+
+
+def parser(program: str) -> argparse.ArgumentParser:
+    """The options of a device process."""
+    defaults = Options._field_defaults
+    p = argparse.ArgumentParser(
+        prog=program,
+        description="Train the front half of BUNDLE on this device, against the server at HOST:PORT.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("bundle", metavar="BUNDLE", help="folder written by `edgekit export`")
+    p.add_argument("--server", required=True, metavar="HOST:PORT", help="address of `edgekit serve`")
+    p.add_argument("--dataset", default="digits", help="digits, mnist, fashion-mnist, cifar10, cifar100, folder")
+    p.add_argument("--data", metavar="DIR", help="where the dataset's files are")
+    p.add_argument("--limit", type=int, metavar="N", help="use N training images of the dataset, balanced over classes")
+    p.add_argument("--share", default="0/1", metavar="I/N", help="this device's share of the training images")
+    p.add_argument("--partition", default="iid", metavar="SCHEME", help="iid (default) or dirichlet:ALPHA")
+    p.add_argument("--epochs", type=int, default=10, help="passes over the share (default 10)")
+    p.add_argument(
+        "--batch", type=int, default=32, help="images per step (default 32); a last partial batch is left out"
+    )
+    p.add_argument("--in-flight", type=int, default=1, metavar="N", help="batches sent before a gradient must be back")
+    p.add_argument("--backend", default="onnxruntime", help="inference engine: onnxruntime (default) or reference")
+    p.add_argument("--threads", type=int, default=1, help="threads of the engine (default 1)")
+    p.add_argument("--seed", type=int, default=0, help="decides shares, order of images, revived codewords (default 0)")
+    p.add_argument("--codebook-decay", type=float, default=defaults["codebook_decay"], metavar="D",
+                   help="share of the old codebook kept per step (default %(default)s)")  # fmt: skip
+    p.add_argument("--codebook-tolerance", type=float, default=defaults["codebook_tolerance"], metavar="T",
+                   help="a codeword is sent once it moved T times its group's spread (default %(default)s)")  # fmt: skip
+    p.add_argument("--name", help="this device's name in records (default device-I)")
+    p.add_argument("--out", metavar="DIR", help="keep the trained weights and tables here, after every epoch")
+    p.add_argument("--json", action="store_true", help="progress and results as JSON lines on standard output")
+    return p
+
+
+def main(arguments: Optional[List[str]] = None, program: str = "python -m edgekit.runtime") -> int:
+    """Runs a device process; returns its exit code (see `edgekit.errors`)."""
+    options = parser(program).parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        run(options)
+    except EdgekitError as error:
+        print("error: {}".format(error), file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run(options: argparse.Namespace) -> None:
+    """One device process, from opened bundle to the last evaluation."""
+    index, count = partition.parse_share(options.share)
+    bundle = open_bundle(options.bundle)
+    dataset = registry.load(options.dataset, options.data, options.limit, options.seed)
+    dataset = images.fit(dataset, bundle.input_shape)
+    share = partition.shares(dataset.train_labels, count, options.partition, options.seed)[index]
+    name = options.name or "device-{}".format(index)
+    front = FrontHalf(bundle, options.backend, options.threads)
+    settings = Options(
+        name, options.epochs, options.batch, options.in_flight, options.seed + index,
+        options.codebook_decay, options.codebook_tolerance, options.out,
+    )  # fmt: skip
+    show = Recorder(sys.stdout) if options.json else _print
+    with contextlib.closing(front), contextlib.closing(Grpc(options.server, Meter())) as transport:
+        device = Device(bundle, front, transport, settings, show)
+        device.train(
+            Images(dataset.train_images[share], dataset.train_labels[share]),
+            Images(dataset.test_images, dataset.test_labels),
+        )
+
+
+def _print(event: Dict[str, Any]) -> None:
+    """One line per event, for a person."""
+    if event["event"] == "epoch":
+        print(
+            "{device} epoch {epoch}/{epochs}: loss {loss:.3f}, test accuracy {accuracy:.2f} %, "
+            "{images_per_s:.0f} images/s, {up:.0f} B up and {down:.0f} B down per image".format(
+                up=event["bytes_up"] / max(event["images"], 1),
+                down=event["bytes_down"] / max(event["images"], 1),
+                **event,
+            ),
+            flush=True,
+        )
+    elif event["event"] == "done":
+        seconds = {key: round(value, 2) for key, value in event["seconds"].items()}
+        print("{} done: seconds {}".format(event["device"], json.dumps(seconds)), flush=True)
+
+
+if __name__ == "__main__":
+    np.seterr(all="warn")
+    sys.exit(main())

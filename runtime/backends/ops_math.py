@@ -1,0 +1,190 @@
+"""ONNX operators that compute values: element by element, over axes, and matrix products.
+
+An operator's inputs are positional arguments (None where one is omitted) and its attributes keyword arguments of
+the same names. Results keep the dtype of the input; sums of floats are taken in float64.
+"""
+
+import functools
+from typing import Any, Callable, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from edgekit.runtime.onnxfile import DTYPES
+
+#: A list where it is an attribute (older operator sets), an array where it is an input.
+Ints = Union[Sequence[int], np.ndarray]
+
+
+def unary(function: Callable[..., Any]) -> Callable[[np.ndarray], np.ndarray]:
+    """The operator of one input that `function` computes element by element."""
+
+    def operator(x: np.ndarray) -> np.ndarray:
+        return np.asarray(function(x))
+
+    return operator
+
+
+def binary(function: Callable[..., Any]) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """The operator of two inputs of one dtype that `function` computes element by element, broadcasting."""
+
+    def operator(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.asarray(function(*_alike(a, b)))
+
+    return operator
+
+
+def variadic(function: Callable[..., Any]) -> Callable[..., np.ndarray]:
+    """The operator of one or more inputs of one dtype that folds them with `function`."""
+
+    def operator(x: np.ndarray, *more: np.ndarray) -> np.ndarray:
+        return np.asarray(functools.reduce(function, _alike(x, *more)))
+
+    return operator
+
+
+def div(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Integers are divided toward zero, as C does."""
+    _alike(a, b)
+    if a.dtype.kind == "f":
+        return np.asarray(a / b)
+    if np.any(b == 0):
+        raise ValueError("integer division by zero")
+    quotient = np.floor_divide(a, b)
+    return np.asarray(quotient + ((quotient < 0) & (quotient * b != a)).astype(a.dtype))
+
+
+def power(x: np.ndarray, exponent: np.ndarray) -> np.ndarray:
+    return np.asarray(np.power(x, exponent), dtype=x.dtype)
+
+
+def reciprocal(x: np.ndarray) -> np.ndarray:
+    return np.asarray(1 / x, dtype=x.dtype)
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return np.asarray(1 / (1 + np.exp(-x)), dtype=x.dtype)
+
+
+def hard_sigmoid(x: np.ndarray, *, alpha: float = 0.2, beta: float = 0.5) -> np.ndarray:
+    return np.asarray(np.clip(alpha * x + beta, 0, 1), dtype=x.dtype)
+
+
+def relu(x: np.ndarray) -> np.ndarray:
+    return np.asarray(np.maximum(x, x.dtype.type(0)))
+
+
+def leaky_relu(x: np.ndarray, *, alpha: float = 0.01) -> np.ndarray:
+    return np.asarray(np.where(x < 0, alpha * x, x), dtype=x.dtype)
+
+
+def clip(x: np.ndarray, min: Optional[np.ndarray] = None, max: Optional[np.ndarray] = None) -> np.ndarray:
+    if min is not None:
+        x = np.asarray(np.maximum(x, np.asarray(min, dtype=x.dtype)))
+    if max is not None:
+        x = np.asarray(np.minimum(x, np.asarray(max, dtype=x.dtype)))
+    return x
+
+
+def where(condition: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.asarray(np.where(condition, *_alike(a, b)))
+
+
+def cast(x: np.ndarray, *, to: int) -> np.ndarray:
+    if to not in DTYPES:
+        raise ValueError("cast to data type {}, which is not known here".format(to))
+    return x.astype(DTYPES[to].newbyteorder("="))
+
+
+def softmax(x: np.ndarray, *, axis: int = -1) -> np.ndarray:
+    e = np.exp(x - np.max(x, axis=axis, keepdims=True))
+    return np.asarray(e / np.sum(e, axis=axis, keepdims=True), dtype=x.dtype)
+
+
+def softmax_11(x: np.ndarray, *, axis: int = 1) -> np.ndarray:
+    """Before operator set 13: over all axes from `axis` on, together."""
+    lead = int(np.prod(x.shape[:axis], dtype=np.int64))
+    return softmax(x.reshape(lead, -1)).reshape(x.shape)
+
+
+def reduction(function: Callable[..., Any]) -> Callable[..., np.ndarray]:
+    """The operator that reduces over `axes`, an attribute or (from operator set 13 or 18 on) an input."""
+
+    def operator(
+        x: np.ndarray, axes: Optional[Ints] = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
+    ) -> np.ndarray:
+        if axes is not None and len(axes):
+            over: Optional[Tuple[int, ...]] = tuple(int(axis) for axis in axes)
+        else:
+            over = () if noop_with_empty_axes else None
+        return np.asarray(function(x, over, bool(keepdims)), dtype=x.dtype)
+
+    return operator
+
+
+def sum_over(x: np.ndarray, axes: Optional[Tuple[int, ...]], keepdims: bool) -> Any:
+    return np.sum(x, axis=axes, keepdims=keepdims, dtype=_wide(x))
+
+
+def mean_over(x: np.ndarray, axes: Optional[Tuple[int, ...]], keepdims: bool) -> Any:
+    return np.mean(x, axis=axes, keepdims=keepdims, dtype=_wide(x))
+
+
+def sum_square_over(x: np.ndarray, axes: Optional[Tuple[int, ...]], keepdims: bool) -> Any:
+    return np.sum(np.square(x, dtype=_wide(x)), axis=axes, keepdims=keepdims)
+
+
+def max_over(x: np.ndarray, axes: Optional[Tuple[int, ...]], keepdims: bool) -> Any:
+    return np.max(x, axis=axes, keepdims=keepdims)
+
+
+def min_over(x: np.ndarray, axes: Optional[Tuple[int, ...]], keepdims: bool) -> Any:
+    return np.min(x, axis=axes, keepdims=keepdims)
+
+
+def arg(function: Callable[..., Any]) -> Callable[..., np.ndarray]:
+    """ArgMin or ArgMax, int64; `function` finds the first of equal values."""
+
+    def operator(x: np.ndarray, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> np.ndarray:
+        if select_last_index:
+            index = x.shape[axis] - 1 - function(np.flip(x, axis), axis=axis)
+        else:
+            index = function(x, axis=axis)
+        return np.asarray(np.expand_dims(index, axis) if keepdims else index, dtype=np.int64)
+
+    return operator
+
+
+def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.asarray(np.matmul(*_alike(a, b)))
+
+
+def gemm(
+    a: np.ndarray,
+    b: np.ndarray,
+    c: Optional[np.ndarray] = None,
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    transA: int = 0,
+    transB: int = 0,
+) -> np.ndarray:
+    """alpha * A @ B + beta * C, for matrices A (m,k) and B (k,n), or their transposes; C broadcasts to (m,n)."""
+    if a.ndim != 2 or b.ndim != 2:
+        raise ValueError("Gemm of {} and {}, expected two matrices".format(list(a.shape), list(b.shape)))
+    y = matmul(a.T if transA else a, b.T if transB else b)
+    if alpha != 1:
+        y = y * a.dtype.type(alpha)
+    if c is not None:
+        y = y + a.dtype.type(beta) * np.broadcast_to(c, y.shape)
+    return np.asarray(y, dtype=a.dtype)
+
+
+def _alike(*arrays: np.ndarray) -> Sequence[np.ndarray]:
+    """`arrays`, which must be of one dtype: numpy would promote where ONNX refuses."""
+    if len({array.dtype for array in arrays}) != 1:
+        raise ValueError("inputs of types {}, expected one type".format([array.dtype.name for array in arrays]))
+    return arrays
+
+
+def _wide(x: np.ndarray) -> "np.dtype[Any]":
+    return np.dtype(np.float64) if x.dtype.kind == "f" else x.dtype

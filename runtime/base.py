@@ -1,0 +1,77 @@
+"""Backend: one graph on one device. The base class checks and times; a subclass fills four hooks."""
+
+import time
+from abc import ABC, abstractmethod
+from typing import Optional
+
+from edgekit.bundle import GraphSpec
+from edgekit.codecs.base import Arrays
+from edgekit.errors import ShapeError
+from edgekit.tensors import check_all
+
+
+class Backend(ABC):
+    """One ONNX graph, loaded. Arrays that `run` returns may be reused by the engine at the next `run`."""
+
+    backend_id = ""
+
+    @classmethod
+    def missing(cls) -> Optional[str]:
+        """None when this backend can be used here, else what to install, in words."""
+        return None
+
+    def __init__(self, model: bytes, graph: GraphSpec, threads: int = 1) -> None:
+        self.graph = graph
+        self.threads = threads
+        #: Seconds that the last `run` spent in the engine.
+        self.last_run_s = 0.0
+        self._held: Arrays = {}
+        self._open(model)
+
+    def run(self, feeds: Arrays) -> Arrays:
+        """Outputs by name. `feeds` holds `graph.inputs`; held inputs must have been given to `set_weights`.
+
+        ShapeError when an input or an output is not as declared, BackendError when the engine fails.
+        """
+        where = "{} on {}".format(self.graph.file, self.backend_id)
+        check_all(self.graph.inputs, feeds, where)
+        check_all(self.graph.held, self._held, where + ", held inputs")
+        start = time.perf_counter()
+        outputs = self._run(dict(self._held, **feeds))
+        self.last_run_s = time.perf_counter() - start
+        check_all(self.graph.outputs, outputs, where)
+        return outputs
+
+    def set_weights(self, named: Arrays) -> None:
+        """Gives `graph.held` inputs and `graph.constants` new values, by name; names of neither are an error."""
+        held = {spec.name: spec for spec in self.graph.held}
+        constants = {spec.name: spec for spec in self.graph.constants}
+        for name, array in named.items():
+            if name not in held and name not in constants:
+                raise ShapeError(
+                    "{} has no weight '{}'; it has {}".format(self.graph.file, name, sorted(held) + sorted(constants))
+                )
+            (held.get(name) or constants[name]).check(array, self.graph.file)
+        self._held.update({name: array for name, array in named.items() if name in held})
+        changed = {name: array for name, array in named.items() if name in constants}
+        if changed:
+            self._replace(changed)
+
+    def close(self) -> None:
+        """Frees the engine; the backend is not usable afterwards."""
+        self._close()
+
+    @abstractmethod
+    def _open(self, model: bytes) -> None:
+        """Loads `model`, the bytes of an ONNX file; imports the vendor library here and nowhere else."""
+
+    @abstractmethod
+    def _run(self, feeds: Arrays) -> Arrays:
+        """Runs the graph; vendor errors become BackendError."""
+
+    @abstractmethod
+    def _replace(self, constants: Arrays) -> None:
+        """Gives initialisers new values, by name."""
+
+    def _close(self) -> None:
+        return None

@@ -1,0 +1,261 @@
+"""The device's loop: read, encode, send, receive, learn, refresh; and evaluate what is deployed."""
+
+import os
+import time
+from collections import deque
+from typing import Any, Callable, Deque, Dict, Iterator, NamedTuple, Optional, Tuple
+
+import numpy as np
+
+from edgekit import tensorfile, wire
+from edgekit.bundle import Bundle
+from edgekit.codecs.base import Arrays
+from edgekit.codecs.codebook import OnlineCodebook
+from edgekit.codecs.features.sgq import SGQ
+from edgekit.codecs.registry import gradient_codec
+from edgekit.errors import UsageError
+from edgekit.runtime.learn import Forward, FrontHalf
+from edgekit.runtime.optim import optimizer
+from edgekit.runtime.transport import Transport
+from edgekit.schedule import learning_rate
+from edgekit.wire import Message
+
+Event = Dict[str, Any]
+
+
+class Images(NamedTuple):
+    """One split: images (n,C,H,W) uint8 in the model's input shape, labels (n,) int64."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+class Options(NamedTuple):
+    """How one device trains. Counts are images, steps and epochs; `seed` decides the order of the images."""
+
+    name: str
+    epochs: int = 10
+    batch: int = 32
+    in_flight: int = 1
+    seed: int = 0
+    codebook_decay: float = 0.9
+    codebook_tolerance: float = 0.1
+    out: Optional[str] = None
+
+
+class InFlight(NamedTuple):
+    """A batch whose gradient has not come back yet."""
+
+    forward: Forward
+    tables: Arrays
+    step: int
+    #: Codebook updates sent since the batch before, whose acknowledgements come first.
+    acks: int
+
+
+class Device:
+    """One device: a front half, its share of the training images, and the line to the server."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        front: FrontHalf,
+        transport: Transport,
+        options: Options,
+        on_event: Callable[[Event], None],
+    ) -> None:
+        self.bundle = bundle
+        self.front = front
+        self.transport = transport
+        self.meter = transport.meter
+        self.options = options
+        self._on_event = on_event
+        self._rng = np.random.default_rng(options.seed)
+        self._label_dtype = "<u1" if bundle.classes <= 256 else "<u2"
+        self._codebook: Optional[OnlineCodebook] = None
+        if isinstance(bundle.codec, SGQ):
+            self._codebook = OnlineCodebook(
+                bundle.codec, front.tables, options.codebook_decay, options.codebook_tolerance, options.seed
+            )
+        self._acks = 0
+        self._step = 0
+        self._images = 0
+        self._train_s = 0.0
+
+    def train(self, train: Images, test: Images) -> Event:
+        """Trains for the planned epochs, evaluating after each; returns the "done" event."""
+        options = self.options
+        steps = len(train.labels) // options.batch
+        if not steps or options.batch < 2:
+            raise UsageError(
+                "{} training images in batches of {}: need a batch of at least 2 and at least one whole batch".format(
+                    len(train.labels), options.batch
+                )
+            )
+        self._hello(steps * options.epochs)
+        accuracy, loss = 0.0, 0.0
+        for epoch in range(1, options.epochs + 1):
+            start = time.perf_counter()
+            loss, right = self._epoch(train, epoch, steps)
+            elapsed = time.perf_counter() - start
+            self._train_s += elapsed
+            accuracy, test_loss = self.evaluate(test)
+            self._save()
+            event = self._event("epoch", epoch, loss)
+            event["train_accuracy"] = 100.0 * right / (steps * options.batch)
+            event.update(accuracy=accuracy, test_loss=test_loss, images_per_s=steps * options.batch / elapsed)
+            if self._codebook:
+                event["codebook"] = self._codebook.health()
+            self._on_event(event)
+        self.transport.send(Message("bye", self._session))
+        self.transport.expect("ack")
+        done = self._event("done", options.epochs, loss)
+        done.update(
+            accuracy=accuracy, train_s=self._train_s, bytes=self.meter.by_kind(), seconds=dict(self.meter.seconds)
+        )
+        self._on_event(done)
+        return done
+
+    def evaluate(self, test: Images) -> Tuple[float, float]:
+        """Accuracy in percent and mean loss of the deployed pipeline over all of `test`."""
+        self._expect_acks(self._acks)
+        self._acks = 0
+        right, loss, waiting = 0, 0.0, 0
+        for start in range(0, len(test.labels) + 2 * self.options.batch, self.options.batch):
+            chosen = slice(start, start + self.options.batch)
+            labels = test.labels[chosen]
+            if len(labels):
+                with self.meter.timed("evaluate"):
+                    codes = self.front.encode(self._normalise(test.images[chosen]))
+                self._send_codes("evaluate", start // self.options.batch, labels, codes)
+                waiting += 1
+            if waiting > 1 or (waiting and not len(labels)):
+                result = self.transport.expect("result")
+                waiting -= 1
+                right += wire.field(result, "right", int)
+                loss += wire.field(result, "loss", float) * wire.field(result, "n", int)
+        return 100.0 * right / len(test.labels), loss / len(test.labels)
+
+    def _hello(self, steps: int) -> None:
+        header = {"bundle": self.bundle.digest, "device": self.options.name, "steps": steps}
+        self.transport.send(Message("hello", header=header))
+        welcome = self.transport.expect("welcome")
+        gradient, opt = wire.field(welcome, "gradient", dict), wire.field(welcome, "optimizer", dict)
+        self._session = welcome.session
+        self._steps = steps
+        self._gradient_codec = gradient_codec(str(gradient.get("id")), gradient.get("config") or {})
+        self._masked = wire.field(welcome, "masked", bool)
+        self._schedule = wire.field(welcome, "schedule", str)
+        fields = Message("welcome", header=opt)
+        self._learning_rate = wire.field(fields, "lr", float)
+        config = {name: wire.field(fields, name, float) for name in ("momentum", "weight_decay")}
+        self._optimizer = optimizer(wire.field(fields, "name", str), config)
+
+    def _epoch(self, train: Images, epoch: int, steps: int) -> Tuple[float, int]:
+        """One pass over the share; mean loss and the number of training images classified right."""
+        waiting: "Deque[InFlight]" = deque()
+        loss, right, start = 0.0, 0, time.perf_counter()
+        shown = start
+        for done, batch in enumerate(self._batches(len(train.labels), steps), 1):
+            waiting.append(self._send_batch(train.images[batch], train.labels[batch]))
+            while len(waiting) >= self.options.in_flight or (done == steps and waiting):
+                reply = self._finish(waiting.popleft())
+                loss += wire.field(reply, "loss", float) / steps
+                right += wire.field(reply, "right", int)
+            if time.perf_counter() - shown > 0.3:
+                finished, elapsed = max(done - len(waiting), 1), time.perf_counter() - start
+                event = self._event("progress", epoch, loss * steps / finished)
+                event["images_per_s"] = finished * self.options.batch / elapsed
+                self._on_event(event)
+                shown = time.perf_counter()
+        return loss, right
+
+    def _batches(self, n: int, steps: int) -> Iterator[np.ndarray]:
+        order = self._rng.permutation(n)
+        for i in range(steps):
+            yield order[i * self.options.batch : (i + 1) * self.options.batch]
+
+    def _send_batch(self, images: np.ndarray, labels: np.ndarray) -> InFlight:
+        with self.meter.timed("compute"):
+            forward = self.front.forward(self._normalise(images))
+        entry = InFlight(forward, self.front.tables, self._step, self._acks)
+        self._send_codes("feature", self._step, labels, forward.codes)
+        self._acks = 0
+        self._step += 1
+        return entry
+
+    def _send_codes(self, kind: str, step: int, labels: np.ndarray, codes: Arrays) -> None:
+        with self.meter.timed("encode"):
+            payload = self.bundle.codec.pack(codes)
+        version = self._codebook.version if self._codebook else 0
+        parts = (labels.astype(self._label_dtype).tobytes(), payload)
+        self.transport.send(Message(kind, self._session, step, {"n": len(labels), "v": version}, parts))
+
+    def _finish(self, batch: InFlight) -> Message:
+        """Waits for the gradient of `batch` and learns from it."""
+        start = time.perf_counter()
+        self._expect_acks(batch.acks)
+        reply = self.transport.expect("gradient", batch.step)
+        server_s = wire.field(reply, "s", float)
+        self._spend("server", server_s)
+        self._spend("network", max(time.perf_counter() - start - server_s, 0.0))
+        with self.meter.timed("encode"):
+            (payload,) = wire.parts(reply, 1)
+            mask = self.bundle.codec.active(batch.forward.codes, batch.tables) if self._masked else None
+            gradient = self._gradient_codec.unpack(payload, batch.forward.feature.shape, mask)
+        with self.meter.timed("compute"):
+            gradients = self.front.backward(batch.forward, gradient)
+            rate = learning_rate(self._schedule, self._learning_rate, batch.step, self._steps)
+            self.front.learn(gradients, self._optimizer, rate)
+        if self._codebook:
+            self._follow(batch.forward)
+        self._images += len(batch.forward.image)
+        return reply
+
+    def _follow(self, forward: Forward) -> None:
+        """Moves the codebook after the features, and tells the server once it moved enough."""
+        assert self._codebook is not None
+        with self.meter.timed("encode"):
+            self._codebook.update(forward.feature, forward.codes["codes"])
+            payload = self._codebook.publish()
+            if payload:
+                self.front.set_tables(self._codebook.tables)
+        if payload:
+            self.transport.send(Message("codebook", self._session, self._codebook.version, {}, (payload,)))
+            self._acks += 1
+
+    def _expect_acks(self, n: int) -> None:
+        for _ in range(n):
+            self.transport.expect("ack")
+
+    def _normalise(self, images: np.ndarray) -> np.ndarray:
+        scaled = images.astype(np.float32) * np.float32(1 / 255)
+        return np.asarray((scaled - self.bundle.mean[:, None, None]) / self.bundle.std[:, None, None])
+
+    def _spend(self, activity: str, seconds: float) -> None:
+        self.meter.seconds[activity] = self.meter.seconds.get(activity, 0.0) + seconds
+
+    def _save(self) -> None:
+        """Writes the weights and tables as they are now, each file whole or not at all."""
+        if self.options.out is None:
+            return
+        os.makedirs(self.options.out, exist_ok=True)
+        for name, arrays in (("front.safetensors", self.front.state), ("tables.safetensors", self.front.tables)):
+            path = os.path.join(self.options.out, name)
+            with open(path + ".new", "wb") as file:
+                file.write(tensorfile.dumps(arrays))
+            os.replace(path + ".new", path)
+
+    def _event(self, event: str, epoch: int, loss: float) -> Event:
+        return {
+            "event": event,
+            "device": self.options.name,
+            "epoch": epoch,
+            "epochs": self.options.epochs,
+            "step": self._step,
+            "steps": self._steps,
+            "images": self._images,
+            "loss": loss,
+            "bytes_up": self.meter.training_bytes("up"),
+            "bytes_down": self.meter.training_bytes("down"),
+        }

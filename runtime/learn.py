@@ -1,0 +1,120 @@
+"""FrontHalf: the exported front half, running, and learning although its engine is frozen.
+
+::
+
+    image --front.onnx--> codes                                   deployed: batch norm on running statistics
+    image --front_train.onnx--> codes, feature, saved activations
+    saved, gradient at the cut --front_grad.onnx--> d loss / d weight --optimizer--> weights --> the three graphs
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from edgekit.bundle import Bundle
+from edgekit.codecs.base import Arrays
+from edgekit.errors import BackendError
+from edgekit.runtime.base import Backend
+from edgekit.runtime.optim import Optimizer
+from edgekit.runtime.registry import backend_class
+
+#: Fewest golden codes that an engine must reproduce before it is used; rounding flips a near tie now and then.
+GOLDEN_SHARE = 0.99
+
+
+class Forward(NamedTuple):
+    """What one training batch leaves behind for its backward pass."""
+
+    image: np.ndarray
+    codes: Arrays
+    #: (n,C,h,w) f32, channels in coded order
+    feature: np.ndarray
+    outputs: Arrays
+
+
+class FrontHalf:
+    """One device's front half: weights, batch-norm buffers, codec tables, and the engines that run them."""
+
+    def __init__(self, bundle: Bundle, backend_id: str, threads: int) -> None:
+        self.bundle = bundle
+        self.codec = bundle.codec
+        engine = backend_class(backend_id)
+        self._deployed, self._train, self._grad = (
+            engine(bundle.read(bundle.graphs[key].file), bundle.graphs[key], threads)
+            for key in ("front", "front_train", "front_grad")
+        )
+        self.state = bundle.arrays("front.safetensors")
+        self.set_tables(bundle.arrays("tables.safetensors"))
+        self._feature = bundle.manifest["feature_tensor"]
+        self._norms = bundle.manifest["batch_norms"]
+        self._deployed_is_stale = False
+        self._grad.set_weights(self._weights(self._grad))
+        self._check_golden()
+
+    def set_tables(self, tables: Arrays) -> None:
+        """New codec tables (codebooks) for the encoders inside the graphs."""
+        self.tables = tables
+        feeds = self.codec.table_feeds(tables)
+        self._deployed.set_weights(feeds)
+        self._train.set_weights(feeds)
+
+    def encode(self, image: np.ndarray) -> Arrays:
+        """Codes of `image` (n,C,H,W) f32, normalised, as deployed."""
+        if self._deployed_is_stale:
+            self._deployed.set_weights(self._weights(self._deployed))
+            self._deployed_is_stale = False
+        return self._deployed.run({"image": image})
+
+    def forward(self, image: np.ndarray) -> Forward:
+        """Codes of a training batch, and what `backward` needs; moves the running statistics along."""
+        outputs = self._train.run({"image": image})
+        codes = {spec.name: outputs[spec.name] for spec in self.bundle.graphs["front"].outputs}
+        for norm in self._norms:
+            count = image.shape[0] * norm["positions"]
+            self._move(norm["running_mean"], norm["momentum"], outputs[norm["batch_mean"]])
+            # PyTorch keeps the unbiased variance, the graph computes the biased one.
+            self._move(
+                norm["running_var"], norm["momentum"], outputs[norm["batch_var"]] * np.float32(count / (count - 1))
+            )
+        return Forward(image, codes, outputs[self._feature], outputs)
+
+    def backward(self, forward: Forward, gradient: np.ndarray) -> Arrays:
+        """d loss / d weight by weight name, from `gradient` (n,C,h,w) f32 at the cut, channels in coded order."""
+        given = {"image": forward.image, "gradient": gradient}
+        feeds = {
+            spec.name: given[spec.name] if spec.name in given else forward.outputs[spec.name]
+            for spec in self._grad.graph.inputs
+        }
+        computed = self._grad.run(feeds)
+        return {name[len("gradient.") :]: value for name, value in computed.items()}
+
+    def learn(self, gradients: Arrays, optimizer: Optimizer, learning_rate: float) -> None:
+        """One optimizer step; the new weights reach the training engines now, the deployed one at its next use."""
+        optimizer.step(self.state, gradients, learning_rate)
+        self._train.set_weights(self._weights(self._train))
+        self._grad.set_weights(self._weights(self._grad))
+        self._deployed_is_stale = True
+
+    def close(self) -> None:
+        for backend in (self._deployed, self._train, self._grad):
+            backend.close()
+
+    def _weights(self, backend: Backend) -> Arrays:
+        specs = backend.graph.constants + backend.graph.held
+        return {spec.name: self.state[spec.name] for spec in specs if spec.name in self.state}
+
+    def _move(self, name: str, momentum: float, batch: np.ndarray) -> None:
+        self.state[name] += np.float32(momentum) * (batch - self.state[name])
+
+    def _check_golden(self) -> None:
+        golden = self.bundle.arrays("golden.safetensors")
+        for name, codes in self.encode(golden["image"]).items():
+            expected = golden["deployed." + name]
+            share = float(np.isclose(codes, expected, rtol=1e-3, atol=1e-3).mean())
+            if share < GOLDEN_SHARE:
+                raise BackendError(
+                    "{} reproduces {:.1%} of the golden '{}', expected {:.0%}: this engine computes something else "
+                    "than the one the bundle was exported with; try --backend reference".format(
+                        self._deployed.backend_id, share, name, GOLDEN_SHARE
+                    )
+                )

@@ -1,0 +1,131 @@
+"""Transport: an ordered stream of frames to the server, several in flight."""
+
+import queue
+from abc import ABC, abstractmethod
+from typing import Any, Callable, Iterator, List, Optional
+
+from edgekit import wire
+from edgekit.errors import PayloadError, Refused, TransportError
+from edgekit.meter import Meter
+from edgekit.wire import Message
+
+#: The one method of the line: a bidirectional stream of frames, as bytes, no protobuf.
+METHOD = "/edgekit.Line/Stream"
+#: Seconds without a byte from the server, keepalive included, after which the line counts as broken.
+PATIENCE_S = 60.0
+
+
+class Transport(ABC):
+    """Frames go out and come back in order; `meter` counts every byte of them by direction and kind."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.meter = meter
+
+    def send(self, message: Message) -> None:
+        """Sends `message`; does not wait for the reply."""
+        frame = wire.encode(message)
+        self._send(frame)
+        self.meter.count("up", message.kind, len(frame))
+
+    def recv(self) -> Message:
+        """The next reply, waiting for it. Refused when it is an error message, TransportError when none comes."""
+        frame = self._recv()
+        message = wire.decode(frame)
+        self.meter.count("down", message.kind, len(frame))
+        if message.kind == "error":
+            raise Refused("the server refused: {}".format(message.header.get("message", "(no reason given)")))
+        return message
+
+    def expect(self, kind: str, step: Optional[int] = None) -> Message:
+        """`recv`, and PayloadError unless it is of `kind` (and answers `step`)."""
+        message = self.recv()
+        if message.kind != kind or (step is not None and message.step != step):
+            raise PayloadError(
+                "got a {} message of step {}, expected {} of step {}".format(message.kind, message.step, kind, step)
+            )
+        return message
+
+    def close(self) -> None:
+        """Ends the stream."""
+        return None
+
+    @abstractmethod
+    def _send(self, frame: bytes) -> None: ...
+
+    @abstractmethod
+    def _recv(self) -> bytes: ...
+
+
+class Loopback(Transport):
+    """A server in the same process: every frame is encoded and decoded all the same."""
+
+    def __init__(self, handle: Callable[[Message], Message], meter: Meter) -> None:
+        super().__init__(meter)
+        self._handle = handle
+        self._replies: List[bytes] = []
+
+    def _send(self, frame: bytes) -> None:
+        self._replies.append(wire.encode(self._handle(wire.decode(frame))))
+
+    def _recv(self) -> bytes:
+        if not self._replies:
+            raise TransportError("nothing was sent that a reply could answer")
+        return self._replies.pop(0)
+
+
+class Grpc(Transport):
+    """gRPC over TCP to ``host:port``, without TLS."""
+
+    def __init__(self, address: str, meter: Meter, connect_s: float = 20.0) -> None:
+        super().__init__(meter)
+        import grpc
+
+        self._address = address
+        self._error: Any = grpc.RpcError
+        self._channel = grpc.insecure_channel(
+            address,
+            options=[
+                ("grpc.max_receive_message_length", wire.MAX_FRAME),
+                ("grpc.max_send_message_length", wire.MAX_FRAME),
+                ("grpc.keepalive_time_ms", 20000),
+                ("grpc.keepalive_timeout_ms", int(PATIENCE_S * 1000) - 20000),
+            ],
+        )
+        try:
+            grpc.channel_ready_future(self._channel).result(timeout=connect_s)
+        except grpc.FutureTimeoutError:
+            self._channel.close()
+            raise TransportError(
+                "nothing answered at {} within {:.0f} s: is `edgekit serve` running there?".format(address, connect_s)
+            ) from None
+        self._outbox: "queue.Queue[Optional[bytes]]" = queue.Queue()
+        self._replies = self._channel.stream_stream(METHOD)(self._frames())
+
+    def _frames(self) -> Iterator[bytes]:
+        while True:
+            frame = self._outbox.get()
+            if frame is None:
+                return
+            yield frame
+
+    def _send(self, frame: bytes) -> None:
+        self._outbox.put(frame)
+
+    def _recv(self) -> bytes:
+        try:
+            frame = next(self._replies)
+        except StopIteration:
+            raise TransportError("the server at {} ended the stream".format(self._address)) from None
+        except self._error as error:
+            raise TransportError(
+                "the line to {} broke: {} ({}); start the server again, then this device".format(
+                    self._address, error.details(), error.code().name
+                )
+            ) from None
+        assert isinstance(frame, bytes)
+        return frame
+
+    def close(self) -> None:
+        self._outbox.put(None)
+        self._replies.cancel()
+        self._channel.close()

@@ -1,0 +1,47 @@
+"""Calibrator: gradient at the cut -> the bytes to send, and how far what they say is from it."""
+
+from typing import Any
+
+import numpy as np
+
+from edgekit.codecs.base import GradientCodec
+from edgekit.codecs.registry import gradient_codec
+from edgekit.errors import UnknownName
+
+#: By name, the gradient codec, its configuration, and whether only elements the decoded feature marks active are sent.
+POLICIES: dict[str, tuple[str, dict[str, Any], bool]] = {
+    "none": ("raw", {}, False),
+    "masked": ("raw", {}, True),
+    "stochastic": ("stochastic", {"bits": 4}, False),
+    "stochastic-masked": ("stochastic", {"bits": 4}, True),
+    "ternary": ("ternary", {}, False),
+    "ternary-masked": ("ternary", {}, True),
+}
+
+
+class Calibrator:
+    """Compresses gradients with a codec whose random generator follows from seed, session and step."""
+
+    def __init__(self, codec: GradientCodec, masked: bool, seed: int) -> None:
+        self.codec = codec
+        self.masked = masked
+        self.seed = seed
+
+    def send(self, gradient: np.ndarray, active: np.ndarray | None, session: int, step: int) -> tuple[bytes, float]:
+        """Payload of `gradient` (n,C,h,w) f32, and its deviation ``||gradient - what arrives|| / ||gradient||``.
+
+        `active` (n,C,h,w) bool is given when, and only when, the calibrator is masked.
+        """
+        rng = np.random.default_rng((self.seed, session, step))
+        payload = self.codec.pack(gradient, active, rng)
+        arrives = self.codec.unpack(payload, gradient.shape, active)
+        norm = float(np.linalg.norm(gradient))
+        return payload, float(np.linalg.norm(gradient - arrives)) / norm if norm else 0.0
+
+
+def calibrator(policy: str, seed: int) -> Calibrator:
+    """The calibrator of `policy`, one of `POLICIES`."""
+    if policy not in POLICIES:
+        raise UnknownName("gradient policy", policy, POLICIES, "there are: {}".format(", ".join(sorted(POLICIES))))
+    codec_id, config, masked = POLICIES[policy]
+    return Calibrator(gradient_codec(codec_id, config), masked, seed)

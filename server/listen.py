@@ -1,0 +1,91 @@
+"""Listener: a Service behind gRPC, one bidirectional stream of frames per device, as bytes and without protobuf."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from typing import Any
+
+import grpc
+
+from edgekit.errors import PayloadError, TransportError, UsageError
+from edgekit.server.service import Service, error_message
+from edgekit.wire import MAX_FRAME, decode, encode
+
+#: The one method: a stream of frames each way.
+SERVICE, METHOD = "edgekit.Line", "Stream"
+
+_OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_FRAME),
+    ("grpc.max_send_message_length", MAX_FRAME),
+    # Two servers on one port would share the devices between them.
+    ("grpc.so_reuseport", 0),
+    # A device whose power went is noticed within 30 s, and may ask for life as often.
+    ("grpc.keepalive_time_ms", 20000),
+    ("grpc.keepalive_timeout_ms", 10000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
+]
+
+
+class Listener:
+    """A listening server; `port` is the one that was bound."""
+
+    def __init__(self, server: Any, port: int) -> None:
+        self._server = server
+        self.port = port
+
+    def stop(self, grace_s: float) -> None:
+        """Takes no new streams, gives the open ones `grace_s` seconds to end, breaks those left; returns when done."""
+        stopped: Event = self._server.stop(grace_s)
+        stopped.wait()
+
+
+def serve(
+    service: Service, address: str, max_workers: int, on_ready: Callable[[int], None] = lambda port: None
+) -> Listener:
+    """Listens at `address` (``host:port``, port 0 for any free one) for up to `max_workers` devices at a time.
+
+    `on_ready` is called with the bound port. UsageError when `address` is none, TransportError when it cannot be bound.
+    """
+    host, _, number = address.rpartition(":")
+    # gRPC takes a port modulo 65536, and 443 where there is none.
+    if not host or not number.isdecimal() or int(number) > 0xFFFF:
+        raise UsageError(f"--listen takes HOST:PORT with a port of 0 (any) to 65535, got '{address}'")
+    server = grpc.server(
+        ThreadPoolExecutor(max_workers, thread_name_prefix="line"),
+        options=_OPTIONS,
+        # A stream holds its thread; one more than there are threads is refused at once and does not wait in silence.
+        maximum_concurrent_rpcs=max_workers,
+    )
+    stream = grpc.stream_stream_rpc_method_handler(lambda frames, context: _answers(service, frames))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: stream}),))
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise TransportError(
+            f"cannot listen at {address}: {error}; choose another --listen HOST:PORT, or end the process that has it"
+        ) from None
+    server.start()
+    on_ready(port)
+    return Listener(server, port)
+
+
+def _answers(service: Service, frames: Iterator[bytes]) -> Iterator[bytes]:
+    """A frame for every frame; one that does not parse is answered by an error, and ends the stream."""
+    sessions: set[int] = set()
+    try:
+        for frame in frames:
+            try:
+                message = decode(frame)
+                reply = service.handle(message)
+                answer = encode(reply)
+            except PayloadError as error:
+                yield encode(error_message(error, 0, 0))
+                return
+            if reply.kind == "welcome":
+                sessions.add(reply.session)
+            yield answer
+    finally:
+        for session in sessions:
+            service.left(session)

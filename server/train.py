@@ -1,0 +1,158 @@
+"""BackHalf: the back half of the network, training: two exported programs over one set of weights, and the optimizer.
+
+::
+
+    feature --to_network_order--> program (training mode) --> loss --backward--> gradient at the feature, in coded order
+                                                              └--> gradient of every weight --> optimizer
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.export import ExportedProgram
+from torch.export.passes import move_to_device_pass
+from torch.nn import Parameter
+from torch.nn.functional import cross_entropy
+
+from edgekit.errors import BundleError, Refused, UnknownName, UsageError
+from edgekit.server.decode import to_network_order
+from edgekit.server.program import load_program
+
+OPTIMIZERS = ("sgd", "adam")
+
+
+class OptimizerConfig(NamedTuple):
+    """How both halves are trained; `momentum` is SGD's, Adam has its own two."""
+
+    name: str = "sgd"
+    lr: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+
+
+def torch_device(name: str) -> torch.device:
+    """The device "cpu" or "cuda"; "auto" is cuda where there is one. UsageError when there is none."""
+    if name not in ("cpu", "cuda", "auto"):
+        raise UnknownName("torch device", name, ("cpu", "cuda", "auto"), "there are: auto, cpu, cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            f"--torch-device cuda: torch {torch.__version__} sees no CUDA device; use cpu, or install a CUDA build"
+        )
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+class BackHalf:
+    """The back half on one torch device. `state` names every weight and buffer of both programs."""
+
+    def __init__(
+        self,
+        train_program: bytes,
+        eval_program: bytes,
+        state: dict[str, np.ndarray],
+        device: torch.device,
+        optimizer: OptimizerConfig,
+    ) -> None:
+        self.device = device
+        self._train = _Program("back_train.pt2", train_program, device)
+        self._eval = _Program("back_eval.pt2", eval_program, device)
+        self._weights: dict[str, torch.Tensor] = {}
+        for name, array in state.items():
+            weight, declared = torch.tensor(array, device=device), self._train.declared.get(name)
+            self._weights[name] = (
+                Parameter(weight, declared.requires_grad) if isinstance(declared, Parameter) else weight
+            )
+        for program in (self._train, self._eval):
+            program.share(self._weights)
+        self._optimizer = _optimizer(optimizer, [w for w in self._weights.values() if w.requires_grad])
+
+    def step(
+        self, coded: torch.Tensor, order: np.ndarray, labels: np.ndarray, lr: float
+    ) -> tuple[float, int, np.ndarray]:
+        """Mean cross entropy, how many were right, and the gradient at `coded` (n,C,h,w) f32; the weights have moved.
+
+        `labels` (n,) integers. Refused, with the weights as they were, when the batch is too small or large for the
+        program, or when the loss or its gradient is no number any more.
+        """
+        leaf = coded.detach().requires_grad_()
+        loss, right = self._train.loss(leaf, order, labels)
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        gradient = leaf.grad
+        assert gradient is not None
+        if not math.isfinite(loss.item()) or not bool(torch.isfinite(gradient).all()):
+            raise Refused(f"the loss is {loss.item()} and its gradient not finite: training diverged, lower --lr")
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        self._optimizer.step()
+        return loss.item(), right, gradient.cpu().numpy()
+
+    def evaluate(self, coded: torch.Tensor, order: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
+        """Mean cross entropy and how many were right, in evaluation mode; nothing changes."""
+        with torch.no_grad():
+            loss, right = self._eval.loss(coded, order, labels)
+        if not math.isfinite(loss.item()):
+            raise Refused(f"the loss is {loss.item()}: training diverged, lower --lr")
+        return loss.item(), right
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Copies of all weights and buffers, by name."""
+        return {name: weight.detach().cpu().numpy().copy() for name, weight in self._weights.items()}
+
+
+class _Program:
+    """One exported program as a module, with the batches it takes."""
+
+    def __init__(self, name: str, data: bytes, device: torch.device) -> None:
+        self.name = name
+        program = load_program(data, name)
+        if device.type != "cpu":
+            program = move_to_device_pass(program, device)
+        self.declared: dict[str, Any] = program.state_dict
+        self._batch = _batch_bounds(program, name)
+        # Guards are Python text in the archive; the one that matters, the batch, is checked in `loss`.
+        self._module = program.module(check_guards=False)
+
+    def share(self, weights: dict[str, torch.Tensor]) -> None:
+        """Puts `weights` in the place of the program's own; BundleError unless names, shapes and dtypes agree."""
+        wrong = sorted(set(self.declared) ^ set(weights))
+        if wrong:
+            raise BundleError(f"{self.name} and back.safetensors do not both have {wrong}: export the bundle again")
+        for name, weight in weights.items():
+            declared = self.declared[name]
+            if declared.shape != weight.shape or declared.dtype != weight.dtype:
+                raise BundleError(
+                    f"{self.name}: '{name}' is {declared.dtype} {list(declared.shape)}, back.safetensors has "
+                    f"{weight.dtype} {list(weight.shape)}: export the bundle again"
+                )
+            owner, _, leaf = name.rpartition(".")
+            setattr(self._module.get_submodule(owner), leaf, weight)
+
+    def loss(self, coded: torch.Tensor, order: np.ndarray, labels: np.ndarray) -> tuple[torch.Tensor, int]:
+        """Mean cross entropy (0-d) and how many of `labels` have the largest logit."""
+        low, high = self._batch
+        if not low <= len(coded) <= high:
+            raise Refused(f"{self.name} takes {low} to {high} images at a time, got {len(coded)}: change --batch")
+        target = torch.from_numpy(labels.astype(np.int64)).to(coded.device)
+        logits = self._module(to_network_order(coded, order))
+        return cross_entropy(logits, target), int((logits.argmax(1) == target).sum())
+
+
+def _batch_bounds(program: ExportedProgram, name: str) -> tuple[int, int]:
+    """Smallest and largest batch; batch norm over single values needs 2, and aten does not check that."""
+    feature = program.graph_signature.user_inputs[0]
+    placeholder = next(node for node in program.graph.nodes if node.name == feature)
+    batch = placeholder.meta["val"].shape[0]
+    if not isinstance(batch, torch.SymInt):
+        raise BundleError(f"{name} takes batches of exactly {batch} images: export it with a dynamic batch")
+    bounds = program.range_constraints[batch.node.expr]
+    return int(bounds.lower), int(min(bounds.upper, 2**31))
+
+
+def _optimizer(config: OptimizerConfig, weights: list[torch.Tensor]) -> torch.optim.Optimizer:
+    if config.name == "sgd":
+        return torch.optim.SGD(weights, config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    if config.name == "adam":
+        return torch.optim.Adam(weights, config.lr, weight_decay=config.weight_decay)
+    raise UnknownName("optimizer", config.name, OPTIMIZERS, "there are: adam, sgd")

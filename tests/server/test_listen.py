@@ -1,0 +1,185 @@
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import torch
+
+from edgekit.codecs.features.raw import Raw
+from edgekit.errors import TransportError, UsageError
+from edgekit.server.calibrate import calibrator
+from edgekit.server.listen import Listener, serve
+from edgekit.server.service import Service
+from edgekit.server.train import BackHalf, OptimizerConfig
+from edgekit.wire import MAX_FRAME, Message, decode, encode
+
+HELLO = Message("hello", header={"bundle": "b", "device": "board", "steps": 1})
+FEATURE = np.ones((2, 8, 4, 4), dtype=np.float32)
+
+
+def feature(session: int, step: int) -> Message:
+    return Message("feature", session, step, {"n": 2, "v": 0}, (b"\0\1", Raw().pack({"codes": FEATURE})))
+
+
+@pytest.fixture
+def service(archives: Any) -> Service:
+    optimizer = OptimizerConfig()
+    train, evaluation, state = archives
+    back = BackHalf(train, evaluation, state, torch.device("cpu"), optimizer)
+    return Service("b", Raw(), {}, (8, 4, 4), 3, back, calibrator("none", 0), optimizer, "constant")
+
+
+@pytest.fixture
+def listener(service: Service) -> Iterator[Listener]:
+    listener = serve(service, "127.0.0.1:0", 2)
+    yield listener
+    listener.stop(0)
+
+
+class Line:
+    """A device's end of a stream, as bytes."""
+
+    def __init__(self, port: int) -> None:
+        options = [("grpc.max_receive_message_length", MAX_FRAME), ("grpc.use_local_subchannel_pool", 1)]
+        self.channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=options)
+        self._frames: queue.Queue[bytes | None] = queue.Queue()
+        self.replies = self.channel.stream_stream("/edgekit.Line/Stream")(iter(self._frames.get, None), timeout=30)
+
+    def say(self, frame: bytes | None) -> None:
+        self._frames.put(frame)
+
+    def ask(self, message: Message) -> Message:
+        self.say(encode(message))
+        return decode(next(self.replies))
+
+    def close(self) -> None:
+        self.say(None)
+        self.channel.close()
+
+
+@pytest.fixture
+def line(listener: Listener) -> Iterator[Callable[[], Line]]:
+    lines: list[Line] = []
+
+    def open_line() -> Line:
+        lines.append(Line(listener.port))
+        return lines[-1]
+
+    yield open_line
+    for opened in lines:
+        opened.close()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_device_joins_trains_and_leaves(service: Service, line: Callable[[], Line]) -> None:
+    device = line()
+    session = device.ask(HELLO).session
+    assert session == 1
+    replies = [device.ask(feature(session, step)) for step in range(3)]
+    assert [(reply.kind, reply.step) for reply in replies] == [("gradient", 0), ("gradient", 1), ("gradient", 2)]
+    assert Raw().unpack(replies[0].parts[0], FEATURE.shape)["codes"].any()
+    assert device.ask(Message("bye", session)).kind == "ack"
+    device.say(None)
+    with pytest.raises(StopIteration):
+        next(device.replies)
+    assert (service.finished, service.lost) == (1, 0)
+
+
+def test_replies_come_in_the_order_of_frames_sent_ahead(line: Callable[[], Line]) -> None:
+    device = line()
+    session = device.ask(HELLO).session
+    for step in range(8):
+        device.say(encode(feature(session, step)))
+    assert [decode(next(device.replies)).step for _ in range(8)] == list(range(8))
+
+
+def test_a_refusal_keeps_the_stream_open(line: Callable[[], Line]) -> None:
+    device = line()
+    assert device.ask(Message("hello", header={**HELLO.header, "bundle": "other"})).kind == "error"
+    assert device.ask(HELLO).kind == "welcome"
+
+
+def test_a_damaged_frame_is_answered_and_ends_the_stream(service: Service, line: Callable[[], Line]) -> None:
+    device = line()
+    assert device.ask(HELLO).kind == "welcome"
+    frame = bytearray(encode(feature(1, 0)))
+    frame[-1] ^= 1
+    device.say(bytes(frame))
+    reply = decode(next(device.replies))
+    assert reply.kind == "error" and reply.header["code"] == 7 and "checksum" in reply.header["message"]
+    with pytest.raises(StopIteration):
+        next(device.replies)
+    wait_until(lambda: service.lost == 1)
+
+
+@pytest.mark.parametrize("how", ["cancel", "end"])
+def test_a_line_that_breaks_without_bye_loses_the_session(service: Service, line: Callable[[], Line], how: str) -> None:
+    device, other = line(), line()
+    assert device.ask(HELLO).kind == other.ask(HELLO).kind == "welcome"
+    if how == "cancel":
+        device.replies.cancel()
+    else:
+        device.say(None)
+    wait_until(lambda: service.lost == 1)
+    assert other.ask(feature(2, 0)).kind == "gradient"
+    assert service.finished == 0
+
+
+def test_one_device_too_many_is_told_at_once(line: Callable[[], Line]) -> None:
+    first, second, third = line(), line(), line()
+    assert first.ask(HELLO).kind == second.ask(HELLO).kind == "welcome"
+    with pytest.raises(grpc.RpcError) as caught:
+        third.ask(HELLO)
+    error: Any = caught.value
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_a_taken_port_is_a_transport_error(service: Service, listener: Listener) -> None:
+    with pytest.raises(TransportError, match=rf"cannot listen at 127\.0\.0\.1:{listener.port}: .*--listen"):
+        serve(service, f"127.0.0.1:{listener.port}", 1)
+
+
+def test_an_address_of_another_machine_is_a_transport_error(service: Service) -> None:
+    with pytest.raises(TransportError, match=r"cannot listen at 192\.0\.2\.1:8080"):
+        serve(service, "192.0.2.1:8080", 1)
+
+
+@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:99999", "127.0.0.1:", "127.0.0.1:-1", ":80", ""])
+def test_an_address_that_is_none_is_a_usage_error(service: Service, address: str) -> None:
+    with pytest.raises(UsageError, match=f"HOST:PORT.*'{address}'"):
+        serve(service, address, 1)
+
+
+def test_the_bound_port_is_reported_and_free_again_after_stop(service: Service) -> None:
+    ports: list[int] = []
+    listener = serve(service, "127.0.0.1:0", 1, ports.append)
+    assert ports == [listener.port] and listener.port > 0
+    listener.stop(0)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", listener.port))
+
+
+def test_stop_breaks_open_streams(service: Service) -> None:
+    listener = serve(service, "127.0.0.1:0", 1)
+    device = Line(listener.port)
+    assert device.ask(HELLO).kind == "welcome"
+    stopping = threading.Thread(target=listener.stop, args=(0.1,))
+    stopping.start()
+    with pytest.raises(grpc.RpcError):
+        next(device.replies)
+    stopping.join(10)
+    assert not stopping.is_alive()
+    wait_until(lambda: service.lost == 1)
+    device.close()

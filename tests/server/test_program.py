@@ -1,0 +1,210 @@
+import copy
+import io
+import json
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.export import ExportedProgram
+
+from edgekit.errors import BundleError
+from edgekit.server.program import load_program
+
+MODEL = "models/model.json"
+WEIGHTS = "data/weights/model_weights_config.json"
+SAMPLE = "data/sample_inputs/model.pt"
+Change = Callable[[Any], None]
+
+
+def entries(data: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
+
+
+def archive_of(contents: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr("archive/" + name, content)
+    return file.getvalue()
+
+
+def changed(data: bytes, entry: str, change: Change) -> bytes:
+    contents = entries(data)
+    value = json.loads(contents[entry])
+    change(value)
+    return archive_of(contents | {entry: json.dumps(value).encode()})
+
+
+class Touch:
+    """Unpickles by creating a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def pickled(path: Path) -> bytes:
+    file = io.BytesIO()
+    torch.save(((Touch(path),), {}), file)
+    return file.getvalue()
+
+
+def node(model: Any) -> Any:
+    return model["graph_module"]["graph"]["nodes"][1]
+
+
+def signature(model: Any) -> Any:
+    return model["graph_module"]["module_call_graph"][0]["signature"]
+
+
+def batch(model: Any) -> Any:
+    return model["graph_module"]["graph"]["tensor_values"]["feature"]["sizes"][0]["as_expr"]
+
+
+def assign(find: Callable[[Any], Any], key: str, value: Any) -> Change:
+    def change(model: Any) -> None:
+        assert key in find(model)
+        find(model)[key] = value
+
+    return change
+
+
+@pytest.mark.parametrize("bare", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+def test_an_exported_program_loads_and_takes_any_batch(
+    make_back: Any, make_archive: Any, training: bool, bare: bool
+) -> None:
+    module = load_program(make_archive(make_back(), training, bare), "x.pt2").module(check_guards=False)
+    assert [len(module(torch.zeros(n, 8, 4, 4))) for n in (2, 3, 7)] == [2, 3, 7]
+
+
+def test_a_bare_archive_holds_no_weights_no_pickle_and_no_path(archives: Any) -> None:
+    contents = entries(archives[0])
+    assert contents[SAMPLE] == b""
+    assert sum(len(content) for name, content in contents.items() if "weights/weight_" in name) <= 8 * len(archives[2])
+    assert __file__.encode() not in archives[0]
+
+
+def test_an_archive_written_by_zipfile_still_loads(archives: Any) -> None:
+    assert isinstance(load_program(archive_of(entries(archives[0])), "x.pt2"), ExportedProgram)
+
+
+def test_a_sample_that_unpickles_more_than_tensors_is_refused_although_torch_would_load_it(
+    archives: Any, tmp_path: Path
+) -> None:
+    data = archive_of(entries(archives[0]) | {SAMPLE: pickled(tmp_path / "touched")})
+    with pytest.raises(BundleError, match="more than tensors"):
+        load_program(data, "x.pt2")
+    assert not (tmp_path / "touched").exists()
+    with pytest.raises((TypeError, ValueError, AssertionError, AttributeError, RuntimeError)):
+        torch.export.load(io.BytesIO(data))
+    assert (tmp_path / "touched").exists(), "the attack would have worked"
+
+
+def test_an_expression_that_runs_code_is_refused_although_torch_would_run_it(archives: Any, tmp_path: Path) -> None:
+    code = f"__import__('pathlib').Path({str(tmp_path / 'touched')!r}).touch()"
+    data = changed(archives[0], MODEL, assign(batch, "expr_str", code))
+    with pytest.raises(BundleError, match="expr_str"):
+        load_program(data, "x.pt2")
+    assert not (tmp_path / "touched").exists()
+    with pytest.raises((TypeError, ValueError, AssertionError, AttributeError, RuntimeError)):
+        torch.export.load(io.BytesIO(data))
+    assert (tmp_path / "touched").exists(), "the attack would have worked"
+
+
+def test_guards_are_not_executed(make_back: Any, make_archive: Any, tmp_path: Path) -> None:
+    code = f"[__import__('pathlib').Path({str(tmp_path / 'touched')!r}).touch()]"
+    data = make_archive(make_back(), training=True, bare=False)
+    program = load_program(changed(data, MODEL, assign(lambda m: m, "guards_code", [code])), "x.pt2")
+    program.module(check_guards=False)(torch.zeros(2, 8, 4, 4))
+    assert not (tmp_path / "touched").exists()
+    program.module()(torch.zeros(2, 8, 4, 4))
+    assert (tmp_path / "touched").exists(), "the attack would have worked"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        assign(node, "target", "torch.hub.load"),
+        assign(node, "target", "torch.ops.aten.from_file.default"),
+        assign(node, "target", "torch.ops.load_library"),
+        assign(node, "target", "_operator.call"),
+        assign(node, "name", "x = print(1) #"),
+        assign(signature, "forward_arg_names", ["x=print(1)"]),
+        assign(signature, "in_spec", '[1, {"type": "builtins.dict", "context": "{\\"__enum__\\": true}"}]'),
+        assign(lambda m: node(m)["inputs"][0], "arg", {"as_operator": "torch.hub.load"}),
+        assign(lambda m: m["graph_module"]["signature"]["input_specs"][0]["parameter"], "parameter_name", 'a"]+print('),
+    ],
+)
+def test_a_model_that_names_code_is_refused(archives: Any, change: Change) -> None:
+    with pytest.raises(BundleError, match=r"x\.pt2: models/model\.json has"):
+        load_program(changed(archives[0], MODEL, change), "x.pt2")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "data/aotinductor/model/x.so",
+        "data/weights/model.pt",
+        "data/constants/model.pt",
+        "data/constants/custom_obj_0",
+        "data/constants/opaque_obj_0",
+        "models/other.json",
+        "extra/notes.txt",
+    ],
+)
+def test_an_entry_that_no_tensor_program_needs_is_refused(archives: Any, entry: str) -> None:
+    with pytest.raises(BundleError, match=entry):
+        load_program(archive_of(entries(archives[0]) | {entry: b"x"}), "x.pt2")
+
+
+@pytest.mark.parametrize("meta", [{"use_pickle": True}, {"path_name": "opaque_obj_0"}, {"path_name": "../model.pt"}])
+def test_a_weight_that_would_be_unpickled_is_refused(archives: Any, meta: dict[str, Any]) -> None:
+    data = changed(archives[0], WEIGHTS, lambda config: config["config"]["linear.bias"].update(meta))
+    with pytest.raises(BundleError, match=r"linear\.bias.*unpickled"):
+        load_program(data, "x.pt2")
+
+
+def test_tensors_as_sample_inputs_are_allowed(archives: Any) -> None:
+    file = io.BytesIO()
+    torch.save(((torch.zeros(2, 8, 4, 4),), {}), file)
+    assert pickle.MARK in file.getvalue()
+    load_program(archive_of(entries(archives[0]) | {SAMPLE: file.getvalue()}), "x.pt2")
+
+
+@pytest.mark.parametrize("entry", [MODEL, WEIGHTS, SAMPLE, "archive_format", "archive_version"])
+def test_a_missing_entry_is_a_bundle_error(archives: Any, entry: str) -> None:
+    contents = copy.copy(entries(archives[0]))
+    del contents[entry]
+    with pytest.raises(BundleError, match=r"x\.pt2"):
+        load_program(archive_of(contents), "x.pt2")
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=50, deadline=None)
+def test_bytes_that_are_no_archive_are_a_bundle_error(data: bytes) -> None:
+    with pytest.raises(BundleError):
+        load_program(data, "x.pt2")
+
+
+@given(cut=st.floats(0, 1), flips=st.lists(st.tuples(st.floats(0, 1), st.integers(1, 255)), max_size=3))
+@settings(max_examples=40, deadline=None)
+def test_a_damaged_archive_loads_or_is_a_bundle_error(
+    archives: Any, cut: float, flips: list[tuple[float, int]]
+) -> None:
+    data = bytearray(archives[1] if flips else archives[1][: int(cut * len(archives[1]))])
+    for place, flip in flips:
+        data[int(place * (len(data) - 1))] ^= flip
+    try:
+        load_program(bytes(data), "x.pt2")
+    except BundleError as error:
+        assert "x.pt2" in str(error)

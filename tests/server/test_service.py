@@ -1,0 +1,298 @@
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from edgekit import tensorfile
+from edgekit.bundle import GRAPHS, write_bundle
+from edgekit.codecs.base import Arrays, FeatureCodec
+from edgekit.codecs.features.raw import Raw
+from edgekit.codecs.features.sgq import SGQ
+from edgekit.errors import PayloadError, Refused, UnknownName
+from edgekit.schedule import learning_rate
+from edgekit.server.calibrate import calibrator
+from edgekit.server.decode import decode
+from edgekit.server.service import RECORD, Service, service_from_bundle
+from edgekit.server.train import BackHalf, OptimizerConfig
+from edgekit.wire import Message
+
+CPU = torch.device("cpu")
+SGD = OptimizerConfig("sgd", 0.1, 0.9, 0.0)
+CODEC = SGQ(groups=2, bits=4)
+FEATURES = np.maximum(np.random.default_rng(0).normal(size=(12, 8, 4, 4)), 0).astype(np.float32)
+LABELS = np.random.default_rng(1).integers(0, 3, 12).astype(np.uint8)
+TABLES = CODEC.calibrate(FEATURES, seed=0)
+
+
+@pytest.fixture
+def make(tmp_path: Path, archives: Any) -> Callable[..., Service]:
+    """A service from a bundle on disk: codec sgq, policy "stochastic", schedule "constant"."""
+
+    def service(
+        codec: FeatureCodec = CODEC,
+        tables: Arrays = TABLES,
+        policy: str = "stochastic",
+        schedule: str = "constant",
+        classes: int = 3,
+    ) -> Service:
+        graph: dict[str, list[object]] = {key: [] for key in ("inputs", "held", "constants", "outputs")}
+        manifest = {
+            "model": {"name": "tiny", "cut": "body", "input": [1, 8, 8], "classes": classes},
+            "feature": [8, 4, 4],
+            "codec": {"id": codec.codec_id, "config": codec.config},
+            "graphs": {name: {"file": f"{name}.onnx", **graph} for name in GRAPHS},
+            "normalise": {"mean": [0.0], "std": [1.0]},
+            "feature_tensor": "feature",
+            "batch_norms": [],
+        }
+        files = {
+            "back_train.pt2": archives[0],
+            "back_eval.pt2": archives[1],
+            "back.safetensors": tensorfile.dumps(archives[2]),
+            "tables.safetensors": tensorfile.dumps(tables),
+        }
+        bundle = write_bundle(str(tmp_path / "bundle"), manifest, files)
+        return service_from_bundle(bundle, CPU, calibrator(policy, 0), SGD, schedule)
+
+    return service
+
+
+def hello(service: Service, device: str = "board", steps: int = 100) -> int:
+    reply = service.handle(Message("hello", header={"bundle": service.digest, "device": device, "steps": steps}))
+    assert reply.kind == "welcome", reply
+    return reply.session
+
+
+def coded(order: np.ndarray = TABLES["order"]) -> np.ndarray:
+    return np.ascontiguousarray(FEATURES[:, order])
+
+
+def feature(
+    session: int, step: int, codec: FeatureCodec = CODEC, tables: Arrays = TABLES, v: int = 0, kind: str = "feature"
+) -> Message:
+    payload = codec.pack(codec.quantize(coded(codec.order(8, tables)), tables))
+    return Message(kind, session, step, {"n": 12, "v": v}, (LABELS.tobytes(), payload))
+
+
+def refusal(service: Service, message: Message, code: int = Refused.exit_code) -> str:
+    """The text of the error message that `message` gets."""
+    reply = service.handle(message)
+    assert (reply.kind, reply.session, reply.step) == ("error", message.session, message.step), reply
+    assert reply.header["code"] == code, reply
+    text = reply.header["message"]
+    assert isinstance(text, str)
+    return text
+
+
+def test_welcome_says_how_to_train(make: Callable[..., Service]) -> None:
+    service = make(policy="stochastic-masked", schedule="cosine")
+    replies = [
+        service.handle(Message("hello", header={"bundle": service.digest, "device": "a", "steps": 9})) for _ in range(2)
+    ]
+    assert [reply.session for reply in replies] == [1, 2]
+    assert replies[0].header == {
+        "gradient": {"id": "stochastic", "config": {"bits": 4}},
+        "masked": True,
+        "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 0.0},
+        "schedule": "cosine",
+    }
+
+
+def test_another_bundle_is_refused_with_both_digests(make: Callable[..., Service]) -> None:
+    service = make()
+    text = refusal(service, Message("hello", header={"bundle": "0" * 64, "device": "a", "steps": 1}))
+    assert "0" * 64 in text and service.digest in text and "same bundle" in text
+
+
+@pytest.mark.parametrize("steps", [-1, 1 << 32, 10**400, 1.5, None])
+def test_a_hello_that_plans_nonsense_is_malformed(make: Callable[..., Service], steps: Any) -> None:
+    service = make()
+    header = {"bundle": service.digest, "device": "a", "steps": steps}
+    refusal(service, Message("hello", header=header), PayloadError.exit_code)
+
+
+@pytest.mark.parametrize("policy", ["none", "masked", "stochastic", "ternary-masked"])
+def test_the_gradient_is_that_of_the_back_half_at_the_decoded_feature(
+    make: Callable[..., Service], archives: Any, policy: str
+) -> None:
+    service = make(policy=policy, schedule="cosine")
+    session = hello(service)
+    train, evaluation, state = archives
+    alone = BackHalf(train, evaluation, state, CPU, SGD)
+    codes = CODEC.quantize(coded(), TABLES)
+    for step in range(3):
+        reply = service.handle(feature(session, step))
+        rate = learning_rate("cosine", 0.1, step, 100)
+        loss, right, gradient = alone.step(decode(CODEC, codes, TABLES, CPU), TABLES["order"], LABELS, rate)
+        assert (reply.kind, reply.session, reply.step) == ("gradient", session, step)
+        assert reply.header["loss"] == pytest.approx(loss, abs=1e-5) and reply.header["right"] == right
+        mask = CODEC.active(codes, TABLES) if "masked" in policy else None
+        sent = service._calibrator.codec.unpack(reply.parts[0], gradient.shape, mask)
+        deviation = float(np.linalg.norm(gradient - sent) / np.linalg.norm(gradient))
+        assert reply.header["dev"] == pytest.approx(deviation, abs=1e-5) and 0 < reply.header["s"] < 10
+        if policy == "none":
+            np.testing.assert_array_equal(sent, gradient)
+
+
+def test_training_lowers_the_loss_that_evaluate_reports(make: Callable[..., Service]) -> None:
+    service = make()
+    session = hello(service)
+    message = feature(session, 0, kind="evaluate")
+    before = service.handle(message)
+    assert before.kind == "result" and before.header["n"] == 12 and 0 <= before.header["right"] <= 12
+    assert service.handle(message).header["loss"] == before.header["loss"], "nothing is learned"
+    for step in range(30):
+        assert service.handle(feature(session, step)).kind == "gradient"
+    after = service.handle(message)
+    assert after.header["loss"] < 0.7 * before.header["loss"] and after.header["right"] > before.header["right"]
+
+
+def test_a_step_that_comes_again_is_answered_from_the_record(make: Callable[..., Service]) -> None:
+    service = make()
+    session = hello(service)
+    replies = [service.handle(feature(session, step)) for step in range(RECORD + 2)]
+    weights = service.back.state_dict()
+    for step in range(2, RECORD + 2):
+        assert service.handle(feature(session, step)) == replies[step]
+    assert all(np.array_equal(array, weights[name]) for name, array in service.back.state_dict().items())
+    assert f"the next step is {RECORD + 2}" in refusal(service, feature(session, 1))
+    text = refusal(service, feature(session, RECORD + 5))
+    assert str(RECORD + 5) in text and str(RECORD + 2) in text
+    assert service.handle(feature(session, RECORD + 2)).kind == "gradient", "the session goes on"
+
+
+def test_codebooks_are_followed_by_version(make: Callable[..., Service]) -> None:
+    service = make(policy="none")
+    first, second = hello(service), hello(service)
+    patch = CODEC.diff(TABLES, {**TABLES, "codebook": TABLES["codebook"] * np.float32(1.5)}, 0.0)
+    update = Message("codebook", first, 1, {}, (patch,))
+    assert service.handle(update) == Message("ack", first, 1)
+    assert service.handle(update) == Message("ack", first, 1), "its ack was lost, it is not applied twice"
+    expected = CODEC.patch(TABLES, patch)["codebook"]
+    np.testing.assert_array_equal(service._sessions[first].tables["codebook"], expected)
+    np.testing.assert_array_equal(service._sessions[second].tables["codebook"], TABLES["codebook"])
+    text = refusal(service, feature(first, 0))
+    assert "version 0" in text and "version 1" in text
+    assert "version 1" in refusal(service, feature(second, 0, v=1, kind="evaluate"))
+    assert service.handle(feature(first, 0, v=1)).kind == "gradient"
+    assert service.handle(feature(second, 0, v=0)).kind == "gradient"
+    for version in (0, 3):
+        assert "expected 2" in refusal(service, update._replace(step=version))
+    refusal(service, Message("codebook", second, 0, {}, (patch,)))
+    refusal(service, update._replace(step=2, parts=(b"\xff",)), PayloadError.exit_code)
+    assert service._sessions[first].version == 1
+
+
+def test_a_codec_without_tables_takes_no_codebook(make: Callable[..., Service]) -> None:
+    service = make(Raw(), {})
+    session = hello(service)
+    refusal(service, Message("codebook", session, 1, {}, (b"",)), PayloadError.exit_code)
+    assert service.handle(feature(session, 0, Raw(), {})).kind == "gradient"
+
+
+def test_labels_are_checked(make: Callable[..., Service]) -> None:
+    service = make()
+    good = feature(hello(service), 0)
+    for labels in (b"", LABELS[:-1].tobytes(), LABELS.tobytes() * 2):
+        assert "12 images" in refusal(service, good._replace(parts=(labels, good.parts[1])), PayloadError.exit_code)
+    wrong = LABELS.copy()
+    wrong[5] = 3
+    text = refusal(service, good._replace(parts=(wrong.tobytes(), good.parts[1])), PayloadError.exit_code)
+    assert "label 3, expected below 3 (at byte 5)" in text
+    assert service.handle(good).kind == "gradient"
+
+
+def test_labels_of_many_classes_take_two_bytes(make: Callable[..., Service]) -> None:
+    service = make(classes=257)
+    good = feature(hello(service), 0)
+    refusal(service, good, PayloadError.exit_code)
+    wide = LABELS.astype("<u2")
+    assert service.handle(good._replace(parts=(wide.tobytes(), good.parts[1]))).kind == "gradient"
+    wide[1] = 257
+    text = refusal(service, good._replace(step=1, parts=(wide.tobytes(), good.parts[1])), PayloadError.exit_code)
+    assert "label 257" in text and "at byte 2" in text
+
+
+def test_a_batch_that_cannot_be_trained_on_is_refused_and_the_step_stays(make: Callable[..., Service]) -> None:
+    service = make(Raw(), {})
+    session = hello(service)
+    one = Raw().pack({"codes": FEATURES[:1]})
+    text = refusal(service, Message("feature", session, 0, {"n": 1, "v": 0}, (LABELS[:1].tobytes(), one)))
+    assert "got 1" in text
+    assert service.handle(feature(session, 0, Raw(), {})).kind == "gradient"
+
+
+@pytest.mark.parametrize("kind", ["feature", "codebook", "evaluate", "bye"])
+def test_who_did_not_say_hello_is_told_to(make: Callable[..., Service], kind: str) -> None:
+    assert "say hello first" in refusal(make(), Message(kind, 7, 0))
+
+
+@pytest.mark.parametrize("kind", ["welcome", "gradient", "ack", "error", "result"])
+def test_what_only_a_server_says_is_refused(make: Callable[..., Service], kind: str) -> None:
+    assert f"got {kind}" in refusal(make(), Message(kind))
+
+
+def test_events_and_counts_tell_who_came_and_went(make: Callable[..., Service]) -> None:
+    service = make()
+    events: list[dict[str, Any]] = []
+    service.on_event = events.append
+    first, second = hello(service, "one"), hello(service, "two")
+    service.handle(feature(first, 0))
+    assert service.handle(Message("bye", first)) == Message("ack", first)
+    service.left(first)
+    service.left(second)
+    service.left(second)
+    assert events == [
+        {"event": "joined", "session": 1, "device": "one", "steps": 100},
+        {"event": "joined", "session": 2, "device": "two", "steps": 100},
+        {"event": "left", "session": 1, "device": "one", "steps": 1, "finished": True},
+        {"event": "left", "session": 2, "device": "two", "steps": 0, "finished": False},
+    ]
+    assert (service.finished, service.lost) == (1, 1)
+    for session in (first, second):
+        assert "has ended" in refusal(service, feature(session, 1))
+
+
+def test_an_unknown_schedule_is_refused_before_anything_starts(make: Callable[..., Service]) -> None:
+    with pytest.raises(UnknownName, match="did you mean cosine"):
+        make(schedule="cosin")
+
+
+def test_a_bug_is_not_swallowed_and_does_not_block_the_next_message(
+    make: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = make()
+    session = hello(service)
+
+    def broken(*arguments: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(service.back, "step", broken)
+        with pytest.raises(ZeroDivisionError):
+            service.handle(feature(session, 0))
+    assert service.handle(feature(session, 0)).kind == "gradient"
+
+
+def test_devices_in_threads_all_get_their_steps(make: Callable[..., Service]) -> None:
+    service = make()
+    replies: dict[int, list[Message]] = {}
+
+    def device() -> None:
+        session = hello(service)
+        replies[session] = [service.handle(feature(session, step)) for step in range(5)]
+        service.handle(Message("bye", session))
+
+    threads = [threading.Thread(target=device) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(replies) == [1, 2, 3, 4] and service.finished == 4
+    for session, answers in replies.items():
+        assert [(a.kind, a.session, a.step) for a in answers] == [("gradient", session, step) for step in range(5)]
+    assert service.back.state_dict()["norm.num_batches_tracked"] == 20

@@ -1,0 +1,183 @@
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from edgekit.errors import BundleError, Refused, UnknownName, UsageError
+from edgekit.server.train import BackHalf, OptimizerConfig, torch_device
+
+CPU = torch.device("cpu")
+SGD = OptimizerConfig("sgd", 0.05, 0.9, 1e-3)
+ORDER = np.array([3, 1, 0, 2, 7, 6, 5, 4])
+PLAIN = np.arange(8)
+
+
+def half(archives: Any, device: torch.device = CPU, config: OptimizerConfig = SGD) -> BackHalf:
+    train, evaluation, state = archives
+    return BackHalf(train, evaluation, state, device, config)
+
+
+def batch(n: int, seed: int) -> tuple[torch.Tensor, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    feature = torch.from_numpy(rng.normal(size=(n, 8, 4, 4)).astype(np.float32))
+    return feature, rng.integers(0, 3, n).astype(np.uint8)
+
+
+@pytest.mark.parametrize("config", [SGD, OptimizerConfig("adam", 0.01, 0.9, 1e-3)], ids=["sgd", "adam"])
+def test_training_equals_eager_training_of_the_same_network(
+    archives: Any, make_back: Callable[..., nn.Module], config: OptimizerConfig
+) -> None:
+    back = half(archives, config=config)
+    eager = make_back().train()
+    eager.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in archives[2].items()})
+    kind: Any = torch.optim.SGD if config.name == "sgd" else torch.optim.Adam
+    momentum = {"momentum": config.momentum} if config.name == "sgd" else {}
+    optimizer = kind(eager.parameters(), config.lr, weight_decay=config.weight_decay, **momentum)
+    for step, n in enumerate((2, 3, 7)):
+        coded, labels = batch(n, step)
+        rate = config.lr / (step + 1)
+        leaf = coded.clone().requires_grad_()
+        logits = eager(leaf[:, np.argsort(ORDER)])
+        expected = cross_entropy(logits, torch.from_numpy(labels.astype(np.int64)))
+        optimizer.zero_grad()
+        expected.backward()  # type: ignore[no-untyped-call]
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
+        loss, right, gradient = back.step(coded, ORDER, labels, rate)
+        assert loss == pytest.approx(expected.item(), rel=1e-5)
+        assert right == int((logits.argmax(1).numpy() == labels).sum())
+        assert leaf.grad is not None and gradient.dtype == np.float32
+        np.testing.assert_allclose(gradient, leaf.grad.numpy(), atol=1e-6)
+    for name, tensor in eager.state_dict().items():
+        np.testing.assert_allclose(back.state_dict()[name], tensor.numpy(), atol=1e-5, err_msg=name)
+    coded, labels = batch(5, 9)
+    with torch.no_grad():
+        logits = eager.eval()(coded[:, np.argsort(ORDER)])
+    expected = cross_entropy(logits, torch.from_numpy(labels.astype(np.int64)))
+    loss, right = back.evaluate(coded, ORDER, labels)
+    assert loss == pytest.approx(expected.item(), rel=1e-4)
+    assert right == int((logits.argmax(1).numpy() == labels).sum())
+
+
+def test_training_moves_weights_and_statistics_that_evaluation_uses(archives: Any) -> None:
+    back = half(archives)
+    coded, labels = batch(16, 0)
+    before, state = back.evaluate(coded, PLAIN, labels), back.state_dict()
+    assert all(np.array_equal(state[name], array) for name, array in archives[2].items()), "evaluation changed nothing"
+    losses = [back.step(coded, PLAIN, labels, 0.05)[0] for _ in range(40)]
+    after = back.evaluate(coded, PLAIN, labels)
+    assert losses[-1] < 0.5 * losses[0] and after[0] < 0.7 * before[0]
+    moved = back.state_dict()
+    assert all(not np.array_equal(moved[name], array) for name, array in state.items()), "every entry moved"
+    assert moved["norm.num_batches_tracked"] == 40
+
+
+def test_the_feature_given_is_not_overwritten_by_an_in_place_layer(archives: Any) -> None:
+    back = half(archives)
+    coded, labels = batch(4, 0)
+    kept = coded.clone()
+    back.step(coded, PLAIN, labels, 0.1)
+    back.evaluate(coded, PLAIN, labels)
+    assert torch.equal(coded, kept)
+
+
+def test_dropout_acts_in_training_only(make_back: Any, make_archive: Any) -> None:
+    module = make_back(dropout=0.5)
+    state = {name: tensor.detach().numpy().copy() for name, tensor in module.state_dict().items()}
+    back = BackHalf(make_archive(module, True), make_archive(module, False), state, CPU, SGD)
+    coded, labels = batch(8, 0)
+    assert len({back.step(coded, PLAIN, labels, 0.0)[0] for _ in range(4)}) > 1
+    assert len({back.evaluate(coded, PLAIN, labels) for _ in range(4)}) == 1
+
+
+def test_a_batch_of_one_is_refused_in_training_and_leaves_the_statistics_alone(archives: Any) -> None:
+    back = half(archives)
+    coded, labels = batch(1, 0)
+    with pytest.raises(Refused, match="takes 2 to 4096 images at a time, got 1"):
+        back.step(coded, PLAIN, labels, 0.1)
+    assert all(np.array_equal(back.state_dict()[name], array) for name, array in archives[2].items())
+    assert np.isfinite(back.evaluate(coded, PLAIN, labels)[0])
+
+
+def test_divergence_is_refused_and_leaves_the_weights_alone(archives: Any) -> None:
+    back = half(archives)
+    coded, labels = batch(4, 0)
+    with pytest.raises(Refused, match="diverged"):
+        back.step(coded * float("nan"), PLAIN, labels, 0.1)
+    assert np.array_equal(back.state_dict()["linear.weight"], archives[2]["linear.weight"])
+    with pytest.raises(Refused, match="diverged"):
+        back.evaluate(coded * float("nan"), PLAIN, labels)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state.pop("linear.bias"),
+        lambda state: state.update({"linear.extra": np.zeros(1, np.float32)}),
+        lambda state: state.update({"linear.bias": np.zeros(4, np.float32)}),
+        lambda state: state.update({"linear.bias": np.zeros(3, np.float64)}),
+    ],
+    ids=["missing", "extra", "shape", "dtype"],
+)
+def test_weights_that_do_not_fit_the_program_are_named(archives: Any, change: Callable[[Any], Any]) -> None:
+    state = dict(archives[2])
+    change(state)
+    with pytest.raises(BundleError, match=r"back_train\.pt2.*linear\.(bias|extra)"):
+        BackHalf(archives[0], archives[1], state, CPU, SGD)
+
+
+def test_the_evaluation_program_must_be_of_the_same_network(archives: Any, make_archive: Any) -> None:
+    with pytest.raises(BundleError, match=r"back_eval\.pt2"):
+        BackHalf(archives[0], make_archive(nn.Conv2d(8, 3, 4), False), archives[2], CPU, SGD)
+
+
+def test_a_program_of_one_batch_size_is_refused(archives: Any, make_back: Any) -> None:
+    file = io.BytesIO()
+    torch.export.save(torch.export.export(make_back().train(), (torch.zeros(2, 8, 4, 4),)), file)
+    with pytest.raises(BundleError, match="exactly 2 images"):
+        BackHalf(file.getvalue(), archives[1], archives[2], CPU, SGD)
+
+
+def test_an_unbounded_dynamic_batch_is_taken(archives: Any, make_back: Any) -> None:
+    dynamic = ({0: torch.export.Dim.DYNAMIC},)
+    program = torch.export.export(make_back().train(), (torch.zeros(2, 8, 4, 4),), dynamic_shapes=dynamic)
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    back = BackHalf(file.getvalue(), archives[1], archives[2], CPU, SGD)
+    coded, labels = batch(6, 0)
+    assert np.isfinite(back.step(coded, PLAIN, labels, 0.1)[0])
+
+
+def test_an_unknown_optimizer_is_refused(archives: Any) -> None:
+    with pytest.raises(UnknownName, match="adam, sgd"):
+        half(archives, config=OptimizerConfig("sdg"))
+
+
+def test_torch_device() -> None:
+    assert torch_device("cpu") == CPU
+    assert torch_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(UnknownName, match="auto, cpu, cuda"):
+        torch_device("gpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_cuda_where_there_is_none_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="sees no CUDA device"):
+        torch_device("cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_cuda_trains_as_the_cpu_does(archives: Any) -> None:
+    backs = [half(archives, device) for device in (CPU, torch.device("cuda"))]
+    coded, labels = batch(8, 0)
+    for _ in range(3):
+        (loss, _, gradient), (expected, _, reference) = (
+            back.step(coded.to(back.device), ORDER, labels, 0.05) for back in reversed(backs)
+        )
+        assert loss == pytest.approx(expected, rel=1e-3)
+        np.testing.assert_allclose(gradient, reference, atol=1e-4)

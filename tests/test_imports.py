@@ -1,0 +1,182 @@
+"""Who may import whom: the tables below, held against the syntax tree of every file and against running processes."""
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+class May(NamedTuple):
+    """What may be imported when a module is loaded, and what besides inside its functions."""
+
+    load: frozenset[str]
+    call: frozenset[str] = frozenset()
+
+
+CODECS = frozenset({"edgekit", "edgekit.errors", "edgekit.codecs", "numpy"})
+CORE = CODECS | {"edgekit.data"}
+
+#: A module belongs to the longest name here that it starts with: the standard library and that row are open to it.
+AREAS = {
+    "edgekit": May(CORE),
+    "edgekit.errors": May(frozenset()),
+    "edgekit.codecs": May(CODECS),
+    "edgekit.data": May(CORE),
+    "edgekit.cli": May(
+        frozenset({"edgekit.cli", "edgekit.errors", "click", "rich"}),
+        CORE - {"numpy"} | {"edgekit.runtime", "edgekit.export", "edgekit.server", "edgekit.device_profiles"},
+    ),
+    "edgekit.runtime": May(CORE | {"edgekit.runtime"}),
+    "edgekit.export": May(CORE | {"edgekit.device_profiles", "edgekit.export", "torch", "onnx", "onnxruntime"}),
+    "edgekit.server": May(CODECS | {"edgekit.server", "torch", "grpc"}),
+    "edgekit.device_profiles": May(frozenset({"edgekit.errors", "tomllib", "tomli"})),
+}
+#: What single modules may import besides.
+ALSO = {
+    "edgekit.__main__": May(frozenset({"edgekit.cli"})),
+    "edgekit.codecs.entropy": May(frozenset(), frozenset({"constriction"})),
+    "edgekit.data.folder": May(frozenset(), frozenset({"PIL"})),
+    "edgekit.runtime.transport": May(frozenset({"grpc"})),
+    "edgekit.runtime.backends.ort": May(frozenset(), frozenset({"onnxruntime"})),
+    "edgekit.export.parity": May(frozenset({"edgekit.runtime"})),
+}
+NOT_ON_DEVICES = {"torch", "onnx", "click", "rich", "sklearn", "PIL"}
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its name; the links in edgekit/ lead to the folders beside it."""
+    found = {}
+    for folder, _, files in os.walk(ROOT / "edgekit", followlinks=True):
+        for path in (Path(folder, file) for file in files if file.endswith(".py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts).removesuffix(".__init__")] = path
+    return found
+
+
+MODULES = modules()
+
+
+class Import(NamedTuple):
+    module: str
+    line: int
+    on_load: bool
+
+
+def imports(tree: ast.AST, on_load: bool = True) -> Iterator[Import]:
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from (Import(alias.name, node.lineno, on_load) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            source = "." * node.level + (node.module or "")
+            for alias in node.names:
+                inner = f"{source}.{alias.name}"
+                yield Import(inner if inner in MODULES else source, node.lineno, on_load)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            names = (arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant))
+            yield from (Import(str(name), node.lineno, on_load) for name in names)
+        function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        type_checking = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        yield from imports(node, on_load and not function and not type_checking)
+
+
+def area(module: str) -> str:
+    return max((name for name in AREAS if f"{module}.".startswith(f"{name}.")), key=len)
+
+
+def offences(module: str, source: str) -> list[str]:
+    row, also = AREAS[area(module)], ALSO.get(module, May(frozenset()))
+    load = row.load | also.load
+    call = load | row.call | also.call
+    found = []
+    for name, line, on_load in imports(ast.parse(source)):
+        top = name.split(".")[0]
+        # `import edgekit` gives the version alone.
+        if name != "edgekit" and top not in sys.stdlib_module_names:
+            target = area(name) if top == "edgekit" else top
+            if target not in (load if on_load else call):
+                found.append(f"{module}:{line} imports {name}" + (" outside a function" if target in call else ""))
+    return found
+
+
+def test_every_file_keeps_to_the_table() -> None:
+    assert len(MODULES) > 40
+    found = [line for module, path in MODULES.items() for line in offences(module, path.read_text(encoding="utf-8"))]
+    assert not found, "\n".join(found)
+
+
+def test_table_names_modules_that_exist_or_are_to_come() -> None:
+    assert set(AREAS) <= set(MODULES)
+    assert set(ALSO) - set(MODULES) <= {"edgekit.codecs.entropy"}
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("edgekit.wire", "import torch"),
+        ("edgekit.wire", "def f():\n    import torch"),
+        ("edgekit.wire", "from edgekit.runtime.base import Backend"),
+        ("edgekit.wire", "from edgekit import runtime"),
+        ("edgekit.wire", "from . import errors"),
+        ("edgekit.wire", "import importlib\nimportlib.import_module('torch.nn')"),
+        ("edgekit.codecs.base", "from edgekit.data.base import Dataset"),
+        ("edgekit.data.folder", "from PIL import Image"),
+        ("edgekit.cli.run", "from edgekit.bundle import open_bundle"),
+        ("edgekit.cli.run", "def f():\n    import torch"),
+        ("edgekit.runtime.edge", "import grpc"),
+        ("edgekit.runtime.edge", "def f():\n    from edgekit.export import split"),
+        ("edgekit.runtime.backends.ort", "import onnxruntime"),
+        ("edgekit.runtime.backends.null", "def f():\n    import onnxruntime"),
+        ("edgekit.export.split", "from edgekit.runtime.registry import backend_class"),
+        ("edgekit.export.build", "if True:\n    from edgekit.server import train"),
+        ("edgekit.server.train", "from edgekit.runtime import optim"),
+        ("edgekit.server.train", "import onnx"),
+        ("edgekit.device_profiles", "import numpy"),
+    ],
+)
+def test_the_check_sees(module: str, source: str) -> None:
+    assert len(offences(module, source)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("edgekit.wire", "import json, numpy as np\nfrom edgekit.errors import PayloadError"),
+        ("edgekit.data.folder", "def f():\n    from PIL import Image"),
+        ("edgekit.cli.run", "import click\ndef f():\n    from edgekit.runtime.edge import Device"),
+        ("edgekit.cli.run", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import edgekit.bundle"),
+        ("edgekit.runtime.backends.ort", "def f():\n    import onnxruntime.capi"),
+        ("edgekit.export.parity", "from edgekit.runtime.registry import backend_class"),
+    ],
+)
+def test_the_check_allows(module: str, source: str) -> None:
+    assert offences(module, source) == []
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Top-level packages in a fresh process after `statement`."""
+    code = f"import sys\n{statement}\nprint(*sorted({{name.split('.')[0] for name in sys.modules}}))"
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_device_part_loads_nothing_of_the_host() -> None:
+    device = [name for name in MODULES if area(name) in CORE | {"edgekit.runtime"} and name != "edgekit.__main__"]
+    assert "edgekit.runtime.__main__" in device
+    loaded = loaded_by("import " + ", ".join(device))
+    assert "numpy" in loaded
+    assert not loaded & (NOT_ON_DEVICES | {"onnxruntime"})
+
+
+def test_help_loads_nothing_heavy() -> None:
+    loaded = loaded_by("from edgekit.cli import main\ntry: sys.argv[1:] = ['--help']; main()\nexcept SystemExit: pass")
+    assert "click" in loaded
+    assert not loaded & (NOT_ON_DEVICES - {"click"} | {"numpy", "onnxruntime", "grpc"})
