@@ -75,6 +75,8 @@ class Bundle:
             self.cut = _text(model["cut"])
             self.input_shape = _shape3(model["input"])
             (self.classes,) = _counts([model["classes"]])
+            #: True when the feature comes from a ReLU: what is zero there takes no gradient.
+            self.after_relu: bool = {True: True, False: False}[manifest["after_relu"]]
             self.feature_shape = _shape3(manifest["feature"])
             self.codec: FeatureCodec = feature_codec(manifest["codec"]["id"], manifest["codec"]["config"])
             self.codec.check(self.feature_shape[0])
@@ -90,7 +92,9 @@ class Bundle:
                 handed_out.remove(norm["batch_var"])
             handed_out.remove(self.feature_tensor)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BundleError("{} does not describe a bundle: {!r}".format(os.path.join(path, MANIFEST), error)) from None
+            raise BundleError(
+                "{} does not describe a bundle: {!r}".format(os.path.join(path, MANIFEST), error)
+            ) from None
 
     def read(self, name: str) -> bytes:
         """The bytes of file `name`, verified against the manifest once more; BundleError when it lists no such file."""

@@ -42,7 +42,7 @@ def dumps(arrays: Dict[str, np.ndarray]) -> bytes:
         offset += len(chunk)
     raw = json.dumps(header, separators=(",", ":")).encode()
     raw += b" " * (-len(raw) % 8)
-    return b"".join([struct.pack("<Q", len(raw)), raw] + chunks)
+    return b"".join([struct.pack("<Q", len(raw)), raw, *chunks])
 
 
 def loads(data: bytes) -> Dict[str, np.ndarray]:
@@ -54,7 +54,7 @@ def loads(data: bytes) -> Dict[str, np.ndarray]:
         raise PayloadError("safetensors header of {} B ends past the file of {} B".format(length, len(data)))
     try:
         header = json.loads(data[8 : 8 + length].decode())
-        entries = [_entry(entry) + (name,) for name, entry in header.items() if name != "__metadata__"]
+        entries = [(*_entry(entry), name) for name, entry in header.items() if name != "__metadata__"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise PayloadError("safetensors header does not parse: {!r}".format(error), 8) from None
     at = 8 + length
@@ -79,6 +79,6 @@ def loads(data: bytes) -> Dict[str, np.ndarray]:
 def _entry(entry: Dict[str, Any]) -> Tuple[int, int, "np.dtype[Any]", Tuple[int, ...]]:
     dtype = np.dtype(_DTYPES[entry["dtype"]])
     shape, (begin, end) = entry["shape"], entry["data_offsets"]
-    if type(shape) is not list or any(type(value) is not int or value < 0 for value in shape + [begin, end]):
+    if type(shape) is not list or any(type(value) is not int or value < 0 for value in [*shape, begin, end]):
         raise ValueError("shape {!r} and offsets {!r}..{!r} are not all counts".format(shape, begin, end))
     return begin, end, dtype, tuple(shape)

@@ -7,7 +7,20 @@ import numpy as np
 from edgekit.errors import ShapeError
 
 #: What crosses a boundary, by numpy's names.
-DTYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
+DTYPES = (
+    "float16",
+    "float32",
+    "float64",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "bool",
+)
 
 
 class TensorSpec(NamedTuple):

@@ -69,7 +69,7 @@ def encode(message: Message) -> bytes:
             "send smaller batches".format(message.kind, size, len(header), len(message.parts), MAX_FRAME)
         )
     lengths = struct.pack("<{}I".format(len(message.parts)), *(len(part) for part in message.parts))
-    body = b"".join((header, lengths) + tuple(message.parts))
+    body = b"".join((header, lengths, *tuple(message.parts)))
     head = _HEAD.pack(
         MAGIC, VERSION, KINDS[message.kind], len(message.parts), len(header), message.session, message.step, len(body)
     )
@@ -131,9 +131,7 @@ def field(message: Message, name: str, kind: type) -> Any:
         value = float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise PayloadError(
-            "{} message: header field '{}' is {!r}, expected {}".format(
-                message.kind, name, value, kind.__name__
-            ),
+            "{} message: header field '{}' is {!r}, expected {}".format(message.kind, name, value, kind.__name__),
             HEAD_SIZE,
         )
     return value

@@ -2,7 +2,8 @@
 
 import copy
 import io
-from typing import Any, NamedTuple
+import warnings
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ class FrontGraphs(NamedTuple):
     specs: dict[str, GraphSpec]
     #: Name of the coded feature among the outputs of front_train.
     feature: str
+    after_relu: bool
     batch_norms: list[BatchNorm]
 
 
@@ -81,6 +83,7 @@ def build_bundle(
         "model": {"name": name, "cut": cut, "input": list(batch.shape[1:]), "classes": classes},
         "feature": list(features.shape[1:]),
         "feature_tensor": graphs.feature,
+        "after_relu": graphs.after_relu,
         "codec": {"id": codec.codec_id, "config": codec.config},
         "normalise": {"mean": list(mean), "std": list(std)},
         "batch_norms": [norm._asdict() for norm in graphs.batch_norms],
@@ -96,34 +99,52 @@ def front_graphs(front: nn.Module, shape: tuple[int, ...], codec: FeatureCodec, 
     _encode(deployed, feature, codec, tables)
     codes = [spec.name for spec in codec.code_specs(deployed.specs[feature])]
     held = list(codec.table_feeds(tables))
+    learning = learning_graph(front, shape, codec, tables)
+    graph = learning.graph
 
+    models, specs = {}, {}
+    models["front.onnx"], specs["front"] = deployed.model(codes, held=held, file="front.onnx", versions=DEPLOYED)
+    models["front_grad.onnx"], specs["front_grad"] = graph.model(
+        learning.gradients, given=learning.forward, held=graph.weights, file="front_grad.onnx", versions=TRAINING
+    )
+    # What the gradient graph reads of the forward pass, the training graph hands out.
+    saved = [spec.name for spec in specs["front_grad"].inputs if spec.name in learning.forward]
+    statistics = [name for norm in learning.batch_norms for name in (norm.batch_mean, norm.batch_var)]
+    outputs = list(dict.fromkeys([*codes, learning.feature, *statistics, *saved]))
+    models["front_train.onnx"], specs["front_train"] = graph.model(
+        outputs, held=held, file="front_train.onnx", versions=TRAINING
+    )
+    return FrontGraphs(models, specs, learning.feature, _after_relu(graph, learning.feature), learning.batch_norms)
+
+
+class LearningGraph(NamedTuple):
+    """Forward pass in training mode, quantise stage, and the gradients of all weights, in one graph."""
+
+    graph: Graph
+    #: The feature in coded order, the names of all tensors of the forward pass, and those of the gradients.
+    feature: str
+    forward: set[str]
+    gradients: list[str]
+    batch_norms: list[BatchNorm]
+
+
+def learning_graph(front: nn.Module, shape: tuple[int, ...], codec: FeatureCodec, tables: Arrays) -> LearningGraph:
+    """The graph that front_train.onnx and front_grad.onnx are cut from."""
     graph = Graph()
     builder = FrontBuilder(graph, training=True)
     feature = _encode(graph, builder.build(front, image_input(graph, shape)), codec, tables)
     n_forward = len(graph.nodes)
     gradient = graph.input(TensorSpec("gradient", "float32", graph.shape(feature)))
     trainable = [name for name, _ in front.named_parameters() if name in graph.weights]
-    gradients = differentiate(graph, feature, gradient, trainable)
+    computed = differentiate(graph, feature, gradient, trainable)
+    graph.in_layer("")
+    results = [
+        graph.add("Identity", [computed[name]], graph.shape(name), outputs=[f"gradient.{name}"])[0]
+        for name in trainable
+    ]
     # Only now: differentiation may have given forward nodes a further output.
     forward = {name for node in graph.nodes[:n_forward] for name in node.output}
-    graph.in_layer("")
-    for name, computed in gradients.items():
-        graph.add("Identity", [computed], graph.shape(name), outputs=[f"gradient.{name}"])
-    results = [f"gradient.{name}" for name in trainable]
-
-    models, specs = {}, {}
-    models["front.onnx"], specs["front"] = deployed.model(codes, held=held, file="front.onnx", versions=DEPLOYED)
-    models["front_grad.onnx"], specs["front_grad"] = graph.model(
-        results, given=forward, held=trainable, file="front_grad.onnx", versions=TRAINING
-    )
-    # What the gradient graph reads of the forward pass, the training graph hands out.
-    saved = [spec.name for spec in specs["front_grad"].inputs if spec.name in forward]
-    statistics = [name for norm in builder.batch_norms for name in (norm.batch_mean, norm.batch_var)]
-    outputs = list(dict.fromkeys([*codes, feature, *statistics, *saved]))
-    models["front_train.onnx"], specs["front_train"] = graph.model(
-        outputs, held=held, file="front_train.onnx", versions=TRAINING
-    )
-    return FrontGraphs(models, specs, feature, builder.batch_norms)
+    return LearningGraph(graph, feature, forward, results, builder.batch_norms)
 
 
 def _encode(graph: Graph, feature: str, codec: FeatureCodec, tables: Arrays) -> str:
@@ -137,15 +158,39 @@ def _encode(graph: Graph, feature: str, codec: FeatureCodec, tables: Arrays) -> 
     return feature
 
 
+def _after_relu(graph: Graph, feature: str) -> bool:
+    """Whether `feature` is the output of a ReLU, pooled and reordered or not."""
+    for node in reversed(graph.nodes):
+        if feature in node.output:
+            if node.op_type not in ("MaxPool", "Gather"):
+                return node.op_type == "Relu" or (node.op_type == "Clip" and not graph.constants[node.input[1]].any())
+            feature = node.input[0]
+    return False
+
+
 def _state(half: nn.Module) -> Arrays:
     return {name: value.detach().numpy() for name, value in half.state_dict().items()}
 
 
 def _program(back: nn.Module, feature: torch.Tensor) -> bytes:
-    """`back` as a torch.export program for any batch; its archive holds no sample inputs, which would be pickled."""
-    dynamic: Any = ({0: torch.export.Dim("n", min=2)},)
-    program = torch.export.export(back, (feature[:4],), dynamic_shapes=dynamic)
-    program._example_inputs = None
+    """`back`, in the mode it is in, as a torch.export archive for any batch.
+
+    Left out: sample inputs, which would be pickled; weights, which are in back.safetensors; and traces of the
+    folders of this machine.
+    """
+    # Batch norm in training mode needs two values per channel.
+    batch = torch.export.Dim("n", min=2 if back.training else 1, max=1 << 16)
+    program = torch.export.export(back, (feature[:4],), dynamic_shapes=({0: batch},))
+    program.example_inputs = None
+    for node in program.graph.nodes:
+        for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn"):
+            node.meta.pop(key, None)
+    for name, weight in program.state_dict.items():
+        empty = torch.zeros((), dtype=weight.dtype).expand(weight.shape)
+        program.state_dict[name] = nn.Parameter(empty) if isinstance(weight, nn.Parameter) else empty
     buffer = io.BytesIO()
-    torch.export.save(program, buffer)
+    with warnings.catch_warnings():
+        # torch warns of the expanded tensors that stand for the weights.
+        warnings.simplefilter("ignore", UserWarning)
+        torch.export.save(program, buffer)
     return buffer.getvalue()

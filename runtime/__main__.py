@@ -54,7 +54,7 @@ def parser(program: str) -> argparse.ArgumentParser:
     p.add_argument("--codebook-decay", type=float, default=defaults["codebook_decay"], metavar="D",
                    help="share of the old codebook kept per step (default %(default)s)")  # fmt: skip
     p.add_argument("--codebook-tolerance", type=float, default=defaults["codebook_tolerance"], metavar="T",
-                   help="a codeword is sent once it moved T times its group's spread (default %(default)s)")  # fmt: skip
+                   help="send a codeword once it moved by T of its group's spread (default %(default)s)")  # fmt: skip
     p.add_argument("--name", help="this device's name in records (default device-I)")
     p.add_argument("--out", metavar="DIR", help="keep the trained weights and tables here, after every epoch")
     p.add_argument("--json", action="store_true", help="progress and results as JSON lines on standard output")

@@ -45,7 +45,7 @@ class FrontHalf:
         )
         self.state = bundle.arrays("front.safetensors")
         self.set_tables(bundle.arrays("tables.safetensors"))
-        self._feature = bundle.manifest["feature_tensor"]
+        self._feature = bundle.feature_tensor
         self._norms = bundle.manifest["batch_norms"]
         self._deployed_is_stale = False
         self._grad.set_weights(self._weights(self._grad))

@@ -30,6 +30,7 @@ import re
 from typing import Any
 
 import torch
+from torch._export.verifier import SpecViolationError
 from torch.export import ExportedProgram
 from torch.export.pt2_archive import PT2ArchiveReader
 from torch.export.pt2_archive._package import load_pt2
@@ -79,6 +80,7 @@ _UNREADABLE = (
     TypeError,
     AttributeError,
     EOFError,
+    SpecViolationError,
     pickle.UnpicklingError,
 )
 

@@ -17,7 +17,7 @@ import torch
 
 from edgekit.bundle import Bundle
 from edgekit.codecs.base import Arrays, FeatureCodec
-from edgekit.errors import EdgekitError, PayloadError, Refused
+from edgekit.errors import EdgekitError, PayloadError, Refused, UsageError
 from edgekit.schedule import check_schedule, learning_rate
 from edgekit.server.calibrate import Calibrator
 from edgekit.server.decode import decode
@@ -214,6 +214,11 @@ def service_from_bundle(
     bundle: Bundle, device: torch.device, calibrator: Calibrator, optimizer: OptimizerConfig, schedule: str
 ) -> Service:
     """The service of `bundle`, its back half on `device`, from the files that it names."""
+    if calibrator.masked and not bundle.after_relu:
+        raise UsageError(
+            f"the feature at '{bundle.cut}' does not come from a ReLU, so where it is about zero gradients matter: "
+            "choose a policy that is not masked"
+        )
     programs = bundle.read("back_train.pt2"), bundle.read("back_eval.pt2")
     back = BackHalf(*programs, bundle.arrays("back.safetensors"), device, optimizer)
     tables = bundle.arrays("tables.safetensors")

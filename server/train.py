@@ -32,6 +32,12 @@ class OptimizerConfig(NamedTuple):
     weight_decay: float = 0.0
 
 
+def prepare(threads: int, seed: int) -> None:
+    """For this process: the threads that torch may use on a CPU, and the seed of its generator, for dropout."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+
+
 def torch_device(name: str) -> torch.device:
     """The device "cpu" or "cuda"; "auto" is cuda where there is one. UsageError when there is none."""
     if name not in ("cpu", "cuda", "auto"):

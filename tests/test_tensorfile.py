@@ -1,5 +1,6 @@
 """The safetensors format, held to the library in both directions."""
 
+import contextlib
 import json
 import struct
 
@@ -19,7 +20,9 @@ SHAPES = [(), (1,), (0,), (5,), (2, 3), (3, 0, 2), (1, 2, 3, 4)]
 #: A name that Rust takes (no half surrogate pairs) and that the format does not reserve.
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=12).filter(lambda name: name != "__metadata__")
 arrays = st.dictionaries(
-    names, hnp.arrays(st.sampled_from(DTYPES), hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)), max_size=5
+    names,
+    hnp.arrays(st.sampled_from(DTYPES), hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)),
+    max_size=5,
 )
 
 
@@ -66,7 +69,9 @@ def test_what_is_written_comes_back_here_and_in_the_library(given_arrays):
 
 
 def test_the_bytes():
-    header = b'{"a":{"dtype":"U8","shape":[],"data_offsets":[0,1]},"b":{"dtype":"F32","shape":[1,2],"data_offsets":[1,9]}}'
+    header = (
+        b'{"a":{"dtype":"U8","shape":[],"data_offsets":[0,1]},"b":{"dtype":"F32","shape":[1,2],"data_offsets":[1,9]}}'
+    )
     raw = dumps({"b": np.array([[1, -2]], dtype=np.float32), "a": np.array(255, dtype=np.uint8)})
     assert raw == struct.pack("<Q", 112) + header.ljust(112) + bytes.fromhex("ff0000803f000000c0")
 
@@ -85,7 +90,7 @@ def test_arrays_come_back_as_copies():
 
 @pytest.mark.parametrize("dtype", ["c8", "S3", "O", "M8[s]", "f4,f4"])
 def test_a_dtype_that_the_format_lacks_is_refused(dtype):
-    with pytest.raises(ShapeError, match="tensor 'odd' is .*, expected one of float64, float32"):
+    with pytest.raises(ShapeError, match=r"tensor 'odd' is .*, expected one of float64, float32"):
         dumps({"odd": np.zeros(2, dtype)})
 
 
@@ -136,16 +141,14 @@ def test_what_is_no_safetensors_file_is_refused(data, reason):
     with pytest.raises(PayloadError, match=reason) as caught:
         loads(data)
     assert 0 <= caught.value.offset <= len(data)
-    with pytest.raises(safetensors.SafetensorError):
+    with pytest.raises((safetensors.SafetensorError, ValueError)):  # numpy's own, for a rank of 100
         safetensors.numpy.load(data)
 
 
 @given(st.binary(max_size=100) | st.binary(max_size=60).map(file))
 def test_any_bytes_are_arrays_or_a_payload_error(data):
-    try:
+    with contextlib.suppress(PayloadError):
         loads(data)
-    except PayloadError:
-        pass
 
 
 odd = st.sampled_from([-1, 0, 1, 2, 3, 4, 8, 12, 2**31, 2**63, 2**70, True, 4.0, None, "4", [], {}])

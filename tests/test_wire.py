@@ -1,5 +1,6 @@
 """Frames: exact bytes, round trips, and the promise that any bytes are a Message or a PayloadError."""
 
+import contextlib
 import struct
 import zlib
 
@@ -150,7 +151,7 @@ def test_limits(monkeypatch):
     monkeypatch.setattr(wire, "MAX_FRAME", 100)
     largest = encode(Message("ack", parts=(b"x" * 72,)))
     assert len(largest) == 100 and decode(largest).parts == (b"x" * 72,)
-    with pytest.raises(PayloadError, match="a feature message of 101 B .* send smaller batches"):
+    with pytest.raises(PayloadError, match=r"a feature message of 101 B .* send smaller batches"):
         encode(Message("feature", parts=(b"x" * 73,)))
     monkeypatch.setattr(wire, "MAX_FRAME", 99)
     with pytest.raises(PayloadError, match="frame of 100 B, at most 99"):
@@ -171,7 +172,16 @@ def test_a_part_too_large_is_refused_before_it_is_copied():
 
 @pytest.mark.parametrize(
     ("value", "kind", "expected"),
-    [(3, int, 3), (-1, int, -1), (0.5, float, 0.5), (3, float, 3.0), ("a", str, "a"), (True, bool, True), ({}, dict, {}), ([], list, [])],
+    [
+        (3, int, 3),
+        (-1, int, -1),
+        (0.5, float, 0.5),
+        (3, float, 3.0),
+        ("a", str, "a"),
+        (True, bool, True),
+        ({}, dict, {}),
+        ([], list, []),
+    ],
 )
 def test_field_gives_a_value_of_the_type_asked_for(value, kind, expected):
     got = field(Message("hello", header={"x": value}), "x", kind)
@@ -180,7 +190,17 @@ def test_field_gives_a_value_of_the_type_asked_for(value, kind, expected):
 
 @pytest.mark.parametrize(
     ("value", "kind"),
-    [(True, int), (True, float), (0.5, int), ("1", int), (1, str), (1, bool), (None, dict), ([], dict), (10**400, float)],
+    [
+        (True, int),
+        (True, float),
+        (0.5, int),
+        ("1", int),
+        (1, str),
+        (1, bool),
+        (None, dict),
+        ([], dict),
+        (10**400, float),
+    ],
 )
 def test_field_refuses_a_value_of_another_type(value, kind):
     with pytest.raises(PayloadError, match=f"hello message: header field 'x' is .*, expected {kind.__name__}"):
@@ -189,10 +209,8 @@ def test_field_refuses_a_value_of_another_type(value, kind):
 
 @given(json_values, st.sampled_from([int, float, str, bool, dict, list]))
 def test_field_takes_any_json(value, kind):
-    try:
+    with contextlib.suppress(PayloadError):
         assert isinstance(field(Message("ack", header={"x": value}), "x", kind), kind)
-    except PayloadError:
-        pass
 
 
 def test_field_refuses_a_missing_value():

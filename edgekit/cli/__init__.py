@@ -1,6 +1,7 @@
 """The command line: a group whose commands are imported when they are called, so that ``--help`` is quick."""
 
 import importlib
+import signal
 import sys
 
 import click
@@ -62,8 +63,12 @@ def group() -> None:
 
 def main() -> None:
     """Entry point: errors become one line on standard error and the exit code of their class."""
+    # A process that is asked to end unwinds as on Ctrl-C, so that it ends what it started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        group(standalone_mode=False)
+        # Without standalone mode a command's `context.exit(code)` comes back as the value.
+        code = group(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
     except EdgekitError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)

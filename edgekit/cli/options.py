@@ -53,7 +53,7 @@ training = options(
     click.option(
         "--calibrate",
         help="Gradient sent back: none, masked, stochastic, stochastic-masked, ternary or ternary-masked "
-        "(default: none for --codec raw, else stochastic-masked).",
+        "(default: none for --codec raw, else stochastic-masked, or stochastic for a cut that is not after a ReLU).",
     ),
     click.option("--torch-device", default="auto", show_default=True, help="cpu, cuda or auto."),
     click.option("--server-threads", default=1, show_default=True, help="Threads of the back half on a CPU."),

@@ -1,7 +1,6 @@
 """edgekit serve"""
 
 import os
-import signal
 import sys
 import threading
 
@@ -43,25 +42,23 @@ def serve(
     No model code is needed: the bundle holds the back half as programs. Devices start with the same bundle and
     `edgekit run`; one with another bundle is refused.
     """
-    import torch
-
     from edgekit import tensorfile
     from edgekit.bundle import open_bundle
     from edgekit.meter import Recorder
     from edgekit.server import listen as listener
+    from edgekit.server import train
     from edgekit.server.calibrate import calibrator
     from edgekit.server.service import service_from_bundle
-    from edgekit.server.train import OptimizerConfig
-    from edgekit.server.train import torch_device as device_named
 
-    torch.set_num_threads(server_threads)
+    train.prepare(server_threads, seed)
     opened = open_bundle(bundle)
-    policy = calibrate or ("none" if opened.codec.codec_id == "raw" else "stochastic-masked")
+    coded = "stochastic-masked" if opened.after_relu else "stochastic"
+    policy = calibrate or ("none" if opened.codec.codec_id == "raw" else coded)
     service = service_from_bundle(
         opened,
-        device_named(torch_device),
+        train.torch_device(torch_device),
         calibrator(policy, seed),
-        OptimizerConfig(optimizer, lr, momentum, weight_decay),
+        train.OptimizerConfig(optimizer, lr, momentum, weight_decay),
         schedule,
     )
     record = Recorder(sys.stdout)
@@ -76,7 +73,6 @@ def serve(
             finished.set()
 
     service.on_event = show
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     server = listener.serve(service, listen, max_workers=max(devices or 0, 64))
     try:
         show({"event": "listening", "port": server.port, "bundle": opened.digest, "calibrate": policy})

@@ -36,7 +36,8 @@ def unpack(payload: bytes, count: int, bits: int, start: int = 0) -> np.ndarray:
     expected, given = size(count, bits), len(payload) - start
     if given != expected:
         raise PayloadError(
-            "{} values of {} bits take {} B, got {} B".format(count, bits, expected, given), start + min(given, expected)
+            "{} values of {} bits take {} B, got {} B".format(count, bits, expected, given),
+            start + min(given, expected),
         )
     raw = np.frombuffer(payload, dtype=np.uint8, offset=start)
     spare = 8 * expected - count * bits

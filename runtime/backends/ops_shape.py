@@ -146,3 +146,8 @@ def dropout(
 
 def _ints(values: Ints) -> List[int]:
     return [int(value) for value in values]
+
+
+def size_of(x: np.ndarray) -> np.ndarray:
+    """Number of elements, int64."""
+    return np.array(x.size, dtype=np.int64)

@@ -111,6 +111,29 @@ def max_pool(
     return best, index
 
 
+def max_unpool(
+    x: np.ndarray,
+    indices: np.ndarray,
+    output_shape: Optional[np.ndarray] = None,
+    *,
+    kernel_shape: Sequence[int],
+    pads: Sequence[int] = (),
+    strides: Sequence[int] = (),
+) -> np.ndarray:
+    """Zeros of `output_shape` (default: the smallest that pools to `x`), with `x` at the places of `indices`."""
+    if output_shape is None:
+        rank = x.ndim - 2
+        pairs, steps = _pairs(pads, rank), _each(strides, rank)
+        sides = [
+            (n - 1) * step + kernel - begin - end
+            for n, step, kernel, (begin, end) in zip(x.shape[2:], steps, kernel_shape, pairs)
+        ]
+        output_shape = np.array(x.shape[:2] + tuple(sides))
+    spread = np.zeros(int(np.prod(output_shape)), dtype=x.dtype)
+    spread[indices.reshape(-1)] = x.reshape(-1)
+    return spread.reshape(output_shape)
+
+
 def average_pool(
     x: np.ndarray,
     *,

@@ -128,6 +128,10 @@ CASES = [
     *(case("MaxPool", f32(1, 2, n, 9), outputs=2, kernel_shape=[2, 3], strides=[3, 2], pads=[1, 1, 1, 1], ceil_mode=1)
       for n in range(4, 9)),
     case("MaxPool", f32(2, 3, 9), kernel_shape=[3]),
+    case("MaxUnpool", f32(1, 1, 2, 2), np.array([[[[5, 2], [8, 15]]]]), np.array([1, 1, 4, 4]), kernel_shape=[2, 2],
+         strides=[2, 2]),
+    case("MaxUnpool", f32(1, 1, 2, 2), np.array([[[[5, 2], [8, 15]]]]), kernel_shape=[2, 2], strides=[2, 2]),
+    case("Size", f32(2, 3, 4)),
     case("AveragePool", X, kernel_shape=[2, 3]),
     case("AveragePool", X, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]),
     case("AveragePool", X, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 0, 1, 1], count_include_pad=1),

@@ -18,6 +18,7 @@ from edgekit.server.calibrate import calibrator
 from edgekit.server.decode import decode
 from edgekit.server.service import RECORD, Service, service_from_bundle
 from edgekit.server.train import BackHalf, OptimizerConfig
+from edgekit.tensors import TensorSpec
 from edgekit.wire import Message
 
 CPU = torch.device("cpu")
@@ -39,7 +40,8 @@ def make(tmp_path: Path, archives: Any) -> Callable[..., Service]:
         schedule: str = "constant",
         classes: int = 3,
     ) -> Service:
-        graph: dict[str, list[object]] = {key: [] for key in ("inputs", "held", "constants", "outputs")}
+        graph: dict[str, list[object]] = {key: [] for key in ("inputs", "held", "constants")}
+        graph["outputs"] = [TensorSpec("feature", "float32", (-1, 8, 4, 4)).to_json()]
         manifest = {
             "model": {"name": "tiny", "cut": "body", "input": [1, 8, 8], "classes": classes},
             "feature": [8, 4, 4],
@@ -47,6 +49,7 @@ def make(tmp_path: Path, archives: Any) -> Callable[..., Service]:
             "graphs": {name: {"file": f"{name}.onnx", **graph} for name in GRAPHS},
             "normalise": {"mean": [0.0], "std": [1.0]},
             "feature_tensor": "feature",
+            "after_relu": True,
             "batch_norms": [],
         }
         files = {

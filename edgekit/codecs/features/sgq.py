@@ -131,7 +131,9 @@ class SGQ(FeatureCodec):
         bitmap = (words + 7) // 8
         width = sent["codebook"].shape[1] // self.groups
         if len(payload) < bitmap:
-            raise PayloadError("codebook update of {} B, expected at least {}".format(len(payload), bitmap), len(payload))
+            raise PayloadError(
+                "codebook update of {} B, expected at least {}".format(len(payload), bitmap), len(payload)
+            )
         flags = np.unpackbits(np.frombuffer(payload, dtype=np.uint8, count=bitmap))
         moved = flags[:words].astype(bool)
         expected = bitmap + 2 * width * int(moved.sum())

@@ -1,0 +1,118 @@
+"""How weights should reach the training graphs, and whether the gradient graph should recompute the forward pass.
+
+``python bench/front_graphs.py [--out FILE]``: for each built-in model's front half at its default cut, 32 images of
+3x32x32 on one core, alternately: forward with weights as constants and as inputs, a new session, the gradient fed with
+saved activations and recomputing them, the deployed graph, and PyTorch. Medians and quartiles in milliseconds, as JSON.
+"""
+
+import argparse
+import copy
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+
+from edgekit.bundle import GraphSpec
+from edgekit.codecs.base import Arrays
+from edgekit.codecs.registry import feature_codec
+from edgekit.export.build import TRAINING, front_graphs, learning_graph
+from edgekit.export.models.registry import MODELS, build, default_cut
+from edgekit.export.split import split
+from edgekit.runtime.backends.ort import OnnxRuntime
+
+SHAPE = (3, 32, 32)
+
+
+def variants(name: str, batch: int) -> dict[str, Callable[[], Any]]:
+    """What is timed for model `name`."""
+    front, _ = split(build(name, SHAPE, 10, 0), default_cut(name))
+    image = torch.randn(batch, *SHAPE)
+    network = copy.deepcopy(front).train()
+    feature = network(image)
+    upstream = torch.randn_like(feature)
+    codec = feature_codec("sgq", {})
+    tables = codec.calibrate(feature.detach().numpy(), 0)
+    graphs = front_graphs(front, SHAPE, codec, tables)
+    state: Arrays = {key: value.numpy() for key, value in front.state_dict().items()}
+    given: Arrays = {"image": image.numpy(), "gradient": upstream.numpy(), **codec.table_feeds(tables)}
+
+    def engine(model: bytes, spec: GraphSpec) -> OnnxRuntime:
+        backend = OnnxRuntime(model, spec)
+        backend.set_weights({s.name: state.get(s.name, given.get(s.name)) for s in spec.held})
+        return backend
+
+    def feeds(spec: GraphSpec, saved: Arrays) -> Arrays:
+        return {s.name: given.get(s.name, saved.get(s.name)) for s in spec.inputs}
+
+    learning = learning_graph(front, SHAPE, codec, tables)
+    outputs = [s.name for s in graphs.specs["front_train"].outputs]
+    held = [*codec.table_feeds(tables), *learning.graph.weights]
+    as_inputs = engine(*learning.graph.model(outputs, held=held, file="inputs.onnx", versions=TRAINING))
+    recomputing = engine(*learning.graph.model(learning.gradients, held=held, file="recompute.onnx", versions=TRAINING))
+    deployed, train, grad = (
+        engine(graphs.models[f"{key}.onnx"], graphs.specs[key]) for key in ("front", "front_train", "front_grad")
+    )
+    saved = train.run({"image": given["image"]})
+    constants = {s.name: state[s.name] for s in train.graph.constants}
+
+    def pytorch() -> None:
+        network(image).backward(upstream)
+
+    return {
+        "deployed": lambda: deployed.run({"image": given["image"]}),
+        "forward, weights as constants": lambda: train.run({"image": given["image"]}),
+        "forward, weights as inputs": lambda: as_inputs.run({"image": given["image"]}),
+        "new session": lambda: train.set_weights(constants),
+        "gradient, saved activations": lambda: grad.run(feeds(grad.graph, saved)),
+        "gradient, recomputing": lambda: recomputing.run(feeds(recomputing.graph, {})),
+        "pytorch forward": lambda: network(image),
+        "pytorch forward and backward": pytorch,
+    }
+
+
+def measure(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, dict[str, float]]:
+    """Alternating, after two rounds of warm-up."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for i in range(repeats + 2):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if i >= 2:
+                times[name].append(1e3 * (time.perf_counter() - start))
+    rows = {}
+    for name, values in times.items():
+        low, median, high = statistics.quantiles(values, n=4)
+        rows[name] = {"median_ms": round(median, 2), "quartile1_ms": round(low, 2), "quartile3_ms": round(high, 2)}
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--out")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    result: dict[str, Any] = {
+        "command": ["python", *sys.argv],
+        "versions": {**versions, "onnxruntime": onnxruntime.__version__},
+        "batch": options.batch,
+        "models": {name: measure(variants(name, options.batch), options.repeats) for name in MODELS},
+    }
+    text = json.dumps(result, indent=1)
+    if options.out:
+        with open(options.out, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+    sys.stdout.write(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

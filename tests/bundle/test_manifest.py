@@ -1,0 +1,172 @@
+"""Manifests from outside: whatever one says, opening gives a Bundle or a BundleError."""
+
+import copy
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgekit.bundle import MANIFEST, Bundle, open_bundle, write_bundle
+from edgekit.errors import BundleError
+from edgekit.tensors import TensorSpec
+
+
+def places(value, path=()):
+    """Where something is in a JSON value, by keys."""
+    yield path
+    if isinstance(value, (dict, list)):
+        for key in value if isinstance(value, dict) else range(len(value)):
+            yield from places(value[key], (*path, key))
+
+
+def replaced(value, path, new):
+    """A copy of `value` with `new` at `path`; `DELETED` leaves the place out."""
+    if not path:
+        return new
+    value = copy.copy(value)
+    if new is DELETED and len(path) == 1:
+        del value[path[0]]
+    else:
+        value[path[0]] = replaced(value[path[0]], path[1:], new)
+    return value
+
+
+DELETED = object()
+
+
+def test_every_truncation_of_the_manifest_is_refused(bundle, rewrite):
+    raw = Path(bundle.path, MANIFEST).read_bytes()
+    for length in [*range(0, len(raw) - 2, 37), len(raw) - 2]:
+        rewrite(raw[:length])
+        with pytest.raises(BundleError, match=MANIFEST):
+            open_bundle(bundle.path)
+
+
+@given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_garbage_for_a_manifest_is_refused(bundle, rewrite, garbage):
+    rewrite(garbage)
+    with pytest.raises(BundleError, match=MANIFEST):
+        open_bundle(bundle.path)
+
+
+@pytest.mark.parametrize("raw", [b"[" * 60_000, b'{"format": 1, "files": {}}', b"null", b'"format"', b"[1]", b"1e999"])
+def test_other_json_for_a_manifest_is_refused(bundle, rewrite, raw):
+    rewrite(raw)
+    with pytest.raises(BundleError, match=MANIFEST):
+        open_bundle(bundle.path)
+
+
+def test_another_format_is_refused_even_when_nothing_else_is_known_of_it(bundle, rewrite):
+    rewrite({"format": 2})
+    with pytest.raises(BundleError, match="bundle format 2, this version reads 1: export it again"):
+        open_bundle(bundle.path)
+
+
+WRONG = [DELETED, None, True, -1, 0.5, 1e999, -(10**400), "", "x", "\ud800", [], [None], {}, {"x": 1}]
+
+
+#: Where a value may be left out, or where the codec decides.
+FREE = ("edgekit",), ("codec", "config", "bits"), ("codec", "config", "groups")
+
+
+def test_a_field_that_is_missing_or_of_another_type_is_refused(bundle, full, content, rewrite):
+    for path in places(content):
+        # The three graphs are read alike.
+        if not path or path in FREE or path[1:2] in (("front_grad",), ("front_train",)):
+            continue
+        taken = []
+        for wrong in WRONG:
+            rewrite(replaced(full, path, wrong))
+            try:
+                open_bundle(bundle.path)
+            except BundleError:
+                continue
+            taken.append(wrong)
+        assert len(taken) <= 6, f"{path} takes {taken}"
+    rewrite(full)
+    assert isinstance(open_bundle(bundle.path), Bundle)
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 300)
+    | st.sampled_from([10**400, 2**63])
+    | st.floats()
+    | st.text(max_size=5),
+    lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=3), children, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.data(), json_values)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+def test_any_value_anywhere_gives_a_bundle_or_a_bundle_error(bundle, full, rewrite, data, value):
+    rewrite(replaced(full, data.draw(st.sampled_from(list(places(full)))), value))
+    try:
+        opened = open_bundle(bundle.path)
+    except BundleError as error:
+        assert str(error).encode()  # can be shown
+        return
+    assert opened.codec.code_specs(TensorSpec("feature", "float32", (-1, *opened.feature_shape)))
+    assert opened.mean.shape == opened.std.shape == (opened.input_shape[0],)
+    assert np.isfinite(1 / opened.std).all()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "reason"),
+    [
+        (("codec", "id"), "sqg", "unknown feature codec 'sqg': did you mean sgq"),
+        (("codec", "id"), [], "does not describe a bundle"),
+        (("codec", "config"), {"groups": 2, "bits": 4, "depth": 1}, "does not take"),
+        (("codec", "config"), {"groups": 2.0, "bits": 4}, "got 2.0 and 4"),
+        (("codec", "config"), {"groups": 2, "bits": 9}, "1 to 8 bits"),
+        (("codec", "config"), {"groups": 3, "bits": 4}, "3 groups cannot code 4 channels"),
+        (("codec", "config"), None, "does not take None"),
+        (("model", "input"), [3, 8], "not enough values"),
+        (("model", "input"), [3, 8, 0], "not made of counts"),
+        (("model", "input"), "388", "not made of counts"),
+        (("model", "classes"), 10**400, "not made of counts"),
+        (("normalise", "std"), [1, 1], "one number for each of 3 channels"),
+        (("normalise", "std"), [1, 1, 0], "not made of numbers from 1e-06"),
+        (("normalise", "std"), [1, 1, float("nan")], "not made of numbers"),
+        (("normalise", "mean"), [1, 1, 10**400], "not made of numbers"),
+        (("feature_tensor",), "nothing", "KeyError"),
+        (("batch_norms", 0, "batch_mean"), "nothing", "KeyError"),
+        (("batch_norms", 0, "momentum"), 2, "momentum 2 is not in 0..1"),
+        (("graphs", "front", "inputs", 0, "dtype"), "(1 2f4,i4", "is no tensor"),
+    ],
+)  # fmt: skip
+def test_a_refusal_says_what_is_wrong(bundle, full, rewrite, path, value, reason):
+    rewrite(replaced(full, path, value))
+    with pytest.raises(BundleError, match=reason) as caught:
+        open_bundle(bundle.path)
+    assert MANIFEST in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret", "/etc/hostname", "..", ".", "", "a/../../secret", "a\0b", "\ud800", "\x1b[2J"]
+)
+def test_a_file_name_that_leaves_the_folder_is_refused(bundle, full, content, files, rewrite, tmp_path, name):
+    (tmp_path / "secret").write_bytes(b"secret")
+    right = {"sha256": hashlib.sha256(b"secret").hexdigest(), "bytes": 6}
+    rewrite({**full, "files": {**full["files"], name: right}})
+    with pytest.raises(BundleError, match="leaves the folder or cannot be shown"):
+        open_bundle(bundle.path)
+    with pytest.raises(BundleError, match="leaves the folder or cannot be shown"):
+        write_bundle(str(tmp_path / "new"), content, {**files, name: b"mine"})
+    assert (tmp_path / "secret").read_bytes() == b"secret" and sorted(os.listdir(tmp_path)) == ["bundle", "secret"]
+
+
+@pytest.mark.parametrize("wrong", [{"bytes": 8}, {"bytes": "9"}, {"sha256": None}, {"sha256": "0" * 64}])
+def test_a_wrong_hash_or_size_is_refused(full, rewrite, bundle, wrong):
+    entry = full["files"]["back_train.pt2"]
+    assert entry["bytes"] == 9
+    rewrite({**full, "files": {**full["files"], "back_train.pt2": {**entry, **wrong}}})
+    with pytest.raises(BundleError, match=r"back_train.pt2: sha256 [0-9a-f]{64} \(9 B\), expected"):
+        open_bundle(bundle.path)

@@ -1,0 +1,104 @@
+"""Every command's help, and what wrong input gives: exit code, the name, near names, never a traceback."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgekit.bundle import Bundle
+from edgekit.cli import COMMANDS
+
+
+def edgekit(*arguments: str, timeout: float = 60) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "edgekit", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL, check=False
+    )
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_help(command: str) -> None:
+    result = edgekit(command, "--help")
+    assert result.returncode == 0 and "usage" in result.stdout.lower()
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, edgekit.cli\n"
+        "try: edgekit.cli.group(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'onnx', 'onnxruntime', 'numpy', 'grpc', 'rich'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["trian"], 2, "unknown command 'trian': did you mean train"),
+        (["export", "vgg12", "-o", "b"], 2, "unknown model 'vgg12': did you mean vgg11"),
+        (["export", "vgg11", "--cut", "features.77", "-o", "b"], 2, "unknown layer 'features.77'"),
+        (["export", "vgg11", "--codec", "sqg", "-o", "b"], 2, "unknown feature codec 'sqg': did you mean sgq"),
+        (["export", "vgg11", "--dataset", "digit", "-o", "b"], 2, "unknown dataset 'digit': did you mean digits"),
+        (["export", "vgg11", "--dataset", "cifar10", "-o", "b"], 2, "--data DIR"),
+        (["export", "vgg11", "--input", "1,2", "-o", "b"], 2, "expected C,H,W"),
+        (["train", "vgg11", "--devices", "0"], 2, "expected at least 1"),
+        (["inspect", "nowhere"], 5, "nowhere is no bundle"),
+        (["serve", "nowhere"], 5, "nowhere is no bundle"),
+        (["run", "nowhere", "--server", "127.0.0.1:1"], 5, "nowhere is no bundle"),
+        (["run", "b", "--server", "x", "--share", "2/2"], 2, "share '2/2': expected INDEX/COUNT"),
+    ],
+)
+def test_wrong_input(arguments: list[str], code: int, message: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "edgekit", *arguments]
+    result = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False, env=environment()
+    )
+    assert result.returncode == code, result.stderr
+    assert message in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+
+
+def environment() -> dict[str, str]:
+    """The checkout stays importable from another folder, installed or not."""
+    import os
+
+    import edgekit
+
+    return dict(os.environ, PYTHONPATH=str(Path(edgekit.__file__).parent.parent))
+
+
+def test_inspect(small_bundle: Bundle) -> None:
+    shown = edgekit("inspect", small_bundle.path)
+    assert shown.returncode == 0 and small_bundle.digest in shown.stdout and "every hash is right" in shown.stdout
+    machine = json.loads(edgekit("inspect", small_bundle.path, "--json").stdout)
+    assert machine["digest"] == small_bundle.digest and machine["codec"]["id"] == "sgq"
+
+
+def test_damaged_bundle_names_the_file(small_bundle: Bundle, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(small_bundle.path, tmp_path / "b")
+    graph = tmp_path / "b" / "front.onnx"
+    data = bytearray(graph.read_bytes())
+    data[100] ^= 1
+    graph.write_bytes(bytes(data))
+    result = edgekit("inspect", str(tmp_path / "b"))
+    assert result.returncode == 5 and "front.onnx: sha256" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_models() -> None:
+    assert set(json.loads(edgekit("models", "--json").stdout)) == {"vgg11", "mobilenet_v1", "resnet18"}
+
+
+def test_nothing_listens() -> None:
+    """A device that finds no server says so, with its own code."""
+    from edgekit.errors import TransportError
+    from edgekit.meter import Meter
+    from edgekit.runtime.transport import Grpc
+
+    with pytest.raises(TransportError, match=r"nothing answered at 127.0.0.1:1 within 1 s"):
+        Grpc("127.0.0.1:1", Meter(), connect_s=1.0)

@@ -1,0 +1,154 @@
+"""OnlineCodebook: it follows the features, revives the dead, and keeps both sides equal."""
+
+import numpy as np
+import pytest
+
+from edgekit.codecs.codebook import DEAD, OnlineCodebook
+from edgekit.codecs.features.sgq import SGQ
+
+CODEC = SGQ(groups=2, bits=3)
+
+
+def features(shift=0.0, seed=0, n=8):
+    """(n,8,4,4) f32: two groups of four channels, each around eight corners that lie at `shift`."""
+    corners = np.random.default_rng(99).normal(size=(2, 8, 4))
+    rng = np.random.default_rng(seed)
+    picked = corners[np.arange(2)[:, None], rng.integers(0, 8, (n * 16, 2)).T]  # (2, n*16, 4)
+    stripes = picked + shift + 0.05 * rng.normal(size=picked.shape)
+    return stripes.transpose(1, 0, 2).reshape(n, 4, 4, 8).transpose(0, 3, 1, 2).astype(np.float32)
+
+
+def calibrated():
+    return CODEC.calibrate(features(n=32), seed=0)
+
+
+def error(tables, z):
+    """Mean squared error of `z` coded with `tables`, over its variance."""
+    coded = z[:, tables["order"]]
+    decoded = CODEC.dequantize(CODEC.quantize(coded, tables), tables)
+    return float(((decoded - coded) ** 2).mean() / coded.var())
+
+
+def follow(online, z):
+    """One training step's worth; the bytes for the other side."""
+    coded = z[:, online.tables["order"]]
+    online.update(coded, CODEC.quantize(coded, online.tables)["codes"])
+    return online.publish()
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 0.1])
+def test_it_follows_features_that_drift_where_a_frozen_book_does_not(tolerance):
+    frozen = calibrated()
+    online = OnlineCodebook(CODEC, calibrated(), decay=0.8, tolerance=tolerance, seed=0)
+    for step in range(60):
+        follow(online, features(shift=3 * step / 60, seed=step))
+    last = features(shift=3.0, seed=1000)
+    assert error(frozen, last) > 0.2
+    assert error(online.tables, last) < 0.1 * error(frozen, last)
+    assert online.health()["distortion"] < 0.2  # as seen on the way, a step behind the drift
+
+
+def test_it_stays_put_where_nothing_moves():
+    online = OnlineCodebook(CODEC, calibrated(), decay=0.9, tolerance=0.1, seed=0)
+    sent = [follow(online, features(seed=step)) for step in range(20)]
+    assert sum(map(len, sent)) < 100
+    assert error(online.tables, features(seed=50)) < 1.2 * error(calibrated(), features(seed=50)) + 1e-3
+
+
+def test_publishing_brings_a_peer_to_exactly_the_same_tables():
+    online = OnlineCodebook(CODEC, calibrated(), decay=0.8, tolerance=0.05, seed=0)
+    peer, versions = calibrated(), 0
+    for step in range(40):
+        payload = follow(online, features(shift=step / 20, seed=step))
+        if payload:
+            peer = CODEC.patch(peer, payload)
+            versions += 1
+        assert online.version == versions
+        for name in ("codebook", "order"):
+            assert online.tables[name].tobytes() == peer[name].tobytes()
+    assert versions > 3
+
+
+def test_before_publishing_the_tables_stay_those_the_peer_has():
+    tables = calibrated()
+    online = OnlineCodebook(CODEC, tables, decay=0.5, tolerance=0.0, seed=0)
+    before = {name: array.copy() for name, array in tables.items()}
+    z = features(shift=2.0)[:, tables["order"]]
+    online.update(z, CODEC.quantize(z, tables)["codes"])
+    assert online.version == 0
+    assert online.tables is tables and all(np.array_equal(tables[name], before[name]) for name in before)
+    assert online.publish() and online.version == 1
+    assert all(np.array_equal(tables[name], before[name]) for name in before)
+
+
+def test_a_huge_tolerance_publishes_nothing():
+    online = OnlineCodebook(CODEC, calibrated(), decay=0.5, tolerance=1e6, seed=0)
+    assert all(follow(online, features(shift=step, seed=step)) == b"" for step in range(5))
+    assert online.version == 0
+
+
+def test_dead_codewords_are_revived():
+    tables = calibrated()
+    tables["codebook"][1:] = 1e4  # one codeword does all the work, the others are far away
+    online = OnlineCodebook(CODEC, tables, decay=0.8, tolerance=0.1, seed=0)
+    start = error(tables, features())
+    perplexity = []
+    for step in range(60):
+        follow(online, features(seed=step))
+        perplexity.append(online.health()["perplexity"])
+    used = CODEC.quantize(features(seed=99)[:, online.tables["order"]], online.tables)["codes"]
+    assert all(len(np.unique(used[:, g])) >= 6 for g in range(2))
+    assert error(online.tables, features(seed=99)) < 0.1 * start
+    assert min(perplexity) < 2 and perplexity[-1] > 4
+
+
+def test_one_step_by_hand():
+    codec = SGQ(groups=1, bits=1)
+    tables = {"codebook": np.array([[0.0], [10.0]], np.float32), "order": np.array([0])}
+    online = OnlineCodebook(codec, tables, decay=0.75, tolerance=0.0, seed=0)
+    z = np.array([2, 2, 2, 6], np.float32).reshape(1, 1, 2, 2)
+    codes = codec.quantize(z, tables)["codes"]
+    assert codes.reshape(-1).tolist() == [0, 0, 0, 1]
+    online.update(z, codes)
+    # Per codeword: count .75 + .25 * 2 * share, sum .75 * e + .25 * 2 * mean of its part.
+    first = (0.75 * 0 + 0.25 * 2 * 6 / 4) / (0.75 + 0.25 * 2 * 3 / 4)
+    second = (0.75 * 10 + 0.25 * 2 * 6 / 4) / (0.75 + 0.25 * 2 * 1 / 4)
+    online.publish()
+    np.testing.assert_allclose(online.tables["codebook"].reshape(-1), [first, second], rtol=1e-3)
+    assert online.health() == {
+        "perplexity": pytest.approx(np.exp(-sum(p * np.log(p) for p in (1.125 / 2, 0.875 / 2))), rel=1e-5),
+        "dead_codewords": 0,
+        "distortion": pytest.approx((3 * 4 + 16) / (3 * 1 + 9)),
+        "version": 1,
+    }
+
+
+def test_features_that_die_and_come_back_are_followed():
+    """A thousand batches of zeros code perfectly: nothing to revive with, and the counts of what is unused vanish."""
+    tables = calibrated()
+    tables["codebook"][0] = 0
+    online = OnlineCodebook(CODEC, tables, decay=0.8, tolerance=0.1, seed=0)
+    for _ in range(1000):
+        follow(online, np.zeros((1, 8, 2, 2), np.float32))
+    assert np.isfinite(online.tables["codebook"]).all() and np.isfinite(online._books).all()
+    assert online.health()["perplexity"] == pytest.approx(1, abs=0.01)
+    for step in range(60):
+        follow(online, features(seed=step))
+    assert error(online.tables, features(seed=99)) < 0.15
+
+
+def test_the_seed_decides():
+    def run(seed):
+        tables = calibrated()
+        tables["codebook"][1:] = 1e4
+        online = OnlineCodebook(CODEC, tables, decay=0.5, tolerance=0.0, seed=seed)
+        for step in range(10):
+            follow(online, features(seed=step))
+        return online.tables["codebook"]
+
+    np.testing.assert_array_equal(run(1), run(1))
+    assert not np.array_equal(run(1), run(2))
+
+
+def test_dead_is_far_below_an_even_split():
+    assert 0 < DEAD < 0.1

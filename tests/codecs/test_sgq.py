@@ -1,0 +1,234 @@
+"""sgq: nearest codewords, tables that follow, and the mask."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgekit.codecs.features.sgq import SGQ
+from edgekit.errors import PayloadError, UsageError
+
+CONFIGS = [(1, 1), (2, 4), (4, 2), (3, 3), (12, 4), (2, 8)]
+CHANNELS = 12
+
+
+def feature(n=3, seed=0):
+    """A feature after a ReLU."""
+    return np.maximum(np.random.default_rng(seed).normal(size=(n, CHANNELS, 3, 5)), 0).astype(np.float32)
+
+
+def tables(codec, seed=1):
+    rng = np.random.default_rng(seed)
+    book = np.maximum(rng.normal(size=(codec.words, CHANNELS)), 0).astype(np.float32)
+    return {"codebook": book, "order": rng.permutation(CHANNELS)}
+
+
+each_codec = pytest.mark.parametrize("codec", [SGQ(*config) for config in CONFIGS], ids=repr)
+
+
+@each_codec
+def test_codes_are_the_nearest_codewords(codec):
+    z, t = feature(), tables(codec)
+    codes = codec.quantize(z, t)["codes"]
+    assert codes.shape == (3, codec.groups, 3, 5) and codes.dtype == np.int32
+    width = CHANNELS // codec.groups
+    for n, g, y, x in np.ndindex(codes.shape):
+        stripe = z[n, g * width : (g + 1) * width, y, x].astype(float)
+        distance = ((t["codebook"][:, g * width : (g + 1) * width] - stripe) ** 2).sum(axis=1)
+        assert distance[codes[n, g, y, x]] <= distance.min() + 1e-5
+
+
+@each_codec
+def test_decoding_looks_codewords_up(codec):
+    t = tables(codec)
+    codes = np.random.default_rng(2).integers(0, codec.words, (2, codec.groups, 2, 3), dtype=np.int32)
+    decoded = codec.dequantize({"codes": codes}, t)
+    assert decoded.shape == (2, CHANNELS, 2, 3) and decoded.dtype == np.float32 and decoded.flags.c_contiguous
+    width = CHANNELS // codec.groups
+    for n, c, y, x in np.ndindex(decoded.shape):
+        assert decoded[n, c, y, x] == t["codebook"][codes[n, c // width, y, x], c]
+
+
+@each_codec
+def test_codewords_code_as_themselves(codec):
+    t = {"codebook": 10 * np.random.default_rng(0).normal(size=(codec.words, CHANNELS)).astype(np.float32)}
+    z = t["codebook"].reshape(codec.words, CHANNELS, 1, 1)
+    decoded = codec.dequantize(codec.quantize(z, t), t)
+    np.testing.assert_array_equal(decoded, z)
+
+
+@each_codec
+def test_graph_inputs_give_the_same_scores(codec):
+    z, t = feature(), tables(codec)
+    feeds = codec.table_feeds(t)
+    width = CHANNELS // codec.groups
+    assert feeds["codebook_weight"].shape == (codec.groups * codec.words, width, 1, 1)
+    assert feeds["codebook_bias"].shape == (codec.groups * codec.words,)
+    assert all(array.dtype == np.float32 and array.flags.c_contiguous for array in feeds.values())
+    grouped = z.reshape(3, codec.groups, width, 3, 5)
+    weight = feeds["codebook_weight"].reshape(codec.groups, codec.words, width)
+    score = np.einsum("ngcyx,gkc->ngkyx", grouped, weight) + feeds["codebook_bias"].reshape(codec.groups, -1, 1, 1)
+    agree = score.argmin(axis=2) == codec.quantize(z, t)["codes"]
+    assert agree.mean() > 0.99
+
+
+def test_calibration_finds_groups_and_codewords():
+    codec = SGQ(groups=3, bits=2)
+    rng = np.random.default_rng(0)
+    # Three groups of four channels, scattered; the channels of a group take one of four values together.
+    labels = rng.permutation(np.repeat(np.arange(3), 4))
+    levels = rng.integers(0, 4, (8, 3, 6, 6))
+    z = (levels[:, labels] * (1 + np.arange(12)[:, None, None])).astype(np.float32)
+    t = codec.calibrate(z, seed=0)
+    assert t["codebook"].shape == (4, 12) and t["codebook"].dtype == np.float32
+    assert t["order"].dtype == np.int64 and sorted(t["order"]) == list(range(12))
+    assert all(len(set(group)) == 1 for group in labels[t["order"]].reshape(3, 4))
+    coded = z[:, codec.order(12, t)]
+    np.testing.assert_allclose(codec.dequantize(codec.quantize(coded, t), t), coded, atol=1e-4)
+    again = codec.calibrate(z, seed=0)
+    assert all(np.array_equal(t[name], again[name]) for name in t)
+
+
+def test_fewer_stripes_than_codewords_calibrate():
+    codec = SGQ(groups=2, bits=8)
+    z = np.random.default_rng(0).normal(size=(4, 8, 1, 1)).astype(np.float32)
+    t = codec.calibrate(z, seed=0)
+    coded = z[:, t["order"]]
+    np.testing.assert_allclose(codec.dequantize(codec.quantize(coded, t), t), coded, atol=1e-6)
+
+
+def test_channels_that_do_not_divide_are_refused_with_what_would():
+    SGQ(groups=4).check(12)
+    with pytest.raises(UsageError) as caught:
+        SGQ(groups=8).check(12)
+    assert str(caught.value) == (
+        "sgq with 8 groups cannot code 12 channels in equal groups: choose --groups from 1, 2, 3, 4, 6, 12"
+    )
+    with pytest.raises(UsageError):
+        SGQ(groups=16).check(8)
+    with pytest.raises(UsageError):
+        SGQ(groups=8).calibrate(feature(), 0)
+
+
+@pytest.mark.parametrize(
+    "config", [{"groups": 0}, {"groups": -1}, {"bits": 0}, {"bits": 9}, {"groups": 2.0}, {"bits": "4"}, {"bits": None}]
+)
+def test_an_impossible_configuration_is_refused(config):
+    with pytest.raises(UsageError, match="at least 1 group and 1 to 8 bits"):
+        SGQ(**config)
+
+
+def test_a_payload_has_the_papers_size():
+    codes = SGQ(groups=4, bits=3).quantize(feature(), tables(SGQ(groups=4, bits=3)))
+    assert len(SGQ(groups=4, bits=3).pack(codes)) == -(-4 * 3 * 3 * 3 * 5 // 8)
+
+
+class TestActive:
+    def test_after_a_relu_it_is_where_something_is_decoded(self):
+        codec = SGQ(groups=2, bits=2)
+        book = np.array([[0, 0, 0, 2], [1, 0, 0.05, 0], [2, 0, 1, 0], [0.1, 0, 0.2, 0]], dtype=np.float32)
+        codes = {"codes": np.arange(4, dtype=np.int32)[:, None, None, None].repeat(2, axis=1)}
+        expected = [[0, 0, 0, 1], [1, 0, 0, 0], [1, 0, 1, 0], [0, 0, 1, 0]]
+        active = codec.active(codes, {"codebook": book})
+        assert active.dtype == np.bool_ and active.reshape(4, 4).astype(int).tolist() == expected
+
+    @each_codec
+    def test_negative_features_are_as_active_as_positive_ones(self, codec):
+        t = tables(codec)
+        codes = codec.quantize(feature(), t)
+        turned = {"codebook": -t["codebook"]}
+        np.testing.assert_array_equal(codec.active(codes, turned), codec.active(codes, t))
+
+
+class TestFollowing:
+    @each_codec
+    def test_what_is_patched_is_what_was_meant_within_float16(self, codec):
+        sent, new = tables(codec, 1), tables(codec, 2)
+        payload = codec.diff(sent, new, 0.0)
+        got = codec.patch(sent, payload)
+        np.testing.assert_array_equal(got["codebook"], new["codebook"].astype(np.float16).astype(np.float32))
+        assert got["codebook"].dtype == np.float32 and got["codebook"].flags.c_contiguous
+        np.testing.assert_array_equal(got["order"], sent["order"])
+
+    @each_codec
+    def test_both_sides_round_alike_so_that_nothing_is_left_to_send(self, codec):
+        sent, new = tables(codec, 1), tables(codec, 2)
+        ours = codec.patch(sent, codec.diff(sent, new, 0.0))
+        theirs = codec.patch({name: array.copy() for name, array in sent.items()}, codec.diff(sent, new, 0.0))
+        assert ours["codebook"].tobytes() == theirs["codebook"].tobytes()
+        assert codec.diff(ours, theirs, 0.0) == b""
+
+    @each_codec
+    @pytest.mark.parametrize("tolerance", [0.0, 0.1])
+    def test_nothing_moved_is_no_bytes(self, codec, tolerance):
+        assert codec.diff(tables(codec), tables(codec), tolerance) == b""
+
+    def test_only_codewords_that_moved_far_enough_travel(self):
+        codec = SGQ(groups=2, bits=2)
+        sent = {"codebook": np.array([[0, 0, 0, 0], [4, 0, 8, 0], [0, 4, 0, 8], [4, 4, 8, 8]], dtype=np.float32)}
+        new = {"codebook": sent["codebook"].copy()}
+        # Group 0 has a spread of sqrt(8), group 1 of sqrt(32): 1.0 is above a quarter of the first only.
+        new["codebook"][1, 0] += 1
+        new["codebook"][2, 2] += 1
+        payload = codec.diff(sent, new, 0.25)
+        assert payload.hex() == "40" + np.array([5, 0], "<f2").tobytes().hex()
+        got = codec.patch(sent, payload)["codebook"]
+        expected = sent["codebook"].copy()
+        expected[1, 0] = 5
+        np.testing.assert_array_equal(got, expected)
+        both = codec.diff(sent, new, 0.0)
+        assert (
+            both.hex()
+            == "42" + np.array([5, 0, 1, 8], "<f2").tobytes().hex()[:8] + np.array([1, 4 + 4], "<f2").tobytes().hex()
+        )
+
+    def test_patching_leaves_what_was_there_alone(self):
+        codec = SGQ(groups=2, bits=4)
+        sent = tables(codec)
+        before = sent["codebook"].copy()
+        codec.patch(sent, codec.diff(sent, tables(codec, 2), 0.0))
+        np.testing.assert_array_equal(sent["codebook"], before)
+
+    def test_values_beyond_float16_stop_at_its_largest(self):
+        codec = SGQ(groups=1, bits=1)
+        sent = {"codebook": np.zeros((2, 2), np.float32)}
+        new = {"codebook": np.array([[1e9, -1e9], [0, 0]], np.float32)}
+        assert codec.patch(sent, codec.diff(sent, new, 0.0))["codebook"].tolist() == [[65504, -65504], [0, 0]]
+
+    @given(st.data(), st.sampled_from(CONFIGS))
+    def test_any_bytes_are_tables_or_a_payload_error(self, data, config):
+        codec = SGQ(*config)
+        sent = tables(codec)
+        words = codec.groups * codec.words
+        if data.draw(st.booleans()):
+            flags = data.draw(st.sets(st.integers(0, 8 * ((words + 7) // 8) - 1), max_size=3))
+            bitmap = np.zeros(8 * ((words + 7) // 8), bool)
+            bitmap[list(flags)] = True
+            n = 2 * len(flags) * (CHANNELS // codec.groups)
+            payload = np.packbits(bitmap).tobytes() + data.draw(st.binary(min_size=n, max_size=n + 1))
+        else:
+            payload = data.draw(st.binary(max_size=2 * words))
+        try:
+            got = codec.patch(sent, payload)
+        except PayloadError as error:
+            assert 0 <= error.offset <= len(payload)
+            return
+        assert got["codebook"].shape == sent["codebook"].shape and np.isfinite(got["codebook"]).all()
+        assert got["codebook"].dtype == np.float32
+
+    @pytest.mark.parametrize(
+        ("payload", "reason"),
+        [
+            ("", "of 0 B, expected at least 1"),
+            ("00", "moves 0 codewords"),
+            ("80", "of 1 B that moves 1 codewords, expected 5 B"),
+            ("8000000000ff", "of 6 B that moves 1 codewords, expected 5 B"),
+            ("1000000000", "of 5 B"),  # a spare bit
+            ("80007c0000", "not finite"),
+            ("8000fe0000", "not finite"),
+        ],
+    )
+    def test_a_refusal_says_why(self, payload, reason):
+        codec = SGQ(groups=1, bits=1)
+        with pytest.raises(PayloadError, match=reason):
+            codec.patch({"codebook": np.zeros((2, 2), np.float32)}, bytes.fromhex(payload))

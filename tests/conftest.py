@@ -1,0 +1,71 @@
+"""What several test folders share: a small network and the bundle it exports to."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edgekit.bundle import Bundle
+from edgekit.codecs.registry import feature_codec
+from edgekit.data import images, registry
+from edgekit.data.base import Dataset
+from edgekit.export.build import build_bundle
+
+
+class SmallNet(nn.Module):
+    """16x16 grey image -> 16x8x8 at "features" -> 10 classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(8, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
+        )  # fmt: skip
+        self.head = nn.Sequential(
+            nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(), nn.Linear(32, 10),
+        )  # fmt: skip
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.head(self.features(x))
+        return y
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    """The digits, 16x16."""
+    return images.fit(registry.load("digits", None), (1, 16, 16))
+
+
+def export_small(path: Path, digits: Dataset, codec: str, **config: int) -> Bundle:
+    torch.manual_seed(0)
+    return build_bundle(
+        str(path), SmallNet(), name="small", cut="features", images=digits.train_images[:64], mean=digits.mean,
+        std=digits.std, classes=10, codec=feature_codec(codec, config),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def small_bundle(tmp_path_factory: pytest.TempPathFactory, digits: Dataset) -> Bundle:
+    """SmallNet coded by sgq, 4 groups of 4 channels, 4 bits. Not to be written to."""
+    return export_small(tmp_path_factory.mktemp("small") / "bundle", digits, "sgq", groups=4, bits=4)
+
+
+@pytest.fixture(scope="session", params=["raw", "uniform", "sgq"])
+def any_bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, digits: Dataset) -> Bundle:
+    """SmallNet, once per feature codec."""
+    config = {"groups": 4} if request.param == "sgq" else {}
+    path = tmp_path_factory.mktemp(str(request.param)) / "bundle"
+    return export_small(path, digits, str(request.param), **config)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)

@@ -1,0 +1,174 @@
+"""The whole line with real processes and sockets: training, what a device loads, and every way it can break."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import edgekit
+from edgekit.bundle import Bundle
+from edgekit.data.base import Dataset
+
+ENVIRONMENT = dict(os.environ, PYTHONPATH=str(Path(edgekit.__file__).parent.parent), OMP_NUM_THREADS="1")
+PYTHON = [sys.executable, "-m"]
+
+
+def start(*arguments: str, module: str = "edgekit", python: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
+    command = [sys.executable, *python, "-m", module, *arguments]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, env=ENVIRONMENT
+    )
+
+
+class Server:
+    """`edgekit serve` on a free port."""
+
+    def __init__(self, bundle: Bundle, *arguments: str) -> None:
+        self.process = start("serve", bundle.path, "--listen", "127.0.0.1:0", "--json", *arguments)
+        assert self.process.stdout is not None
+        self.port = int(json.loads(self.process.stdout.readline())["port"])
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+
+@pytest.fixture
+def server(small_bundle: Bundle) -> Iterator[Server]:
+    server = Server(small_bundle)
+    yield server
+    server.process.terminate()
+    server.process.communicate(timeout=20)
+
+
+def device(bundle: Bundle, address: str, *arguments: str, **options: Any) -> "subprocess.Popen[str]":
+    return start(bundle.path, "--server", address, "--json", *arguments, module="edgekit.runtime", **options)
+
+
+def test_train_on_one_machine(tmp_path: Path) -> None:
+    """The command of the README, small: table, record, trained halves, and the summary as JSON."""
+    command = [
+        "train",
+        "mobilenet_v1",
+        "--input",
+        "1,16,16",
+        "--epochs",
+        "1",
+        "--limit",
+        "256",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    process = start(*command, "--json")
+    out, err = process.communicate(timeout=110)
+    assert process.returncode == 0, err
+    last = json.loads(out)
+    lines = [json.loads(line) for line in (tmp_path / "out" / "record.jsonl").read_text().splitlines()]
+    assert lines[-1] == last and last["event"] == "summary"
+    assert [line["event"] for line in lines].count("done") == 2
+    assert last["images"] == 256 and last["codec"] == "sgq" and last["cut"] == "blocks.3.depthwise"
+    assert 0 <= last["accuracy"] <= 100 and last["images_per_s"] > 0
+    c, h, w = last["feature"]
+    indices = 8 * h * w * 4 / 8
+    assert indices < last["bytes_up_per_image"] < 4 * c * h * w / 8
+    assert {"device_compute", "encode", "network", "server"} <= set(last["seconds"])
+    for name in (
+        "bundle/manifest.json",
+        "server/back.safetensors",
+        "device-0/front.safetensors",
+        "device-1/tables.safetensors",
+    ):
+        assert (tmp_path / "out" / name).exists(), name
+    assert "test accuracy" in err
+
+
+def test_device_processes_never_load_torch(small_bundle: Bundle, server: Server) -> None:
+    process = device(small_bundle, server.address, "--epochs", "1", "--limit", "128", python=("-X", "importtime"))
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err[-2000:]
+    loaded = {line.split("|")[-1].strip() for line in err.splitlines() if line.startswith("import time:")}
+    assert "onnxruntime" in loaded and "grpc" in loaded
+    assert not [name for name in loaded if name.split(".")[0] in ("torch", "onnx", "click", "rich", "sklearn")]
+    assert not [name for name in loaded if name.startswith(("edgekit.server", "edgekit.export"))]
+    assert json.loads(out.splitlines()[-1])["event"] == "done"
+
+
+def test_server_gone(small_bundle: Bundle, server: Server) -> None:
+    process = device(small_bundle, server.address, "--epochs", "200")
+    assert process.stdout is not None
+    process.stdout.readline()
+    server.process.kill()
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 9 and "the line to" in err and "Traceback" not in err
+
+
+def test_other_bundle_is_refused_with_both_hashes(any_bundle: Bundle, small_bundle: Bundle, server: Server) -> None:
+    if any_bundle.digest == small_bundle.digest:
+        pytest.skip("the same bundle")
+    _, err = (process := device(any_bundle, server.address)).communicate(timeout=60)
+    assert process.returncode == 10 and any_bundle.digest in err and small_bundle.digest in err
+
+
+def test_port_that_is_taken(small_bundle: Bundle, server: Server) -> None:
+    process = start("serve", small_bundle.path, "--listen", server.address)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 9 and server.address in err and "Traceback" not in err
+
+
+def test_garbage_on_the_stream_is_answered_and_others_go_on(small_bundle: Bundle, server: Server) -> None:
+    import grpc
+
+    from edgekit import wire
+    from edgekit.runtime.transport import METHOD
+
+    with grpc.insecure_channel(server.address) as channel:
+        replies = list(channel.stream_stream(METHOD)(iter([b"garbage" * 10])))
+    assert [wire.decode(reply).kind for reply in replies] == ["error"]
+    process = device(small_bundle, server.address, "--epochs", "1", "--limit", "64")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+
+
+def test_serve_ends_after_its_devices(small_bundle: Bundle, tmp_path: Path) -> None:
+    server = Server(small_bundle, "--devices", "1", "--out", str(tmp_path / "kept"))
+    process = device(small_bundle, server.address, "--epochs", "1", "--limit", "64")
+    assert process.wait(timeout=60) == 0
+    process.communicate()
+    _, err = server.process.communicate(timeout=30)
+    assert server.process.returncode == 0, err
+    assert (tmp_path / "kept" / "back.safetensors").exists()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_leaves_no_orphan(tmp_path: Path, how: signal.Signals) -> None:
+    process = start("train", "mobilenet_v1", "--input", "1,16,16", "--epochs", "100", "--out", str(tmp_path / "out"))
+    record = tmp_path / "out" / "record.jsonl"
+    deadline = time.monotonic() + 60
+    while not (record.exists() and '"epoch"' in record.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    children = children_of(process.pid)
+    assert len(children) == 3
+    process.send_signal(how)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and "stopped" in err and "Traceback" not in err
+    assert not [child for child in children if Path(f"/proc/{child}").exists()]
+
+
+def children_of(pid: int) -> list[int]:
+    result = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    return [int(line) for line in result.stdout.split()]
+
+
+def test_share_is_used(small_bundle: Bundle, server: Server, digits: Dataset) -> None:
+    process = device(small_bundle, server.address, "--epochs", "1", "--share", "1/4", "--name", "mine")
+    out, _ = process.communicate(timeout=60)
+    last = json.loads(out.splitlines()[-1])
+    assert last["device"] == "mine"
+    assert last["images"] == len(digits.train_labels) // 4 // 32 * 32

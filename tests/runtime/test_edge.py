@@ -1,0 +1,163 @@
+"""The device loop against the real service, in one process, through real frames."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from edgekit import tensorfile, wire
+from edgekit.bundle import Bundle
+from edgekit.data.base import Dataset
+from edgekit.errors import PayloadError, Refused, UsageError
+from edgekit.meter import Meter
+from edgekit.runtime.edge import Device, Images, Options
+from edgekit.runtime.learn import FrontHalf
+from edgekit.runtime.transport import Loopback
+from edgekit.server.calibrate import calibrator
+from edgekit.server.service import Service, service_from_bundle
+from edgekit.server.train import OptimizerConfig
+from edgekit.wire import Message
+
+TEST_SHARE = 90
+
+
+def service(bundle: Bundle, policy: str = "stochastic-masked") -> Service:
+    config = OptimizerConfig("sgd", 0.05, 0.9, 5e-4)
+    return service_from_bundle(bundle, torch.device("cpu"), calibrator(policy, 0), config, "cosine")
+
+
+def train(bundle: Bundle, digits: Dataset, handle: Any, **options: Any) -> tuple[Device, list[dict[str, Any]]]:
+    events: list[dict[str, Any]] = []
+    front = FrontHalf(bundle, "onnxruntime", 1)
+    device = Device(bundle, front, Loopback(handle, Meter()), Options("d", **options), events.append)
+    device.train(
+        Images(digits.train_images[:640], digits.train_labels[:640]),
+        Images(digits.test_images[:TEST_SHARE], digits.test_labels[:TEST_SHARE]),
+    )
+    return device, events
+
+
+def test_learns_with_every_codec(any_bundle: Bundle, digits: Dataset) -> None:
+    before = any_bundle.arrays("front.safetensors")
+    policy = "none" if any_bundle.codec.codec_id == "raw" else "stochastic-masked"
+    device, events = train(any_bundle, digits, service(any_bundle, policy).handle, epochs=4)
+    epochs = [event for event in events if event["event"] == "epoch"]
+    assert [event["epoch"] for event in epochs] == [1, 2, 3, 4]
+    assert epochs[-1]["accuracy"] > 60 and epochs[-1]["loss"] < epochs[0]["loss"] * 0.7
+    for name, value in device.front.state.items():
+        if not name.endswith("num_batches_tracked"):
+            assert not np.array_equal(value, before[name]), f"{name} did not move"
+
+
+def test_front_half_learning_is_worth_something(small_bundle: Bundle, digits: Dataset) -> None:
+    """With a front half that stands still the loss ends higher: gradients really arrive and point the right way."""
+    _, moving = train(small_bundle, digits, service(small_bundle, "none").handle, epochs=3, codebook_tolerance=0.05)
+    frozen_service = service(small_bundle, "none")
+
+    def no_gradient(message: Message) -> Message:
+        reply = frozen_service.handle(message)
+        return reply._replace(parts=(bytes(len(reply.parts[0])),)) if reply.kind == "gradient" else reply
+
+    _, frozen = train(small_bundle, digits, no_gradient, epochs=3, codebook_tolerance=0.05)
+    assert moving[-1]["loss"] < 0.95 * frozen[-1]["loss"]
+
+
+def test_both_sides_hold_the_same_tables(small_bundle: Bundle, digits: Dataset) -> None:
+    server = service(small_bundle)
+    seen: list[Any] = []
+
+    def handle(message: Message) -> Message:
+        if message.kind == "bye":
+            seen.append(server._sessions[message.session].tables)
+        return server.handle(message)
+
+    device, events = train(small_bundle, digits, handle, epochs=2, codebook_tolerance=0.02)
+    assert events[-2]["codebook"]["version"] > 3
+    np.testing.assert_array_equal(seen[0]["codebook"], device.front.tables["codebook"])
+
+
+@pytest.mark.parametrize("depth", [2, 4])
+def test_several_batches_in_flight(small_bundle: Bundle, digits: Dataset, depth: int) -> None:
+    _, events = train(small_bundle, digits, service(small_bundle).handle, epochs=4, in_flight=depth)
+    assert events[-1]["images"] == 4 * 640
+    assert events[-1]["accuracy"] > 50
+
+
+def test_bytes_are_those_of_the_frames(small_bundle: Bundle, digits: Dataset) -> None:
+    server, up, down = service(small_bundle), [], []
+
+    def handle(message: Message) -> Message:
+        reply = server.handle(message)
+        if message.kind != "evaluate":
+            up.append(len(wire.encode(message)))
+            down.append(len(wire.encode(reply)))
+        return reply
+
+    _, events = train(small_bundle, digits, handle, epochs=1)
+    assert (events[-1]["bytes_up"], events[-1]["bytes_down"]) == (sum(up), sum(down))
+
+
+def test_evaluation_covers_the_whole_test_set_and_teaches_nothing(small_bundle: Bundle, digits: Dataset) -> None:
+    server, counted = service(small_bundle), []
+    state = server.back.state_dict()
+
+    def handle(message: Message) -> Message:
+        if message.kind == "evaluate":
+            counted.append(message.header["n"])
+        return server.handle(message)
+
+    front = FrontHalf(small_bundle, "onnxruntime", 1)
+    device = Device(small_bundle, front, Loopback(handle, Meter()), Options("d"), lambda event: None)
+    device._hello(1)
+    accuracy, loss = device.evaluate(Images(digits.test_images[:70], digits.test_labels[:70]))
+    assert sum(counted) == 70 and 0 <= accuracy <= 100 and loss > 0
+    for name, value in server.back.state_dict().items():
+        np.testing.assert_array_equal(value, state[name])
+
+
+def test_weights_are_kept(small_bundle: Bundle, digits: Dataset, tmp_path: Any) -> None:
+    device, events = train(small_bundle, digits, service(small_bundle).handle, epochs=1, out=str(tmp_path))
+    json.dumps(events)
+    kept = tensorfile.loads((tmp_path / "front.safetensors").read_bytes())
+    for name, value in device.front.state.items():
+        np.testing.assert_array_equal(kept[name], value)
+
+
+def test_wrong_bundle_is_refused_with_both_hashes(small_bundle: Bundle, any_bundle: Bundle, digits: Dataset) -> None:
+    if any_bundle.digest == small_bundle.digest:
+        pytest.skip("the same bundle")
+    with pytest.raises(Refused) as caught:
+        train(any_bundle, digits, service(small_bundle).handle)
+    assert small_bundle.digest in str(caught.value) and any_bundle.digest in str(caught.value)
+
+
+def test_reply_out_of_order(small_bundle: Bundle, digits: Dataset) -> None:
+    server = service(small_bundle)
+
+    def handle(message: Message) -> Message:
+        reply = server.handle(message)
+        return reply._replace(step=reply.step + 1) if reply.kind == "gradient" else reply
+
+    with pytest.raises(PayloadError, match="got a gradient message of step 1, expected gradient of step 0"):
+        train(small_bundle, digits, handle)
+
+
+def test_too_few_images_for_a_batch(small_bundle: Bundle, digits: Dataset) -> None:
+    with pytest.raises(UsageError, match="640 training images in batches of 1000"):
+        train(small_bundle, digits, service(small_bundle).handle, batch=1000)
+
+
+def test_running_statistics_follow_pytorch(small_bundle: Bundle, rng: np.random.Generator) -> None:
+    front = FrontHalf(small_bundle, "onnxruntime", 1)
+    norm = torch.nn.BatchNorm2d(8)
+    conv = torch.nn.Conv2d(1, 8, 3, padding=1, bias=False)
+    conv.weight.data = torch.from_numpy(front.state["features.0.weight"].copy())
+    for _ in range(3):
+        image = rng.standard_normal((5, 1, 16, 16), dtype=np.float32)
+        front.forward(image)
+        norm(conv(torch.from_numpy(image)))
+    assert isinstance(norm.running_mean, torch.Tensor) and isinstance(norm.running_var, torch.Tensor)
+    np.testing.assert_allclose(front.state["features.1.running_mean"], norm.running_mean.numpy(), atol=1e-5)
+    np.testing.assert_allclose(front.state["features.1.running_var"], norm.running_var.numpy(), rtol=1e-4)
