@@ -2,7 +2,7 @@
 
 ``python bench/line.py MODEL [--out FILE]``: in turn, one epoch of digits through the line, with one and with two
 devices (device processes and a server process over loopback, one thread each), and the same images through an ordinary
-single-process PyTorch loop on one thread. Images per second of training, evaluation and start-up left out on both sides.
+single-process PyTorch loop on one thread. Images per second of training; evaluation and start-up do not count.
 """
 
 import argparse
