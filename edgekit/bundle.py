@@ -27,7 +27,7 @@ import numpy as np
 from edgekit import tensorfile
 from edgekit.codecs.base import FeatureCodec
 from edgekit.codecs.registry import feature_codec
-from edgekit.errors import BundleError, EdgekitError, PayloadError, UsageError
+from edgekit.errors import BundleError, EdgekitError, PayloadError, ShapeError, UsageError
 from edgekit.tensors import TensorSpec, spec_from_json
 
 FORMAT = 1
@@ -109,6 +109,15 @@ class Bundle:
             return tensorfile.loads(self.read(name))
         except PayloadError as error:
             raise BundleError("{}: {}".format(os.path.join(self.path, name), error)) from None
+
+    def tables(self) -> Dict[str, np.ndarray]:
+        """The codec's tables, checked."""
+        tables = self.arrays("tables.safetensors")
+        try:
+            self.codec.check_tables(self.feature_shape[0], tables)
+        except ShapeError as error:
+            raise BundleError("{}: {}".format(os.path.join(self.path, "tables.safetensors"), error)) from None
+        return tables
 
 
 def open_bundle(path: str) -> Bundle:

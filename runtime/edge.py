@@ -85,7 +85,10 @@ class Device:
     def train(self, train: Images, test: Images) -> Event:
         """Trains for the planned epochs, evaluating after each; returns the "done" event."""
         options = self.options
-        steps = len(train.labels) // options.batch
+        for name in ("epochs", "in_flight"):
+            if getattr(options, name) < 1:
+                raise UsageError("{} of {}: expected at least 1".format(name, getattr(options, name)))
+        steps = len(train.labels) // max(options.batch, 1)
         if not steps or options.batch < 2:
             raise UsageError(
                 "{} training images in batches of {}: need a batch of at least 2 and at least one whole batch".format(

@@ -44,7 +44,7 @@ class FrontHalf:
             for key in ("front", "front_train", "front_grad")
         )
         self.state = bundle.arrays("front.safetensors")
-        self.set_tables(bundle.arrays("tables.safetensors"))
+        self.set_tables(bundle.tables())
         self._feature = bundle.feature_tensor
         self._norms = bundle.manifest["batch_norms"]
         self._deployed_is_stale = False

@@ -221,7 +221,7 @@ def service_from_bundle(
         )
     programs = bundle.read("back_train.pt2"), bundle.read("back_eval.pt2")
     back = BackHalf(*programs, bundle.arrays("back.safetensors"), device, optimizer)
-    tables = bundle.arrays("tables.safetensors")
+    tables = bundle.tables()
     shape, classes = bundle.feature_shape, bundle.classes
     return Service(bundle.digest, bundle.codec, tables, shape, classes, back, calibrator, optimizer, schedule)
 

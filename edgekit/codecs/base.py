@@ -44,6 +44,10 @@ class FeatureCodec(ABC):
         """First tables from calibration features (n,C,h,w) f32; none for codecs that learn nothing."""
         return {}
 
+    def check_tables(self, channels: int, tables: Arrays) -> None:
+        """Raises ShapeError when `tables` are not those of a feature of `channels` channels."""
+        return None
+
     def table_feeds(self, tables: Arrays) -> Arrays:
         """`tables` in the form the exported graph takes them as inputs, by input name."""
         return {}
@@ -73,7 +77,7 @@ class FeatureCodec(ABC):
 
         The device's last ReLU is off about where this is False, so the gradient there need not be sent.
         """
-        return self.dequantize(codes, tables) > 0
+        return np.asarray(self.dequantize(codes, tables) != 0)
 
     def diff(self, sent: Arrays, tables: Arrays, tolerance: float) -> bytes:
         """What the other side, which has `sent`, needs to follow `tables`; empty when they are within `tolerance`."""

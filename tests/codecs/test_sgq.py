@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit.codecs.features.sgq import SGQ
-from edgekit.errors import PayloadError, UsageError
+from edgekit.errors import PayloadError, ShapeError, UsageError
 
 CONFIGS = [(1, 1), (2, 4), (4, 2), (3, 3), (12, 4), (2, 8)]
 CHANNELS = 12
@@ -232,3 +232,20 @@ class TestFollowing:
         codec = SGQ(groups=1, bits=1)
         with pytest.raises(PayloadError, match=reason):
             codec.patch({"codebook": np.zeros((2, 2), np.float32)}, bytes.fromhex(payload))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("codebook", np.zeros((16, 7), dtype=np.float32)),
+        ("codebook", np.full((16, 8), np.nan, dtype=np.float32)),
+        ("order", np.zeros(8, dtype=np.int64)),
+        ("order", np.arange(8, dtype=np.int32)),
+    ],
+)
+def test_tables_that_are_none(name: str, value: np.ndarray) -> None:
+    codec = SGQ(groups=4, bits=4)
+    good = {"codebook": np.zeros((16, 8), dtype=np.float32), "order": np.arange(8, dtype=np.int64)}
+    codec.check_tables(8, good)
+    with pytest.raises(ShapeError):
+        codec.check_tables(8, {**good, name: value})

@@ -161,3 +161,9 @@ def test_running_statistics_follow_pytorch(small_bundle: Bundle, rng: np.random.
     assert isinstance(norm.running_mean, torch.Tensor) and isinstance(norm.running_var, torch.Tensor)
     np.testing.assert_allclose(front.state["features.1.running_mean"], norm.running_mean.numpy(), atol=1e-5)
     np.testing.assert_allclose(front.state["features.1.running_var"], norm.running_var.numpy(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("option", ["epochs", "in_flight"])
+def test_counts_below_one(small_bundle: Bundle, digits: Dataset, option: str) -> None:
+    with pytest.raises(UsageError, match=f"{option} of 0: expected at least 1"):
+        train(small_bundle, digits, service(small_bundle).handle, **{option: 0})

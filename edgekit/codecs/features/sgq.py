@@ -16,8 +16,8 @@ from edgekit.codecs import bits as bitpack
 from edgekit.codecs.base import Arrays, FeatureCodec
 from edgekit.codecs.grouping import spectral_order
 from edgekit.codecs.kmeans import kmeans
-from edgekit.errors import PayloadError, UsageError
-from edgekit.tensors import TensorSpec
+from edgekit.errors import PayloadError, ShapeError, UsageError
+from edgekit.tensors import TensorSpec, check_all
 
 #: A codeword's magnitude below this share of its channel's largest counts as zero in `active`.
 FLOOR = np.float32(0.1)
@@ -65,6 +65,12 @@ class SGQ(FeatureCodec):
         order = spectral_order(features, self.groups, rng)
         books = [kmeans(points, self.words, rng) for points in self.stripes(features[:, order])]
         return {"codebook": np.concatenate(books, axis=1), "order": order}
+
+    def check_tables(self, channels: int, tables: Arrays) -> None:
+        specs = TensorSpec("codebook", "float32", (self.words, channels)), TensorSpec("order", "int64", (channels,))
+        check_all(specs, tables, "tables of {!r}".format(self))
+        if not np.isfinite(tables["codebook"]).all() or sorted(tables["order"].tolist()) != list(range(channels)):
+            raise ShapeError("tables of {!r}: codewords must be finite, the order a permutation".format(self))
 
     def order(self, channels: int, tables: Arrays) -> np.ndarray:
         return tables["order"]

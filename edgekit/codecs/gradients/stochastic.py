@@ -27,8 +27,8 @@ class Stochastic(Rounded):
     codec_id = "stochastic"
 
     def __init__(self, bits: int = 4) -> None:
-        if not 2 <= bits <= 8:
-            raise UsageError("stochastic takes 2 to 8 bits, got {}".format(bits))
+        if not (isinstance(bits, int) and 2 <= bits <= 8):
+            raise UsageError("stochastic takes 2 to 8 bits, got {!r}".format(bits))
         self.bits = bits
         self.levels = 2 ** (bits - 1) - 1
 
@@ -43,7 +43,7 @@ class Stochastic(Rounded):
         return bitpack.pack(offsets, self.bits)
 
     def _unpack(self, payload: bytes, start: int, count: int) -> np.ndarray:
-        offsets = bitpack.unpack(payload[start:], count, self.bits)
+        offsets = bitpack.unpack(payload, count, self.bits, start=start)
         if offsets.max(initial=0) > 2 * self.levels:
             first = int(np.argmax(offsets > 2 * self.levels))
             raise PayloadError(
