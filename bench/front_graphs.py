@@ -53,23 +53,24 @@ def variants(name: str, batch: int) -> dict[str, Callable[[], Any]]:
 
     learning = learning_graph(front, SHAPE, codec, tables)
     outputs = [s.name for s in graphs.specs["front_train"].outputs]
-    held = [*codec.table_feeds(tables), *learning.graph.weights]
-    as_inputs = engine(*learning.graph.model(outputs, held=held, file="inputs.onnx", versions=TRAINING))
+    books = list(codec.table_feeds(tables))
+    held = [*books, *learning.graph.weights]
+    as_constants = engine(*learning.graph.model(outputs, held=books, file="constants.onnx", versions=TRAINING))
     recomputing = engine(*learning.graph.model(learning.gradients, held=held, file="recompute.onnx", versions=TRAINING))
     deployed, train, grad = (
         engine(graphs.models[f"{key}.onnx"], graphs.specs[key]) for key in ("front", "front_train", "front_grad")
     )
     saved = train.run({"image": given["image"]})
-    constants = {s.name: state[s.name] for s in train.graph.constants}
+    constants = {s.name: state[s.name] for s in as_constants.graph.constants}
 
     def pytorch() -> None:
         network(image).backward(upstream)
 
     return {
         "deployed": lambda: deployed.run({"image": given["image"]}),
-        "forward, weights as constants": lambda: train.run({"image": given["image"]}),
-        "forward, weights as inputs": lambda: as_inputs.run({"image": given["image"]}),
-        "new session": lambda: train.set_weights(constants),
+        "forward, weights as constants": lambda: as_constants.run({"image": given["image"]}),
+        "forward, weights as inputs": lambda: train.run({"image": given["image"]}),
+        "new session": lambda: as_constants.set_weights(constants),
         "gradient, saved activations": lambda: grad.run(feeds(grad.graph, saved)),
         "gradient, recomputing": lambda: recomputing.run(feeds(recomputing.graph, {})),
         "pytorch forward": lambda: network(image),

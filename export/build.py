@@ -112,7 +112,7 @@ def front_graphs(front: nn.Module, shape: tuple[int, ...], codec: FeatureCodec, 
     statistics = [name for norm in learning.batch_norms for name in (norm.batch_mean, norm.batch_var)]
     outputs = list(dict.fromkeys([*codes, learning.feature, *statistics, *saved]))
     models["front_train.onnx"], specs["front_train"] = graph.model(
-        outputs, held=held, file="front_train.onnx", versions=TRAINING
+        outputs, held=[*held, *graph.weights], file="front_train.onnx", versions=TRAINING
     )
     return FrontGraphs(models, specs, learning.feature, _after_relu(graph, learning.feature), learning.batch_norms)
 

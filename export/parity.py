@@ -25,7 +25,7 @@ def golden_arrays(
     outputs: dict[str, Arrays] = {}
     for key in ("front", "front_train"):
         backend = engine(graphs.models[f"{key}.onnx"], graphs.specs[key])
-        backend.set_weights(feeds)
+        backend.set_weights({s.name: feeds[s.name] if s.name in feeds else state[s.name] for s in backend.graph.held})
         outputs[key] = backend.run({"image": image})
         backend.close()
     train = outputs["front_train"]

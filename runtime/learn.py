@@ -48,7 +48,8 @@ class FrontHalf:
         self._feature = bundle.feature_tensor
         self._norms = bundle.manifest["batch_norms"]
         self._deployed_is_stale = False
-        self._grad.set_weights(self._weights(self._grad))
+        for backend in (self._train, self._grad):
+            backend.set_weights(self._weights(backend))
         self._check_golden()
 
     def set_tables(self, tables: Arrays) -> None:

@@ -83,7 +83,7 @@ def check_draw(front: nn.Module, shape: tuple[int, int, int], codec: FeatureCode
     graphs = front_graphs(front, shape, codec, tables)
     state = {name: value.numpy() for name, value in front.state_dict().items()}
 
-    outputs = run(graphs, "front_train", {"image": image.numpy()}, codec.table_feeds(tables), engine)
+    outputs = run(graphs, "front_train", {"image": image.numpy()}, {**state, **codec.table_feeds(tables)}, engine)
     coded = feature.detach().numpy()[:, order]
     np.testing.assert_allclose(outputs[graphs.feature], coded, atol=1e-4)
     for name, expected in codec.quantize(coded, tables).items():

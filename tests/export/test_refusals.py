@@ -89,6 +89,7 @@ def test_gradients_add_up_where_a_tensor_is_used_twice() -> None:
     from edgekit.runtime.registry import backend_class
 
     train = backend_class("reference")(graphs.models["front_train.onnx"], graphs.specs["front_train"])
+    train.set_weights({"conv.weight": front.conv.weight.detach().numpy()})
     saved = train.run({"image": x.numpy()})
     grad = backend_class("reference")(graphs.models["front_grad.onnx"], graphs.specs["front_grad"])
     grad.set_weights({s.name: front.conv.weight.detach().numpy() for s in graphs.specs["front_grad"].held})
