@@ -13,7 +13,8 @@
     ├── BackendError            8   an inference engine that is missing or failed
     ├── TransportError          9   the line is broken: nothing listens, or the peer went away
     ├── Refused                10   the server understood and said no (wrong bundle, wrong step ...)
-    └── ChildFailed            11   a process that edgekit started ended with an error
+    ├── ChildFailed            11   a process that edgekit started ended with an error
+    └── Diverged               12   training went to infinity: a weight is no number any more
 
 A message states what was got, what was expected and what to do about it.
 """
@@ -102,3 +103,9 @@ class ChildFailed(EdgekitError):
     """A process that edgekit started ended with an error; its last words are in the message."""
 
     exit_code = 11
+
+
+class Diverged(EdgekitError):
+    """Training went to infinity: a weight is no number any more."""
+
+    exit_code = 12

@@ -26,6 +26,7 @@ def summary(run: Event, done: List[Event]) -> Event:
         accuracy=total("accuracy") / len(done),
         accuracy_by_device={event["device"]: event["accuracy"] for event in done},
         loss=total("loss") / len(done),
+        gradient_deviation=total("gradient_deviation") / len(done),
         images=images,
         bytes_up_per_image=total("bytes_up") / images,
         bytes_down_per_image=total("bytes_down") / images,

@@ -5,12 +5,13 @@ A test holds this to the library, in both directions.
 """
 
 import json
+import os
 import struct
 from typing import Any, Dict, Tuple
 
 import numpy as np
 
-from edgekit.errors import PayloadError, ShapeError
+from edgekit.errors import PayloadError, ShapeError, UsageError
 
 _DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
@@ -43,6 +44,24 @@ def dumps(arrays: Dict[str, np.ndarray]) -> bytes:
     raw = json.dumps(header, separators=(",", ":")).encode()
     raw += b" " * (-len(raw) % 8)
     return b"".join([struct.pack("<Q", len(raw)), raw, *chunks])
+
+
+def make_folder(path: str) -> None:
+    """Creates the folder `path` unless it is there; UsageError when that cannot be."""
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise UsageError("{} cannot be a folder: {}; choose another".format(path, error.strerror)) from None
+
+
+def write(path: str, arrays: Dict[str, np.ndarray]) -> None:
+    """Writes `arrays` to the file `path`, whole or not at all; UsageError when the file cannot be written."""
+    try:
+        with open(path + ".new", "wb") as file:
+            file.write(dumps(arrays))
+        os.replace(path + ".new", path)
+    except OSError as error:
+        raise UsageError("{} cannot be written: {}".format(path, error.strerror)) from None
 
 
 def loads(data: bytes) -> Dict[str, np.ndarray]:

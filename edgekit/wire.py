@@ -26,12 +26,14 @@ import struct
 import zlib
 from typing import Any, Dict, NamedTuple, Tuple
 
-from edgekit.errors import PayloadError
+from edgekit.errors import PayloadError, UsageError
 
 MAGIC = b"EKW"
 VERSION = 1
 #: Larger frames are refused on both sides before anything is allocated for them.
 MAX_FRAME = 1 << 28
+#: The one method of the line: a bidirectional stream of frames, as bytes, no protobuf.
+METHOD = "/edgekit.Line/Stream"
 KINDS = {
     "hello": 1,  # device -> server: who I am, which bundle
     "welcome": 2,  # server -> device: session id, how to train
@@ -124,17 +126,28 @@ def _header(raw: bytes) -> Dict[str, Any]:
     return header
 
 
+def check_address(address: str) -> None:
+    """Raises UsageError unless `address` is HOST:PORT; gRPC takes a port modulo 65536, and 443 where there is none."""
+    host, _, number = address.rpartition(":")
+    if not host or not number.isdecimal() or int(number) > 0xFFFF:
+        raise UsageError("expected HOST:PORT with a port up to 65535, got '{}'".format(address))
+
+
 def field(message: Message, name: str, kind: type) -> Any:
-    """`message.header[name]`, a value of type `kind` (int is taken for float); PayloadError otherwise."""
+    """`message.header[name]` of type `kind` (an int passes for a float, which must be finite); else PayloadError."""
     value = message.header.get(name)
     if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= 1 << 53:
         value = float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)) or _not_finite(value):
         raise PayloadError(
             "{} message: header field '{}' is {!r}, expected {}".format(message.kind, name, value, kind.__name__),
             HEAD_SIZE,
         )
     return value
+
+
+def _not_finite(value: Any) -> bool:
+    return isinstance(value, float) and not abs(value) < float("inf")
 
 
 def parts(message: Message, n: int) -> Tuple[bytes, ...]:

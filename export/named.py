@@ -60,6 +60,6 @@ def _parse(text: str) -> tuple[int, int, int]:
         c, h, w = (int(part) for part in text.split(","))
     except ValueError:
         raise UsageError(f"input shape '{text}': expected C,H,W, for example 3,32,32") from None
-    if c not in (1, 3) or min(h, w) < 8:
-        raise UsageError(f"input shape {c},{h},{w}: expected 1 or 3 channels and at least 8x8")
+    if c not in (1, 3):
+        raise UsageError(f"input shape {c},{h},{w}: expected 1 or 3 channels")
     return c, h, w

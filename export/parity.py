@@ -39,9 +39,7 @@ def golden_arrays(
     backend.close()
     arrays["gradient"] = gradient
     for prefix, key in (("deployed", "front"), ("training", "front_train")):
-        arrays.update({f"{prefix}.{name}": outputs[key][name] for name in _code_names(codec, graphs)})
+        arrays.update(
+            {f"{prefix}.{name}": outputs[key][name] for name in [spec.name for spec in graphs.specs["front"].outputs]}
+        )
     return arrays
-
-
-def _code_names(codec: FeatureCodec, graphs: "FrontGraphs") -> list[str]:
-    return [spec.name for spec in graphs.specs["front"].outputs]

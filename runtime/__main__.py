@@ -10,15 +10,13 @@ import signal
 import sys
 from typing import Any, Dict, List, Optional
 
-import numpy as np
-
 from edgekit.bundle import open_bundle
 from edgekit.data import images, partition, registry
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, UsageError
 from edgekit.meter import Meter, Recorder
 from edgekit.runtime.edge import Device, Images, Options
 from edgekit.runtime.learn import FrontHalf
-from edgekit.runtime.transport import Grpc
+from edgekit.runtime.transport import PATIENCE_S, Grpc
 
 EXAMPLES = """examples:
   edgekit run bundle --server 10.0.0.2:50051 --dataset digits
@@ -49,6 +47,8 @@ def parser(program: str) -> argparse.ArgumentParser:
     )
     p.add_argument("--in-flight", type=int, default=1, metavar="N", help="batches sent before a gradient must be back")
     p.add_argument("--backend", default="onnxruntime", help="inference engine: onnxruntime (default) or reference")
+    p.add_argument("--patience", type=float, default=PATIENCE_S, metavar="SECONDS",
+                   help="give the server up after this long without a reply (default %(default)s)")  # fmt: skip
     p.add_argument("--threads", type=int, default=1, help="threads of the engine (default 1)")
     p.add_argument("--seed", type=int, default=0, help="decides shares, order of images, revived codewords (default 0)")
     p.add_argument("--codebook-decay", type=float, default=defaults["codebook_decay"], metavar="D",
@@ -81,8 +81,15 @@ def run(options: argparse.Namespace) -> None:
     index, count = partition.parse_share(options.share)
     bundle = open_bundle(options.bundle)
     dataset = registry.load(options.dataset, options.data, options.limit, options.seed)
-    dataset = images.fit(dataset, bundle.input_shape)
+    if len(dataset.classes) != bundle.classes:
+        raise UsageError(
+            "{} has {} classes, the bundle was exported for {}: export it again with this dataset".format(
+                options.dataset, len(dataset.classes), bundle.classes
+            )
+        )
     share = partition.shares(dataset.train_labels, count, options.partition, options.seed)[index]
+    mine = dataset._replace(train_images=dataset.train_images[share], train_labels=dataset.train_labels[share])
+    dataset = images.fit(mine, bundle.input_shape)
     name = options.name or "device-{}".format(index)
     front = FrontHalf(bundle, options.backend, options.threads)
     settings = Options(
@@ -90,10 +97,11 @@ def run(options: argparse.Namespace) -> None:
         options.codebook_decay, options.codebook_tolerance, options.out,
     )  # fmt: skip
     show = Recorder(sys.stdout) if options.json else _print
-    with contextlib.closing(front), contextlib.closing(Grpc(options.server, Meter())) as transport:
+    line = Grpc(options.server, Meter(), patience_s=options.patience)
+    with contextlib.closing(front), contextlib.closing(line) as transport:
         device = Device(bundle, front, transport, settings, show)
         device.train(
-            Images(dataset.train_images[share], dataset.train_labels[share]),
+            Images(dataset.train_images, dataset.train_labels),
             Images(dataset.test_images, dataset.test_labels),
         )
 
@@ -116,5 +124,4 @@ def _print(event: Dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    np.seterr(all="warn")
     sys.exit(main())

@@ -13,11 +13,12 @@ from edgekit.codecs.base import Arrays
 from edgekit.codecs.codebook import OnlineCodebook
 from edgekit.codecs.features.sgq import SGQ
 from edgekit.codecs.registry import gradient_codec
-from edgekit.errors import UsageError
+from edgekit.errors import PayloadError, UsageError
 from edgekit.runtime.learn import Forward, FrontHalf
 from edgekit.runtime.optim import optimizer
 from edgekit.runtime.transport import Transport
-from edgekit.schedule import learning_rate
+from edgekit.schedule import check_schedule, learning_rate
+from edgekit.tensorfile import make_folder
 from edgekit.wire import Message
 
 Event = Dict[str, Any]
@@ -81,6 +82,7 @@ class Device:
         self._step = 0
         self._images = 0
         self._train_s = 0.0
+        self._deviation = 0.0
 
     def train(self, train: Images, test: Images) -> Event:
         """Trains for the planned epochs, evaluating after each; returns the "done" event."""
@@ -95,6 +97,8 @@ class Device:
                     len(train.labels), options.batch
                 )
             )
+        if options.out is not None:
+            make_folder(options.out)
         self._hello(steps * options.epochs)
         accuracy, loss = 0.0, 0.0
         for epoch in range(1, options.epochs + 1):
@@ -123,20 +127,21 @@ class Device:
         """Accuracy in percent and mean loss of the deployed pipeline over all of `test`."""
         self._expect_acks(self._acks)
         self._acks = 0
-        right, loss, waiting = 0, 0.0, 0
+        right, loss = 0, 0.0
+        waiting: Deque[int] = deque()
         for start in range(0, len(test.labels) + 2 * self.options.batch, self.options.batch):
             chosen = slice(start, start + self.options.batch)
             labels = test.labels[chosen]
             if len(labels):
                 with self.meter.timed("evaluate"):
                     codes = self.front.encode(self._normalise(test.images[chosen]))
-                self._send_codes("evaluate", start // self.options.batch, labels, codes)
-                waiting += 1
-            if waiting > 1 or (waiting and not len(labels)):
+                self._send_codes("evaluate", start // self.options.batch, labels, codes, "evaluate")
+                waiting.append(len(labels))
+            if len(waiting) > 1 or (waiting and not len(labels)):
                 result = self.transport.expect("result")
-                waiting -= 1
-                right += wire.field(result, "right", int)
-                loss += wire.field(result, "loss", float) * wire.field(result, "n", int)
+                sent = waiting.popleft()
+                right += _count(result, "right", sent)
+                loss += wire.field(result, "loss", float) * sent
         return 100.0 * right / len(test.labels), loss / len(test.labels)
 
     def _hello(self, steps: int) -> None:
@@ -149,6 +154,7 @@ class Device:
         self._gradient_codec = gradient_codec(str(gradient.get("id")), gradient.get("config") or {})
         self._masked = wire.field(welcome, "masked", bool)
         self._schedule = wire.field(welcome, "schedule", str)
+        check_schedule(self._schedule)
         fields = Message("welcome", header=opt)
         self._learning_rate = wire.field(fields, "lr", float)
         config = {name: wire.field(fields, name, float) for name in ("momentum", "weight_decay")}
@@ -164,7 +170,8 @@ class Device:
             while len(waiting) >= self.options.in_flight or (done == steps and waiting):
                 reply = self._finish(waiting.popleft())
                 loss += wire.field(reply, "loss", float) / steps
-                right += wire.field(reply, "right", int)
+                right += _count(reply, "right", self.options.batch)
+                self._deviation += wire.field(reply, "dev", float)
             if time.perf_counter() - shown > 0.3:
                 finished, elapsed = max(done - len(waiting), 1), time.perf_counter() - start
                 event = self._event("progress", epoch, loss * steps / finished)
@@ -182,13 +189,13 @@ class Device:
         with self.meter.timed("compute"):
             forward = self.front.forward(self._normalise(images))
         entry = InFlight(forward, self.front.tables, self._step, self._acks)
-        self._send_codes("feature", self._step, labels, forward.codes)
+        self._send_codes("feature", self._step, labels, forward.codes, "encode")
         self._acks = 0
         self._step += 1
         return entry
 
-    def _send_codes(self, kind: str, step: int, labels: np.ndarray, codes: Arrays) -> None:
-        with self.meter.timed("encode"):
+    def _send_codes(self, kind: str, step: int, labels: np.ndarray, codes: Arrays, activity: str) -> None:
+        with self.meter.timed(activity):
             payload = self.bundle.codec.pack(codes)
         version = self._codebook.version if self._codebook else 0
         parts = (labels.astype(self._label_dtype).tobytes(), payload)
@@ -242,12 +249,9 @@ class Device:
         """Writes the weights and tables as they are now, each file whole or not at all."""
         if self.options.out is None:
             return
-        os.makedirs(self.options.out, exist_ok=True)
         for name, arrays in (("front.safetensors", self.front.state), ("tables.safetensors", self.front.tables)):
             path = os.path.join(self.options.out, name)
-            with open(path + ".new", "wb") as file:
-                file.write(tensorfile.dumps(arrays))
-            os.replace(path + ".new", path)
+            tensorfile.write(path, arrays)
 
     def _event(self, event: str, epoch: int, loss: float) -> Event:
         return {
@@ -259,6 +263,16 @@ class Device:
             "steps": self._steps,
             "images": self._images,
             "loss": loss,
+            # Mean over all steps so far of ||g - what arrives|| / ||g||, as the server reports it.
+            "gradient_deviation": self._deviation / max(self._images / self.options.batch, 1),
             "bytes_up": self.meter.training_bytes("up"),
             "bytes_down": self.meter.training_bytes("down"),
         }
+
+
+def _count(reply: Message, name: str, most: int) -> int:
+    """`reply.header[name]`, a count of 0 to `most`; PayloadError otherwise."""
+    count: int = wire.field(reply, name, int)
+    if not 0 <= count <= most:
+        raise PayloadError("{} message: '{}' is {}, expected 0 to {}".format(reply.kind, name, count, most))
+    return count

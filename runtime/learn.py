@@ -13,7 +13,7 @@ import numpy as np
 
 from edgekit.bundle import Bundle
 from edgekit.codecs.base import Arrays
-from edgekit.errors import BackendError
+from edgekit.errors import BackendError, Diverged
 from edgekit.runtime.base import Backend
 from edgekit.runtime.optim import Optimizer
 from edgekit.runtime.registry import backend_class
@@ -92,6 +92,9 @@ class FrontHalf:
     def learn(self, gradients: Arrays, optimizer: Optimizer, learning_rate: float) -> None:
         """One optimizer step; the new weights reach the training engines now, the deployed one at its next use."""
         optimizer.step(self.state, gradients, learning_rate)
+        for name in gradients:
+            if not np.isfinite(self.state[name]).all():
+                raise Diverged("weight '{}' is not finite any more: training diverged, lower --lr".format(name))
         self._train.set_weights(self._weights(self._train))
         self._grad.set_weights(self._weights(self._grad))
         self._deployed_is_stale = True

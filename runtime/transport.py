@@ -1,18 +1,19 @@
 """Transport: an ordered stream of frames to the server, several in flight."""
 
 import queue
+import threading
 from abc import ABC, abstractmethod
-from typing import Any, Callable, Iterator, List, Optional
+from typing import Any, Callable, Iterator, List, Optional, Union
 
 from edgekit import wire
 from edgekit.errors import PayloadError, Refused, TransportError
 from edgekit.meter import Meter
 from edgekit.wire import Message
 
-#: The one method of the line: a bidirectional stream of frames, as bytes, no protobuf.
-METHOD = "/edgekit.Line/Stream"
-#: Seconds without a byte from the server, keepalive included, after which the line counts as broken.
-PATIENCE_S = 60.0
+#: Seconds without a reply after which the server is given up.
+PATIENCE_S = 300.0
+#: Seconds without any sign of life from the other machine after which the line counts as broken.
+KEEPALIVE_S = 60.0
 
 
 class Transport(ABC):
@@ -76,8 +77,9 @@ class Loopback(Transport):
 class Grpc(Transport):
     """gRPC over TCP to ``host:port``, without TLS."""
 
-    def __init__(self, address: str, meter: Meter, connect_s: float = 20.0) -> None:
+    def __init__(self, address: str, meter: Meter, connect_s: float = 20.0, patience_s: float = PATIENCE_S) -> None:
         super().__init__(meter)
+        wire.check_address(address)
         import grpc
 
         self._address = address
@@ -88,7 +90,7 @@ class Grpc(Transport):
                 ("grpc.max_receive_message_length", wire.MAX_FRAME),
                 ("grpc.max_send_message_length", wire.MAX_FRAME),
                 ("grpc.keepalive_time_ms", 20000),
-                ("grpc.keepalive_timeout_ms", int(PATIENCE_S * 1000) - 20000),
+                ("grpc.keepalive_timeout_ms", int(KEEPALIVE_S * 1000) - 20000),
             ],
         )
         try:
@@ -99,7 +101,11 @@ class Grpc(Transport):
                 "nothing answered at {} within {:.0f} s: is `edgekit serve` running there?".format(address, connect_s)
             ) from None
         self._outbox: "queue.Queue[Optional[bytes]]" = queue.Queue()
-        self._replies = self._channel.stream_stream(METHOD)(self._frames())
+        self._patience_s = patience_s
+        self._stream = self._channel.stream_stream(wire.METHOD)(self._frames())
+        self._inbox: "queue.Queue[Union[bytes, TransportError]]" = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _frames(self) -> Iterator[bytes]:
         while True:
@@ -113,19 +119,34 @@ class Grpc(Transport):
 
     def _recv(self) -> bytes:
         try:
-            frame = next(self._replies)
-        except StopIteration:
-            raise TransportError("the server at {} ended the stream".format(self._address)) from None
-        except self._error as error:
+            frame = self._inbox.get(timeout=self._patience_s)
+        except queue.Empty:
             raise TransportError(
-                "the line to {} broke: {} ({}); start the server again, then this device".format(
-                    self._address, error.details(), error.code().name
+                "no reply from {} for {:.0f} s; look at the server, or allow more by --patience".format(
+                    self._address, self._patience_s
                 )
             ) from None
-        assert isinstance(frame, bytes)
+        if isinstance(frame, TransportError):
+            self._inbox.put(frame)
+            raise frame
         return frame
+
+    def _read(self) -> None:
+        try:
+            for frame in self._stream:
+                self._inbox.put(frame)
+            self._inbox.put(TransportError("the server at {} ended the stream".format(self._address)))
+        except self._error as error:
+            self._inbox.put(
+                TransportError(
+                    "the line to {} broke: {} ({}); start the server again, then this device".format(
+                        self._address, error.details(), error.code().name
+                    )
+                )
+            )
 
     def close(self) -> None:
         self._outbox.put(None)
-        self._replies.cancel()
+        self._stream.cancel()
+        self._reader.join()
         self._channel.close()

@@ -7,12 +7,11 @@ from typing import Any
 
 import grpc
 
-from edgekit.errors import PayloadError, TransportError, UsageError
+from edgekit.errors import PayloadError, TransportError
 from edgekit.server.service import Service, error_message
-from edgekit.wire import MAX_FRAME, decode, encode
+from edgekit.wire import MAX_FRAME, METHOD, check_address, decode, encode
 
 #: The one method: a stream of frames each way.
-SERVICE, METHOD = "edgekit.Line", "Stream"
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", MAX_FRAME),
@@ -48,18 +47,16 @@ def serve(
 
     `on_ready` is called with the bound port. UsageError when `address` is none, TransportError when it cannot be bound.
     """
-    host, _, number = address.rpartition(":")
-    # gRPC takes a port modulo 65536, and 443 where there is none.
-    if not host or not number.isdecimal() or int(number) > 0xFFFF:
-        raise UsageError(f"--listen takes HOST:PORT with a port of 0 (any) to 65535, got '{address}'")
+    check_address(address)
     server = grpc.server(
         ThreadPoolExecutor(max_workers, thread_name_prefix="line"),
         options=_OPTIONS,
         # A stream holds its thread; one more than there are threads is refused at once and does not wait in silence.
         maximum_concurrent_rpcs=max_workers,
     )
+    _, service_name, method = METHOD.split("/")
     stream = grpc.stream_stream_rpc_method_handler(lambda frames, context: _answers(service, frames))
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: stream}),))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service_name, {method: stream}),))
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:

@@ -194,6 +194,8 @@ class Service:
         n, version = field(message, "n", int), field(message, "v", int)
         if version != session.version:
             raise Refused(f"codes of codebook version {version}, the server has version {session.version}")
+        if n > self.back.batch[1]:
+            raise Refused(f"a batch of {n} images, the back half takes {self.back.batch[1]}: change --batch")
         raw, payload = parts(message, 2)
         dtype = np.dtype("u1" if self._classes <= 256 else "<u2")
         if n < 1 or len(raw) != n * dtype.itemsize:

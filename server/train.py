@@ -31,9 +31,19 @@ class OptimizerConfig(NamedTuple):
     momentum: float = 0.9
     weight_decay: float = 0.0
 
+    def check(self) -> None:
+        """Raises UnknownName or UsageError unless both sides can train like this."""
+        if self.name not in OPTIMIZERS:
+            raise UnknownName("optimizer", self.name, OPTIMIZERS, "there are: adam, sgd")
+        for option, value in (("--lr", self.lr), ("--momentum", self.momentum), ("--weight-decay", self.weight_decay)):
+            if not (math.isfinite(value) and value >= 0):
+                raise UsageError(f"{option} {value}: expected a number of 0 or more")
+
 
 def prepare(threads: int, seed: int) -> None:
     """For this process: the threads that torch may use on a CPU, and the seed of its generator, for dropout."""
+    if threads < 1 or not 0 <= seed < 1 << 32:
+        raise UsageError(f"{threads} threads and seed {seed}: expected at least 1, and a seed of 0 to 4294967295")
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
 
@@ -71,6 +81,11 @@ class BackHalf:
             )
         for program in (self._train, self._eval):
             program.share(self._weights)
+        # Batch norm's statistics move in the forward pass, before anything can be checked.
+        self._buffers = {name: w for name, w in self._weights.items() if not w.requires_grad}
+        #: Fewest and most images that can be trained on at a time.
+        self.batch = self._train.batch
+        optimizer.check()
         self._optimizer = _optimizer(optimizer, [w for w in self._weights.values() if w.requires_grad])
 
     def step(
@@ -81,13 +96,17 @@ class BackHalf:
         `labels` (n,) integers. Refused, with the weights as they were, when the batch is too small or large for the
         program, or when the loss or its gradient is no number any more.
         """
+        before = {name: buffer.clone() for name, buffer in self._buffers.items()}
         leaf = coded.detach().requires_grad_()
         loss, right = self._train.loss(leaf, order, labels)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         gradient = leaf.grad
         assert gradient is not None
-        if not math.isfinite(loss.item()) or not bool(torch.isfinite(gradient).all()):
+        moved = [*(w.grad for w in self._weights.values() if w.grad is not None), *self._buffers.values(), gradient]
+        if not math.isfinite(loss.item()) or not all(bool(torch.isfinite(tensor).all()) for tensor in moved):
+            for name, buffer in self._buffers.items():
+                buffer.copy_(before[name])
             raise Refused(f"the loss is {loss.item()} and its gradient not finite: training diverged, lower --lr")
         for group in self._optimizer.param_groups:
             group["lr"] = lr
@@ -116,7 +135,7 @@ class _Program:
         if device.type != "cpu":
             program = move_to_device_pass(program, device)
         self.declared: dict[str, Any] = program.state_dict
-        self._batch = _batch_bounds(program, name)
+        self.batch = _batch_bounds(program, name)
         # Guards are Python text in the archive; the one that matters, the batch, is checked in `loss`.
         self._module = program.module(check_guards=False)
 
@@ -137,7 +156,7 @@ class _Program:
 
     def loss(self, coded: torch.Tensor, order: np.ndarray, labels: np.ndarray) -> tuple[torch.Tensor, int]:
         """Mean cross entropy (0-d) and how many of `labels` have the largest logit."""
-        low, high = self._batch
+        low, high = self.batch
         if not low <= len(coded) <= high:
             raise Refused(f"{self.name} takes {low} to {high} images at a time, got {len(coded)}: change --batch")
         target = torch.from_numpy(labels.astype(np.int64)).to(coded.device)
@@ -161,4 +180,4 @@ def _optimizer(config: OptimizerConfig, weights: list[torch.Tensor]) -> torch.op
         return torch.optim.SGD(weights, config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
     if config.name == "adam":
         return torch.optim.Adam(weights, config.lr, weight_decay=config.weight_decay)
-    raise UnknownName("optimizer", config.name, OPTIMIZERS, "there are: adam, sgd")
+    raise AssertionError("checked before")

@@ -12,7 +12,10 @@ from edgekit.cli import options
 @options.dataset
 @options.codec
 @click.option(
-    "--input", "input_shape", metavar="C,H,W", help="Input shape (default: the dataset's channels, 32x32 or larger)."
+    "--input",
+    "input_shape",
+    metavar="C,H,W",
+    help="Input shape (default: the dataset's channels, at 28, 32 or 224 pixels).",
 )
 @options.seed
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")

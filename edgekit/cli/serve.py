@@ -1,6 +1,7 @@
 """edgekit serve"""
 
 import os
+import signal
 import sys
 import threading
 
@@ -50,6 +51,8 @@ def serve(
     from edgekit.server.calibrate import calibrator
     from edgekit.server.service import service_from_bundle
 
+    if out is not None:
+        tensorfile.make_folder(out)
     train.prepare(server_threads, seed)
     opened = open_bundle(bundle)
     coded = "stochastic-masked" if opened.after_relu else "stochastic"
@@ -74,12 +77,16 @@ def serve(
 
     service.on_event = show
     server = listener.serve(service, listen, max_workers=max(devices or 0, 64))
+    grace_s = 1.0
     try:
         show({"event": "listening", "port": server.port, "bundle": opened.digest, "calibrate": policy})
         finished.wait()
+        # The last device's goodbye is still to be answered.
+        grace_s = 30.0
     finally:
-        server.stop(1.0)
+        # A second Ctrl-C must not cost the trained back half.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        server.stop(grace_s)
         if out is not None:
-            os.makedirs(out, exist_ok=True)
-            with open(os.path.join(out, "back.safetensors"), "wb") as file:
-                file.write(tensorfile.dumps(service.back.state_dict()))
+            tensorfile.write(os.path.join(out, "back.safetensors"), service.back.state_dict())

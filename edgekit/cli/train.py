@@ -16,7 +16,18 @@ if TYPE_CHECKING:
 #: Options that describe a run in its record, and those handed on to the processes.
 DESCRIBED = (
     *("model", "codec", "dataset", "limit", "devices", "partition", "epochs", "batch", "in_flight", "calibrate"),
-    *("optimizer", "lr", "momentum", "weight_decay", "schedule", "backend", "seed"),
+    *(
+        "optimizer",
+        "lr",
+        "momentum",
+        "weight_decay",
+        "schedule",
+        "calibration",
+        "server_threads",
+        "torch_device",
+        "backend",
+        "seed",
+    ),
 )
 FOR_SERVER = (
     *("optimizer", "lr", "momentum", "weight_decay", "schedule", "calibrate", "torch_device", "server_threads"),
@@ -39,7 +50,10 @@ FOR_DEVICE = ("dataset", "data", "limit", "partition", "epochs", "batch", "in_fl
 @options.codec
 @options.training
 @click.option(
-    "--input", "input_shape", metavar="C,H,W", help="Input shape (default: the dataset's channels, 32x32 or larger)."
+    "--input",
+    "input_shape",
+    metavar="C,H,W",
+    help="Input shape (default: the dataset's channels, at 28, 32 or 224 pixels).",
 )
 @click.option("--backend", default="onnxruntime", show_default=True, help="Engine on the devices.")
 @options.seed
@@ -61,6 +75,7 @@ def train(**given: Any) -> None:
     from edgekit.meter import Recorder
     from edgekit.processes import Children
     from edgekit.summary import summary
+    from edgekit.tensorfile import make_folder
 
     if given["devices"] < 1:
         raise click.BadParameter("expected at least 1", param_hint="--devices")
@@ -68,13 +83,14 @@ def train(**given: Any) -> None:
     console = Console(file=sys.stderr if as_json else sys.stdout)
     with tempfile.TemporaryDirectory() as scratch:
         folder = out or scratch
-        os.makedirs(folder, exist_ok=True)
+        make_folder(folder)
         bundle = _export(os.path.join(folder, "bundle"), given)
         run = {
             **{name: given[name] for name in DESCRIBED},
             "cut": bundle.cut,
             "codec_config": bundle.codec.config,
             "feature": list(bundle.feature_shape),
+            "formula_bytes_up_per_image": bundle.codec.formula_bits(bundle.feature_shape) / 8,
             "bundle": bundle.digest,
         }
         with open(os.path.join(folder, "record.jsonl"), "w", encoding="utf-8") as file, Children() as children:
@@ -85,6 +101,7 @@ def train(**given: Any) -> None:
             with LiveProgress(console, run) as progress:
                 for name, event in children.events():
                     if event["event"] == "listening":
+                        run["calibrate"] = event["calibrate"]
                         for i in range(given["devices"]):
                             children.start(f"device-{i}", _run(bundle.path, folder, i, event["port"], given))
                     if event["event"] == "done":

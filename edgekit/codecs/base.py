@@ -57,6 +57,10 @@ class FeatureCodec(ABC):
         return np.arange(channels, dtype=np.int64)
 
     @abstractmethod
+    def formula_bits(self, feature: Sequence[int]) -> float:
+        """Bits of one image's feature (C,h,w) by the papers' formula: no header, labels, tables or framing."""
+
+    @abstractmethod
     def quantize(self, feature: np.ndarray, tables: Arrays) -> Arrays:
         """Codes of `feature` (n,C,h,w) f32, its channels already in coded order: numpy reference of the graph's ops."""
 

@@ -21,6 +21,9 @@ class Raw(FeatureCodec):
     def code_specs(self, feature: TensorSpec) -> Tuple[TensorSpec, ...]:
         return (TensorSpec("codes", "float32", feature.shape),)
 
+    def formula_bits(self, feature: Sequence[int]) -> float:
+        return 32.0 * float(np.prod(feature))
+
     def quantize(self, feature: np.ndarray, tables: Arrays) -> Arrays:
         return {"codes": feature}
 

@@ -91,6 +91,9 @@ class SGQ(FeatureCodec):
             "codebook_bias": (books**2).sum(axis=1) / np.float32(2),
         }
 
+    def formula_bits(self, feature: Sequence[int]) -> float:
+        return float(self.bits * self.groups * feature[1] * feature[2])
+
     def quantize(self, feature: np.ndarray, tables: Arrays) -> Arrays:
         n, _, h, w = feature.shape
         codes = [

@@ -55,6 +55,9 @@ class Uniform(FeatureCodec):
             TensorSpec("high", "float32", (1,)),
         )
 
+    def formula_bits(self, feature: Sequence[int]) -> float:
+        return self.bits * float(np.prod(feature))
+
     def quantize(self, feature: np.ndarray, tables: Arrays) -> Arrays:
         low, high = feature.min(keepdims=True).reshape(1), feature.max(keepdims=True).reshape(1)
         scale = self.levels / np.maximum(high - low, SMALLEST_RANGE)
