@@ -79,6 +79,7 @@ def train(**given: Any) -> None:
 
     if given["devices"] < 1:
         raise click.BadParameter("expected at least 1", param_hint="--devices")
+    _check(given)
     as_json, out = given["as_json"], given["out"]
     console = Console(file=sys.stderr if as_json else sys.stdout)
     with tempfile.TemporaryDirectory() as scratch:
@@ -116,6 +117,20 @@ def train(**given: Any) -> None:
         console.print(f"record: {os.path.join(out, 'record.jsonl')}")
     if as_json:
         options.print_json(last)
+
+
+def _check(given: dict[str, Any]) -> None:
+    """What the processes would refuse only after the export."""
+    from edgekit.runtime.registry import backend_class
+    from edgekit.schedule import check_schedule
+    from edgekit.server.calibrate import calibrator
+    from edgekit.server.train import OptimizerConfig
+
+    OptimizerConfig(given["optimizer"], given["lr"], given["momentum"], given["weight_decay"]).check()
+    check_schedule(given["schedule"])
+    backend_class(given["backend"])
+    if given["calibrate"] is not None:
+        calibrator(given["calibrate"], given["seed"])
 
 
 def _export(path: str, given: dict[str, Any]) -> "Bundle":

@@ -126,14 +126,37 @@ def test_garbage_on_the_stream_is_answered_and_others_go_on(small_bundle: Bundle
     import grpc
 
     from edgekit import wire
-    from edgekit.runtime.transport import METHOD
 
     with grpc.insecure_channel(server.address) as channel:
-        replies = list(channel.stream_stream(METHOD)(iter([b"garbage" * 10])))
+        replies = list(channel.stream_stream(wire.METHOD)(iter([b"garbage" * 10])))
     assert [wire.decode(reply).kind for reply in replies] == ["error"]
     process = device(small_bundle, server.address, "--epochs", "1", "--limit", "64")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
+
+
+def test_dataset_of_other_classes(small_bundle: Bundle, server: Server, tmp_path: Path) -> None:
+    from PIL import Image
+
+    for part in ("train", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / part / name).mkdir(parents=True)
+            Image.new("L", (16, 16)).save(tmp_path / part / name / "0.png")
+    process = device(small_bundle, server.address, "--dataset", "folder", "--data", str(tmp_path))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2 and "folder has 2 classes, the bundle was exported for 10" in err
+
+
+def test_server_that_stays_silent(small_bundle: Bundle, server: Server) -> None:
+    process = device(small_bundle, server.address, "--epochs", "200", "--patience", "2")
+    assert process.stdout is not None
+    process.stdout.readline()
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        _, err = process.communicate(timeout=30)
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+    assert process.returncode == 9 and "no reply from" in err and "Traceback" not in err
 
 
 def test_serve_ends_after_its_devices(small_bundle: Bundle, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from edgekit import tensorfile, wire
 from edgekit.bundle import Bundle
 from edgekit.data.base import Dataset
-from edgekit.errors import PayloadError, Refused, UsageError
+from edgekit.errors import Diverged, PayloadError, Refused, UsageError
 from edgekit.meter import Meter
 from edgekit.runtime.edge import Device, Images, Options
 from edgekit.runtime.learn import FrontHalf
@@ -167,3 +167,45 @@ def test_running_statistics_follow_pytorch(small_bundle: Bundle, rng: np.random.
 def test_counts_below_one(small_bundle: Bundle, digits: Dataset, option: str) -> None:
     with pytest.raises(UsageError, match=f"{option} of 0: expected at least 1"):
         train(small_bundle, digits, service(small_bundle).handle, **{option: 0})
+
+
+@pytest.mark.parametrize(
+    ("kind", "header", "message"),
+    [
+        ("gradient", {"right": 33}, "'right' is 33, expected 0 to 32"),
+        ("gradient", {"right": -1}, "'right' is -1, expected 0 to 32"),
+        ("gradient", {"loss": float("nan")}, "'loss' is nan"),
+        ("gradient", {"s": None}, "'s' is None"),
+        ("result", {"right": 10**400}, "expected 0 to 32"),
+        ("welcome", {"masked": 1}, "'masked' is 1"),
+        (
+            "welcome",
+            {"optimizer": {"name": "sgd", "lr": float("inf"), "momentum": 0.9, "weight_decay": 0}},
+            "'lr' is inf",
+        ),
+    ],
+)
+def test_replies_that_make_no_sense(
+    small_bundle: Bundle, digits: Dataset, kind: str, header: dict[str, Any], message: str
+) -> None:
+    server = service(small_bundle)
+
+    def handle(request: Message) -> Message:
+        reply = server.handle(request)
+        return reply._replace(header={**reply.header, **header}) if reply.kind == kind else reply
+
+    with pytest.raises(PayloadError, match=message):
+        train(small_bundle, digits, handle, epochs=1)
+
+
+def test_weights_that_go_to_infinity(small_bundle: Bundle, digits: Dataset) -> None:
+    server = service(small_bundle, "none")
+
+    def handle(message: Message) -> Message:
+        reply = server.handle(message)
+        if reply.kind != "gradient":
+            return reply
+        return reply._replace(parts=(np.full(32 * 16 * 8 * 8, 1e38, dtype="<f4").tobytes(),))
+
+    with pytest.raises(Diverged, match="is not finite any more: training diverged, lower --lr"):
+        train(small_bundle, digits, handle, epochs=1)
