@@ -19,13 +19,12 @@ def row(path: str) -> str:
         f"{s['accuracy']:.2f} %",
         f"{up:.0f} ({fp32 / up:.1f}x)",
         f"{down:.0f} ({fp32 / down:.1f}x)",
-        f"{s['images_per_s']:.0f}",
     ]
     return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
-    heads = ("run", "codec", "accuracy", "bytes up per image", "bytes down per image", "images/s")
+    heads = ("run", "codec", "accuracy", "bytes up per image", "bytes down per image")
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads), *map(row, sys.argv[1:])]
     sys.stdout.write("\n".join(lines) + "\n")
 
