@@ -13,7 +13,7 @@ import numpy as np
 
 from edgekit.bundle import Bundle
 from edgekit.codecs.base import Arrays
-from edgekit.errors import BackendError, Diverged
+from edgekit.errors import BackendError, BundleError, Diverged
 from edgekit.runtime.base import Backend
 from edgekit.runtime.optim import Optimizer
 from edgekit.runtime.registry import backend_class
@@ -44,6 +44,7 @@ class FrontHalf:
             for key in ("front", "front_train", "front_grad")
         )
         self.state = bundle.arrays("front.safetensors")
+        self._check_names()
         self.set_tables(bundle.tables())
         self._feature = bundle.feature_tensor
         self._norms = bundle.manifest["batch_norms"]
@@ -110,8 +111,28 @@ class FrontHalf:
     def _move(self, name: str, momentum: float, batch: np.ndarray) -> None:
         self.state[name] += np.float32(momentum) * (batch - self.state[name])
 
+    def _check_names(self) -> None:
+        """BundleError unless the graphs, the weights and the batch norms of the bundle name each other."""
+        graphs, norms = self.bundle.graphs, self.bundle.manifest["batch_norms"]
+        train = graphs["front_train"]
+        held = [spec.name for graph in graphs.values() for spec in graph.held + graph.constants]
+        wanted = set(held) - set(self.codec.table_feeds(self.bundle.tables()))
+        wanted |= {norm[key] for norm in norms for key in ("running_mean", "running_var")}
+        lost = wanted - set(self.state)
+        made = {spec.name for spec in train.outputs} | {"image", "gradient"}
+        lost |= {spec.name for spec in graphs["front_grad"].inputs} - made
+        lost |= {spec.name for spec in graphs["front"].outputs} - made
+        lost |= {spec.name[len("gradient.") :] for spec in graphs["front_grad"].outputs} - set(self.state)
+        if lost:
+            raise BundleError(
+                "{}: nothing in the bundle provides {}: export it again".format(self.bundle.path, sorted(lost))
+            )
+
     def _check_golden(self) -> None:
         golden = self.bundle.arrays("golden.safetensors")
+        names = {"image"} | {"deployed." + spec.name for spec in self._deployed.graph.outputs}
+        if not names <= set(golden):
+            raise BundleError("{}: golden.safetensors lacks {}".format(self.bundle.path, sorted(names - set(golden))))
         for name, codes in self.encode(golden["image"]).items():
             expected = golden["deployed." + name]
             share = float(np.isclose(codes, expected, rtol=1e-3, atol=1e-3).mean())

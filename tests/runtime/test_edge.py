@@ -1,6 +1,7 @@
 """The device loop against the real service, in one process, through real frames."""
 
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,9 @@ import pytest
 import torch
 
 from edgekit import tensorfile, wire
-from edgekit.bundle import Bundle
+from edgekit.bundle import Bundle, write_bundle
 from edgekit.data.base import Dataset
-from edgekit.errors import Diverged, PayloadError, Refused, UsageError
+from edgekit.errors import BundleError, Diverged, PayloadError, Refused, UsageError
 from edgekit.meter import Meter
 from edgekit.runtime.edge import Device, Images, Options
 from edgekit.runtime.learn import FrontHalf
@@ -209,3 +210,22 @@ def test_weights_that_go_to_infinity(small_bundle: Bundle, digits: Dataset) -> N
 
     with pytest.raises(Diverged, match="is not finite any more: training diverged, lower --lr"):
         train(small_bundle, digits, handle, epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("front.safetensors", "features.0.weight"),
+        ("front.safetensors", "features.1.running_mean"),
+        ("golden.safetensors", "image"),
+        ("golden.safetensors", "deployed.codes"),
+    ],
+)
+def test_bundle_that_lacks_an_array(small_bundle: Bundle, tmp_path: Any, file: str, name: str) -> None:
+    files = {known: small_bundle.read(known) for known in small_bundle.manifest["files"]}
+    arrays = tensorfile.loads(files[file])
+    del arrays[name]
+    content = {key: value for key, value in small_bundle.manifest.items() if key not in ("files", "format")}
+    lacking = write_bundle(str(tmp_path / "b"), content, {**files, file: tensorfile.dumps(arrays)})
+    with pytest.raises(BundleError, match=re.escape(name)):
+        FrontHalf(lacking, "onnxruntime", 1)
