@@ -147,12 +147,8 @@ def open_bundle(path: str) -> Bundle:
     return Bundle(path, manifest, hashlib.sha256(raw).hexdigest())
 
 
-def write_bundle(path: str, manifest: Dict[str, Any], files: Dict[str, bytes], overwrite: bool = False) -> Bundle:
-    """Writes a bundle to the folder `path`, all or nothing, and opens it.
-
-    `manifest` lacks "format" and "files", which are added. An existing folder is replaced only with `overwrite`,
-    and only when it is a bundle and holds nothing else. BundleError when the manifest describes none or the disk fails.
-    """
+def check_writable(path: str, overwrite: bool) -> None:
+    """Raises UsageError when `path` exists and `write_bundle` would not replace it."""
     path = os.path.realpath(path)
     if os.path.exists(path) and not (overwrite and _replaceable(path)):
         raise UsageError(
@@ -162,6 +158,16 @@ def write_bundle(path: str, manifest: Dict[str, Any], files: Dict[str, bytes], o
                 "" if overwrite else " or pass --force",
             )
         )
+
+
+def write_bundle(path: str, manifest: Dict[str, Any], files: Dict[str, bytes], overwrite: bool = False) -> Bundle:
+    """Writes a bundle to the folder `path`, all or nothing, and opens it.
+
+    `manifest` lacks "format" and "files", which are added. An existing folder is replaced only with `overwrite`,
+    and only when it is a bundle and holds nothing else. BundleError when the manifest describes none or the disk fails.
+    """
+    check_writable(path, overwrite)
+    path = os.path.realpath(path)
     hashes = {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()}
     text = json.dumps(dict(manifest, format=FORMAT, files=hashes), indent=1, sort_keys=True) + "\n"
     Bundle(path, json.loads(text), "")  # refuses a manifest that could not be opened again, before anything is written

@@ -1,6 +1,6 @@
 """A built-in model by name, a dataset, and a codec -> a bundle: what `edgekit export` does."""
 
-from edgekit.bundle import Bundle
+from edgekit.bundle import Bundle, check_writable
 from edgekit.codecs.base import FeatureCodec
 from edgekit.data import images
 from edgekit.data.base import Dataset
@@ -27,6 +27,7 @@ def export_named(
     `input_shape` is "C,H,W" or None for `default_shape`; `calibration` training images give the first codec tables.
     """
     default = default_cut(name)
+    check_writable(path, overwrite)
     shape = _parse(input_shape) if input_shape else default_shape(dataset)
     if calibration < 2:
         raise UsageError(f"{calibration} calibration images: expected at least 2")

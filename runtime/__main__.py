@@ -118,6 +118,8 @@ def _print(event: Dict[str, Any]) -> None:
             ),
             flush=True,
         )
+    elif event["event"] == "connected":
+        print("{device} connected: {steps} steps in {epochs} epochs".format(**event), flush=True)
     elif event["event"] == "done":
         seconds = {key: round(value, 2) for key, value in event["seconds"].items()}
         print("{} done: seconds {}".format(event["device"], json.dumps(seconds)), flush=True)

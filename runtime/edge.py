@@ -100,6 +100,7 @@ class Device:
         if options.out is not None:
             make_folder(options.out)
         self._hello(steps * options.epochs)
+        self._on_event(self._event("connected", 0, 0.0))
         accuracy, loss = 0.0, 0.0
         for epoch in range(1, options.epochs + 1):
             start = time.perf_counter()
