@@ -55,7 +55,11 @@ class Children:
     def events(self) -> Iterator[Tuple[str, Event]]:
         """(name, event) as they arrive, until every child has ended. ChildFailed as soon as one ends badly."""
         while self._running:
-            name, event = self._events.get()
+            try:
+                # In slices: a signal that the system hands to another thread does not wake a wait without end.
+                name, event = self._events.get(timeout=0.5)
+            except queue.Empty:
+                continue
             if event is not None:
                 yield name, event
                 continue

@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 from abc import ABC, abstractmethod
 from typing import Any, Callable, Iterator, List, Optional, Union
 
@@ -118,14 +119,19 @@ class Grpc(Transport):
         self._outbox.put(frame)
 
     def _recv(self) -> bytes:
-        try:
-            frame = self._inbox.get(timeout=self._patience_s)
-        except queue.Empty:
-            raise TransportError(
-                "no reply from {} for {:.0f} s; look at the server, or allow more by --patience".format(
-                    self._address, self._patience_s
-                )
-            ) from None
+        deadline = time.monotonic() + self._patience_s
+        frame: Union[bytes, TransportError, None] = None
+        # In slices: a signal that the system hands to a thread of gRPC's does not wake a wait without end.
+        while frame is None:
+            try:
+                frame = self._inbox.get(timeout=0.5)
+            except queue.Empty:
+                if time.monotonic() > deadline:
+                    raise TransportError(
+                        "no reply from {} for {:.0f} s; look at the server, or allow more by --patience".format(
+                            self._address, self._patience_s
+                        )
+                    ) from None
         if isinstance(frame, TransportError):
             self._inbox.put(frame)
             raise frame

@@ -80,7 +80,9 @@ def serve(
     grace_s = 1.0
     try:
         show({"event": "listening", "port": server.port, "bundle": opened.digest, "calibrate": policy})
-        finished.wait()
+        # In slices: a signal that the system hands to a thread of gRPC's does not wake a wait without end.
+        while not finished.wait(0.5):
+            pass
         # The last device's goodbye is still to be answered.
         grace_s = 30.0
     finally:
