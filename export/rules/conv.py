@@ -27,7 +27,7 @@ def conv(graph: Graph, node: onnx.NodeProto, a: dict[str, Any], g: str, needed: 
 
 
 def _conv_weight(graph: Graph, x: str, w: str, a: dict[str, Any], g: str) -> str:
-    """dW, by the form that was fastest in ONNX Runtime for the layer's kind."""
+    """dW, in a form of its own for grouped layers, for those with few columns, and for the rest."""
     (_, c, h, width), (_, o, ho, wo), shape = graph.shape(x), graph.shape(g), graph.shape(w)
     (kh, kw), (sh, sw), (dh, dw), pads, group = (
         a["kernel_shape"], a["strides"], a["dilations"], a["pads"], a["group"],
