@@ -3,7 +3,7 @@
 ::
 
     manifest.json        format version, model, cut, codec, graphs, normalisation, sha256 and size of every file
-    front.onnx           image -> codes, batch norm on running statistics: what is deployed
+    front.onnx           image -> codes, batch norm folded into convolutions: what is deployed
     front_train.onnx     image -> codes, coded feature, saved activations, batch statistics
     front_grad.onnx      saved activations, gradient at the cut -> gradient of every front weight
     front.safetensors    front weights and batch-norm buffers
@@ -28,9 +28,10 @@ from edgekit import tensorfile
 from edgekit.codecs.base import FeatureCodec
 from edgekit.codecs.registry import feature_codec
 from edgekit.errors import BundleError, EdgekitError, PayloadError, ShapeError, UsageError
+from edgekit.folding import fold_from_json
 from edgekit.tensors import TensorSpec, spec_from_json
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 GRAPHS = ("front", "front_train", "front_grad")
 
@@ -85,6 +86,12 @@ class Bundle:
             self.std = _per_channel(manifest["normalise"]["std"], self.input_shape[0], smallest=1e-6)
             #: Name of the coded feature among the outputs of the graph "front_train".
             self.feature_tensor = _text(manifest["feature_tensor"])
+            #: The batch norms that the deployed graph holds folded into convolutions.
+            self.folds = [fold_from_json(value) for value in manifest["folds"]]
+            #: The device's profile, and what batch norm does while the front half learns: "batch" or "frozen".
+            self.device: Dict[str, Any] = dict(manifest["device"])
+            _text(self.device["name"])
+            self.norm = {"batch": "batch", "frozen": "frozen"}[manifest["norm"]]
             handed_out = {spec.name for spec in self.graphs["front_train"].outputs}
             for norm in manifest["batch_norms"]:
                 _check_batch_norm(norm)

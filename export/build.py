@@ -6,6 +6,7 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
+import onnx
 import torch
 from torch import nn
 
@@ -13,18 +14,22 @@ import edgekit
 from edgekit import tensorfile
 from edgekit.bundle import Bundle, GraphSpec, write_bundle
 from edgekit.codecs.base import Arrays, FeatureCodec
-from edgekit.errors import UsageError
+from edgekit.device_profiles.profile import Profile
+from edgekit.device_profiles.registry import profile
+from edgekit.errors import ExportError, UsageError
 from edgekit.export.encoders.registry import ENCODERS
+from edgekit.export.fold import fold_norms, settle_norms, state_of
 from edgekit.export.front import BatchNorm, FrontBuilder, image_input
 from edgekit.export.gradient import differentiate
-from edgekit.export.graph import Graph, Versions
+from edgekit.export.graph import BATCH, Graph, Versions
 from edgekit.export.parity import golden_arrays
 from edgekit.export.split import split
+from edgekit.export.targets.check import check_range, refuse, require
+from edgekit.folding import Fold
 from edgekit.tensors import TensorSpec
 
-#: The deployed graph is what the oldest converters take; the training graphs run in ONNX Runtime on the CPU.
-DEPLOYED = Versions(opset=11, ir_version=7)
-TRAINING = Versions(opset=15, ir_version=8)
+#: What batch norm does while a front half learns: use the batch's statistics, or none, being folded into convolutions.
+NORMS = ("batch", "frozen")
 
 
 class FrontGraphs(NamedTuple):
@@ -32,6 +37,9 @@ class FrontGraphs(NamedTuple):
 
     models: dict[str, bytes]
     specs: dict[str, GraphSpec]
+    #: Weights and buffers of the front half, by name, and how the deployed weights come from them.
+    state: Arrays
+    folds: list[Fold]
     #: Name of the coded feature among the outputs of front_train.
     feature: str
     after_relu: bool
@@ -51,32 +59,45 @@ def build_bundle(
     codec: FeatureCodec,
     seed: int = 0,
     overwrite: bool = False,
+    device: Profile | None = None,
+    norm: str | None = None,
+    batch_size: int = 32,
 ) -> Bundle:
-    """Exports `model`, cut after layer `cut`, to a bundle at `path`.
+    """Exports `model`, cut after layer `cut`, to a bundle at `path`, for `device` (default: the profile "cpu").
 
-    `images` (n,C,H,W) uint8 are the calibration images, `mean` and `std` per channel in units of 0..1. ExportError or
-    UsageError when the network, the cut or the codec do not fit together.
+    `images` (n,C,H,W) uint8 are the calibration images, `mean` and `std` per channel in units of 0..1. `norm` is
+    "batch" or "frozen" (default: the device's); `batch_size` is the batch of the deployed graph where the device wants
+    it static. ExportError or UsageError when the network, the cut, the codec and the device do not fit together.
     """
+    device = device or profile("cpu")
+    norm = norm or device.target.norm
+    if norm not in NORMS:
+        raise UsageError(f"norm policy '{norm}': expected one of {', '.join(NORMS)}")
     front, back = split(model, cut)
     scale = np.array(std, dtype=np.float32).reshape(-1, 1, 1)
     batch = (images.astype(np.float32) / 255 - np.array(mean, dtype=np.float32).reshape(-1, 1, 1)) / scale
+    _require_same(model, front, back, torch.from_numpy(batch[:2]))
+    if norm == "frozen":
+        settle_norms(front, torch.from_numpy(batch))
     with torch.no_grad():
-        # Batch statistics, as in training: the running ones of an untrained network say nothing yet.
-        features = copy.deepcopy(front).train()(torch.from_numpy(batch))
+        # In mode "batch" with the batch's statistics: the running ones of an untrained network say nothing yet.
+        features = copy.deepcopy(front).train(norm == "batch")(torch.from_numpy(batch))
     if features.ndim != 4:
         raise UsageError(f"the feature at '{cut}' is {list(features.shape)}, expected (n,C,h,w): cut before the head")
     codec.check(features.shape[1])
     tables = codec.calibrate(features.numpy(), seed)
-    graphs = front_graphs(front, batch.shape[1:], codec, tables)
-    state = _state(front)
+    order = codec.order(features.shape[1], tables)
+    refusal = check_range(ENCODERS[codec.codec_id].largest(codec, features.numpy()[:, order], tables), device)
+    refuse([refusal] if refusal else [], device)
+    graphs = front_graphs(front, batch.shape[1:], codec, tables, device=device, norm=norm, batch_size=batch_size)
     files = {
         **graphs.models,
-        "front.safetensors": tensorfile.dumps(state),
+        "front.safetensors": tensorfile.dumps(graphs.state),
         "tables.safetensors": tensorfile.dumps(tables),
-        "back.safetensors": tensorfile.dumps(_state(back)),
+        "back.safetensors": tensorfile.dumps(state_of(back)),
         "back_train.pt2": _program(back.train(), features),
         "back_eval.pt2": _program(back.eval(), features),
-        "golden.safetensors": tensorfile.dumps(golden_arrays(graphs, state, codec, tables, batch[:4], seed)),
+        "golden.safetensors": tensorfile.dumps(golden_arrays(graphs, codec, tables, batch[:4], seed)),
     }
     manifest = {
         "edgekit": edgekit.__version__,
@@ -86,35 +107,74 @@ def build_bundle(
         "after_relu": graphs.after_relu,
         "codec": {"id": codec.codec_id, "config": codec.config},
         "normalise": {"mean": list(mean), "std": list(std)},
-        "batch_norms": [norm._asdict() for norm in graphs.batch_norms],
+        "device": device.to_json(),
+        "norm": norm,
+        "folds": [each._asdict() for each in graphs.folds],
+        "batch_norms": [each._asdict() for each in graphs.batch_norms],
         "graphs": {key: spec.to_json() for key, spec in graphs.specs.items()},
     }
     return write_bundle(path, manifest, files, overwrite)
 
 
-def front_graphs(front: nn.Module, shape: tuple[int, ...], codec: FeatureCodec, tables: Arrays) -> FrontGraphs:
-    """The deployed graph, the training graph and the gradient graph of `front` for images of `shape` (C,H,W)."""
-    deployed = Graph()
-    feature = FrontBuilder(deployed, training=False).build(front, image_input(deployed, shape))
-    _encode(deployed, feature, codec, tables)
-    codes = [spec.name for spec in codec.code_specs(deployed.specs[feature])]
-    held = list(codec.table_feeds(tables))
+def front_graphs(
+    front: nn.Module,
+    shape: tuple[int, ...],
+    codec: FeatureCodec,
+    tables: Arrays,
+    *,
+    device: Profile | None = None,
+    norm: str = "batch",
+    batch_size: int = 32,
+) -> FrontGraphs:
+    """The deployed graph, the training graph and the gradient graph of `front` for images of `shape` (C,H,W).
+
+    ExportError, naming node and layer, for what cannot be expressed, differentiated, or run on `device`.
+    """
+    device = device or profile("cpu")
+    folded, folds = fold_norms(front)
+    if norm == "frozen":
+        front, folds = folded, []
     learning = learning_graph(front, shape, codec, tables)
     graph = learning.graph
 
     models, specs = {}, {}
-    models["front.onnx"], specs["front"] = deployed.model(codes, held=held, file="front.onnx", versions=DEPLOYED)
+    models["front.onnx"], specs["front"] = _deployed(folded, shape, codec, tables, device, batch_size)
     models["front_grad.onnx"], specs["front_grad"] = graph.model(
-        learning.gradients, given=learning.forward, held=graph.weights, file="front_grad.onnx", versions=TRAINING
+        learning.gradients, given=learning.forward, held=graph.weights, file="front_grad.onnx"
     )
+    codes = [spec.name for spec in specs["front"].outputs]
     # What the gradient graph reads of the forward pass, the training graph hands out.
     saved = [spec.name for spec in specs["front_grad"].inputs if spec.name in learning.forward]
     statistics = [name for norm in learning.batch_norms for name in (norm.batch_mean, norm.batch_var)]
     outputs = list(dict.fromkeys([*codes, learning.feature, *statistics, *saved]))
-    models["front_train.onnx"], specs["front_train"] = graph.model(
-        outputs, held=[*held, *graph.weights], file="front_train.onnx", versions=TRAINING
+    models["front_train.onnx"], specs["front_train"] = graph.model(outputs, held=graph.weights, file="front_train.onnx")
+    return FrontGraphs(
+        models,
+        specs,
+        state_of(front),
+        folds,
+        learning.feature,
+        _after_relu(graph, learning.feature),
+        learning.batch_norms,
     )
-    return FrontGraphs(models, specs, learning.feature, _after_relu(graph, learning.feature), learning.batch_norms)
+
+
+def _deployed(
+    folded: nn.Module, shape: tuple[int, ...], codec: FeatureCodec, tables: Arrays, device: Profile, batch_size: int
+) -> tuple[bytes, GraphSpec]:
+    """front.onnx as `device` takes it; ExportError names what it does not take."""
+    target = device.target
+    graph = Graph(Versions(target.opset, target.ir_version))
+    feature = FrontBuilder(graph, training=False).build(folded, image_input(graph, shape))
+    _encode(graph, feature, codec, tables, target.scores)
+    model, spec = graph.model(
+        [spec.name for spec in codec.code_specs(graph.specs[feature])],
+        held=codec.table_feeds(tables) if target.codebooks == "inputs" else (),
+        file="front.onnx",
+        batch=batch_size if target.static else BATCH,
+    )
+    require(onnx.ModelProto.FromString(model), device, graph.layers, [constant.name for constant in spec.constants])
+    return model, spec
 
 
 class LearningGraph(NamedTuple):
@@ -132,7 +192,7 @@ def learning_graph(front: nn.Module, shape: tuple[int, ...], codec: FeatureCodec
     """The graph that front_train.onnx and front_grad.onnx are cut from."""
     graph = Graph()
     builder = FrontBuilder(graph, training=True)
-    feature = _encode(graph, builder.build(front, image_input(graph, shape)), codec, tables)
+    feature = _encode(graph, builder.build(front, image_input(graph, shape)), codec, tables, "conv")
     n_forward = len(graph.nodes)
     gradient = graph.input(TensorSpec("gradient", "float32", graph.shape(feature)))
     trainable = [name for name, _ in front.named_parameters() if name in graph.weights]
@@ -147,14 +207,14 @@ def learning_graph(front: nn.Module, shape: tuple[int, ...], codec: FeatureCodec
     return LearningGraph(graph, feature, forward, results, builder.batch_norms)
 
 
-def _encode(graph: Graph, feature: str, codec: FeatureCodec, tables: Arrays) -> str:
+def _encode(graph: Graph, feature: str, codec: FeatureCodec, tables: Arrays, scores: str) -> str:
     """Adds the quantise stage; returns the feature with its channels in coded order."""
     graph.in_layer("codec")
     channels = graph.shape(feature)[1]
     order = codec.order(channels, tables)
     if not np.array_equal(order, np.arange(channels)):
         feature = graph.op("Gather", [feature, graph.constant(order)], graph.shape(feature), axis=1)
-    ENCODERS[codec.codec_id](graph, feature, codec, tables)
+    ENCODERS[codec.codec_id].encode(graph, feature, codec, tables, scores)
     return feature
 
 
@@ -168,8 +228,16 @@ def _after_relu(graph: Graph, feature: str) -> bool:
     return False
 
 
-def _state(half: nn.Module) -> Arrays:
-    return {name: value.detach().numpy() for name, value in half.state_dict().items()}
+def _require_same(model: nn.Module, front: nn.Module, back: nn.Module, images: torch.Tensor) -> None:
+    """ExportError unless the halves compute what `model` computes: torch.fx misses some statements in place."""
+    with torch.no_grad():
+        expected, got = model.eval()(images), back.eval()(front.eval()(images))
+    if not torch.allclose(expected, got, rtol=1e-3, atol=1e-4 * float(expected.abs().max() + 1)):
+        apart = float((expected - got).abs().max())
+        raise ExportError(
+            f"the two halves of {type(model).__name__} give other outputs than the whole, up to {apart:.3g} apart: "
+            "torch.fx lost a statement that changes a tensor in place, as in `z = y; y += x`; write `y = y + x` instead"
+        )
 
 
 def _program(back: nn.Module, feature: torch.Tensor) -> bytes:

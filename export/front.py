@@ -1,20 +1,37 @@
-"""The front half as an ONNX graph: torch.export gives ATen operators, the table below turns each into ONNX nodes.
+"""The front half as an ONNX graph: torch.export gives ATen operators, the rules of emit/ turn each into ONNX nodes.
 
 Batch norm exists twice: on its running statistics, as deployed, and in training mode, as in PyTorch's ``train()``.
 """
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import fx, nn
+from torch._ops import OpOverload
 
 from edgekit.errors import ExportError
+from edgekit.export.emit import conv, linear, norm, pieces, pointwise, pool, resample, shape
+from edgekit.export.emit.advice import no_rule
+from edgekit.export.emit.call import Call, Rule, bind, describe, plain
+from edgekit.export.emit.program import exported, functional, has_tensors
 from edgekit.export.graph import BATCH, Graph, Shape
 from edgekit.tensors import TensorSpec
 
-Emit = Callable[["FrontBuilder", fx.Node, list[Any]], str]
+EMIT: dict[Any, Rule] = {
+    **conv.EMIT,
+    **linear.EMIT,
+    **norm.EMIT,
+    **pieces.EMIT,
+    **pointwise.EMIT,
+    **pool.EMIT,
+    **resample.EMIT,
+    **shape.EMIT,
+}
+_aten = torch.ops.aten
 
 
 class BatchNorm(NamedTuple):
@@ -38,148 +55,148 @@ class FrontBuilder:
         self.graph = graph
         self.training = training
         self.batch_norms: list[BatchNorm] = []
+        self._batch = ""
+        self._rules: dict[Any, Rule] = {
+            **EMIT,
+            _aten.batch_norm.default: self._batch_norm,
+            _aten._native_batch_norm_legit_no_training.default: lambda c, a: [self._batch_norm(c, a)],
+        }
 
     def build(self, front: nn.Module, image: str) -> str:
         """Adds `front` applied to tensor `image`; returns the name of the feature.
 
-        ExportError names the operator and the layer that has no rule.
+        ExportError names the layer and the operator that has no rule.
         """
-        program = _program(front, self.graph.shape(image)[1:])
-        signature = program.graph_signature
-        names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-        values = {name: value.detach().numpy() for name, value in program.state_dict.items()}
-        tensors: dict[fx.Node, Any] = {}
+        program = exported(front, self.graph.shape(image)[1:], self._rules)
+        (sample,) = (n for n in program.graph.nodes if n.name in program.graph_signature.user_inputs)
+        self._batch = str(sample.meta["val"].shape[0])
+        # A str is a tensor of the graph, a torch.Tensor a constant, None a size, which the shapes hold already.
+        values: dict[fx.Node, Any] = dict(self._given(program, front, image))
         for node in program.graph.nodes:
-            if node.op == "placeholder":
-                if node.name in names:
-                    name = names[node.name]
-                    tensors[node] = self.graph.weight(name, values[name]) if node.users else name
-                else:
-                    tensors[node] = image
-            elif node.op == "call_function":
-                tensors[node] = self._emit(node, tensors)
-            elif node.op == "output":
-                (result,) = node.args[0]
-                return str(tensors[result])
-        raise AssertionError("a graph without output")
+            if node.op == "call_function":
+                values[node] = self._value(node, values)
+        (output,) = program.graph.find_nodes(op="output")
+        (feature,) = (n for n in output.args[0] if n.name == program.graph_signature.user_outputs[0])
+        return str(self._named(values[feature], exact=False))
 
-    def _emit(self, node: fx.Node, tensors: dict[fx.Node, Any]) -> str:
-        layer = layer_of(node)
-        if node.target not in EMIT:
-            raise ExportError(
-                f"layer '{layer}': operator {node.target} has no rule for the front half (there are rules for "
-                f"{', '.join(sorted(str(target) for target in EMIT))}); cut before this layer"
-            )
+    def _given(
+        self, program: torch.export.ExportedProgram, front: nn.Module, image: str
+    ) -> Iterator[tuple[fx.Node, Any]]:
+        """What the program starts from: the image, the weights, constants."""
+        signature = program.graph_signature
+        if signature.buffers_to_mutate:
+            buffers = ", ".join(f"'{name}'" for name in signature.buffers_to_mutate.values())
+            raise ExportError(f"forward writes to {buffers}, and a graph keeps nothing from run to run: remove that")
+        tensors = {**program.constants, **program.state_dict}
+        names = {
+            **signature.inputs_to_parameters, **signature.inputs_to_buffers,
+            **signature.inputs_to_lifted_tensor_constants,
+        }  # fmt: skip
+        # Of the names of a weight that several layers share, named_parameters() knows the first, torch.export the last.
+        first = {id(value): name for name, value in front.named_parameters()}
+        shared = {name: first[id(value)] for name, value in front.named_parameters(remove_duplicate=False)}
+        for node in program.graph.find_nodes(op="placeholder"):
+            if node.name in signature.user_inputs:
+                yield node, image
+            elif node.users:
+                name = names[node.name]
+                value = tensors[name].detach()
+                weight = name in program.state_dict and value.is_floating_point()
+                yield node, self.graph.weight(shared.get(name, name), value.numpy()) if weight else value
+
+    def _value(self, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
+        """What `node` computes; its nodes are in the graph."""
+        if not has_tensors(node) or not node.users:
+            return None
+        results = list(node.meta["val"]) if isinstance(node.meta["val"], list | tuple) else [node.meta["val"]]
+        sources = [values[n] for n in node.all_input_nodes]
+        if node.target is operator.getitem:
+            return sources[0][node.args[1]]
+        target, layer = functional(node.target), layer_of(node)
+        if _fixed(target) and all(isinstance(s, torch.Tensor | tuple) for s in sources):
+            args, kwargs = _with(node, lambda n: values[n])
+            return target(*args, **kwargs)
+        if target not in self._rules:
+            raise no_rule(layer, target, self._rules)
+        shapes = [self._shape(result) for result in results]
+        users = [functional(user.target) for user in node.users]
+        call = Call(self.graph, layer, str(target), shapes, users, self.training)
+        _check(call, results, node, any(isinstance(s, str) and BATCH in self.graph.shape(s) for s in sources))
+        if any(s is None for s in sources) and target not in shape.SIZED:
+            raise call.refused("with a number that depends on the images", "give it a constant or a tensor")
         self.graph.in_layer(layer)
-        arguments = [tensors[a] if isinstance(a, fx.Node) else a for a in node.args]
-        return EMIT[node.target](self, node, arguments)
+        exact = target in pieces.INDEXING
+        args, kwargs = _with(node, lambda n: self._named(values[n], exact))
+        return self._rules[target](call, bind(target, args, kwargs))
+
+    def _shape(self, result: torch.Tensor) -> Shape:
+        """Sizes computed from the batch's, which `_check` refuses, are text."""
+        sizes: list[Any] = [d if isinstance(d, int) else str(d).replace(self._batch, "n") for d in result.shape]
+        return tuple(BATCH if d == "n" else d for d in sizes)
+
+    def _named(self, value: Any, exact: bool) -> Any:
+        """A constant becomes one of the graph: float32 unless `exact`."""
+        if not isinstance(value, torch.Tensor):
+            return value
+        return self.graph.constant((value if exact else value.float()).numpy())
+
+    def _batch_norm(self, c: Call, a: SimpleNamespace) -> str:
+        if not a.running_mean or not a.running_var:
+            raise c.refused("without running statistics", "build it with track_running_stats=True")
+        channels = self.graph.shape(a.running_mean)
+
+        def per_channel(value: float) -> str:
+            return self.graph.constant(np.full(channels, value, dtype=np.float32))
+
+        scale, bias, epsilon = a.weight or per_channel(1.0), a.bias or per_channel(0.0), float(a.eps)
+        if not self.training:
+            return c.op("BatchNormalization", [a.x, scale, bias, a.running_mean, a.running_var], epsilon=epsilon)
+        if not a.momentum:
+            raise c.refused("with momentum=None or 0", "give it a momentum, such as 0.1")
+        # ONNX: running = input * momentum + batch * (1 - momentum); at momentum 0 the outputs are the batch's own. The
+        # inputs are values that no other constant has: ONNX Runtime may write outputs that nobody reads over them.
+        y, mean, var = self.graph.add(
+            "BatchNormalization", [a.x, scale, bias, per_channel(-0.125), per_channel(0.125)],
+            c.shape, channels, channels, epsilon=epsilon, momentum=0.0, training_mode=1,
+        )  # fmt: skip
+        positions = int(np.prod(c.shape[2:]))
+        self.batch_norms.append(BatchNorm(a.running_mean, a.running_var, float(a.momentum), mean, var, positions))
+        return y
 
 
 def layer_of(node: fx.Node) -> str:
-    """The dotted name of the layer that `node` came from."""
+    """The dotted name of the layer that `node` came from; its own name if it is in no layer but the network."""
     stack = list(node.meta.get("nn_module_stack", {}).values())
-    return str(stack[-1][0]) if stack else node.name
-
-
-def _program(front: nn.Module, shape: Shape) -> torch.export.ExportedProgram:
-    sample = torch.zeros(2, *shape)
-    return torch.export.export(front.eval(), (sample,), dynamic_shapes=({0: torch.export.Dim("n")},))
-
-
-def _shape(node: fx.Node) -> Shape:
-    return (BATCH, *(int(d) for d in node.meta["val"].shape[1:]))
-
-
-def _pair(value: Any) -> list[int]:
-    values = [value] if isinstance(value, int) else list(value)
-    return [int(v) for v in (values * 2 if len(values) == 1 else values)]
-
-
-def _conv(b: FrontBuilder, node: fx.Node, a: list[Any]) -> str:
-    a += [None, 1, 0, 1, 1][len(a) - 2 :]
-    stride, padding, dilation = _pair(a[3]), _pair(a[4]), _pair(a[5])
-    return b.graph.op(
-        "Conv",
-        [x for x in a[:3] if x is not None],
-        _shape(node),
-        kernel_shape=list(b.graph.shape(a[1])[2:]),
-        strides=stride,
-        pads=padding + padding,
-        dilations=dilation,
-        group=int(a[6]),
-    )
-
-
-def _batch_norm(b: FrontBuilder, node: fx.Node, a: list[Any]) -> str:
-    x, scale, bias, mean, var, _, momentum, epsilon, _ = a
-    layer = layer_of(node)
-    if None in (scale, bias, mean, var) or momentum is None:
-        raise ExportError(f"layer '{layer}': batch norm needs affine=True, track_running_stats=True and a momentum")
-    if not b.training:
-        return b.graph.op("BatchNormalization", [x, scale, bias, mean, var], _shape(node), epsilon=float(epsilon))
-    channels = b.graph.shape(scale)
-    # ONNX: running = input * momentum + batch * (1 - momentum); at momentum 0 the outputs are the batch's own.
-    zeros, ones = (b.graph.constant(np.full(channels, v, dtype=np.float32)) for v in (0.0, 1.0))
-    y, batch_mean, batch_var = b.graph.add(
-        "BatchNormalization",
-        [x, scale, bias, zeros, ones],
-        _shape(node),
-        channels,
-        channels,
-        epsilon=float(epsilon),
-        momentum=0.0,
-        training_mode=1,
-    )
-    b.batch_norms.append(BatchNorm(mean, var, float(momentum), batch_mean, batch_var, int(np.prod(_shape(node)[2:]))))
-    return y
-
-
-def _relu(b: FrontBuilder, node: fx.Node, a: list[Any]) -> str:
-    return b.graph.op("Relu", a[:1], _shape(node))
-
-
-def _clip(b: FrontBuilder, node: fx.Node, a: list[Any]) -> str:
-    low, high = (b.graph.constant(np.array(v, dtype=np.float32)) for v in [*a[1:], -1.0, 1.0][:2])
-    return b.graph.op("Clip", [a[0], low, high], _shape(node))
-
-
-def _max_pool(b: FrontBuilder, node: fx.Node, a: list[Any]) -> str:
-    a += [None, None, 0, 1, False][len(a) - 1 :]
-    kernel, padding = _pair(a[1]), _pair(a[3])
-    strides = _pair(a[2]) if a[2] else kernel
-    if _pair(a[4]) != [1, 1] or a[5]:
-        raise ExportError(f"layer '{layer_of(node)}': max pooling with dilation or ceil_mode has no rule")
-    return b.graph.op("MaxPool", a[:1], _shape(node), kernel_shape=kernel, strides=strides, pads=padding + padding)
-
-
-def _add(b: FrontBuilder, node: fx.Node, a: list[Any]) -> str:
-    if node.kwargs.get("alpha", 1) != 1 or not all(isinstance(x, str) for x in a[:2]):
-        raise ExportError(f"layer '{layer_of(node)}': only the plain sum of two tensors has a rule, got {node.args}")
-    if b.graph.shape(a[0]) != b.graph.shape(a[1]):
-        raise ExportError(f"layer '{layer_of(node)}': a sum that broadcasts has no rule")
-    return b.graph.op("Add", a[:2], _shape(node))
-
-
-def _same(b: FrontBuilder, node: fx.Node, a: list[Any]) -> str:
-    return str(a[0])
-
-
-_aten = torch.ops.aten
-EMIT: dict[Any, Emit] = {
-    _aten.conv2d.default: _conv,
-    _aten.batch_norm.default: _batch_norm,
-    _aten.relu.default: _relu,
-    _aten.relu_.default: _relu,
-    _aten.relu6.default: lambda b, node, a: _clip(b, node, [a[0], 0.0, 6.0]),
-    _aten.hardtanh.default: _clip,
-    _aten.hardtanh_.default: _clip,
-    _aten.max_pool2d.default: _max_pool,
-    _aten.add.Tensor: _add,
-    _aten.add_.Tensor: _add,
-    _aten.dropout.default: _same,  # exported in evaluation mode, where dropout does nothing
-}
+    return str(stack[-1][0]) if stack and stack[-1][0] else node.name
 
 
 def image_input(graph: Graph, shape: Shape) -> str:
     """Declares the image (n,C,H,W) float32, normalised, as an input of `graph`."""
     return graph.input(TensorSpec("image", "float32", (BATCH, *shape)))
+
+
+def _fixed(target: Any) -> bool:
+    """Whether `target` gives the same for the same arguments, and does nothing else."""
+    if not isinstance(target, OpOverload) or target._schema.is_mutable:
+        return False
+    return torch.Tag.nondeterministic_seeded not in target.tags
+
+
+def _with(node: fx.Node, value: Callable[[fx.Node], Any]) -> tuple[Any, Any]:
+    """Arguments and named arguments of `node`, the nodes among them replaced by their `value`."""
+    return fx.map_arg(node.args, value), fx.map_arg(node.kwargs, value)
+
+
+def _check(call: Call, results: list[torch.Tensor], node: fx.Node, batched: bool) -> None:
+    """ExportError unless every result that is read is float32 and, if `batched`, begins with the batch."""
+    picks = [user for user in node.users if user.target is operator.getitem]
+    read = {pick.args[1] for pick in picks if pick.users} if picks else {0}
+    for i, (result, size) in enumerate(zip(results, call.shapes, strict=True)):
+        if i not in read:
+            continue
+        if result.dtype != torch.float32:
+            raise call.refused(f"with a {plain(result.dtype)} result", "keep to float32")
+        if (batched and size[:1] != (BATCH,)) or not all(isinstance(d, int) and d != BATCH for d in size[1:]):
+            raise call.refused(
+                f"with a result {describe(size)}", "keep the batch n as the first dimension, and its size unchanged"
+            )

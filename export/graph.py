@@ -23,6 +23,10 @@ class Versions(NamedTuple):
     ir_version: int
 
 
+#: The training graphs run in ONNX Runtime on the CPU; 1.10, the last for Python 3.6, takes these.
+TRAINING = Versions(opset=15, ir_version=8)
+
+
 class Graph:
     """Nodes in order of computation. Tensors have unique names; `specs` holds the dtype and shape of each.
 
@@ -30,7 +34,8 @@ class Graph:
     their PyTorch names) and `constants`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, versions: Versions = TRAINING) -> None:
+        self.versions = versions
         self.nodes: list[onnx.NodeProto] = []
         self.inputs: dict[str, TensorSpec] = {}
         self.weights: dict[str, np.ndarray] = {}
@@ -95,6 +100,12 @@ class Graph:
     def shape(self, name: str) -> Shape:
         return self.specs[name].shape
 
+    def with_axes(self, op: str, x: str, shape: Shape, axes: Sequence[int], **attributes: Any) -> str:
+        """Appends a ReduceSum, Squeeze or Unsqueeze, whose axes are an attribute before opset 13 and an input since."""
+        if self.versions.opset < 13:
+            return self.op(op, [x], shape, axes=list(axes), **attributes)
+        return self.op(op, [x, self.ints(*axes)], shape, **attributes)
+
     def model(
         self,
         outputs: Sequence[str],
@@ -102,13 +113,13 @@ class Graph:
         held: Iterable[str] = (),
         *,
         file: str,
-        versions: Versions,
+        batch: int = BATCH,
     ) -> tuple[bytes, GraphSpec]:
         """An ONNX model that computes `outputs`, with no node that is not needed for them.
 
         Tensors in `given` become inputs instead of being computed. Inputs and weights in `held` become inputs that
-        keep their value between runs; other weights become replaceable initialisers. The model has passed
-        onnx.checker with shape inference.
+        keep their value between runs; other weights become replaceable initialisers. With `batch` given, the batch
+        is static. The model has passed onnx.checker with shape inference.
         """
         needed, nodes = set(outputs), []
         given = set(given)
@@ -118,14 +129,15 @@ class Graph:
                 needed |= set(node.input)
         nodes.reverse()
         held = set(held)
-        inputs = [self.specs[name] for name in self.specs if name in needed and (name in given or name in self.inputs)]
-        weights = [self.specs[name] for name in self.weights if name in needed]
+        sized = {name: _sized(spec, batch) for name, spec in self.specs.items()}
+        inputs = [sized[name] for name in sized if name in needed and (name in given or name in self.inputs)]
+        weights = [sized[name] for name in self.weights if name in needed]
         spec = GraphSpec(
             file,
             tuple(s for s in inputs if s.name not in held),
             tuple(s for s in [*inputs, *weights] if s.name in held),
             tuple(s for s in weights if s.name not in held),
-            tuple(self.specs[name] for name in outputs),
+            tuple(sized[name] for name in outputs),
         )
         stored = {s.name: self.weights[s.name] for s in spec.constants}
         stored.update((name, value) for name, value in self.constants.items() if name in needed)
@@ -137,8 +149,8 @@ class Graph:
                 [_value_info(s) for s in spec.outputs],
                 [numpy_helper.from_array(np.ascontiguousarray(v), name) for name, v in stored.items()],
             ),
-            opset_imports=[helper.make_opsetid("", versions.opset)],
-            ir_version=versions.ir_version,
+            opset_imports=[helper.make_opsetid("", self.versions.opset)],
+            ir_version=self.versions.ir_version,
             producer_name="edgekit",
         )
         try:
@@ -146,6 +158,10 @@ class Graph:
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
             raise ExportError(f"{file} does not pass onnx.checker: {error}") from None
         return proto.SerializeToString(), spec
+
+
+def _sized(spec: TensorSpec, batch: int) -> TensorSpec:
+    return spec._replace(shape=tuple(batch if d == BATCH else d for d in spec.shape))
 
 
 def _value_info(spec: TensorSpec) -> onnx.ValueInfoProto:

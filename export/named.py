@@ -1,10 +1,11 @@
-"""A built-in model by name, a dataset, and a codec -> a bundle: what `edgekit export` does."""
+"""A model by name, a dataset, a codec and a board -> a bundle: what `edgekit export` does."""
 
 from edgekit.bundle import Bundle, check_writable
 from edgekit.codecs.base import FeatureCodec
 from edgekit.data import images
 from edgekit.data.base import Dataset
 from edgekit.data.partition import stratified
+from edgekit.device_profiles.registry import profile
 from edgekit.errors import UsageError
 from edgekit.export.build import build_bundle
 from edgekit.export.models.registry import build, default_cut
@@ -21,14 +22,28 @@ def export_named(
     calibration: int,
     seed: int,
     overwrite: bool,
+    weights: str | None = None,
+    device: str = "cpu",
+    norm: str | None = None,
+    batch_size: int = 32,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
 ) -> Bundle:
-    """Builds model `name` for `dataset`, fresh weights by `seed`, and exports it cut at `cut` (or its default).
+    """Builds model `name` for `dataset`, and exports it cut at `cut` (or its default) for the profile `device`.
 
-    `input_shape` is "C,H,W" or None for `default_shape`; `calibration` training images give the first codec tables.
+    `name` is built in or "module:factory"; its weights come from the safetensors file `weights`, or are drawn by
+    `seed`. `input_shape` is "C,H,W" or None for `default_shape`; `calibration` training images give the first codec
+    tables; `mean` and `std` per channel, in units of 0..1, default to the dataset's. UsageError and ExportError.
     """
-    default = default_cut(name)
+    cut = cut or default_cut(name)
+    if cut is None:
+        raise UsageError(f"{name} has no default cut: choose one with --cut; `edgekit cuts {name}` lists them")
+    board = profile(device)
     check_writable(path, overwrite)
-    shape = _parse(input_shape) if input_shape else default_shape(dataset)
+    shape = parse_shape(input_shape) if input_shape else default_shape(dataset)
+    for option, values in (("mean", mean), ("std", std)):
+        if values is not None and len(values) != shape[0]:
+            raise UsageError(f"--{option} of {len(values)} numbers for {shape[0]} channels: expected one per channel")
     if calibration < 2:
         raise UsageError(f"{calibration} calibration images: expected at least 2")
     chosen = stratified(dataset.train_labels, min(calibration, len(dataset.train_labels)), seed)
@@ -36,16 +51,19 @@ def export_named(
     fitted = images.fit(small, shape)
     return build_bundle(
         path,
-        build(name, shape, len(dataset.classes), seed),
+        build(name, shape, len(dataset.classes), seed, weights),
         name=name,
-        cut=cut or default,
+        cut=cut,
         images=fitted.train_images,
-        mean=fitted.mean,
-        std=fitted.std,
+        mean=mean or fitted.mean,
+        std=std or fitted.std,
         classes=len(dataset.classes),
         codec=codec,
         seed=seed,
         overwrite=overwrite,
+        device=board,
+        norm=norm,
+        batch_size=batch_size,
     )
 
 
@@ -56,7 +74,8 @@ def default_shape(dataset: Dataset) -> tuple[int, int, int]:
     return (channels, *((28, 28) if side == 28 else (32, 32) if side <= 64 else (224, 224)))
 
 
-def _parse(text: str) -> tuple[int, int, int]:
+def parse_shape(text: str) -> tuple[int, int, int]:
+    """(C,H,W) of "C,H,W"; UsageError for anything else."""
     try:
         c, h, w = (int(part) for part in text.split(","))
     except ValueError:

@@ -1,45 +1,90 @@
-"""Golden data: what a bundle's graphs gave where it was built, so that any engine elsewhere can be held to it."""
+"""Golden data: what a bundle's graphs gave where it was built, and what they give on another engine."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgekit.bundle import Bundle, GraphSpec
 from edgekit.codecs.base import Arrays, FeatureCodec
+from edgekit.errors import BundleError
+from edgekit.runtime.learn import FrontHalf
 from edgekit.runtime.registry import backend_class
 
 if TYPE_CHECKING:
     from edgekit.export.build import FrontGraphs
 
+#: The engine that golden data comes from.
+GOLDEN_BACKEND = "onnxruntime"
 
-def golden_arrays(
-    graphs: "FrontGraphs", state: Arrays, codec: FeatureCodec, tables: Arrays, images: np.ndarray, seed: int
-) -> Arrays:
+
+def golden_arrays(graphs: "FrontGraphs", codec: FeatureCodec, tables: Arrays, images: np.ndarray, seed: int) -> Arrays:
     """Images, their codes in the deployed and in the training graph, a gradient at the cut, and d loss / d weight.
 
     Names: "image", "deployed.NAME" and "training.NAME" per code, "gradient", "gradient.WEIGHT" per front weight.
+    Of `images` no more are taken than a deployed graph of static batch does.
     """
-    engine = backend_class("onnxruntime")
-    image = np.ascontiguousarray(images, dtype=np.float32)
-    feeds = codec.table_feeds(tables)
-    arrays: Arrays = {"image": image}
-    outputs: dict[str, Arrays] = {}
-    for key in ("front", "front_train"):
-        backend = engine(graphs.models[f"{key}.onnx"], graphs.specs[key])
-        backend.set_weights({s.name: feeds[s.name] if s.name in feeds else state[s.name] for s in backend.graph.held})
-        outputs[key] = backend.run({"image": image})
-        backend.close()
-    train = outputs["front_train"]
-    rng = np.random.default_rng(seed)
-    gradient = rng.standard_normal(train[graphs.feature].shape, dtype=np.float32)
-    spec = graphs.specs["front_grad"]
-    backend = engine(graphs.models["front_grad.onnx"], spec)
-    backend.set_weights({s.name: state[s.name] for s in spec.held})
-    given = {"image": image, "gradient": gradient}
-    arrays.update(backend.run({s.name: given[s.name] if s.name in given else train[s.name] for s in spec.inputs}))
+    size = graphs.specs["front"].inputs[0].shape[0]
+    image = np.ascontiguousarray(images[: size if size > 0 else None], dtype=np.float32)
+    held = {**graphs.state, **codec.table_feeds(tables)}
+
+    def run(key: str, feeds: Arrays) -> Arrays:
+        return run_graph(graphs.models[f"{key}.onnx"], graphs.specs[key], held, feeds)
+
+    deployed = run("front", {"image": image})
+    train = run("front_train", {"image": image})
+    gradient = np.random.default_rng(seed).standard_normal(train[graphs.feature].shape, dtype=np.float32)
+    codes = [spec.name for spec in graphs.specs["front"].outputs]
+    return {
+        "image": image,
+        "gradient": gradient,
+        **{f"deployed.{name}": deployed[name] for name in codes},
+        **{f"training.{name}": train[name] for name in codes},
+        **run("front_grad", {**train, "image": image, "gradient": gradient}),
+    }
+
+
+def run_graph(model: bytes, spec: GraphSpec, held: Arrays, feeds: Arrays) -> Arrays:
+    """Outputs of `model` in ONNX Runtime; of `held` and `feeds` it takes what it declares."""
+    backend = backend_class(GOLDEN_BACKEND)(model, spec)
+    backend.set_weights({s.name: held[s.name] for s in spec.held})
+    outputs = backend.run_batch({s.name: feeds[s.name] for s in spec.inputs})
     backend.close()
-    arrays["gradient"] = gradient
-    for prefix, key in (("deployed", "front"), ("training", "front_train")):
-        arrays.update(
-            {f"{prefix}.{name}": outputs[key][name] for name in [spec.name for spec in graphs.specs["front"].outputs]}
-        )
-    return arrays
+    return outputs
+
+
+class _Unjudged(FrontHalf):
+    """A front half that opens whatever it gives for the golden data."""
+
+    def _check_golden(self) -> None:
+        return None
+
+
+def rerun(bundle: Bundle, backend_id: str) -> tuple[Arrays, Arrays]:
+    """The golden data of `bundle`, and what backend `backend_id` gives for it as a device would, under the same names.
+
+    The second also has "feature", coded in the training graph. BundleError when the golden data is incomplete.
+    """
+    golden = bundle.arrays("golden.safetensors")
+    codes = [spec.name for spec in bundle.graphs["front"].outputs]
+    names = {"image", "gradient", *(f"{prefix}.{name}" for prefix in ("deployed", "training") for name in codes)}
+    names |= {spec.name for spec in bundle.graphs["front_grad"].outputs}
+    if not names <= set(golden):
+        raise BundleError(f"{bundle.path}: golden.safetensors lacks {sorted(names - set(golden))}: export it again")
+    image = golden["image"]
+    if image.shape[1:] != bundle.input_shape or not len(image):
+        expected = f"at least one of {list(bundle.input_shape)}"
+        raise BundleError(f"{bundle.path}: golden images are {list(image.shape)}, expected {expected}: export it again")
+    front = _Unjudged(bundle, backend_id, threads=1)
+    # An engine may write its next outputs where the last ones are.
+    again = {f"deployed.{name}": array.copy() for name, array in front.encode(image).items()}
+    forward = front.forward(image)
+    again.update({f"training.{name}": array.copy() for name, array in forward.codes.items()})
+    again["feature"] = forward.feature.copy()
+    gradients = front.backward(forward, golden["gradient"])
+    again.update({f"gradient.{name}": array.copy() for name, array in gradients.items()})
+    front.close()
+    for name in names - {"image", "gradient"}:
+        was, now = (f"{arrays[name].dtype} {list(arrays[name].shape)}" for arrays in (golden, again))
+        if was != now:
+            raise BundleError(f"{bundle.path}: golden '{name}' is {was}, the graph gives {now}: export it again")
+    return golden, again

@@ -1,10 +1,14 @@
 """split: a network cut in two at a named layer through which a single tensor passes."""
 
+import operator
 from collections.abc import Iterator
 
 from torch import fx, nn
 
 from edgekit.errors import ExportError, UnknownName
+
+#: What reads a tensor's shape.
+SIZES = {getattr, operator.getitem, "size", "dim"}
 
 
 def split(model: nn.Module, cut: str) -> tuple[fx.GraphModule, fx.GraphModule]:
@@ -47,12 +51,15 @@ def _cut_points(traced: fx.GraphModule) -> Iterator[str]:
 
 def _trace(model: nn.Module) -> fx.GraphModule:
     try:
-        return fx.symbolic_trace(model)
+        traced = fx.symbolic_trace(model)
     except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
         raise ExportError(
             f"{type(model).__name__} cannot be traced by torch.fx: {error}. Its forward must not branch on values; "
             "move such code out of forward, or wrap it with torch.fx.wrap"
         ) from None
+    # Unused items of `n, c, h, w = x.shape` would count as tensors that pass. Nothing else: what works in place counts.
+    traced.graph.eliminate_dead_code(lambda node: node.target not in SIZES)
+    return traced
 
 
 def last_nodes(traced: fx.GraphModule) -> dict[str, fx.Node]:

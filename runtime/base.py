@@ -4,6 +4,8 @@ import time
 from abc import ABC, abstractmethod
 from typing import Optional
 
+import numpy as np
+
 from edgekit.bundle import GraphSpec
 from edgekit.codecs.base import Arrays
 from edgekit.errors import ShapeError
@@ -41,6 +43,26 @@ class Backend(ABC):
         self.last_run_s = time.perf_counter() - start
         check_all(self.graph.outputs, outputs, where)
         return outputs
+
+    def run_batch(self, feeds: Arrays) -> Arrays:
+        """`run` for any batch up to the graph's own: a smaller one is filled up with its last image, and cut again.
+
+        ShapeError for a batch that is larger than a static graph's.
+        """
+        size = self.graph.inputs[0].shape[0]
+        count = len(feeds[self.graph.inputs[0].name])
+        if size in (-1, count):
+            return self.run(feeds)
+        if count > size:
+            raise ShapeError(
+                "{} takes batches of {} images, got {}: export it again with --static-batch {}".format(
+                    self.graph.file, size, count, count
+                )
+            )
+        missing = size - count
+        outputs = self.run({name: np.concatenate([a, a[-1:].repeat(missing, axis=0)]) for name, a in feeds.items()})
+        batched = {spec.name for spec in self.graph.outputs if len(spec.shape) > 1}
+        return {name: array[:count] if name in batched else array for name, array in outputs.items()}
 
     def set_weights(self, named: Arrays) -> None:
         """Gives `graph.held` inputs and `graph.constants` new values, by name; names of neither are an error."""

@@ -97,6 +97,12 @@ class Device:
                     len(train.labels), options.batch
                 )
             )
+        size = self.bundle.graphs["front"].inputs[0].shape[0]
+        if 0 < size < options.batch:
+            raise UsageError(
+                "batches of {0} images, the deployed graph takes {1}: choose --batch {1}, or export with "
+                "--static-batch {0}".format(options.batch, size)
+            )
         if options.out is not None:
             make_folder(options.out)
         self._hello(steps * options.epochs)

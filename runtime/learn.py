@@ -7,19 +7,23 @@
     saved, gradient at the cut --front_grad.onnx--> d loss / d weight --optimizer--> weights --> the three graphs
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import numpy as np
 
 from edgekit.bundle import Bundle
 from edgekit.codecs.base import Arrays
 from edgekit.errors import BackendError, BundleError, Diverged
+from edgekit.folding import fold
 from edgekit.runtime.base import Backend
-from edgekit.runtime.optim import Optimizer
+from edgekit.runtime.optim import Optimizer, clip_to_weights
 from edgekit.runtime.registry import backend_class
 
 #: Fewest golden codes that an engine must reproduce before it is used; rounding flips a near tie now and then.
 GOLDEN_SHARE = 0.99
+
+#: With the norm policy "frozen": the longest gradient that an optimizer sees, as a share of its weight's length.
+LARGEST_STEP = 0.02
 
 
 class Forward(NamedTuple):
@@ -48,7 +52,6 @@ class FrontHalf:
         self.set_tables(bundle.tables())
         self._feature = bundle.feature_tensor
         self._norms = bundle.manifest["batch_norms"]
-        self._deployed_is_stale = False
         for backend in (self._train, self._grad):
             backend.set_weights(self._weights(backend))
         self._check_golden()
@@ -56,16 +59,16 @@ class FrontHalf:
     def set_tables(self, tables: Arrays) -> None:
         """New codec tables (codebooks) for the encoders inside the graphs."""
         self.tables = tables
-        feeds = self.codec.table_feeds(tables)
-        self._deployed.set_weights(feeds)
-        self._train.set_weights(feeds)
+        self._train.set_weights(self.codec.table_feeds(tables))
+        self._deployed_is_stale = True
 
     def encode(self, image: np.ndarray) -> Arrays:
         """Codes of `image` (n,C,H,W) f32, normalised, as deployed."""
         if self._deployed_is_stale:
-            self._deployed.set_weights(self._weights(self._deployed))
+            deployed = dict(fold(self.state, self.bundle.folds), **self.codec.table_feeds(self.tables))
+            self._deployed.set_weights(self._weights(self._deployed, deployed))
             self._deployed_is_stale = False
-        return self._deployed.run({"image": image})
+        return self._deployed.run_batch({"image": image})
 
     def forward(self, image: np.ndarray) -> Forward:
         """Codes of a training batch, and what `backward` needs; moves the running statistics along."""
@@ -92,6 +95,8 @@ class FrontHalf:
 
     def learn(self, gradients: Arrays, optimizer: Optimizer, learning_rate: float) -> None:
         """One optimizer step; the new weights reach the training engines now, the deployed one at its next use."""
+        if self.bundle.norm == "frozen":
+            gradients = clip_to_weights(gradients, self.state, LARGEST_STEP)
         optimizer.step(self.state, gradients, learning_rate)
         for name in gradients:
             if not np.isfinite(self.state[name]).all():
@@ -104,9 +109,10 @@ class FrontHalf:
         for backend in (self._deployed, self._train, self._grad):
             backend.close()
 
-    def _weights(self, backend: Backend) -> Arrays:
+    def _weights(self, backend: Backend, instead: Optional[Arrays] = None) -> Arrays:
+        values = dict(self.state, **(instead or {}))
         specs = backend.graph.constants + backend.graph.held
-        return {spec.name: self.state[spec.name] for spec in specs if spec.name in self.state}
+        return {spec.name: values[spec.name] for spec in specs if spec.name in values}
 
     def _move(self, name: str, momentum: float, batch: np.ndarray) -> None:
         self.state[name] += np.float32(momentum) * (batch - self.state[name])
@@ -117,6 +123,9 @@ class FrontHalf:
         train = graphs["front_train"]
         held = [spec.name for graph in graphs.values() for spec in graph.held + graph.constants]
         wanted = set(held) - set(self.codec.table_feeds(self.bundle.tables()))
+        folded = {each.into + part for each in self.bundle.folds for part in (".weight", ".bias")}
+        wanted = wanted - folded | {name for each in self.bundle.folds for name in each.buffers}
+        wanted |= {each.convolution + ".weight" for each in self.bundle.folds if each.convolution}
         wanted |= {norm[key] for norm in norms for key in ("running_mean", "running_var")}
         lost = wanted - set(self.state)
         made = {spec.name for spec in train.outputs} | {"image", "gradient"}

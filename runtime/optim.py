@@ -1,7 +1,7 @@
 """SGD with momentum and Adam on numpy arrays, by PyTorch's formulas."""
 
 from abc import ABC, abstractmethod
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, Optional, Tuple
 
 import numpy as np
 
@@ -53,6 +53,25 @@ class Adam(Optimizer):
         self.state[name] = (mean, square, t + 1)
         root = np.sqrt(square / np.float32(1 - 0.999 ** (t + 1))) + np.float32(1e-8)
         return np.asarray(learning_rate / np.float32(1 - 0.9 ** (t + 1)) * mean / root)
+
+
+def clip_to_weights(gradients: Arrays, weights: Arrays, ratio: float) -> Arrays:
+    """`gradients`, none longer than `ratio` times its weight: per output channel, or for a bias as a whole.
+
+    Adaptive gradient clipping (Brock et al. 2021, arXiv:2102.06171, equation 3, with its smallest weight of 1e-3): what
+    lets a network without batch norm train at the rates of one that has it.
+    """
+    clipped = {}
+    for name, gradient in gradients.items():
+        axes = tuple(range(1, gradient.ndim)) or None
+        longest = np.float32(ratio) * np.maximum(_length(weights[name], axes), np.float32(1e-3))
+        length = np.maximum(_length(gradient, axes), np.float32(1e-30))
+        clipped[name] = gradient * np.minimum(longest / length, np.float32(1))
+    return clipped
+
+
+def _length(array: np.ndarray, axes: Optional[Tuple[int, ...]]) -> np.ndarray:
+    return np.asarray(np.sqrt(np.sum(np.square(array), axis=axes, keepdims=True)))
 
 
 _OPTIMIZERS: Dict[str, Callable[[Dict[str, float]], Optimizer]] = {

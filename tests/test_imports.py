@@ -36,7 +36,7 @@ AREAS = {
     "edgekit.runtime": May(CORE | {"edgekit.runtime"}),
     "edgekit.export": May(CORE | {"edgekit.device_profiles", "edgekit.export", "torch", "onnx", "onnxruntime"}),
     "edgekit.server": May(CODECS | {"edgekit.server", "torch", "grpc"}),
-    "edgekit.device_profiles": May(frozenset({"edgekit.errors", "tomllib", "tomli"})),
+    "edgekit.device_profiles": May(frozenset({"edgekit.errors", "edgekit.device_profiles", "tomllib", "tomli"})),
 }
 #: What single modules may import besides.
 ALSO = {
@@ -46,6 +46,7 @@ ALSO = {
     "edgekit.runtime.transport": May(frozenset({"grpc"})),
     "edgekit.runtime.backends.ort": May(frozenset(), frozenset({"onnxruntime"})),
     "edgekit.export.parity": May(frozenset({"edgekit.runtime"})),
+    "edgekit.export.plan_chart": May(frozenset(), frozenset({"matplotlib"})),
 }
 NOT_ON_DEVICES = {"torch", "onnx", "click", "rich", "sklearn", "PIL"}
 

@@ -11,12 +11,8 @@ from edgekit.cli import options
 @click.option("-o", "--output", required=True, metavar="BUNDLE", help="Folder to write.")
 @options.dataset
 @options.codec
-@click.option(
-    "--input",
-    "input_shape",
-    metavar="C,H,W",
-    help="Input shape (default: the dataset's channels, at 28, 32 or 224 pixels).",
-)
+@options.network
+@options.board
 @options.seed
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @options.as_json
@@ -32,18 +28,28 @@ def export(
     groups: int,
     calibration: int,
     input_shape: str | None,
+    weights: str | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    device: str,
+    norm: str | None,
+    static_batch: int,
     seed: int,
     force: bool,
     as_json: bool,
 ) -> None:
     """Cut MODEL at a layer and write a bundle for server and devices.
 
-    The dataset gives the calibration images, the number of classes and the normalisation. `edgekit models` lists the
-    models; a wrong LAYER lists those that can be cut at.
+    MODEL is a built-in name (`edgekit models`) or your own network as package.module:factory, a function without
+    arguments that returns a torch.nn.Module. The dataset gives the calibration images, the number of classes and,
+    unless --mean and --std say otherwise, the normalisation. `edgekit cuts MODEL` lists the layers to cut at;
+    `edgekit devices` the boards: the graph is held to what the board's converter takes, or refused with the reason.
 
     \b
     edgekit export vgg11 --dataset digits -o bundle
-    edgekit export resnet18 --cut layer2.1 --dataset cifar10 --data DIR --codec sgq --groups 4 -o bundle
+    edgekit export resnet18 --cut layer2.1 --dataset cifar10 --data DIR --device jetson-nano -o bundle
+    edgekit export mynet.model:make --weights trained.safetensors --input 3,224,224 --cut features.4 \\
+        --dataset folder --data images/ --device jetson -o bundle
     """
     from edgekit.codecs.registry import feature_codec
     from edgekit.data import registry
@@ -53,7 +59,8 @@ def export(
     images = registry.load(dataset, data, limit, seed)
     bundle = export_named(
         model, output, cut=cut, dataset=images, codec=chosen, input_shape=input_shape, calibration=calibration,
-        seed=seed, overwrite=force,
+        seed=seed, overwrite=force, weights=weights, device=device, norm=norm, batch_size=static_batch, mean=mean,
+        std=std,
     )  # fmt: skip
     if as_json:
         options.print_json(

@@ -20,7 +20,39 @@ def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return apply
 
 
+def _numbers(context: click.Context, option: click.Parameter, text: str | None) -> tuple[float, ...] | None:
+    """The numbers of "0.485,0.456,0.406"."""
+    try:
+        return tuple(float(part) for part in text.split(",")) if text else None
+    except ValueError:
+        raise click.BadParameter(
+            f"'{text}': expected numbers with commas between, for example 0.485,0.456,0.406"
+        ) from None
+
+
 model = click.argument("model", metavar="MODEL")
+network = options(
+    click.option(
+        "--input",
+        "input_shape",
+        metavar="C,H,W",
+        help="Input shape (default: the dataset's channels, at 28, 32 or 224 pixels).",
+    ),
+    click.option("--weights", metavar="FILE", help="Trained weights, .safetensors (default: fresh ones, by --seed)."),
+    click.option(
+        "--mean", callback=_numbers, metavar="M,M,M", help="What the model subtracts, 0..1 (default: data's)."
+    ),
+    click.option("--std", callback=_numbers, metavar="S,S,S", help="What it divides by, 0..1 (default: the data's)."),
+)
+board = options(
+    click.option(
+        "--device", default="cpu", show_default=True, help="Board to export for; `edgekit devices` lists them."
+    ),
+    click.option("--norm", help="Batch norm while learning: batch or frozen (default: the board's)."),
+    click.option(
+        "--static-batch", default=32, show_default=True, help="Batch of the deployed graph on boards of static shapes."
+    ),
+)
 cut = click.option("--cut", metavar="LAYER", help="Layer after which the model is cut (default: the model's own).")
 bundle = click.argument("bundle", metavar="BUNDLE")
 seed = click.option("--seed", default=0, show_default=True, help="Decides weights, calibration images and shares.")

@@ -15,7 +15,19 @@ if TYPE_CHECKING:
 
 #: Options that describe a run in its record, and those handed on to the processes.
 DESCRIBED = (
-    *("model", "codec", "dataset", "limit", "devices", "partition", "epochs", "batch", "in_flight", "calibrate"),
+    *(
+        "model",
+        "device",
+        "codec",
+        "dataset",
+        "limit",
+        "devices",
+        "partition",
+        "epochs",
+        "batch",
+        "in_flight",
+        "calibrate",
+    ),
     *(
         "optimizer",
         "lr",
@@ -49,12 +61,8 @@ FOR_DEVICE = ("dataset", "data", "limit", "partition", "epochs", "batch", "in_fl
 @click.option("--in-flight", default=1, show_default=True, help="Batches sent before a gradient must be back.")
 @options.codec
 @options.training
-@click.option(
-    "--input",
-    "input_shape",
-    metavar="C,H,W",
-    help="Input shape (default: the dataset's channels, at 28, 32 or 224 pixels).",
-)
+@options.network
+@options.board
 @click.option("--backend", default="onnxruntime", show_default=True, help="Engine on the devices.")
 @options.seed
 @click.option("--out", metavar="DIR", help="Keep bundle, trained halves and record.jsonl here.")
@@ -89,6 +97,7 @@ def train(**given: Any) -> None:
         run = {
             **{name: given[name] for name in DESCRIBED},
             "cut": bundle.cut,
+            "norm": bundle.norm,
             "codec_config": bundle.codec.config,
             "feature": list(bundle.feature_shape),
             "formula_bytes_up_per_image": bundle.codec.formula_bits(bundle.feature_shape) / 8,
@@ -148,6 +157,12 @@ def _export(path: str, given: dict[str, Any]) -> "Bundle":
         calibration=given["calibration"],
         seed=given["seed"],
         overwrite=True,
+        weights=given["weights"],
+        device=given["device"],
+        norm=given["norm"],
+        batch_size=max(given["static_batch"], given["batch"]),
+        mean=given["mean"],
+        std=given["std"],
     )
 
 

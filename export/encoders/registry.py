@@ -1,14 +1,25 @@
 """The quantise stage of each feature codec as graph nodes, by codec id."""
 
 from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
 
 from edgekit.codecs.base import Arrays, FeatureCodec
 from edgekit.export.encoders import raw, sgq, uniform
 from edgekit.export.graph import Graph
 
-#: (graph, feature in coded order, codec, tables) -> nothing; the codec's codes become tensors of the graph.
-ENCODERS: dict[str, Callable[[Graph, str, FeatureCodec, Arrays], None]] = {
-    "raw": raw.encode,
-    "uniform": uniform.encode,
-    "sgq": sgq.encode,
+
+class Encoder(NamedTuple):
+    """`encode`: (graph, feature in coded order, codec, tables, "conv" or "matmul"); the codes become tensors of the
+    graph. `largest`: (codec, feature in coded order, tables) -> the largest magnitude that the stage computes."""
+
+    encode: Callable[[Graph, str, FeatureCodec, Arrays, str], None]
+    largest: Callable[[FeatureCodec, np.ndarray, Arrays], float]
+
+
+ENCODERS = {
+    "raw": Encoder(raw.encode, raw.largest),
+    "uniform": Encoder(uniform.encode, uniform.largest),
+    "sgq": Encoder(sgq.encode, sgq.largest),
 }

@@ -1,30 +1,48 @@
-"""sgq in the graph: squared distances by one grouped 1x1 convolution, then ArgMin.
+"""sgq in the graph: squared distances to the codewords, then ArgMin.
 
-``|z - e|^2 / 2 = |z|^2 / 2 + (|e|^2 / 2 - z.e)``, and the first term is the same for every codeword, so the score is
-a convolution with weight -e and bias |e|^2 / 2. Both are inputs of the graph: new codebooks need no new engine.
+``|z - e|^2 / 2 = |z|^2 / 2 + (|e|^2 / 2 - z.e)``, and the first term is the same for every codeword. The score is a
+grouped 1x1 convolution with weight -e and bias |e|^2 / 2, or, for converters whose convolutions take constant weights
+only, the same as a product of matrices. Both tables can change without a new graph.
 """
 
+import numpy as np
 from onnx import TensorProto
 
 from edgekit.codecs.base import Arrays, FeatureCodec
 from edgekit.codecs.features.sgq import SGQ
 from edgekit.export.graph import Graph
-from edgekit.tensors import TensorSpec
 
 
-def encode(graph: Graph, feature: str, codec: FeatureCodec, tables: Arrays) -> None:
-    """Adds "codes" (n,G,h,w) int32 and the inputs "codebook_weight" and "codebook_bias"."""
+def encode(graph: Graph, feature: str, codec: FeatureCodec, tables: Arrays, scores: str) -> None:
+    """Adds "codes" (n,G,h,w) int32 and the tables "codebook_weight" and "codebook_bias"."""
     assert isinstance(codec, SGQ)
     n, _, h, w = graph.shape(feature)
-    feeds = codec.table_feeds(tables)
-    weight, bias = (graph.input(TensorSpec(name, value.dtype.name, value.shape)) for name, value in feeds.items())
-    rows = codec.groups * codec.words
-    score = graph.op(
-        "Conv", [feature, weight, bias], (n, rows, h, w),
-        kernel_shape=[1, 1], strides=[1, 1], pads=[0] * 4, dilations=[1, 1], group=codec.groups,
-    )  # fmt: skip
-    split = graph.op(
-        "Reshape", [score, graph.ints(0, codec.groups, codec.words, h, w)], (n, codec.groups, codec.words, h, w)
-    )
-    nearest = graph.op("ArgMin", [split], (n, codec.groups, h, w), dtypes=["int64"], axis=2, keepdims=0)
-    graph.add("Cast", [nearest], (n, codec.groups, h, w), dtypes=["int32"], outputs=["codes"], to=TensorProto.INT32)
+    weight, bias = (graph.weight(name, value) for name, value in codec.table_feeds(tables).items())
+    groups, words = codec.groups, codec.words
+    if scores == "conv":
+        score = graph.op(
+            "Conv", [feature, weight, bias], (n, groups * words, h, w),
+            kernel_shape=[1, 1], strides=[1, 1], pads=[0] * 4, dilations=[1, 1], group=groups,
+        )  # fmt: skip
+        split = graph.op("Reshape", [score, graph.ints(-1, groups, words, h, w)], (n, groups, words, h, w))
+        nearest = graph.op("ArgMin", [split], (n, groups, h, w), dtypes=["int64"], axis=2, keepdims=0)
+    else:
+        size = graph.shape(weight)[1]
+        rows = graph.op("Reshape", [feature, graph.ints(-1, groups, size, h * w)], (n, groups, size, h * w))
+        books = graph.op("Reshape", [weight, graph.ints(1, groups, words, size)], (1, groups, words, size))
+        half = graph.op("Reshape", [bias, graph.ints(1, groups, words, 1)], (1, groups, words, 1))
+        product = graph.op("MatMul", [books, rows], (n, groups, words, h * w))
+        score = graph.op("Add", [product, half], (n, groups, words, h * w))
+        flat = graph.op("ArgMin", [score], (n, groups, h * w), dtypes=["int64"], axis=2, keepdims=0)
+        nearest = graph.op("Reshape", [flat, graph.ints(-1, groups, h, w)], (n, groups, h, w), dtypes=["int64"])
+    graph.add("Cast", [nearest], (n, groups, h, w), dtypes=["int32"], outputs=["codes"], to=TensorProto.INT32)
+
+
+def largest(codec: FeatureCodec, feature: np.ndarray, tables: Arrays) -> float:
+    """An upper bound of the |score|s of `feature` (n,C,h,w) f32, its channels in coded order."""
+    assert isinstance(codec, SGQ)
+    bounds = [
+        np.linalg.norm(points, axis=1).max() * np.linalg.norm(book, axis=1).max() + (book**2).sum(axis=1).max() / 2
+        for points, book in zip(codec.stripes(feature), codec.books(tables["codebook"]), strict=True)
+    ]
+    return float(max(bounds))

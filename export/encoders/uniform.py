@@ -8,7 +8,7 @@ from edgekit.codecs.features.uniform import SMALLEST_RANGE, Uniform
 from edgekit.export.graph import Graph
 
 
-def encode(graph: Graph, feature: str, codec: FeatureCodec, tables: Arrays) -> None:
+def encode(graph: Graph, feature: str, codec: FeatureCodec, tables: Arrays, scores: str) -> None:
     """Adds "codes" (n,C,h,w) int32, "low" (1,) and "high" (1,) f32; the casts cut off, as numpy's do."""
     assert isinstance(codec, Uniform)
     low, high = (
@@ -26,3 +26,9 @@ def encode(graph: Graph, feature: str, codec: FeatureCodec, tables: Arrays) -> N
     steps = graph.op("Mul", [graph.op("Sub", [feature, low], shape), scale], shape)
     rounded = graph.op("Add", [steps, graph.constant(np.array([0.5], dtype=np.float32))], shape)
     graph.add("Cast", [rounded], shape, dtypes=["int32"], outputs=["codes"], to=TensorProto.INT32)
+
+
+def largest(codec: FeatureCodec, feature: np.ndarray, tables: Arrays) -> float:
+    """The largest magnitude in `feature`, or the number of levels."""
+    assert isinstance(codec, Uniform)
+    return float(max(np.abs(feature).max(), codec.levels))

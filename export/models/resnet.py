@@ -1,14 +1,25 @@
-"""ResNet with 18 weight layers: He et al. 2016 (arXiv:1512.03385), shortcuts of kind B.
+"""ResNet with 18 and 34 weight layers: He et al. 2016 (arXiv:1512.03385), shortcuts of kind B.
 
-============  ===========  ==========  ===========
-after layer   28 px        32 px       224 px
-============  ===========  ==========  ===========
-``relu``      64x28x28     64x32x32    64x112x112
-``layer1.1``  64x28x28     64x32x32    64x56x56
-``layer2.1``  128x14x14    128x16x16   128x28x28    default cut: end of the second stage
-``layer3.1``  256x7x7      256x8x8     256x14x14
-``layer4.1``  512x4x4      512x4x4     512x7x7
-============  ===========  ==========  ===========
+================  ===========  ==========  ===========
+after resnet18's  28 px        32 px       224 px
+================  ===========  ==========  ===========
+``relu``          64x28x28     64x32x32    64x112x112
+``layer1.1``      64x28x28     64x32x32    64x56x56
+``layer2.1``      128x14x14    128x16x16   128x28x28    default cut: end of the second stage
+``layer3.1``      256x7x7      256x8x8     256x14x14
+``layer4.1``      512x4x4      512x4x4     512x7x7
+================  ===========  ==========  ===========
+
+================  ===========  ==========  ===========
+after resnet34's  28 px        32 px       224 px
+================  ===========  ==========  ===========
+``relu``          64x28x28     64x32x32    64x112x112
+``layer1.2``      64x28x28     64x32x32    64x56x56
+``layer2.1``      128x14x14    128x16x16   128x28x28    default cut: a third of the work is done
+``layer2.3``      128x14x14    128x16x16   128x28x28
+``layer3.5``      256x7x7      256x8x8     256x14x14
+``layer4.2``      512x4x4      512x4x4     512x7x7
+================  ===========  ==========  ===========
 """
 
 from collections import OrderedDict
@@ -42,6 +53,15 @@ class BasicBlock(nn.Module):
 
 def resnet18(channels: int, classes: int, *, small: bool) -> nn.Module:
     """ResNet-18 for images of `channels`; `small` starts with a 3x3 convolution of stride 1 and no max-pool."""
+    return _resnet((2, 2, 2, 2), channels, classes, small)
+
+
+def resnet34(channels: int, classes: int, *, small: bool) -> nn.Module:
+    """ResNet-34 for images of `channels`; `small` starts with a 3x3 convolution of stride 1 and no max-pool."""
+    return _resnet((3, 4, 6, 3), channels, classes, small)
+
+
+def _resnet(blocks: tuple[int, int, int, int], channels: int, classes: int, small: bool) -> nn.Module:
     if small:
         stem = OrderedDict[str, nn.Module](conv1=nn.Conv2d(channels, 64, 3, 1, 1, bias=False))
     else:
@@ -52,10 +72,10 @@ def resnet18(channels: int, classes: int, *, small: bool) -> nn.Module:
     return nn.Sequential(
         OrderedDict(
             stem,
-            layer1=_stage(64, 64, 1),
-            layer2=_stage(64, 128, 2),
-            layer3=_stage(128, 256, 2),
-            layer4=_stage(256, 512, 2),
+            layer1=_stage(64, 64, 1, blocks[0]),
+            layer2=_stage(64, 128, 2, blocks[1]),
+            layer3=_stage(128, 256, 2, blocks[2]),
+            layer4=_stage(256, 512, 2, blocks[3]),
             avgpool=nn.AdaptiveAvgPool2d(1),
             flatten=nn.Flatten(),
             fc=nn.Linear(512, classes),
@@ -63,5 +83,6 @@ def resnet18(channels: int, classes: int, *, small: bool) -> nn.Module:
     )
 
 
-def _stage(channels: int, out: int, stride: int) -> nn.Module:
-    return nn.Sequential(BasicBlock(channels, out, stride), BasicBlock(out, out, 1))
+def _stage(channels: int, out: int, stride: int, blocks: int) -> nn.Module:
+    rest = (BasicBlock(out, out, 1) for _ in range(blocks - 1))
+    return nn.Sequential(BasicBlock(channels, out, stride), *rest)

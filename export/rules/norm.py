@@ -1,48 +1,47 @@
-"""Gradient of BatchNormalization in training mode."""
-
-from typing import Any
+"""Gradient of BatchNormalization, on the batch's statistics and on given ones."""
 
 import numpy as np
 import onnx
 
-from edgekit.errors import ExportError
-from edgekit.export.graph import Graph
+from edgekit.export.rules.step import Step
 
 
-def batch_norm(graph: Graph, node: onnx.NodeProto, a: dict[str, Any], g: str, needed: list[bool]) -> list[str | None]:
-    """Training mode: dx = slope * (g - mean(g) - xhat * mean(g * xhat)) with slope = scale / std, xhat = (x - m) / std.
+def batch_norm(step: Step) -> list[str | None]:
+    """y = slope * (x - mean) + bias with slope = scale / std, per channel; xhat = (x - mean) / std.
 
-    Written as slope * g + tilt * x + shift per channel, so that each term is one pass of the operator's inference
-    form; sums over the batch come from x itself, not from a centred copy, which saves two passes.
+    Given statistics: dx = slope * g. The batch's own: dx = slope * (g - mean(g) - xhat * mean(g * xhat)), written as
+    slope * g + tilt * x + shift, so that each term is one pass of the operator's inference form. Sums over the batch
+    come from x itself, not from a centred copy, which saves two passes.
     """
-    if not a.get("training_mode"):
-        raise ExportError(f"layer '{graph.layers[node.name]}': batch norm on running statistics has no gradient rule")
-    x, scale = node.input[0], node.input[1]
-    mean, var = node.output[1], node.output[2]
+    graph, g, x, scale = step.graph, step.g, step.x, step.node.input[1]
+    training = step.attributes.get("training_mode", 0)
+    mean, var = step.node.output[1:3] if training else step.node.input[3:5]
     channels, shape = graph.shape(scale), graph.shape(x)
+    axes = [0, *range(2, len(shape))]
+    zero, one = (graph.constant(np.full(channels, v, dtype=np.float32)) for v in (0.0, 1.0))
 
     def op(name: str, *inputs: str) -> str:
         return graph.op(name, inputs, channels)
 
     def per_channel_mean(name: str) -> str:
-        return graph.op("ReduceMean", [name], channels, axes=[0, 2, 3], keepdims=0)
+        return graph.op("ReduceMean", [name], channels, axes=axes, keepdims=0)
 
-    epsilon = graph.constant(np.array(a["epsilon"], dtype=np.float32))
-    inverse = op("Reciprocal", op("Sqrt", op("Add", var, epsilon)))
-    g_mean = per_channel_mean(g)
-    gx_mean = per_channel_mean(graph.op("Mul", [g, x], shape))
-    gxhat_mean = op("Mul", op("Sub", gx_mean, op("Mul", g_mean, mean)), inverse)
-    count = graph.op("Size", [g], (), dtypes=["int64"])
-    count = graph.op("Div", [count, graph.ints(channels[0])], (1,), dtypes=["int64"])
-    count = graph.op("Cast", [count], (1,), to=onnx.TensorProto.FLOAT)
-    grads: list[str | None] = [None] * len(node.input)
-    grads[1], grads[2] = op("Mul", gxhat_mean, count), op("Mul", g_mean, count)
-    if needed[0]:
-        slope = op("Mul", scale, inverse)
-        tilt = op("Neg", op("Mul", op("Mul", slope, inverse), gxhat_mean))
-        shift = op("Neg", op("Add", op("Mul", slope, g_mean), op("Mul", tilt, mean)))
-        zero, one = (graph.constant(np.full(channels, v, dtype=np.float32)) for v in (0.0, 1.0))
-        line = graph.op("BatchNormalization", [x, tilt, shift, zero, one], shape, epsilon=0.0)
-        scaled = graph.op("BatchNormalization", [g, slope, zero, zero, one], shape, epsilon=0.0)
-        grads[0] = graph.op("Add", [scaled, line], shape)
+    def lines(name: str, slope: str, shift: str) -> str:
+        return graph.op("BatchNormalization", [name, slope, shift, zero, one], shape, epsilon=0.0)
+
+    inverse = op("Reciprocal", op("Sqrt", op("Add", var, step.scalar(step.attributes.get("epsilon", 1e-5)))))
+    slope = op("Mul", scale, inverse)
+    grads: list[str | None] = [lines(g, slope, zero) if step.needed[0] else None, None, None]
+    if training or step.needed[1] or step.needed[2]:
+        g_mean = per_channel_mean(g)
+        gx_mean = per_channel_mean(graph.op("Mul", [g, x], shape))
+        gxhat_mean = op("Mul", op("Sub", gx_mean, op("Mul", g_mean, mean)), inverse)
+        count = graph.op("Size", [g], (), dtypes=["int64"])
+        count = graph.op("Div", [count, graph.ints(channels[0])], (1,), dtypes=["int64"])
+        count = graph.op("Cast", [count], (1,), to=onnx.TensorProto.FLOAT)
+        grads[1:] = [op("Mul", gxhat_mean, count), op("Mul", g_mean, count)]
+        if training and grads[0]:
+            tilt = op("Neg", op("Mul", op("Mul", slope, inverse), gxhat_mean))
+            shift = op("Neg", op("Add", op("Mul", slope, g_mean), op("Mul", tilt, mean)))
+            grads[0] = graph.op("Add", [grads[0], lines(x, tilt, shift)], shape)
     return grads

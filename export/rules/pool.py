@@ -1,51 +1,100 @@
-"""Gradient of MaxPool."""
+"""Gradients of pooling and of means over axes."""
 
-from typing import Any
+import math
+from collections.abc import Sequence
 
 import numpy as np
-import onnx
 
-from edgekit.export.graph import BATCH, Graph
+from edgekit.export.graph import BATCH
+from edgekit.export.rules.step import Step
+from edgekit.export.rules.window import Window, pad, window_of
 
 
-def max_pool(graph: Graph, node: onnx.NodeProto, a: dict[str, Any], g: str, needed: list[bool]) -> list[str | None]:
+def max_pool(step: Step) -> list[str | None]:
     """The first largest element of a window takes the gradient, as in PyTorch."""
-    x, y = node.input[0], node.output[0]
-    shape = graph.shape(x)
-    kernel, strides, pads = list(a["kernel_shape"]), list(a["strides"]), list(a["pads"])
-    size = graph.op("Shape", [x], (4,), dtypes=["int64"])
-    (_, c, ho, wo) = graph.shape(y)
-    if kernel == strides and not any(pads):
-        where = f"{y}.indices"
-        if len(node.output) == 1:
-            node.output.append(where)
-            graph.specs[where] = graph.specs[y]._replace(name=where, dtype="int64")
-        return [graph.op("MaxUnpool", [g, node.output[1], size], shape, kernel_shape=kernel, strides=strides)]
-    # Overlapping windows: per tap, what it won, then a transposed convolution with one-hot kernels adds them up.
-    (kh, kw), (_, _, h, width) = kernel, shape
-    far = [(ho - 1) * strides[0] + kh - h - pads[0], (wo - 1) * strides[1] + kw - width - pads[1]]
-    edges = graph.ints(0, 0, pads[0], pads[1], 0, 0, far[0], far[1])
-    low = graph.constant(np.array(-np.inf, dtype=np.float32))
-    padded_size = (h + pads[0] + far[0], width + pads[1] + far[1])
-    padded = graph.op("Pad", [x, edges, low], (BATCH, c, *padded_size))
-    zero, taken, won = graph.constant(np.array(0.0, dtype=np.float32)), None, []
+    window = window_of(step, tuple(step.attributes["kernel_shape"]))
+    if window.dilations != (1, 1):
+        raise step.refuse(f"with dilations {list(window.dilations)} has no gradient rule, only without")
+    overlap = any(stride < size for stride, size in zip(window.strides, window.kernel, strict=True))
+    return [_share_out(step, window) if overlap or any(window.pads) else _unpool(step, window)]
+
+
+def _unpool(step: Step, window: Window) -> str:
+    """Windows that do not overlap, over an image without padding: back to where the forward pass found the largest."""
+    graph, y = step.graph, step.y
+    if len(step.node.output) == 1:
+        step.node.output.append(f"{y}.indices")
+        graph.specs[f"{y}.indices"] = graph.specs[y]._replace(name=f"{y}.indices", dtype="int64")
+    # Of the input only the size is needed, and all of that but the batch is known: it need not be saved.
+    batch = graph.op("Shape", [step.g], (1,), dtypes=["int64"], start=0, end=1)
+    size = graph.op("Concat", [batch, graph.ints(*step.shape(0)[1:])], (4,), dtypes=["int64"], axis=0)
+    return graph.op(
+        "MaxUnpool", [step.g, step.node.output[1], size], step.shape(0),
+        kernel_shape=list(window.kernel), strides=list(window.strides),
+    )  # fmt: skip
+
+
+def _share_out(step: Step, window: Window) -> str:
+    """Any windows: per tap what it wins of what is left, then one-hot kernels add the taps up."""
+    graph, out, left, won = step.graph, step.graph.shape(step.y), step.g, []
+    padded = pad(graph, step.x, window, -math.inf)
+    (kh, kw), channels = window.kernel, out[1]
     for i in range(kh):
         for j in range(kw):
-            ends = graph.ints(i + (ho - 1) * strides[0] + 1, j + (wo - 1) * strides[1] + 1)
-            window = [padded, graph.ints(i, j), ends, graph.ints(2, 3), graph.ints(*strides)]
-            hit = graph.op("Equal", [graph.op("Slice", window, graph.shape(y)), y], graph.shape(y), dtypes=["bool"])
-            if taken:
-                free = graph.op("Not", [taken], graph.shape(y), dtypes=["bool"])
-                first = graph.op("And", [hit, free], graph.shape(y), dtypes=["bool"])
-                taken = graph.op("Or", [taken, hit], graph.shape(y), dtypes=["bool"])
-            else:
-                taken = first = hit
-            won.append(graph.op("Where", [first, g, zero], graph.shape(y)))
-    n = kh * kw
-    stacked = graph.op("Concat", [graph.op("Unsqueeze", [t, graph.ints(2)], (BATCH, c, 1, ho, wo)) for t in won],
-                       (BATCH, c, n, ho, wo), axis=2)  # fmt: skip
-    flat = graph.op("Reshape", [stacked, graph.ints(0, c * n, ho, wo)], (BATCH, c * n, ho, wo))
-    one_hot = graph.constant(np.tile(np.eye(n, dtype=np.float32).reshape(n, 1, kh, kw), (c, 1, 1, 1)))
-    spread = graph.op("ConvTranspose", [flat, one_hot], (BATCH, c, *padded_size), strides=strides, group=c)
-    inside = [graph.ints(*pads[:2]), graph.ints(pads[0] + h, pads[1] + width), graph.ints(2, 3)]
-    return [graph.op("Slice", [spread, *inside], shape)]
+            # By arithmetic, which ONNX Runtime vectorises; what is left is exactly zero once a tap has won.
+            won.append(step.op("Mul", left, step.mask(("Equal", window.tap(graph, padded, out, i, j), step.y))))
+            left = step.op("Sub", left, won[-1])
+    n, plane = kh * kw, (BATCH, channels, 1, *out[2:])
+    stacked = graph.op(
+        "Concat", [graph.with_axes("Unsqueeze", name, plane, (2,)) for name in won], (*plane[:2], n, *out[2:]), axis=2
+    )
+    flat = graph.op("Reshape", [stacked, graph.ints(-1, channels * n, *out[2:])], (BATCH, channels * n, *out[2:]))
+    return _spread(step, window, flat, np.tile(np.eye(n).reshape(n, 1, kh, kw), (channels, 1, 1, 1)))
+
+
+def average_pool(step: Step) -> list[str | None]:
+    window = window_of(step, tuple(step.attributes["kernel_shape"]))
+    if any(window.pads) or window.dilations != (1, 1):
+        raise step.refuse("with pads or dilations has no gradient rule: write a Pad before it")
+    graph, shape, (_, c, h, w) = step.graph, step.shape(0), step.graph.shape(step.y)
+    (kh, kw), share = window.kernel, 1 / math.prod(window.kernel)
+    if window.kernel != window.strides:
+        return [_spread(step, window, step.g, np.full((c, 1, kh, kw), share))]
+    apart = graph.op("Reshape", [step.g, graph.ints(-1, c, h, 1, w, 1)], (BATCH, c, h, 1, w, 1))
+    shares = graph.constant(np.full((1, 1, 1, kh, 1, kw), share, dtype=np.float32))
+    blocks = graph.op("Mul", [apart, shares], (BATCH, c, h, kh, w, kw))
+    covered = graph.op("Reshape", [blocks, graph.ints(-1, c, h * kh, w * kw)], (BATCH, c, h * kh, w * kw))
+    rest = window.rest(shape, (h, w))
+    return [graph.op("Pad", [covered, graph.ints(0, 0, 0, 0, 0, 0, *rest)], shape) if any(rest) else covered]
+
+
+def _spread(step: Step, window: Window, g: str, kernels: np.ndarray) -> str:
+    """`g` at the positions of `window`, times `kernels` (.., 1, kh, kw), added up where windows overlap."""
+    shape = step.shape(0)
+    rest = list(window.rest(shape, step.graph.shape(step.y)))
+    weights = step.graph.constant(kernels.astype(np.float32))
+    return step.graph.op(
+        "ConvTranspose", [g, weights], shape, **window.attributes(), output_padding=rest, group=shape[1]
+    )
+
+
+def global_average_pool(step: Step) -> list[str | None]:
+    return [_mean_over(step, range(2, len(step.shape(0))))]
+
+
+def reduce_mean(step: Step) -> list[str | None]:
+    rank = len(step.shape(0))
+    return [_mean_over(step, [axis % rank for axis in step.attributes.get("axes", range(rank))])]
+
+
+def _mean_over(step: Step, axes: Sequence[int]) -> str:
+    graph, shape = step.graph, step.shape(0)
+    lengths = [shape[axis] for axis in axes]
+    if BATCH in lengths:
+        raise step.refuse("is a mean over the batch, which has no gradient rule: a front half treats images one by one")
+    share = step.op("Mul", step.g, step.scalar(1 / math.prod(lengths)))
+    ones = tuple(1 if axis in axes else length for axis, length in enumerate(shape))
+    if graph.shape(share) != ones:
+        share = graph.op("Reshape", [share, graph.ints(*ones)], ones)
+    # Expand leaves alone what is 1 in its target: the batch.
+    return graph.op("Expand", [share, graph.ints(*(1 if length == BATCH else length for length in shape))], shape)

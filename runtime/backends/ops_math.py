@@ -5,6 +5,7 @@ the same names. Results keep the dtype of the input; sums of floats are taken in
 """
 
 import functools
+import math
 from typing import Any, Callable, Optional, Sequence, Tuple, Union
 
 import numpy as np
@@ -75,6 +76,20 @@ def relu(x: np.ndarray) -> np.ndarray:
 
 def leaky_relu(x: np.ndarray, *, alpha: float = 0.01) -> np.ndarray:
     return np.asarray(np.where(x < 0, alpha * x, x), dtype=x.dtype)
+
+
+def prelu(x: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """`slope` broadcasts to the shape of `x`, not the other way."""
+    _alike(x, slope)
+    return np.asarray(np.where(x < 0, np.broadcast_to(slope, x.shape) * x, x), dtype=x.dtype)
+
+
+def elu(x: np.ndarray, *, alpha: float = 1.0) -> np.ndarray:
+    return np.asarray(np.where(x < 0, alpha * np.expm1(x), x), dtype=x.dtype)
+
+
+def erf(x: np.ndarray) -> np.ndarray:
+    return np.asarray(np.frompyfunc(math.erf, 1, 1)(x), dtype=x.dtype)
 
 
 def clip(x: np.ndarray, min: Optional[np.ndarray] = None, max: Optional[np.ndarray] = None) -> np.ndarray:

@@ -122,7 +122,7 @@ def pad(
     *,
     mode: str = "constant",
 ) -> np.ndarray:
-    """All the begins, then all the ends, of `axes` or of every axis."""
+    """All the begins, then all the ends, of `axes` or of every axis; where negative, so much is cut off."""
     if mode != "constant":
         raise ValueError("mode {}, only 'constant' is known here".format(mode))
     over = list(range(x.ndim)) if axes is None else _ints(axes)
@@ -130,9 +130,12 @@ def pad(
     if len(amounts) != 2 * len(over):
         raise ValueError("pads {}, expected {} numbers".format(amounts, 2 * len(over)))
     pairs: List[Tuple[int, int]] = [(0, 0)] * x.ndim
+    kept: List[Any] = [slice(None)] * x.ndim
     for axis, begin, end in zip(over, amounts, amounts[len(over) :]):
-        pairs[axis] = (begin, end)
-    return np.pad(x, pairs, "constant", constant_values=0 if value is None else np.asarray(value).reshape(-1)[0])
+        pairs[axis] = (max(begin, 0), max(end, 0))
+        kept[axis] = slice(max(-begin, 0), max(x.shape[axis] + min(end, 0), 0))
+    fill = 0 if value is None else np.asarray(value).reshape(-1)[0]
+    return np.pad(x[tuple(kept)], pairs, "constant", constant_values=fill)
 
 
 def dropout(

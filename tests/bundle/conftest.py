@@ -36,6 +36,9 @@ CONTENT = {
     "after_relu": True,
     "codec": {"id": "sgq", "config": {"groups": 2, "bits": 4}},
     "normalise": {"mean": [0.5, 0.25, 0], "std": [1, 0.5, 0.25]},
+    "device": {"name": "cpu"},
+    "norm": "batch",
+    "folds": [{"convolution": "conv", "norm": "bn", "epsilon": 1e-5}],
     "batch_norms": [
         {
             "running_mean": "bn.running_mean",

@@ -54,7 +54,7 @@ def test_garbage_for_a_manifest_is_refused(bundle, rewrite, garbage):
         open_bundle(bundle.path)
 
 
-@pytest.mark.parametrize("raw", [b"[" * 60_000, b'{"format": 1, "files": {}}', b"null", b'"format"', b"[1]", b"1e999"])
+@pytest.mark.parametrize("raw", [b"[" * 60_000, b'{"format": 2, "files": {}}', b"null", b'"format"', b"[1]", b"1e999"])
 def test_other_json_for_a_manifest_is_refused(bundle, rewrite, raw):
     rewrite(raw)
     with pytest.raises(BundleError, match=MANIFEST):
@@ -62,8 +62,8 @@ def test_other_json_for_a_manifest_is_refused(bundle, rewrite, raw):
 
 
 def test_another_format_is_refused_even_when_nothing_else_is_known_of_it(bundle, rewrite):
-    rewrite({"format": 2})
-    with pytest.raises(BundleError, match="bundle format 2, this version reads 1: export it again"):
+    rewrite({"format": 3})
+    with pytest.raises(BundleError, match="bundle format 3, this version reads 2: export it again"):
         open_bundle(bundle.path)
 
 
@@ -139,6 +139,11 @@ def test_any_value_anywhere_gives_a_bundle_or_a_bundle_error(bundle, full, rewri
         (("feature_tensor",), "nothing", "KeyError"),
         (("batch_norms", 0, "batch_mean"), "nothing", "KeyError"),
         (("batch_norms", 0, "momentum"), 2, "momentum 2 is not in 0..1"),
+        (("folds", 0, "norm"), "", "names no layers"),
+        (("folds", 0, "epsilon"), 0, "epsilon 0 is not in 0..1"),
+        (("device",), {"name": "\x1b[2J"}, "no printable text"),
+        (("device",), [], "KeyError"),
+        (("norm",), "none", "KeyError"),
         (("graphs", "front", "inputs", 0, "dtype"), "(1 2f4,i4", "is no tensor"),
     ],
 )  # fmt: skip

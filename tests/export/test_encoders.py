@@ -31,17 +31,16 @@ def feature(seed, n=64):
 class Encoder:
     """A graph that is the quantise stage of `codec` and nothing else, in ONNX Runtime."""
 
-    def __init__(self, codec, tables):
-        graph = Graph()
+    def __init__(self, codec, tables, scores="conv"):
+        graph = Graph(Versions(opset=11, ir_version=7))
         name = graph.input(FEATURE)
-        ENCODERS[codec.codec_id](graph, name, codec, tables)
+        ENCODERS[codec.codec_id].encode(graph, name, codec, tables, scores)
         self.codes = codec.code_specs(FEATURE)
         held = list(codec.table_feeds(tables))
         self.model, self.spec = graph.model(
             [spec.name for spec in self.codes],
             held=held,
             file="encoder.onnx",
-            versions=Versions(opset=11, ir_version=7),
         )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
@@ -69,11 +68,12 @@ def test_the_graph_declares_what_the_codec_says(codec):
 
 
 @each_codec
+@pytest.mark.parametrize("scores", ["conv", "matmul"])
 @pytest.mark.parametrize("n", [1, 64])
-def test_codes_equal_the_reference(codec, n):
+def test_codes_equal_the_reference(codec, n, scores):
     tables = codec.calibrate(feature(0), seed=0)
     z = np.ascontiguousarray(feature(1, n)[:, codec.order(32, tables)])
-    got, expected = Encoder(codec, tables)(z, codec.table_feeds(tables)), codec.quantize(z, tables)
+    got, expected = Encoder(codec, tables, scores)(z, codec.table_feeds(tables)), codec.quantize(z, tables)
     check_all(codec.code_specs(FEATURE), got, repr(codec))
     for name, codes in expected.items():
         assert (got[name] == codes).mean() >= 0.999, name
@@ -97,3 +97,18 @@ def test_a_constant_feature_codes_as_in_the_reference(codec, value):
     got, expected = Encoder(codec, tables)(z, codec.table_feeds(tables)), codec.quantize(z, tables)
     for name, codes in expected.items():
         np.testing.assert_array_equal(got[name], codes)
+
+
+@each_codec
+def test_largest_bounds_what_the_stage_computes(codec):
+    tables = codec.calibrate(feature(0), seed=0)
+    z = np.ascontiguousarray(feature(1)[:, codec.order(32, tables)])
+    largest = ENCODERS[codec.codec_id].largest(codec, z, tables)
+    if "codebook" in tables:
+        books = codec.books(tables["codebook"])
+        scores = [
+            (book**2).sum(axis=1) / 2 - points @ book.T for points, book in zip(codec.stripes(z), books, strict=True)
+        ]
+        assert max(abs(score).max() for score in scores) <= largest
+    else:
+        assert largest >= abs(z).max()

@@ -33,6 +33,21 @@ def test_halves_compose_to_the_whole_and_share_its_weights() -> None:
         assert not set(dict(front.named_parameters())) & set(dict(back.named_parameters()))
 
 
+def test_unused_sizes_do_not_pass_the_cut() -> None:
+    class Unpacks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.third = (nn.Conv2d(3, 3, 1) for _ in range(3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.first(x)
+            n, c, h, w = y.shape
+            z: torch.Tensor = self.third(self.second(y.reshape(n, c, h * w, 1)))
+            return z
+
+    assert cut_points(Unpacks()) == ["first", "second"]
+
+
 def test_two_tensors_are_refused_and_named() -> None:
     with pytest.raises(ExportError, match=r"cannot cut at 'second': 2 tensors pass there \('first', 'second'\).*join"):
         split(Residual(), "second")

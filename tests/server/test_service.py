@@ -51,6 +51,9 @@ def make(tmp_path: Path, archives: Any) -> Callable[..., Service]:
             "feature_tensor": "feature",
             "after_relu": True,
             "batch_norms": [],
+            "device": {"name": "cpu"},
+            "norm": "batch",
+            "folds": [],
         }
         files = {
             "back_train.pt2": archives[0],

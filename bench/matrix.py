@@ -1,0 +1,172 @@
+"""Every built-in model for every board at 4 bits: passed, or refused and why.
+
+``python bench/matrix.py [--models A,B] [--devices X,Y] [--input 3,32,32] [--json FILE] [--resume]``: each cell is what
+`edgekit export` and `edgekit check` do: a bundle from the digits in a temporary folder, then onnx.checker, the board's
+rules, the golden data on ONNX Runtime, and onnx's reference evaluator; and the golden data against PyTorch, which it
+does not come from. The matrix and, beneath it, every reason whole go to standard output; `--json` writes the cells as
+they come, and `--resume` keeps those that the file has already. Ends with 1 when a cell was exported but did not pass.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+import edgekit
+from edgekit.bundle import Bundle
+from edgekit.codecs.registry import feature_codec
+from edgekit.data import registry
+from edgekit.data.base import Dataset
+from edgekit.device_profiles.registry import profiles
+from edgekit.errors import EdgekitError
+from edgekit.export.checking import CODES, check_bundle
+from edgekit.export.fold import fold_norms
+from edgekit.export.models.registry import MODELS, build
+from edgekit.export.named import export_named
+from edgekit.export.report import Check, equal_codes, worst_gradient
+from edgekit.export.split import split
+
+CODEC = {"groups": 8, "bits": 4}
+#: Images that the codebooks come from, and the batch of deployed graphs where it is static.
+CALIBRATION, BATCH = 64, 2
+
+
+def cell(model: str, device: str, input_shape: str, dataset: Dataset) -> dict[str, Any]:
+    """The result for one model on one board: "passed", "refused" by the export, or "failed" in the check."""
+    row: dict[str, Any] = {"model": model, "device": device, "input": input_shape}
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            bundle = export_named(
+                model, os.path.join(folder, "bundle"), cut=None, dataset=dataset, codec=feature_codec("sgq", CODEC),
+                input_shape=input_shape, calibration=CALIBRATION, seed=0, overwrite=False, device=device,
+                batch_size=BATCH,
+            )  # fmt: skip
+        except EdgekitError as error:
+            return {**row, "result": "refused", "error": type(error).__name__, "reason": str(error)}
+        row |= {"cut": bundle.cut, "feature": list(bundle.feature_shape), "norm": bundle.norm}
+        row["sha256"] = {spec.file: bundle.manifest["files"][spec.file]["sha256"] for spec in bundle.graphs.values()}
+        try:
+            report = check_bundle(bundle)
+            report.checks.extend(against_pytorch(bundle))
+        except EdgekitError as error:
+            return {**row, "result": "failed", "error": type(error).__name__, "reason": str(error)}
+    row["checks"] = {c.name: c.passed if c.value is None else c.value for c in report.checks}
+    row["half_scores"] = report.half_scores and report.half_scores._asdict()
+    if report.failed:
+        reason = "; ".join(f"{c.name}: got {c.got}, expected {c.expected}" for c in report.failed)
+        return {**row, "result": "failed", "reason": reason}
+    return {**row, "result": "passed", "reason": ""}
+
+
+def against_pytorch(bundle: Bundle) -> Iterator[Check]:
+    """The bundle's golden codes and gradients beside those of the network it was exported from, run by PyTorch."""
+    front, _ = split(build(bundle.model, bundle.input_shape, bundle.classes, 0), bundle.cut)
+    frozen = bundle.norm == "frozen"
+    if frozen:
+        front, _ = fold_norms(front)
+    front.load_state_dict({name: torch.from_numpy(value) for name, value in bundle.arrays("front.safetensors").items()})
+    golden, tables = bundle.arrays("golden.safetensors"), bundle.tables()
+    image = torch.from_numpy(golden["image"])
+    order = torch.from_numpy(bundle.codec.order(bundle.feature_shape[0], tables))
+    deployed = front.eval()(image)[:, order]
+    training = front.train(not frozen)(image)[:, order]
+    training.backward(torch.from_numpy(golden["gradient"]))
+    for graph, feature in (("deployed", deployed), ("training", training)):
+        for name, codes in bundle.codec.quantize(feature.detach().numpy(), tables).items():
+            key = f"{graph}.{name}"
+            yield equal_codes(
+                f"{graph} {name}, PyTorch", golden[key], codes, CODES["float32"], "find the wrong operator"
+            )
+    gradients = {f"gradient.{name}": w.grad.numpy() for name, w in front.named_parameters() if w.grad is not None}
+    computed = {key: array for key, array in golden.items() if key.startswith("gradient.")}
+    yield worst_gradient("gradient, PyTorch", computed, gradients, "find the wrong rule")
+
+
+def matrix(cells: list[dict[str, Any]]) -> str:
+    """The cells as a Markdown table, models down and boards across, and every reason beneath."""
+    models, devices = (list(dict.fromkeys(c[key] for c in cells)) for key in ("model", "device"))
+    reasons = list(dict.fromkeys(c["reason"] for c in cells if c["reason"]))
+    told = {(c["model"], c["device"]): c["result"] for c in cells}
+    for c in cells:
+        if c["reason"]:
+            rule = re.search(r"rule [\w-]+", c["reason"])
+            short = rule.group() if rule else textwrap.shorten(c["reason"], 40, placeholder=" ...")
+            told[c["model"], c["device"]] += f": {short} [{1 + reasons.index(c['reason'])}]"
+    rows = [["", *devices], ["---"] * (1 + len(devices))]
+    rows += [[model, *(told.get((model, device), "") for device in devices)] for model in models]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    table = [
+        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
+    counts = [f"{sum(c['result'] == r for c in cells)} {r}" for r in ("passed", "refused", "failed")]
+    notes = [f"[{i}] {reason}" for i, reason in enumerate(reasons, 1)]
+    return "\n".join([*table, "", f"{len(cells)} cells: {', '.join(counts)}", *notes])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--devices", default=",".join(profiles()))
+    parser.add_argument("--input", default="3,32,32")
+    parser.add_argument("--json")
+    parser.add_argument("--resume", action="store_true")
+    options = parser.parse_args()
+    if options.resume and not options.json:
+        parser.error("--resume continues the file that --json names")
+    torch.set_num_threads(1)
+    packages = ("numpy", "onnx", "onnxruntime", "torch")
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    record: dict[str, Any] = {
+        "command": ["python", *sys.argv],
+        "versions": {"edgekit": edgekit.__version__, "python": platform.python_version(), **versions},
+        "codec": {"id": "sgq", **CODEC},
+        "calibration": CALIBRATION,
+        "static_batch": BATCH,
+        "cells": [],
+    }
+    if options.resume and os.path.exists(options.json):
+        with open(options.json, encoding="utf-8") as file:
+            before = json.load(file)
+        changed = [key for key in record if key not in ("command", "cells") and before.get(key) != record[key]]
+        if changed:
+            parser.error(f"{options.json} was made with other {', '.join(changed)}: run without --resume")
+        record["cells"] = before["cells"]
+    known = {(c["model"], c["device"], c["input"]): c for c in record["cells"]}
+    dataset = registry.load("digits", None)
+    models, devices = options.models.split(","), options.devices.split(",")
+    unknown = [name for name in models if name not in MODELS] + [name for name in devices if name not in profiles()]
+    if unknown:
+        parser.error(f"{', '.join(unknown)}: there are {', '.join([*MODELS, *profiles()])}")
+    wanted = [(model, device, options.input) for model in models for device in devices]
+    for i, key in enumerate(wanted, 1):
+        if key not in known:
+            known[key] = cell(*key, dataset)
+            record["cells"].append(known[key])
+            if options.json:
+                _write(options.json, record)
+        sys.stderr.write(f"{i}/{len(wanted)} {key[0]} for {key[1]}: {known[key]['result']}\n")
+    chosen = [known[key] for key in wanted]
+    sys.stdout.write(matrix(chosen) + "\n")
+    sys.exit(any(c["result"] == "failed" for c in chosen))
+
+
+def _write(path: str, record: dict[str, Any]) -> None:
+    """One cell a line."""
+    cells = ",\n  ".join(json.dumps(each) for each in record["cells"])
+    text = json.dumps({**record, "cells": []}, indent=1).replace('"cells": []', f'"cells": [\n  {cells}\n ]')
+    with open(path + ".new", "w", encoding="utf-8") as file:
+        file.write(text + "\n")
+    os.replace(path + ".new", path)
+
+
+if __name__ == "__main__":
+    main()

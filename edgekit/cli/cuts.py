@@ -1,0 +1,82 @@
+"""edgekit cuts"""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from edgekit.cli import options
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from edgekit.export.cuts import Cut
+
+
+@click.command()
+@options.model
+@click.option("--input", "input_shape", default="3,32,32", show_default=True, metavar="C,H,W", help="Input shape.")
+@click.option("--classes", default=10, show_default=True, help="Classes that the model tells apart.")
+@click.option("--codec", default="sgq", show_default=True, help="Feature codec: sgq, uniform or raw.")
+@click.option("--bits", default=4, show_default=True, help="Bits per code (sgq, uniform).")
+@click.option("--groups", default=8, show_default=True, help="Groups of channels (sgq).")
+@click.option("--weights", metavar="FILE", help="Trained weights, .safetensors: loaded, so that they are checked.")
+@options.as_json
+def cuts(
+    model: str,
+    input_shape: str,
+    classes: int,
+    codec: str,
+    bits: int,
+    groups: int,
+    weights: str | None,
+    as_json: bool,
+) -> None:
+    """List every cut of MODEL: shape, parameters and FLOPs on both sides, bytes per image.
+
+    MODEL is a built-in name (`edgekit models`) or your own network as package.module:factory. A cut is a layer behind
+    which a single tensor passes; a block and its last layer are one cut under two names. FLOPs are 2 per multiply-add;
+    coded bytes are the codec's formula, without headers. Good cuts end with an activation, a pooling or a block.
+    `edgekit plan` compares them for a board and a link.
+
+    \b
+    edgekit cuts mobilenet_v1 --input 3,224,224
+    edgekit cuts mynet.model:make --input 1,28,28 --codec uniform --bits 8 --json
+    """
+    from edgekit.codecs.registry import feature_codec
+    from edgekit.export.cuts import cut_table
+    from edgekit.export.models.registry import build, default_cut
+    from edgekit.export.named import parse_shape
+
+    shape = parse_shape(input_shape)
+    chosen = feature_codec(codec, options.codec_config(codec, bits, groups))
+    table = cut_table(build(model, shape, classes, 0, weights), shape, chosen)
+    default = default_cut(model)
+    if as_json:
+        rows = [{**cut._asdict(), "default": cut.layer == default} for cut in table]
+        settings = {"model": model, "input": shape, "classes": classes}
+        options.print_json({**settings, "codec": {"id": codec, "config": chosen.config}, "cuts": rows})
+        return
+    from rich.console import Console
+
+    # Whole rows, even where the terminal has to wrap them.
+    console = Console(width=max(Console().width, 120), highlight=False)
+    console.print(_table(f"{model}, {'x'.join(map(str, shape))}, {chosen!r}", table, default))
+
+
+def _table(title: str, cuts: "list[Cut]", default: str | None) -> "Table":
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("layer", overflow="fold")
+    heads = ("feature", "k parameters\nbefore", "\nafter", "MFLOP\nbefore", "\nafter", "raw\nB/image", "coded\nB/image")
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for cut in cuts:
+        work = (f"{n / 1e3:.1f}" for n in (cut.parameters_before, cut.parameters_after))
+        flops = (f"{n / 1e6:.1f}" for n in (cut.flops_before, cut.flops_after))
+        sizes = ("-", "-") if cut.coded_bytes is None else (f"{cut.raw_bytes}", f"{cut.coded_bytes:.0f}")
+        marks = ("default", cut.layer == default), ("after ReLU", cut.after_relu), ("good", cut.good)
+        notes = cut.refusal or ", ".join(name for name, is_so in marks if is_so)
+        table.add_row(cut.layer, "x".join(map(str, cut.shape)), *work, *flops, *sizes, notes)
+    return table

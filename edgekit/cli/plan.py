@@ -1,0 +1,144 @@
+"""edgekit plan"""
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgekit.cli import options
+from edgekit.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from edgekit.export.plan_named import Plan
+
+#: Options that `plan_named` takes as they are.
+PASSED = ("everything", "devices", "batch", "measure", "input_shape", "classes", "weights", "torch_device", "seed")
+
+
+@click.command()
+@options.model
+@click.option("--device", required=True, metavar="NAME", help="Board; `edgekit devices` lists them.")
+@click.option(
+    "--link",
+    required=True,
+    metavar="RATE[/RATE][,DELAY]",
+    help="Line to the server: 10mbit, or up/down as 2mbit/10mbit, in bit, kbit, mbit or gbit a second; DELAY is the "
+    "round trip as ping shows it, in us, ms or s (default: none).",
+)
+@click.option("--devices", default=1, show_default=True, help="Devices that take turns at the server.")
+@click.option("--batch", default=32, show_default=True, help="Images per step and device.")
+@click.option("--cuts", metavar="LAYER,LAYER", help="Compare these (default: the good ones of `edgekit cuts`).")
+@click.option("--all", "everything", is_flag=True, help="Compare every cut.")
+@click.option("--measure", is_flag=True, help="Time front halves on this host, one thread, instead of the roofline.")
+@click.option("--dataset", help="Take the images from digits, mnist, cifar10 ... (default: random normal images).")
+@click.option("--data", metavar="DIR", help="Where the dataset's files are.")
+@click.option("--input", "input_shape", metavar="C,H,W", help="Input shape (default: the dataset's, or 3,32,32).")
+@click.option("--classes", type=int, help="Classes that the model tells apart (default: the dataset's, or 10).")
+@click.option("--codec", default="sgq", show_default=True, help="Feature codec: sgq, uniform or raw.")
+@click.option("--bits", default=4, show_default=True, help="Bits per code (sgq, uniform).")
+@click.option("--groups", default=8, show_default=True, help="Groups of channels (sgq).")
+@click.option("--weights", metavar="FILE", help="Trained weights, .safetensors (default: fresh ones, by --seed).")
+@click.option("--torch-device", default="auto", show_default=True, help="Times the server's half: cpu, cuda or auto.")
+@click.option("--server-threads", default=1, show_default=True, help="Threads of the server's half on a CPU.")
+@options.seed
+@click.option("--out", metavar="FILE", help="Write the result as JSON.")
+@click.option("--png", metavar="FILE", help="Draw the steps as bars.")
+@options.as_json
+def plan(**given: Any) -> None:
+    """Rank the cuts of MODEL by predicted images/s trained, for a board and a link.
+
+    Per cut: the step of one device in five parts (device, uplink, downlink, latency, server), which of them binds,
+    images/s trained and images/s encoded only, bytes per image each way. The device's part is a roofline of the
+    board's peak figures, so it is a lower bound, or measured on this host with --measure; the server's part is always
+    measured on this host; bytes are of frames that were really coded.
+
+    \b
+    edgekit plan mobilenet_v1 --device jetson-nano --link 10mbit,20ms
+    edgekit plan resnet18 --device jetson --link 2mbit/10mbit,30ms --devices 8 --out plan.json --png plan.png
+    edgekit plan vgg11 --device cpu --measure --link 1gbit --dataset digits --cuts features.3,features.7
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from edgekit.codecs.registry import feature_codec
+    from edgekit.data import registry
+    from edgekit.export.plan_chart import draw
+    from edgekit.export.plan_named import plan_named
+
+    out, png = given["out"], given["png"]
+    for path in (out, png):
+        _check_writable(path)
+    codec = feature_codec(given["codec"], options.codec_config(given["codec"], given["bits"], given["groups"]))
+    dataset = registry.load(given["dataset"], given["data"]) if given["dataset"] else None
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    screen = Console(stderr=True)
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
+        task = progress.add_task("")
+        result = plan_named(
+            given["model"], given["device"], given["link"], codec, dataset=dataset,
+            layers=[part.strip() for part in given["cuts"].split(",")] if given["cuts"] else (),
+            threads=given["server_threads"], **{name: given[name] for name in PASSED},
+            on_cut=lambda done, total, layer: progress.update(task, description=layer, completed=done, total=total),
+        )  # fmt: skip
+    if out:
+        with open(out, "w", encoding="utf-8") as file:
+            file.write(json.dumps(result.to_json(), indent=1) + "\n")
+    if png:
+        draw(png, result.predictions, result.title)
+    if given["as_json"]:
+        options.print_json(result.to_json())
+        return
+    # Whole rows, even where the terminal has to wrap them.
+    console = Console(width=max(Console().width, 110), highlight=False)
+    console.print(result.title, soft_wrap=True)
+    console.print(_speeds(result), _sizes(result))
+    for text in (f"images: {result.images}", f"device: {result.device_time}", f"server: {result.server_time}"):
+        console.print(text, soft_wrap=True)
+    for layer, reason in result.refused.items():
+        console.print(f"left out {layer}: {reason}", soft_wrap=True)
+
+
+def _check_writable(path: str | None) -> None:
+    """Raises UsageError where `path` cannot become a file, before anything long is done."""
+    folder = os.path.dirname(path or "") or "."
+    if path and (os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK)):
+        raise UsageError(f"{path} cannot be written: expected a file in a folder that exists and can be written to")
+
+
+def _speeds(plan: "Plan") -> "Table":
+    steps = ("ms of a step:\ndevice", "\nuplink", "\ndownlink", "\nlatency", "\nserver")
+    table = _table("images/s\ntrained", "images/s\nencoded", *steps)
+    table.add_column("\nbinds", no_wrap=True)
+    for each in plan.predictions:
+        speeds = (f"{n:.4g}" for n in (each.images_per_s, each.encoded_images_per_s))
+        parts = (f"{1e3 * seconds:.1f}" for seconds in each.step)
+        table.add_row(each.cut.layer, "x".join(map(str, each.cut.shape)), *speeds, *parts, each.binds)
+    return table
+
+
+def _sizes(plan: "Plan") -> "Table":
+    table = _table("B/image up:\ncoded", "\nformula", "B/image down:\ncoded", "\nformula", "\nMiB to learn")
+    table.add_column("", no_wrap=True)
+    for each in plan.predictions:
+        sizes = (each.bytes_up, each.formula_bytes_up, each.bytes_down, each.formula_bytes_down)
+        notes = ["default"] if each.cut.layer == plan.default else []
+        notes += [] if each.fits else [f"more than the board's {plan.board.hardware.memory_gib:g} GiB"]
+        table.add_row(
+            each.cut.layer, "x".join(map(str, each.cut.shape)), *(f"{n:.0f}" for n in sizes),
+            f"{each.memory_bytes / 2**20:.1f}", ", ".join(notes),
+        )  # fmt: skip
+    return table
+
+
+def _table(*heads: str) -> "Table":
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("\ncut behind", overflow="fold")
+    table.add_column("\nfeature", no_wrap=True)
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
+    return table

@@ -1,0 +1,86 @@
+"""Trained weights from a safetensors file into a network, checked tensor by tensor."""
+
+import difflib
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgekit import tensorfile
+from edgekit.errors import DataError, ExportError, PayloadError, UsageError
+
+#: What PyTorch's own formats are called; they are pickles.
+PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
+#: Counts of batches, which nothing here reads, may be missing.
+OPTIONAL = "num_batches_tracked"
+SHOWN = 3
+
+
+def load_weights(network: nn.Module, path: str) -> None:
+    """Copies the tensors of the safetensors file `path` into `network`, in place.
+
+    Names and shapes must be those of ``network.state_dict()``, except that all names may begin with "module.", as
+    DataParallel writes them; float16 and float64 are converted. UsageError for a file that cannot be read or is a
+    pickle, DataError for a damaged one, ExportError for one that does not fit; `network` is then as it was.
+    """
+    arrays = _read(path)
+    expected = network.state_dict()
+    if arrays and all(name.startswith("module.") for name in arrays) and not arrays.keys() & expected.keys():
+        arrays = {name[len("module.") :]: array for name, array in arrays.items()}
+    _check(path, type(network).__name__, arrays, expected)
+    network.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()}, strict=False)
+
+
+def _read(path: str) -> dict[str, np.ndarray]:
+    if path.endswith(PICKLES):
+        target = path[: path.rindex(".")] + ".safetensors"
+        raise UsageError(
+            f"{path} is a pickle, which can run any code when it is read; expected .safetensors. Convert it once:\n"
+            "  import torch, safetensors.torch\n"
+            f"  safetensors.torch.save_file(torch.load({path!r}, weights_only=True), {target!r})"
+        )
+    try:
+        with open(path, "rb") as file:
+            return tensorfile.loads(file.read())
+    except OSError as error:
+        raise UsageError(f"weights {path} cannot be read: {error.strerror}") from None
+    except PayloadError as error:
+        raise DataError(
+            f"weights {path}: {error}; expected a safetensors file of float16, float32 or float64 tensors, as "
+            "safetensors.torch.save_file writes it"
+        ) from None
+
+
+def _check(path: str, network: str, arrays: dict[str, np.ndarray], expected: dict[str, torch.Tensor]) -> None:
+    missing = [name for name in expected if name not in arrays and not name.endswith(OPTIONAL)]
+    unexpected = [name for name in arrays if name not in expected]
+    both = [(name, arrays[name], expected[name]) for name in expected if name in arrays]
+    shapes = [f"{n} {_sizes(a)}, expected {_sizes(t)}" for n, a, t in both if _sizes(a) != _sizes(t)]
+    dtypes = [f"{n} {a.dtype}, expected {_dtype(t)}" for n, a, t in both if not _converts(a, t)]
+    near = (difflib.get_close_matches(name, missing, n=1) for name in unexpected)
+    offers = [
+        f"{name} (did you mean {close[0]}?)" if close else name for name, close in zip(unexpected, near, strict=True)
+    ]
+    problems = {"missing": missing, "unexpected": offers, "of another shape": shapes, "of another type": dtypes}
+    found = [f"{len(names)} {what}: {_first(names)}" for what, names in problems.items() if names]
+    if found:
+        raise ExportError(
+            f"weights {path} do not fit {network}; of its {len(expected)} tensors {'; '.join(found)}. Expected exactly "
+            "those of its state_dict(): rename or drop the others before saving"
+        )
+
+
+def _converts(array: np.ndarray, tensor: torch.Tensor) -> bool:
+    return array.dtype.kind == "f" if tensor.is_floating_point() else array.dtype == _dtype(tensor)
+
+
+def _dtype(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _sizes(value: np.ndarray | torch.Tensor) -> str:
+    return "x".join(map(str, value.shape)) or "scalar"
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

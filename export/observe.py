@@ -1,0 +1,114 @@
+"""Observe: what a cut costs whatever the board and the link are: counted work, coded frames, times on this host."""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgekit.codecs.base import FeatureCodec
+from edgekit.data.base import Dataset
+from edgekit.data.images import fit
+from edgekit.errors import ExportError, UsageError
+from edgekit.export.build import front_graphs
+from edgekit.export.cuts import Cut
+from edgekit.export.payload import payload, quick_tables
+from edgekit.export.roofline import encoder_work
+from edgekit.export.split import split
+from edgekit.export.stopwatch import FrontTime, front_time, server_seconds
+from edgekit.export.work import NetworkWork, Work, network_work
+
+
+class Trial(NamedTuple):
+    """How cuts are tried. `images` (n,C,H,W) f32, normalised, are one batch."""
+
+    images: np.ndarray
+    classes: int
+    codec: FeatureCodec
+    #: Norm policy of the graphs that are timed, "batch" or "frozen"; None: front halves are not timed.
+    measure: str | None = None
+    #: Where the server's half is timed.
+    server: torch.device = torch.device("cpu")
+    seed: int = 0
+
+
+class Observed(NamedTuple):
+    """One cut, for one batch."""
+
+    cut: Cut
+    batch: int
+    #: Nodes of the front half, and its quantise stage.
+    front: list[Work]
+    #: Whole frames, really coded; bytes.
+    frame_up: int
+    frame_down: int
+    #: Bytes per image of feature and gradient, by formula.
+    formula_up: float
+    formula_down: float
+    server_s: float
+    front_time: FrontTime | None
+
+
+def observe(
+    network: nn.Module, cuts: Sequence[Cut], trial: Trial, on_cut: Callable[[str], None] = lambda layer: None
+) -> tuple[list[Observed], dict[str, str]]:
+    """What is found at each of `cuts`; and, by layer, why others cannot be used.
+
+    `on_cut` is called with a layer before it is worked on. `network` stays as it was.
+    """
+    work = network_work(network, trial.images.shape[1:], len(trial.images))
+    observed, refused = [], {}
+    for cut in cuts:
+        on_cut(cut.layer)
+        if cut.refusal:
+            refused[cut.layer] = cut.refusal
+            continue
+        try:
+            observed.append(_observe(network, cut, work, trial))
+        except ExportError as error:
+            refused[cut.layer] = str(error)
+    return observed, refused
+
+
+def sample_images(shape: tuple[int, int, int], batch: int, seed: int, dataset: Dataset | None) -> np.ndarray:
+    """(batch,C,H,W) f32: training images of `dataset`, drawn by `seed` and normalised; without one, random normal."""
+    if batch < 2:
+        raise UsageError(f"a batch of {batch} images: expected at least 2")
+    rng = np.random.default_rng(seed)
+    if dataset is None:
+        return rng.standard_normal((batch, *shape), dtype=np.float32)
+    chosen = rng.permutation(len(dataset.train_images))[:batch]
+    if len(chosen) < batch:
+        raise UsageError(
+            f"{dataset.name} has {len(chosen)} training images, a batch of {batch} was asked: lower --batch"
+        )
+    fitted = fit(dataset._replace(train_images=dataset.train_images[chosen]), shape)
+    mean, std = (np.array(values, dtype=np.float32).reshape(-1, 1, 1) for values in (fitted.mean, fitted.std))
+    return np.asarray((fitted.train_images.astype(np.float32) / 255 - mean) / std)
+
+
+def _observe(network: nn.Module, cut: Cut, work: NetworkWork, trial: Trial) -> Observed:
+    images, codec = trial.images, trial.codec
+    front, back = split(network, cut.layer)
+    with torch.no_grad():
+        # Batch statistics, as while learning; a copy, because they move the running ones.
+        feature = copy.deepcopy(front).train()(torch.from_numpy(images)).numpy()
+    tables = quick_tables(codec, feature, trial.seed)
+    sent = payload(codec, tables, feature, cut.after_relu, trial.classes, trial.seed)
+    timed = None
+    if trial.measure is not None:
+        graphs = front_graphs(front, images.shape[1:], codec, tables, norm=trial.measure)
+        timed = front_time(graphs, codec, tables, sent, images)
+    return Observed(
+        cut=cut,
+        batch=len(images),
+        front=[*work.halves(cut.layer)[0], encoder_work(codec, cut.shape, len(images))],
+        frame_up=sent.frame_up,
+        frame_down=sent.frame_down,
+        formula_up=codec.formula_bits(cut.shape) / 8,
+        formula_down=sent.formula_down,
+        server_s=server_seconds(back, sent, trial.classes, trial.server),
+        front_time=timed,
+    )

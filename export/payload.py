@@ -1,0 +1,72 @@
+"""Payload: the frames that one training step puts on the line, really coded, for a feature at hand."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from edgekit import wire
+from edgekit.codecs.base import Arrays, FeatureCodec, GradientCodec
+from edgekit.codecs.features.sgq import SGQ
+from edgekit.codecs.kmeans import kmeans
+from edgekit.codecs.registry import gradient_codec
+from edgekit.wire import Message
+
+#: Positions of feature maps, over all images, that codebooks are computed from.
+POSITIONS = 1 << 13
+#: What a server's reply says besides the gradient, in typical lengths.
+REPLY = {"loss": 1.234567, "right": 16, "dev": 0.123456, "s": 0.123456}
+
+
+class Payload(NamedTuple):
+    """One step of one device. What travels is the same as between `edgekit run` and `edgekit serve`."""
+
+    #: What the server decodes, (n,C,h,w) f32, channels in the network's order.
+    decoded: np.ndarray
+    #: (n,C,h,w) bool, channels in coded order: where a gradient is sent; None: everywhere.
+    active: np.ndarray | None
+    gradient_codec: GradientCodec
+    packed_gradient: bytes
+    #: Whole frames, labels and headers included; bytes.
+    frame_up: int
+    frame_down: int
+    #: Bytes of the gradient of one image: no scale, mask, header.
+    formula_down: float
+
+
+def payload(
+    codec: FeatureCodec, tables: Arrays, feature: np.ndarray, after_relu: bool, classes: int, seed: int
+) -> Payload:
+    """The messages for `feature` (n,C,h,w) f32, channels in the network's order, and a random gradient of its shape.
+
+    The gradient is coded as `edgekit serve` does by default: not at all for raw features, else by stochastic rounding
+    to 4 bits, and behind a ReLU only where the decoded feature is not about zero. Left out: codebooks that follow
+    the features, a few percent of what goes up.
+    """
+    n, channels = feature.shape[:2]
+    order = codec.order(channels, tables)
+    codes = codec.quantize(feature[:, order], tables)
+    labels = np.zeros(n, dtype="<u1" if classes <= 256 else "<u2").tobytes()
+    up = wire.encode(Message("feature", 1, 1, {"n": n, "v": 1}, (labels, codec.pack(codes))))
+    raw = codec.codec_id == "raw"
+    back = gradient_codec("raw", {}) if raw else gradient_codec("stochastic", {"bits": 4})
+    active = codec.active(codes, tables) if after_relu and not raw else None
+    rng = np.random.default_rng(seed)
+    gradient = back.pack(rng.standard_normal(feature.shape, dtype=np.float32), active, rng)
+    down = wire.encode(Message("gradient", 1, 1, REPLY, (gradient,)))
+    decoded = codec.dequantize(codes, tables)[:, np.argsort(order)]
+    formula = feature[0].size * (4.0 if raw else 0.5)
+    return Payload(decoded, active, back, gradient, len(up), len(down), formula)
+
+
+def quick_tables(codec: FeatureCodec, feature: np.ndarray, seed: int) -> Arrays:
+    """Tables that `codec` can code `feature` with: codebooks of some positions, channels grouped as they come.
+
+    Grouping them by correlation, as the export does, takes up to a minute for the widest features; without it a coded
+    feature is as large, and a few percent more of a gradient are sent.
+    """
+    some = feature[: max(2, POSITIONS // (feature.shape[2] * feature.shape[3]))]
+    if not isinstance(codec, SGQ):
+        return codec.calibrate(some, seed)
+    rng = np.random.default_rng(seed)
+    books = [kmeans(points, codec.words, rng) for points in codec.stripes(some)]
+    return {"codebook": np.concatenate(books, axis=1), "order": np.arange(feature.shape[1])}

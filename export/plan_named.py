@@ -1,0 +1,134 @@
+"""A model by name, a board and a link -> a plan: what `edgekit plan` does."""
+
+import platform
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import onnxruntime
+import torch
+
+from edgekit.codecs.base import FeatureCodec
+from edgekit.data.base import Dataset
+from edgekit.device_profiles.profile import Profile
+from edgekit.device_profiles.registry import profile
+from edgekit.errors import UsageError
+from edgekit.export.cuts import chosen, cut_table
+from edgekit.export.link import Link, parse_link
+from edgekit.export.models.registry import build, default_cut
+from edgekit.export.named import default_shape, parse_shape
+from edgekit.export.observe import Trial, observe, sample_images
+from edgekit.export.plan import Prediction, predict
+
+
+class Plan(NamedTuple):
+    """`predictions`, fastest first; `refused`: layer -> why nothing is predicted for it."""
+
+    model: str
+    default: str | None
+    board: Profile
+    link: Link
+    codec: FeatureCodec
+    input_shape: tuple[int, int, int]
+    classes: int
+    devices: int
+    batch: int
+    #: Where the images and the device's and the server's times come from, in words.
+    images: str
+    device_time: str
+    server_time: str
+    predictions: list[Prediction]
+    refused: dict[str, str]
+
+    @property
+    def title(self) -> str:
+        """One line on what was compared."""
+        size, board = "x".join(map(str, self.input_shape)), self.board.title
+        count = f"{self.devices} devices" if self.devices > 1 else "1 device"
+        return f"{self.model} {size} on {board}, {count}, link {self.link}, batch {self.batch}, {self.codec!r}"
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values only; seconds and bytes are per step and per image as `Prediction` says."""
+        return {
+            **self._asdict(),
+            "board": {"name": self.board.name, "hardware": self.board.hardware._asdict()},
+            "link": self.link._asdict(),
+            "codec": {"id": self.codec.codec_id, "config": self.codec.config},
+            "predictions": [prediction.to_json() for prediction in self.predictions],
+        }
+
+
+def plan_named(
+    name: str,
+    device: str,
+    link: str,
+    codec: FeatureCodec,
+    *,
+    layers: Sequence[str] = (),
+    everything: bool = False,
+    devices: int = 1,
+    batch: int = 32,
+    measure: bool = False,
+    dataset: Dataset | None = None,
+    input_shape: str | None = None,
+    classes: int | None = None,
+    weights: str | None = None,
+    torch_device: str = "cpu",
+    threads: int = 1,
+    seed: int = 0,
+    on_cut: Callable[[int, int, str], None] = lambda done, total, layer: None,
+) -> Plan:
+    """Compares cuts of model `name`, built in or "module:factory", on board `device` behind `link`, "10mbit,20ms".
+
+    `layers`, or `everything`, or the good cuts. `input_shape` is "C,H,W", by default the dataset's or 3,32,32;
+    `classes` the dataset's or 10; without a dataset the images are random. `torch_device` ("cpu", "cuda" or "auto")
+    and `threads`: where and how the server's half is timed. `on_cut` is told how many of how many cuts are done, and
+    the layer that comes next. UsageError, ExportError.
+    """
+    board, line = profile(device), parse_link(link)
+    if devices < 1 or threads < 1:
+        raise UsageError(f"{devices} devices and {threads} threads: expected at least 1 of each")
+    shape = parse_shape(input_shape) if input_shape else default_shape(dataset) if dataset else (3, 32, 32)
+    classes = classes or (len(dataset.classes) if dataset else 10)
+    where = _torch_device(torch_device)
+    images = sample_images(shape, batch, seed, dataset)
+    network = build(name, shape, classes, seed, weights)
+    default = default_cut(name)
+    cuts = chosen(cut_table(network, shape, codec), default, layers, everything)
+    done = iter(range(len(cuts)))
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        trial = Trial(images, classes, codec, board.target.norm if measure else None, where, seed)
+        observed, refused = observe(network, cuts, trial, lambda layer: on_cut(next(done), len(cuts), layer))
+    finally:
+        torch.set_num_threads(threads_before)
+    return Plan(
+        model=name,
+        default=default,
+        board=board,
+        link=line,
+        codec=codec,
+        input_shape=shape,
+        classes=classes,
+        devices=devices,
+        batch=batch,
+        images=f"{batch} of {dataset.name}" if dataset else f"{batch} random normal images",
+        device_time=f"measured on this host, ONNX Runtime {onnxruntime.__version__}, one {platform.machine()} thread"
+        if measure
+        else f"roofline of {board.name}'s peak figures: a lower bound",
+        server_time=f"measured on this host, torch {torch.__version__}, {where.type}, --server-threads {threads}",
+        predictions=predict(observed, board, line, devices),
+        refused=refused,
+    )
+
+
+def _torch_device(name: str) -> torch.device:
+    available = torch.cuda.is_available()
+    if name == "auto":
+        return torch.device("cuda" if available else "cpu")
+    if name not in ("cpu", "cuda") or (name == "cuda" and not available):
+        raise UsageError(
+            f"--torch-device {name}: expected auto, cpu or cuda; torch {torch.__version__} sees "
+            f"{torch.cuda.device_count()} CUDA devices"
+        )
+    return torch.device(name)

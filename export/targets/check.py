@@ -1,0 +1,147 @@
+"""check: a deployed graph against a board's profile -> what the board's converter would refuse, and what to do."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import onnx
+
+from edgekit.device_profiles.profile import Profile
+from edgekit.errors import ExportError, UnknownName
+from edgekit.export.targets import graph_rules, layer_rules, operator_rules
+from edgekit.export.targets.rule import Fault, Rule, each, told
+from edgekit.export.targets.view import View
+
+#: Scores stay below an eighth of the largest float16: sums on the way to them are larger than they are.
+LARGEST_SCORE = 65504 / 8
+FP16_RANGE = "fp16-range"
+#: How many refusals `require` spells out.
+SHOWN = 5
+
+
+def _on_data(view: View) -> Iterator[Fault]:
+    """No fault of the graph: `check_range` judges the scores of the calibration features."""
+    return iter(())
+
+
+#: What every graph is held to.
+ALWAYS = {
+    "opset": Rule("the operator set of the target, in a format it reads", graph_rules.opset),
+    "static-shapes": Rule("every size of every tensor is known, the batch included", graph_rules.static_shapes),
+    "operators": Rule("operators that the converter takes", each(operator_rules.operators)),
+}
+_CONVS = ("Conv", "ConvTranspose")
+_POOLS = ("AveragePool", "MaxPool")
+#: What a profile names besides.
+RULES = {
+    "float32-input": Rule("every input is float32", graph_rules.float32_input),
+    "int32-output": Rule("integer outputs are int32 and come from a Cast", graph_rules.int32_output),
+    "arg-reduce": Rule(
+        "ArgMin, ArgMax: keepdims=0, over one of the last four axes and not the first, of floats",
+        each(operator_rules.arg_reduce, "ArgMax", "ArgMin"),
+    ),
+    FP16_RANGE: Rule(f"distances to codewords stay below {LARGEST_SCORE:.0f}, so that float16 holds them", _on_data),
+    "topk": Rule("TopK: the largest, sorted, a constant K up to 1024, of floats", each(operator_rules.topk, "TopK")),
+    "gemm-bias": Rule("Gemm: with bias, alpha = beta = 1", each(layer_rules.gemm_bias, "Gemm")),
+    "conv-explicit": Rule(
+        "convolutions: kernel, strides, pads, dilations and group written out", each(layer_rules.conv_explicit, *_CONVS)
+    ),
+    "conv-constant": Rule("convolutions: kernel and bias are initialisers", each(layer_rules.conv_constant, *_CONVS)),
+    "conv-ascend": Rule(
+        "Conv: kernel, pad, dilation <= 255, stride <= 63, width <= 4096; no hx1 output; 1x1 only from a whole input",
+        each(layer_rules.conv_ascend, "Conv"),
+    ),
+    "pool-plain": Rule(
+        "pooling: no indices, no dilation, no storage_order or count_include_pad; kernel, strides, pads written out",
+        each(layer_rules.pool_plain, *_POOLS),
+    ),
+    "pool-ascend": Rule(
+        "pooling: kernel <= 255, its area <= 256, stride <= 63, width <= 4096", each(layer_rules.pool_ascend, *_POOLS)
+    ),
+    "clip-bounds": Rule("Clip: both bounds, as initialisers", each(layer_rules.clip_bounds, "Clip")),
+    "no-batch-norm": Rule("batch norm is folded", each(layer_rules.no_batch_norm, "BatchNormalization")),
+    "integer-arithmetic": Rule(
+        "no division, power, rounding, root, exponential or reduction of integers",
+        each(operator_rules.integer_arithmetic, *operator_rules.NOT_ON_INTEGERS),
+    ),
+    "integer-free": Rule(
+        "no arithmetic on integers at all", each(operator_rules.integer_free, *operator_rules.ARITHMETIC)
+    ),
+    "avoid": Rule(f"none of {', '.join(operator_rules.AVOIDED)}", each(operator_rules.avoid, *operator_rules.AVOIDED)),
+    "where-types": Rule("Where: two values of one type, not bool", each(operator_rules.where_types, "Where")),
+    "reduce-axes": Rule("reductions list their axes", each(operator_rules.reduce_axes, *operator_rules.REDUCTIONS)),
+    "transpose-perm": Rule("Transpose: perm written out", each(operator_rules.transpose_perm, "Transpose")),
+    "softmax-axis": Rule(
+        "Softmax: axis written out", each(operator_rules.softmax_axis, "Hardmax", "LogSoftmax", "Softmax")
+    ),
+    "refit-names": Rule("an initialiser that is refitted feeds one node", graph_rules.refit_names),
+    "refit-layout": Rule(
+        "what is refitted is in no MatMul, Gemm with transB=0 or batch norm",
+        each(layer_rules.refit_layout, "BatchNormalization", "Gemm", "MatMul"),
+    ),
+    "conv-transpose-plain": Rule(
+        "ConvTranspose: of images, without dilation", each(layer_rules.conv_transpose_plain, "ConvTranspose")
+    ),
+}
+
+
+class Refusal(NamedTuple):
+    """What a converter would not take. `node` and `operator` are empty where it is the graph as a whole."""
+
+    rule: str
+    #: A node, or an input, output or initialiser; `operator` says which of these.
+    node: str
+    operator: str
+    #: The network's layer, empty where none stands behind the node.
+    layer: str
+    message: str
+
+    def __str__(self) -> str:
+        place = f"{self.operator} '{self.node}'" if self.node else "graph"
+        layer = f" of layer '{self.layer}'" if self.layer else ""
+        return f"{place}{layer}, rule {self.rule}: {self.message}"
+
+
+def check(
+    model: onnx.ModelProto, profile: Profile, layers: Mapping[str, str], replaceable: Collection[str] = ()
+) -> list[Refusal]:
+    """What breaks the rules of `profile`, by rule; empty for a graph that the board takes.
+
+    `layers` gives the network's layer of a node, `replaceable` the initialisers that get new values on the device.
+    UnknownName for a profile with a rule that there is not.
+    """
+    view = View(model, profile.target, replaceable)
+    rules = dict(ALWAYS)
+    for name in profile.target.rules:
+        if name not in RULES:
+            raise UnknownName("rule", name, RULES, f"profile {profile.name} names it, there are: {', '.join(RULES)}")
+        rules[name] = RULES[name]
+    return [
+        Refusal(name, fault.name, fault.operator, layers.get(fault.name, ""), fault.message)
+        for name, rule in rules.items()
+        for fault in rule.check(view)
+    ]
+
+
+def check_range(largest_score: float, profile: Profile) -> Refusal | None:
+    """What float16 would not hold: `largest_score` is the largest magnitude among the calibration features' scores."""
+    target = profile.target
+    if target.precision != "float16" or FP16_RANGE not in target.rules or abs(largest_score) < LARGEST_SCORE:
+        return None
+    expected = f"less than {LARGEST_SCORE:.0f}, an eighth of float16's largest number"
+    remedy = "put a ReLU6 or a batch norm before the cut, or cut elsewhere"
+    return Refusal(FP16_RANGE, "", "", "", told(f"scores up to {largest_score:.4g}", expected, remedy))
+
+
+def require(
+    model: onnx.ModelProto, profile: Profile, layers: Mapping[str, str], replaceable: Collection[str] = ()
+) -> None:
+    """ExportError with the first refusals, if `check` finds any."""
+    refuse(check(model, profile, layers, replaceable), profile)
+
+
+def refuse(refusals: Sequence[Refusal], profile: Profile) -> None:
+    """ExportError with the first of `refusals`, if there are any."""
+    if refusals:
+        more = len(refusals) - SHOWN
+        lines = [f"{profile.name} ({profile.title}) does not take this graph:", *map(str, refusals[:SHOWN])]
+        raise ExportError("\n  ".join(lines + ([f"and {more} more"] if more > 0 else [])))

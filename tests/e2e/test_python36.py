@@ -1,0 +1,213 @@
+"""A bundle for the Jetson Nano on what that board runs: Python 3.6, numpy 1.19.5, onnxruntime 1.10.0, grpcio 1.48.2."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import sklearn
+import torch
+from torch import nn
+
+import edgekit
+from edgekit import tensorfile
+from edgekit.bundle import Bundle
+from edgekit.codecs.base import Arrays
+from edgekit.codecs.registry import feature_codec
+from edgekit.data import images, registry
+from edgekit.data.base import Dataset
+from edgekit.device_profiles.registry import profile
+from edgekit.export.build import NORMS, build_bundle
+from edgekit.export.fold import settle_norms
+from edgekit.export.models.registry import build
+
+# Installation takes 20 s, and more where the index is far.
+pytestmark = pytest.mark.timeout(600)
+
+#: The last versions with wheels for Python 3.6; pip 18, which comes with it, does not know the form of those wheels.
+PIP = "pip==21.3.1"
+PACKAGES = ("numpy==1.19.5", "onnxruntime==1.10.0", "grpcio==1.48.2")
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": str(Path(edgekit.__file__).parent.parent),
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "OMP_NUM_THREADS": "1",
+}
+
+#: Encodes, takes one training step, encodes again. Run by both Pythons.
+STEP = """
+import sys
+import numpy as np
+import onnxruntime
+from edgekit import tensorfile
+from edgekit.bundle import open_bundle
+from edgekit.runtime.learn import FrontHalf
+from edgekit.runtime.optim import optimizer
+
+bundle, given, result = sys.argv[1:]
+with open(given, "rb") as file:
+    given = tensorfile.loads(file.read())
+front = FrontHalf(open_bundle(bundle), "onnxruntime", 1)
+
+def encode():
+    batches = [given["images"][i : i + 32] for i in range(0, len(given["images"]), 32)]
+    return np.concatenate([front.encode(batch)["codes"].copy() for batch in batches])
+
+arrays = {"codes": encode()}
+forward = front.forward(given["images"][:32])
+arrays.update({"training.codes": forward.codes["codes"], "feature": forward.feature})
+gradients = front.backward(forward, given["gradient"])
+arrays.update({"gradient." + name: value for name, value in gradients.items()})
+front.learn(gradients, optimizer("sgd", {"momentum": 0.9, "weight_decay": 5e-4}), 0.01)
+arrays["codes.learned"] = encode()
+tensorfile.write(result, arrays)
+print(sys.version.split()[0], np.__version__, onnxruntime.__version__)
+"""
+
+
+@pytest.fixture(scope="session")
+def python36(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Python 3.6 with PACKAGES; skips where there is no 3.6, or no index to install from."""
+    base = find_python36()
+    if base is None:
+        pytest.skip("no Python 3.6 here (looked for python3.6 on PATH and in pyenv)")
+    folder = tmp_path_factory.mktemp("python36") / "venv"
+    made = subprocess.run([base, "-m", "venv", folder], capture_output=True, text=True, timeout=120)
+    assert made.returncode == 0, made.stdout + made.stderr
+    python = str(folder / "bin" / "python")
+    for packages in ((PIP,), PACKAGES):
+        install = [python, "-m", "pip", "install", "--retries", "2", "--only-binary", ":all:", *packages]
+        done = subprocess.run(install, capture_output=True, text=True, timeout=400)
+        said = done.stdout + done.stderr
+        if done.returncode and ("connection broken" in said or "Could not fetch URL" in said):
+            pytest.skip(f"the package index cannot be reached, so {' '.join(packages)} cannot be installed for 3.6")
+        assert done.returncode == 0, said
+    return python
+
+
+def find_python36() -> str | None:
+    roots = {Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")), Path.home() / ".pyenv"}
+    found = [str(path) for root in sorted(roots) for path in sorted(root.glob("versions/3.6.*/bin/python"))]
+    for python in [*found, shutil.which("python3.6")]:
+        # pyenv leaves a python3.6 on PATH that runs nothing while another version is chosen.
+        if python and subprocess.run([python, "-c", ""], capture_output=True, timeout=60).returncode == 0:
+            return python
+    return None
+
+
+def export(path: Path, model: nn.Module, cut: str, dataset: Dataset, norm: str) -> Bundle:
+    """For the Jetson Nano: 8 groups, 4 bits, batches of 32."""
+    return build_bundle(
+        str(path), model, name="own", cut=cut, images=dataset.train_images[:256], mean=dataset.mean, std=dataset.std,
+        classes=10, codec=feature_codec("sgq", {"groups": 8, "bits": 4}), device=profile("jetson-nano"), norm=norm,
+        batch_size=32,
+    )  # fmt: skip
+
+
+def normalised(pictures: np.ndarray, dataset: Dataset) -> np.ndarray:
+    mean, std = (np.reshape(values, (-1, 1, 1)) for values in (dataset.mean, dataset.std))
+    return np.asarray((pictures / 255 - mean) / std, dtype=np.float32)
+
+
+def run(python: str, bundle: Bundle, folder: Path) -> tuple[str, Arrays]:
+    """What STEP prints, and the arrays that it writes."""
+    result = folder / f"{Path(python).name}.{len(list(folder.iterdir()))}.safetensors"
+    command = [python, str(folder / "step.py"), bundle.path, str(folder / "given.safetensors"), str(result)]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=100)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip(), tensorfile.loads(result.read_bytes())
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_codes_and_gradients_are_those_of_the_host(python36: str, tmp_path: Path, norm: str) -> None:
+    dataset = images.fit(registry.load("digits", None), (3, 32, 32))
+    network = build("mobilenet_v1", (3, 32, 32), 10, 0)
+    torch.manual_seed(0)
+    for module in network.modules():
+        # At its first values some gradients vanish by symmetry, and have no relative error.
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.3, 0.3)
+    settle_norms(network, torch.from_numpy(normalised(dataset.train_images[:256], dataset)))
+    bundle = export(tmp_path / "bundle", network, "blocks.3.depthwise", dataset, norm)
+    model = onnx.ModelProto.FromString(bundle.read("front.onnx"))
+    assert (model.opset_import[0].version, bundle.device["name"], bundle.norm) == (11, "jetson-nano", norm)
+    assert model.ir_version <= 7 and bundle.graphs["front"].inputs[0].shape == (32, 3, 32, 32)
+    rng = np.random.default_rng(0)
+    # Not a multiple of 32, so that the static graph gets a batch that must be filled up.
+    pictures = normalised(dataset.test_images[:300], dataset)
+    gradient = 1e-3 * rng.standard_normal((32, *bundle.feature_shape), dtype=np.float32)
+    tensorfile.write(str(tmp_path / "given.safetensors"), {"images": pictures, "gradient": gradient})
+    (tmp_path / "step.py").write_text(STEP)
+
+    versions, board = run(python36, bundle, tmp_path)
+    _, host = run(sys.executable, bundle, tmp_path)
+    assert versions.startswith("3.6.") and versions.endswith("1.19.5 1.10.0")
+    assert board.keys() == host.keys()
+    assert len(board["codes"]) == 300 and board["codes"].dtype == np.int32
+    for name in ("codes", "training.codes", "codes.learned"):
+        assert len(np.unique(host[name])) > 12
+        share = float((board[name] == host[name]).mean())
+        assert share >= 0.999, f"{name}: {share:.4%} equal"
+    # The step moved the weights of the deployed graph too, on both.
+    assert (board["codes"] != board["codes.learned"]).mean() > 0.001
+    np.testing.assert_allclose(board["feature"], host["feature"], rtol=1e-4, atol=1e-4)
+    gradients = [name for name in host if name.startswith("gradient.")]
+    assert len(gradients) == len(bundle.graphs["front_grad"].outputs) > 10
+    for name in gradients:
+        error = np.linalg.norm(board[name] - host[name]) / np.linalg.norm(host[name])
+        assert error <= 1e-3, f"{name}: relative error {error:.2e}"
+
+
+def test_a_device_of_python_3_6_trains(python36: str, tmp_path: Path, digits: Dataset) -> None:
+    """Against `edgekit serve` of this Python, side by side with a device of this Python."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(16, 16, 3, padding=1, groups=16, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(32, 10),
+    )  # fmt: skip
+    bundle = export(tmp_path / "bundle", network, "6", digits, "batch")
+    # Where scikit-learn is not installed, digits are read from a copy of its file.
+    data = str(Path(sklearn.__file__).parent / "datasets" / "data")
+    server = start(sys.executable, "edgekit", "serve", bundle.path, "--listen", "127.0.0.1:0", "--devices", "2")
+    assert server.stdout is not None
+    address = f"127.0.0.1:{json.loads(server.stdout.readline())['port']}"
+    line = ["--server", address, "--dataset", "digits", "--data", data, "--epochs", "5"]
+    pythons = (python36, sys.executable)
+    devices = [
+        start(python, "edgekit.runtime", bundle.path, *line, "--share", f"{i}/2", "--out", str(tmp_path / str(i)))
+        for i, python in enumerate(pythons)
+    ]
+    try:
+        for device in devices:
+            out, err = device.communicate(timeout=100)
+            assert device.returncode == 0, err
+            events = [json.loads(text) for text in out.splitlines()]
+            epochs = [event for event in events if event["event"] == "epoch"]
+            assert [event["epoch"] for event in epochs] == [1, 2, 3, 4, 5] and events[-1]["event"] == "done"
+            assert epochs[-1]["loss"] < 0.6 * epochs[0]["loss"]
+            assert epochs[-1]["accuracy"] > 70
+        _, err = server.communicate(timeout=30)
+        assert server.returncode == 0, err
+    finally:
+        for process in (*devices, server):
+            process.kill()
+            process.communicate()
+    first = bundle.arrays("front.safetensors")
+    trained = tensorfile.loads((tmp_path / "0" / "front.safetensors").read_bytes())
+    assert trained.keys() == first.keys()
+    assert any(not np.array_equal(trained[name], first[name]) for name in first)
+
+
+def start(python: str, module: str, *arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [python, "-m", module, *arguments, "--json"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
+    )  # fmt: skip
