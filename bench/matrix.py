@@ -1,10 +1,11 @@
 """Every built-in model for every board at 4 bits: passed, or refused and why.
 
 ``python bench/matrix.py [--models A,B] [--devices X,Y] [--input 3,32,32] [--json FILE] [--resume]``: each cell is what
-`edgekit export` and `edgekit check` do: a bundle from the digits in a temporary folder, then onnx.checker, the board's
-rules, the golden data on ONNX Runtime, and onnx's reference evaluator; and the golden data against PyTorch, which it
-does not come from. The matrix and, beneath it, every reason whole go to standard output; `--json` writes the cells as
-they come, and `--resume` keeps those that the file has already. Ends with 1 when a cell was exported but did not pass.
+`edgekit export`, with the board's norm policy, and `edgekit check` do: a bundle from the digits in a temporary folder,
+then onnx.checker, the board's rules, the golden data on ONNX Runtime, and onnx's reference evaluator; and the golden
+data against PyTorch, which it does not come from. The matrix and, beneath it, every reason whole go to standard output;
+`--json` writes the cells as they come, and `--resume` keeps those that the file has already. Ends with 1 when a cell
+was exported but did not pass.
 """
 
 import argparse
@@ -16,24 +17,19 @@ import re
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 import edgekit
-from edgekit.bundle import Bundle
 from edgekit.codecs.registry import feature_codec
 from edgekit.data import registry
 from edgekit.data.base import Dataset
-from edgekit.device_profiles.registry import profiles
+from edgekit.device_profiles.registry import profile, profiles
 from edgekit.errors import EdgekitError
-from edgekit.export.checking import CODES, check_bundle
-from edgekit.export.fold import fold_norms
-from edgekit.export.models.registry import MODELS, build
+from edgekit.export.models.registry import MODELS
 from edgekit.export.named import export_named
-from edgekit.export.report import Check, equal_codes, worst_gradient
-from edgekit.export.split import split
+from edgekit.export.parity.check import check_bundle
 
 CODEC = {"groups": 8, "bits": 4}
 #: Images that the codebooks come from, and the batch of deployed graphs where it is static.
@@ -48,7 +44,7 @@ def cell(model: str, device: str, input_shape: str, dataset: Dataset) -> dict[st
             bundle = export_named(
                 model, os.path.join(folder, "bundle"), cut=None, dataset=dataset, codec=feature_codec("sgq", CODEC),
                 input_shape=input_shape, calibration=CALIBRATION, seed=0, overwrite=False, device=device,
-                batch_size=BATCH,
+                batch_size=BATCH, norm=profile(device).target.norm,
             )  # fmt: skip
         except EdgekitError as error:
             return {**row, "result": "refused", "error": type(error).__name__, "reason": str(error)}
@@ -56,7 +52,6 @@ def cell(model: str, device: str, input_shape: str, dataset: Dataset) -> dict[st
         row["sha256"] = {spec.file: bundle.manifest["files"][spec.file]["sha256"] for spec in bundle.graphs.values()}
         try:
             report = check_bundle(bundle)
-            report.checks.extend(against_pytorch(bundle))
         except EdgekitError as error:
             return {**row, "result": "failed", "error": type(error).__name__, "reason": str(error)}
     row["checks"] = {c.name: c.passed if c.value is None else c.value for c in report.checks}
@@ -65,30 +60,6 @@ def cell(model: str, device: str, input_shape: str, dataset: Dataset) -> dict[st
         reason = "; ".join(f"{c.name}: got {c.got}, expected {c.expected}" for c in report.failed)
         return {**row, "result": "failed", "reason": reason}
     return {**row, "result": "passed", "reason": ""}
-
-
-def against_pytorch(bundle: Bundle) -> Iterator[Check]:
-    """The bundle's golden codes and gradients beside those of the network it was exported from, run by PyTorch."""
-    front, _ = split(build(bundle.model, bundle.input_shape, bundle.classes, 0), bundle.cut)
-    frozen = bundle.norm == "frozen"
-    if frozen:
-        front, _ = fold_norms(front)
-    front.load_state_dict({name: torch.from_numpy(value) for name, value in bundle.arrays("front.safetensors").items()})
-    golden, tables = bundle.arrays("golden.safetensors"), bundle.tables()
-    image = torch.from_numpy(golden["image"])
-    order = torch.from_numpy(bundle.codec.order(bundle.feature_shape[0], tables))
-    deployed = front.eval()(image)[:, order]
-    training = front.train(not frozen)(image)[:, order]
-    training.backward(torch.from_numpy(golden["gradient"]))
-    for graph, feature in (("deployed", deployed), ("training", training)):
-        for name, codes in bundle.codec.quantize(feature.detach().numpy(), tables).items():
-            key = f"{graph}.{name}"
-            yield equal_codes(
-                f"{graph} {name}, PyTorch", golden[key], codes, CODES["float32"], "find the wrong operator"
-            )
-    gradients = {f"gradient.{name}": w.grad.numpy() for name, w in front.named_parameters() if w.grad is not None}
-    computed = {key: array for key, array in golden.items() if key.startswith("gradient.")}
-    yield worst_gradient("gradient, PyTorch", computed, gradients, "find the wrong rule")
 
 
 def matrix(cells: list[dict[str, Any]]) -> str:

@@ -23,13 +23,13 @@ import torch
 from edgekit.codecs.registry import feature_codec
 from edgekit.data import registry
 from edgekit.device_profiles.registry import profile
-from edgekit.export.cuts import chosen, cut_table
-from edgekit.export.link import parse_link
 from edgekit.export.models.registry import build, default_cut
 from edgekit.export.named import default_shape
-from edgekit.export.observe import Trial, observe, sample_images
-from edgekit.export.plan import predict
-from edgekit.export.plan_named import plan_named
+from edgekit.export.plan.cuts import chosen, cut_table
+from edgekit.export.plan.link import parse_link
+from edgekit.export.plan.named import plan_named
+from edgekit.export.plan.observe import Trial, observe, sample_images
+from edgekit.export.plan.predict import predict
 
 MODELS = ("mobilenet_v1", "resnet18", "vgg11")
 BOARDS = ("jetson-nano", "jetson-orin-nano", "atlas-200-dk")
@@ -46,12 +46,12 @@ def show(text: str) -> None:
 def table(models: Sequence[str], batch: int, server: torch.device) -> list[dict[str, Any]]:
     """The best cut of every model on every board behind every link, and the default cut beside it."""
     codec = feature_codec("sgq", {})
-    images = sample_images(SHAPE, batch, 0, None)
+    images = sample_images(SHAPE, batch, 0, registry.load("digits", None))
     rows = []
     for model in models:
         network, default = build(model, SHAPE, 10, 0), default_cut(model)
         cuts = chosen(cut_table(network, SHAPE, codec), default)
-        trial = Trial(images, 10, codec, server=server)
+        trial = Trial(images, 10, codec, [profile(board) for board in BOARDS], server=server)
         observed, _ = observe(network, cuts, trial, lambda layer, m=model: show(f"{m} {layer}"))
         for board in BOARDS:
             for link in LINKS:
@@ -153,7 +153,7 @@ def main() -> None:
         record |= {
             "input": SHAPE,
             "batch": options.batch,
-            "images": "random normal",
+            "images": "digits, scaled to the input shape",
             "device_time": "roofline of each board's peak figures: a lower bound",
             "server_time": f"measured on this host, {options.torch_device}, {options.server_threads} threads",
             "rows": table(options.models.split(","), options.batch, torch.device(options.torch_device)),

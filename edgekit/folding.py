@@ -61,6 +61,6 @@ def fold_from_json(value: Dict[str, Any]) -> Fold:
     convolution, norm, epsilon = value["convolution"], value["norm"], value["epsilon"]
     if not isinstance(convolution, str) or not isinstance(norm, str) or not norm:
         raise ValueError("{!r} names no layers".format(value))
-    if type(epsilon) not in (int, float) or not 0 < epsilon < 1:
+    if type(epsilon) not in (int, float) or not 0 <= epsilon <= 1:
         raise ValueError("epsilon {!r} is not in 0..1".format(epsilon))
     return Fold(convolution, norm, float(epsilon))

@@ -18,11 +18,12 @@ from edgekit.device_profiles.profile import Profile
 from edgekit.device_profiles.registry import profile
 from edgekit.errors import ExportError, UsageError
 from edgekit.export.encoders.registry import ENCODERS
-from edgekit.export.fold import fold_norms, settle_norms, state_of
+from edgekit.export.fold import fold_norms, is_fresh, settle_norms, state_of, with_batch_statistics
 from edgekit.export.front import BatchNorm, FrontBuilder, image_input
 from edgekit.export.gradient import differentiate
 from edgekit.export.graph import BATCH, Graph, Versions
-from edgekit.export.parity import golden_arrays
+from edgekit.export.parity.golden import golden_arrays
+from edgekit.export.parity.pytorch import require_pytorch
 from edgekit.export.split import split
 from edgekit.export.targets.check import check_range, refuse, require
 from edgekit.folding import Fold
@@ -66,22 +67,27 @@ def build_bundle(
     """Exports `model`, cut after layer `cut`, to a bundle at `path`, for `device` (default: the profile "cpu").
 
     `images` (n,C,H,W) uint8 are the calibration images, `mean` and `std` per channel in units of 0..1. `norm` is
-    "batch" or "frozen" (default: the device's); `batch_size` is the batch of the deployed graph where the device wants
-    it static. ExportError or UsageError when the network, the cut, the codec and the device do not fit together.
+    "batch" or "frozen" (default: the device's, or "batch" for a network that has not been trained); `batch_size` is
+    the batch of the deployed graph where the device wants it static. ExportError or UsageError when the network, the
+    cut, the codec and the device do not fit together.
     """
     device = device or profile("cpu")
-    norm = norm or device.target.norm
+    for option, values, smallest in (("mean", mean, -1e6), ("std", std, 1e-6)):
+        if not all(smallest <= value <= 1e6 for value in values):
+            raise UsageError(f"{option} {values}: expected numbers from {smallest:g} to 1e6")
+    front, back = split(copy.deepcopy(model), cut)
+    # Statistics that never moved are not worth freezing: devices would drift apart (docs/decisions.md).
+    norm = norm or ("batch" if is_fresh(front) else device.target.norm)
     if norm not in NORMS:
         raise UsageError(f"norm policy '{norm}': expected one of {', '.join(NORMS)}")
-    front, back = split(model, cut)
     scale = np.array(std, dtype=np.float32).reshape(-1, 1, 1)
     batch = (images.astype(np.float32) / 255 - np.array(mean, dtype=np.float32).reshape(-1, 1, 1)) / scale
-    _require_same(model, front, back, torch.from_numpy(batch[:2]))
+    _require_same(copy.deepcopy(model), front, back, torch.from_numpy(batch[:2]))
     if norm == "frozen":
         settle_norms(front, torch.from_numpy(batch))
     with torch.no_grad():
         # In mode "batch" with the batch's statistics: the running ones of an untrained network say nothing yet.
-        features = copy.deepcopy(front).train(norm == "batch")(torch.from_numpy(batch))
+        features = (with_batch_statistics(front) if norm == "batch" else front.eval())(torch.from_numpy(batch))
     if features.ndim != 4:
         raise UsageError(f"the feature at '{cut}' is {list(features.shape)}, expected (n,C,h,w): cut before the head")
     codec.check(features.shape[1])
@@ -90,6 +96,8 @@ def build_bundle(
     refusal = check_range(ENCODERS[codec.codec_id].largest(codec, features.numpy()[:, order], tables), device)
     refuse([refusal] if refusal else [], device)
     graphs = front_graphs(front, batch.shape[1:], codec, tables, device=device, norm=norm, batch_size=batch_size)
+    golden = golden_arrays(graphs, codec, tables, batch[:4], seed)
+    require_pytorch(front, norm == "frozen", golden, codec, tables)
     files = {
         **graphs.models,
         "front.safetensors": tensorfile.dumps(graphs.state),
@@ -97,7 +105,7 @@ def build_bundle(
         "back.safetensors": tensorfile.dumps(state_of(back)),
         "back_train.pt2": _program(back.train(), features),
         "back_eval.pt2": _program(back.eval(), features),
-        "golden.safetensors": tensorfile.dumps(golden_arrays(graphs, codec, tables, batch[:4], seed)),
+        "golden.safetensors": tensorfile.dumps(golden),
     }
     manifest = {
         "edgekit": edgekit.__version__,
@@ -135,10 +143,13 @@ def front_graphs(
     if norm == "frozen":
         front, folds = folded, []
     learning = learning_graph(front, shape, codec, tables)
+    if norm == "frozen" and learning.batch_norms:
+        kept = ", ".join(each.running_mean.removesuffix(".running_mean") for each in learning.batch_norms)
+        raise ExportError(f"batch norm of {kept} cannot be folded, so not be frozen: make it an nn.BatchNorm2d layer")
     graph = learning.graph
 
     models, specs = {}, {}
-    models["front.onnx"], specs["front"] = _deployed(folded, shape, codec, tables, device, batch_size)
+    models["front.onnx"], specs["front"] = deployed_graph(folded, shape, codec, tables, device, batch_size)
     models["front_grad.onnx"], specs["front_grad"] = graph.model(
         learning.gradients, given=learning.forward, held=graph.weights, file="front_grad.onnx"
     )
@@ -159,10 +170,10 @@ def front_graphs(
     )
 
 
-def _deployed(
+def deployed_graph(
     folded: nn.Module, shape: tuple[int, ...], codec: FeatureCodec, tables: Arrays, device: Profile, batch_size: int
 ) -> tuple[bytes, GraphSpec]:
-    """front.onnx as `device` takes it; ExportError names what it does not take."""
+    """front.onnx of a `folded` front half, as `device` takes it; ExportError names what it does not take."""
     target = device.target
     graph = Graph(Versions(target.opset, target.ir_version))
     feature = FrontBuilder(graph, training=False).build(folded, image_input(graph, shape))
@@ -195,7 +206,9 @@ def learning_graph(front: nn.Module, shape: tuple[int, ...], codec: FeatureCodec
     feature = _encode(graph, builder.build(front, image_input(graph, shape)), codec, tables, "conv")
     n_forward = len(graph.nodes)
     gradient = graph.input(TensorSpec("gradient", "float32", graph.shape(feature)))
-    trainable = [name for name, _ in front.named_parameters() if name in graph.weights]
+    trainable = [name for name, weight in front.named_parameters() if weight.requires_grad and name in graph.weights]
+    if not trainable:
+        raise ExportError("no weight of the front half has requires_grad: nothing is left for the device to train")
     computed = differentiate(graph, feature, gradient, trainable)
     graph.in_layer("")
     results = [
@@ -232,6 +245,11 @@ def _require_same(model: nn.Module, front: nn.Module, back: nn.Module, images: t
     """ExportError unless the halves compute what `model` computes: torch.fx misses some statements in place."""
     with torch.no_grad():
         expected, got = model.eval()(images), back.eval()(front.eval()(images))
+    if not torch.isfinite(expected).all():
+        raise ExportError(
+            f"{type(model).__name__} gives values that are not finite for the calibration images: look at its "
+            "weights, and at mean and std"
+        )
     if not torch.allclose(expected, got, rtol=1e-3, atol=1e-4 * float(expected.abs().max() + 1)):
         apart = float((expected - got).abs().max())
         raise ExportError(

@@ -12,8 +12,18 @@ from edgekit.folding import Fold, fold
 
 
 def state_of(half: nn.Module) -> Arrays:
-    """Weights and buffers by their PyTorch names."""
-    return {name: value.detach().numpy() for name, value in half.state_dict().items()}
+    """Weights and buffers by their PyTorch names; what has several names comes under its first."""
+    first = {name for name, _ in [*half.named_parameters(), *half.named_buffers()]}
+    return {name: value.detach().numpy() for name, value in half.state_dict().items() if name in first}
+
+
+def with_batch_statistics(front: nn.Module) -> nn.Module:
+    """A copy of `front` whose batch norms use the batch's statistics, and whose other layers are as in evaluation."""
+    twin = copy.deepcopy(front).eval()
+    for module in twin.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.train()
+    return twin
 
 
 def fold_norms(front: nn.Module) -> tuple[fx.GraphModule, list[Fold]]:
@@ -25,6 +35,9 @@ def fold_norms(front: nn.Module) -> tuple[fx.GraphModule, list[Fold]]:
     folded.eval()
     modules = dict(folded.named_modules())
     calls = Counter(node.target for node in folded.graph.nodes if node.op == "call_module")
+    parameters = dict(folded.named_parameters(remove_duplicate=False))
+    owners = Counter(id(weight) for weight in parameters.values())
+    names = {name: owners[id(weight)] for name, weight in parameters.items()}
     folds = []
     for node in list(folded.graph.nodes):
         norm = modules.get(node.target) if node.op == "call_module" else None
@@ -33,9 +46,10 @@ def fold_norms(front: nn.Module) -> tuple[fx.GraphModule, list[Fold]]:
         _check(node.target, norm)
         before = node.args[0]
         source = modules.get(before.target) if before.op == "call_module" else None
-        alone = not (
-            isinstance(source, nn.Conv2d) and calls[before.target] == calls[node.target] == len(before.users) == 1
-        )
+        once = calls[before.target] == calls[node.target] == len(before.users) == 1
+        # A weight that is shared, or made from others as weight_norm's is, cannot take a value of its own.
+        own = names.get(f"{before.target}.weight") == 1
+        alone = not (isinstance(source, nn.Conv2d) and once and own)
         each = Fold("" if alone else before.target, node.target, norm.eps)
         if alone:
             channels = norm.num_features
@@ -43,7 +57,7 @@ def fold_norms(front: nn.Module) -> tuple[fx.GraphModule, list[Fold]]:
         else:
             assert isinstance(source, nn.Conv2d)
             if source.bias is None:
-                source.bias = nn.Parameter(torch.zeros(source.out_channels))
+                source.bias = nn.Parameter(torch.zeros(source.out_channels), norm.bias.requires_grad)
             node.replace_all_uses_with(before)
             folded.graph.erase_node(node)
             folded.delete_submodule(each.norm)
@@ -55,24 +69,33 @@ def fold_norms(front: nn.Module) -> tuple[fx.GraphModule, list[Fold]]:
     return folded, folds
 
 
-def settle_norms(front: nn.Module, images: torch.Tensor) -> None:
-    """Gives batch norms whose running statistics never moved those of `images` (n,C,H,W) f32, in place.
+def is_fresh(front: nn.Module) -> bool:
+    """Whether `front` has batch norms, and the running statistics of none have ever moved."""
+    fresh = fresh_norms(front)
+    return bool(fresh) and len(fresh) == sum(isinstance(module, nn.BatchNorm2d) for module in front.modules())
 
-    Folding them before would fold nothing in: a network with fresh weights would train without any normalisation.
-    """
-    fresh = [
+
+def fresh_norms(front: nn.Module) -> list[nn.BatchNorm2d]:
+    """The batch norms of `front` whose running statistics have never moved."""
+    return [
         norm
         for norm in front.modules()
         if isinstance(norm, nn.BatchNorm2d)
         and norm.running_mean is not None
         and norm.running_var is not None
         and not norm.running_mean.any()
-        and bool((norm.running_var == 1).all())
+        and torch.equal(norm.running_var, torch.ones_like(norm.running_var))
     ]
-    if not fresh:
-        return
-    front.eval()
+
+
+def settle_norms(front: nn.Module, images: torch.Tensor) -> None:
+    """Gives the fresh batch norms of `front` the statistics of `images` (n,C,H,W) f32, in place.
+
+    Folding them before would fold nothing in: a network with fresh weights would train without any normalisation.
+    """
+    fresh = fresh_norms(front)
     momenta = [norm.momentum for norm in fresh]
+    front.eval()
     for norm in fresh:
         norm.train()
         norm.momentum = 1.0
@@ -84,4 +107,7 @@ def settle_norms(front: nn.Module, images: torch.Tensor) -> None:
 
 def _check(layer: str, norm: nn.BatchNorm2d) -> None:
     if not norm.affine or not norm.track_running_stats:
-        raise ExportError(f"layer '{layer}': batch norm needs affine=True and track_running_stats=True to be folded")
+        raise ExportError(
+            f"layer '{layer}': batch norm needs affine=True and track_running_stats=True to be folded: a "
+            "weight of ones and a bias of zeros compute the same as none"
+        )

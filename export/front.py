@@ -143,6 +143,8 @@ class FrontBuilder:
     def _batch_norm(self, c: Call, a: SimpleNamespace) -> str:
         if not a.running_mean or not a.running_var:
             raise c.refused("without running statistics", "build it with track_running_stats=True")
+        if getattr(a, "training", False):
+            raise c.refused("with training=True", "use an nn.BatchNorm2d layer: it knows when it learns")
         channels = self.graph.shape(a.running_mean)
 
         def per_channel(value: float) -> str:

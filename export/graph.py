@@ -41,6 +41,7 @@ class Graph:
         self.weights: dict[str, np.ndarray] = {}
         self.constants: dict[str, np.ndarray] = {}
         self.specs: dict[str, TensorSpec] = {}
+        self._names: dict[tuple[str, Shape, bytes], str] = {}
         #: The layer of the network that a node stands for, for messages.
         self.layers: dict[str, str] = {}
         self._layer = ""
@@ -57,15 +58,12 @@ class Graph:
 
     def constant(self, value: np.ndarray) -> str:
         """The name of a constant of this value; equal constants share one."""
-        key = f"const.{value.dtype.name}.{'x'.join(map(str, value.shape))}.{value.tobytes().hex()[:64]}"
-        for name in (key, f"{key}.{len(self.constants)}"):
-            if name not in self.constants:
-                self.constants[name] = value
-                self.specs[name] = TensorSpec(name, value.dtype.name, value.shape)
-                return name
-            if np.array_equal(self.constants[name], value):
-                return name
-        raise AssertionError(f"constant {key} twice")
+        key = (value.dtype.name, value.shape, value.tobytes())
+        if key not in self._names:
+            name = self._names[key] = f"const.{len(self._names)}"
+            self.constants[name] = value
+            self.specs[name] = TensorSpec(name, value.dtype.name, value.shape)
+        return self._names[key]
 
     def ints(self, *values: int) -> str:
         return self.constant(np.array(values, dtype=np.int64))

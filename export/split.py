@@ -34,7 +34,15 @@ def split(model: nn.Module, cut: str) -> tuple[fx.GraphModule, fx.GraphModule]:
         )
     if not (set(traced.graph.nodes) - front - {_output(traced)}):
         raise ExportError(f"cannot cut at '{cut}': it is the last layer, nothing is left for the server to train")
-    return _half(traced, front, None, node), _half(traced, set(traced.graph.nodes) - front, node, None)
+    halves = _half(traced, front, None, node), _half(traced, set(traced.graph.nodes) - front, node, None)
+    first, second = (dict(half.named_parameters(remove_duplicate=False)) for half in halves)
+    shared = [name for name, weight in first.items() if any(weight is other for other in second.values())]
+    if shared:
+        raise ExportError(
+            f"cannot cut at '{cut}': weights {', '.join(shared)} are used on both sides, and device and server would "
+            "train copies that drift apart; cut where all that share them are on one side"
+        )
+    return halves
 
 
 def cut_points(model: nn.Module) -> list[str]:
@@ -50,13 +58,16 @@ def _cut_points(traced: fx.GraphModule) -> Iterator[str]:
 
 
 def _trace(model: nn.Module) -> fx.GraphModule:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.SyncBatchNorm):
+            raise ExportError(f"layer '{name}' is a SyncBatchNorm, for training in several processes: use BatchNorm2d")
     try:
         traced = fx.symbolic_trace(model)
-    except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
+    except Exception as error:  # whatever the user's forward raises
         raise ExportError(
-            f"{type(model).__name__} cannot be traced by torch.fx: {error}. Its forward must not branch on values; "
-            "move such code out of forward, or wrap it with torch.fx.wrap"
-        ) from None
+            f"{type(model).__name__} cannot be traced by torch.fx: {type(error).__name__}: {error}. Its forward must "
+            "not branch on values; move such code out of forward, or wrap it with torch.fx.wrap"
+        ) from error
     # Unused items of `n, c, h, w = x.shape` would count as tensors that pass. Nothing else: what works in place counts.
     traced.graph.eliminate_dead_code(lambda node: node.target not in SIZES)
     return traced

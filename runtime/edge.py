@@ -97,12 +97,6 @@ class Device:
                     len(train.labels), options.batch
                 )
             )
-        size = self.bundle.graphs["front"].inputs[0].shape[0]
-        if 0 < size < options.batch:
-            raise UsageError(
-                "batches of {0} images, the deployed graph takes {1}: choose --batch {1}, or export with "
-                "--static-batch {0}".format(options.batch, size)
-            )
         if options.out is not None:
             make_folder(options.out)
         self._hello(steps * options.epochs)
@@ -136,13 +130,15 @@ class Device:
         self._acks = 0
         right, loss = 0, 0.0
         waiting: Deque[int] = deque()
-        for start in range(0, len(test.labels) + 2 * self.options.batch, self.options.batch):
-            chosen = slice(start, start + self.options.batch)
+        static = self.bundle.graphs["front"].inputs[0].shape[0]
+        size = self.options.batch if static < 1 else min(self.options.batch, static)
+        for start in range(0, len(test.labels) + 2 * size, size):
+            chosen = slice(start, start + size)
             labels = test.labels[chosen]
             if len(labels):
                 with self.meter.timed("evaluate"):
                     codes = self.front.encode(self._normalise(test.images[chosen]))
-                self._send_codes("evaluate", start // self.options.batch, labels, codes, "evaluate")
+                self._send_codes("evaluate", start // size, labels, codes, "evaluate")
                 waiting.append(len(labels))
             if len(waiting) > 1 or (waiting and not len(labels)):
                 result = self.transport.expect("result")

@@ -81,6 +81,7 @@ class FrontHalf:
             self._move(
                 norm["running_var"], norm["momentum"], outputs[norm["batch_var"]] * np.float32(count / (count - 1))
             )
+        self._deployed_is_stale |= bool(self._norms)
         return Forward(image, codes, outputs[self._feature], outputs)
 
     def backward(self, forward: Forward, gradient: np.ndarray) -> Arrays:

@@ -45,8 +45,8 @@ ALSO = {
     "edgekit.data.folder": May(frozenset(), frozenset({"PIL"})),
     "edgekit.runtime.transport": May(frozenset({"grpc"})),
     "edgekit.runtime.backends.ort": May(frozenset(), frozenset({"onnxruntime"})),
-    "edgekit.export.parity": May(frozenset({"edgekit.runtime"})),
-    "edgekit.export.plan_chart": May(frozenset(), frozenset({"matplotlib"})),
+    "edgekit.export.parity.golden": May(frozenset({"edgekit.runtime"})),
+    "edgekit.export.plan.chart": May(frozenset(), frozenset({"matplotlib"})),
 }
 NOT_ON_DEVICES = {"torch", "onnx", "click", "rich", "sklearn", "PIL"}
 
@@ -153,7 +153,7 @@ def test_the_check_sees(module: str, source: str) -> None:
         ("edgekit.cli.run", "import click\ndef f():\n    from edgekit.runtime.edge import Device"),
         ("edgekit.cli.run", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import edgekit.bundle"),
         ("edgekit.runtime.backends.ort", "def f():\n    import onnxruntime.capi"),
-        ("edgekit.export.parity", "from edgekit.runtime.registry import backend_class"),
+        ("edgekit.export.parity.golden", "from edgekit.runtime.registry import backend_class"),
     ],
 )
 def test_the_check_allows(module: str, source: str) -> None:

@@ -79,6 +79,9 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except MemoryError as error:
+        click.echo(f"error: not enough memory for what was asked: {error}", err=True)
+        sys.exit(1)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("edgekit"):
             raise

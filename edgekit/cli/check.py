@@ -30,7 +30,7 @@ def check(bundle: str, backend: str, reference: bool, as_json: bool) -> None:
     from rich.console import Console
 
     from edgekit.bundle import open_bundle
-    from edgekit.export.checking import check_bundle
+    from edgekit.export.parity.check import check_bundle
 
     opened = open_bundle(bundle)
     with Console(stderr=True).status("graphs") as status:

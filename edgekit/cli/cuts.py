@@ -9,13 +9,13 @@ from edgekit.cli import options
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from edgekit.export.cuts import Cut
+    from edgekit.export.plan.cuts import Cut
 
 
 @click.command()
 @options.model
 @click.option("--input", "input_shape", default="3,32,32", show_default=True, metavar="C,H,W", help="Input shape.")
-@click.option("--classes", default=10, show_default=True, help="Classes that the model tells apart.")
+@click.option("--classes", type=int, help="Classes that it tells apart (default: 10, or your network's own).")
 @click.option("--codec", default="sgq", show_default=True, help="Feature codec: sgq, uniform or raw.")
 @click.option("--bits", default=4, show_default=True, help="Bits per code (sgq, uniform).")
 @click.option("--groups", default=8, show_default=True, help="Groups of channels (sgq).")
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def cuts(
     model: str,
     input_shape: str,
-    classes: int,
+    classes: int | None,
     codec: str,
     bits: int,
     groups: int,
@@ -43,9 +43,9 @@ def cuts(
     edgekit cuts mynet.model:make --input 1,28,28 --codec uniform --bits 8 --json
     """
     from edgekit.codecs.registry import feature_codec
-    from edgekit.export.cuts import cut_table
     from edgekit.export.models.registry import build, default_cut
     from edgekit.export.named import parse_shape
+    from edgekit.export.plan.cuts import cut_table
 
     shape = parse_shape(input_shape)
     chosen = feature_codec(codec, options.codec_config(codec, bits, groups))

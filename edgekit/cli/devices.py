@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgekit.cli import options
+from edgekit.errors import UnknownName
 
 if TYPE_CHECKING:
     from edgekit.device_profiles.profile import Profile
@@ -70,6 +71,9 @@ def _row(board: "Profile") -> tuple[str, ...]:
 def _show(board: "Profile") -> None:
     from edgekit.export.targets.check import RULES
 
+    for rule in board.target.rules:
+        if rule not in RULES:
+            raise UnknownName("rule", rule, RULES, f"{board.name} names it; there are: {', '.join(RULES)}")
     target, hardware = board.target, board.hardware
     click.echo(f"{board.name}: {board.title}")
     _lines("runtime", [f"{board.runtime}, Python {board.python} or newer"])
@@ -87,9 +91,7 @@ def _show(board: "Profile") -> None:
             f"{hardware.cpu_cores} CPU cores, together {hardware.cpu_gflops:g} GFLOP/s in float32 at best",
         ],
     )
-    _lines(
-        "rules", [f"{rule}: {RULES[rule].what}" if rule in RULES else f"{rule}: no such rule" for rule in target.rules]
-    )
+    _lines("rules", [f"{rule}: {RULES[rule].what}" for rule in target.rules])
     operators = f"{len(target.operators)}: {' '.join(target.operators)}"
     _lines("operators", [operators if target.operators else "whatever the operator set has"])
     _lines("sources", list(board.sources))

@@ -68,4 +68,5 @@ def export(
         )
         return
     click.echo(f"{output}: {bundle.model} cut at {bundle.cut}, feature {'x'.join(map(str, bundle.feature_shape))}")
+    click.echo(f"for {bundle.device['name']}; batch norm while learning: {bundle.norm}")
     click.echo(f"next: edgekit serve {output} --listen 127.0.0.1:50051", err=True)

@@ -8,9 +8,9 @@ from edgekit.cli import options
 @click.command()
 @click.argument("model", metavar="[MODEL]", required=False)
 @click.option("--input", "input_shape", default="3,32,32", show_default=True, metavar="C,H,W", help="Input shape.")
-@click.option("--classes", default=10, show_default=True, help="Classes that it tells apart.")
+@click.option("--classes", type=int, help="Classes that it tells apart (default: 10, or your network's own).")
 @options.as_json
-def models(model: str | None, input_shape: str, classes: int, as_json: bool) -> None:
+def models(model: str | None, input_shape: str, classes: int | None, as_json: bool) -> None:
     """List the built-in models with default cut and parameters, or the layers that MODEL can be cut at.
 
     MODEL may also be your own network, package.module:factory. `edgekit cuts MODEL` says more about each layer.

@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -48,14 +49,27 @@ board = options(
     click.option(
         "--device", default="cpu", show_default=True, help="Board to export for; `edgekit devices` lists them."
     ),
-    click.option("--norm", help="Batch norm while learning: batch or frozen (default: the board's)."),
     click.option(
-        "--static-batch", default=32, show_default=True, help="Batch of the deployed graph on boards of static shapes."
+        "--norm",
+        help="Batch norm while learning: batch or frozen (default: the board's; batch for fresh weights).",
+    ),
+    click.option(
+        "--static-batch",
+        type=click.IntRange(1, 4096),
+        default=32,
+        show_default=True,
+        help="Batch of the deployed graph on boards of static shapes.",
     ),
 )
 cut = click.option("--cut", metavar="LAYER", help="Layer after which the model is cut (default: the model's own).")
 bundle = click.argument("bundle", metavar="BUNDLE")
-seed = click.option("--seed", default=0, show_default=True, help="Decides weights, calibration images and shares.")
+seed = click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    show_default=True,
+    help="Decides weights, calibration images and shares.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Result as one JSON object on standard output.")
 
 dataset = options(
@@ -99,5 +113,13 @@ def codec_config(codec: str, bits: int, groups: int) -> dict[str, int]:
 
 
 def print_json(value: Any) -> None:
-    """One JSON object on one line of standard output."""
-    click.echo(json.dumps(value))
+    """One JSON object on one line of standard output; what is not finite, as a loss can be, becomes null."""
+    click.echo(json.dumps(_finite(value), allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -12,7 +12,7 @@ from edgekit.errors import UsageError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from edgekit.export.plan_named import Plan
+    from edgekit.export.plan.named import Plan
 
 #: Options that `plan_named` takes as they are.
 PASSED = ("everything", "devices", "batch", "measure", "input_shape", "classes", "weights", "torch_device", "seed")
@@ -28,21 +28,31 @@ PASSED = ("everything", "devices", "batch", "measure", "input_shape", "classes",
     help="Line to the server: 10mbit, or up/down as 2mbit/10mbit, in bit, kbit, mbit or gbit a second; DELAY is the "
     "round trip as ping shows it, in us, ms or s (default: none).",
 )
-@click.option("--devices", default=1, show_default=True, help="Devices that take turns at the server.")
-@click.option("--batch", default=32, show_default=True, help="Images per step and device.")
+@click.option(
+    "--devices", type=click.IntRange(1), default=1, show_default=True, help="Devices that take turns at the server."
+)
+@click.option(
+    "--batch", type=click.IntRange(2, 4096), default=32, show_default=True, help="Images per step and device."
+)
 @click.option("--cuts", metavar="LAYER,LAYER", help="Compare these (default: the good ones of `edgekit cuts`).")
 @click.option("--all", "everything", is_flag=True, help="Compare every cut.")
 @click.option("--measure", is_flag=True, help="Time front halves on this host, one thread, instead of the roofline.")
 @click.option("--dataset", help="Take the images from digits, mnist, cifar10 ... (default: random normal images).")
 @click.option("--data", metavar="DIR", help="Where the dataset's files are.")
 @click.option("--input", "input_shape", metavar="C,H,W", help="Input shape (default: the dataset's, or 3,32,32).")
-@click.option("--classes", type=int, help="Classes that the model tells apart (default: the dataset's, or 10).")
+@click.option("--classes", type=int, help="Classes it tells apart (default: the dataset's, 10, or your network's own).")
 @click.option("--codec", default="sgq", show_default=True, help="Feature codec: sgq, uniform or raw.")
 @click.option("--bits", default=4, show_default=True, help="Bits per code (sgq, uniform).")
 @click.option("--groups", default=8, show_default=True, help="Groups of channels (sgq).")
 @click.option("--weights", metavar="FILE", help="Trained weights, .safetensors (default: fresh ones, by --seed).")
 @click.option("--torch-device", default="auto", show_default=True, help="Times the server's half: cpu, cuda or auto.")
-@click.option("--server-threads", default=1, show_default=True, help="Threads of the server's half on a CPU.")
+@click.option(
+    "--server-threads",
+    type=click.IntRange(1, 1024),
+    default=1,
+    show_default=True,
+    help="Threads of the server's half on a CPU.",
+)
 @options.seed
 @click.option("--out", metavar="FILE", help="Write the result as JSON.")
 @click.option("--png", metavar="FILE", help="Draw the steps as bars.")
@@ -65,8 +75,8 @@ def plan(**given: Any) -> None:
 
     from edgekit.codecs.registry import feature_codec
     from edgekit.data import registry
-    from edgekit.export.plan_chart import draw
-    from edgekit.export.plan_named import plan_named
+    from edgekit.export.plan.chart import draw
+    from edgekit.export.plan.named import plan_named
 
     out, png = given["out"], given["png"]
     for path in (out, png):
@@ -84,8 +94,11 @@ def plan(**given: Any) -> None:
             on_cut=lambda done, total, layer: progress.update(task, description=layer, completed=done, total=total),
         )  # fmt: skip
     if out:
-        with open(out, "w", encoding="utf-8") as file:
-            file.write(json.dumps(result.to_json(), indent=1) + "\n")
+        try:
+            with open(out, "w", encoding="utf-8") as file:
+                file.write(json.dumps(result.to_json(), indent=1) + "\n")
+        except OSError as error:
+            raise UsageError(f"{out} cannot be written: {error.strerror}") from None
     if png:
         draw(png, result.predictions, result.title)
     if given["as_json"]:

@@ -15,36 +15,14 @@ if TYPE_CHECKING:
 
 #: Options that describe a run in its record, and those handed on to the processes.
 DESCRIBED = (
-    *(
-        "model",
-        "device",
-        "codec",
-        "dataset",
-        "limit",
-        "devices",
-        "partition",
-        "epochs",
-        "batch",
-        "in_flight",
-        "calibrate",
-    ),
-    *(
-        "optimizer",
-        "lr",
-        "momentum",
-        "weight_decay",
-        "schedule",
-        "calibration",
-        "server_threads",
-        "torch_device",
-        "backend",
-        "seed",
-    ),
-)
+    "model", "device", "codec", "dataset", "limit", "devices", "partition", "epochs", "batch", "in_flight", "calibrate",
+    "optimizer", "lr", "momentum", "weight_decay", "schedule", "calibration", "server_threads", "torch_device",
+    "backend", "seed",
+)  # fmt: skip
 FOR_SERVER = (
-    *("optimizer", "lr", "momentum", "weight_decay", "schedule", "calibrate", "torch_device", "server_threads"),
-    *("seed", "devices"),
-)
+    "optimizer", "lr", "momentum", "weight_decay", "schedule", "calibrate", "torch_device", "server_threads", "seed",
+    "devices",
+)  # fmt: skip
 FOR_DEVICE = ("dataset", "data", "limit", "partition", "epochs", "batch", "in_flight", "backend", "seed")
 
 
@@ -160,7 +138,7 @@ def _export(path: str, given: dict[str, Any]) -> "Bundle":
         weights=given["weights"],
         device=given["device"],
         norm=given["norm"],
-        batch_size=max(given["static_batch"], given["batch"]),
+        batch_size=given["static_batch"],
         mean=given["mean"],
         std=given["std"],
     )

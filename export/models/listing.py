@@ -16,7 +16,7 @@ class Row(NamedTuple):
     parameters: int
 
 
-def listing(input_shape: tuple[int, int, int], classes: int) -> list[Row]:
+def listing(input_shape: tuple[int, int, int], classes: int | None) -> list[Row]:
     """The built-in models for images of `input_shape` (C,H,W)."""
     rows = []
     for name, model in MODELS.items():
@@ -27,6 +27,6 @@ def listing(input_shape: tuple[int, int, int], classes: int) -> list[Row]:
     return rows
 
 
-def layers(name: str, input_shape: tuple[int, int, int], classes: int) -> tuple[str | None, list[str]]:
+def layers(name: str, input_shape: tuple[int, int, int], classes: int | None) -> tuple[str | None, list[str]]:
     """The default cut of model `name`, if it has one, and all its cut points in order of computation."""
     return default_cut(name), cut_points(build(name, input_shape, classes, seed=0))

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 SMALL = 64
 #: Five halvings leave one position.
 SMALLEST = 16
+#: Labels travel as 16 bits.
+MOST_CLASSES = 1 << 16
 
 
 class Model(NamedTuple):
@@ -37,16 +39,19 @@ MODELS = {
 
 
 def build(
-    name: str, input_shape: tuple[int, int, int], classes: int, seed: int, weights: str | None = None
+    name: str, input_shape: tuple[int, int, int], classes: int | None, seed: int, weights: str | None = None
 ) -> "nn.Module":
     """Network `name` for images of `input_shape` (C,H,W), in training mode.
 
     `name` is built in or a user's own, "package.module:factory". Its weights are those of the safetensors file
-    `weights`, else what `seed` decides; the random state of torch is left as it was.
+    `weights`, else what `seed` decides; the random state of torch is left as it was. `classes` None: as many as a
+    user's network has, 10 for one that is built in.
     """
     channels = input_shape[0]
-    if channels < 1 or classes < 2:
-        raise UsageError(f"{name} for {channels} channels and {classes} classes: expected at least 1 and 2")
+    if channels < 1 or (classes is not None and not 2 <= classes <= MOST_CLASSES):
+        raise UsageError(
+            f"{name} for {channels} channels and {classes} classes: expected at least 1, and 2 to {MOST_CLASSES}"
+        )
     import torch
 
     from edgekit.export.models.weights import load_weights
@@ -64,7 +69,7 @@ def default_cut(name: str) -> str | None:
     return None if ":" in name else _model(name).cut
 
 
-def _built_in(name: str, input_shape: tuple[int, int, int], classes: int) -> "nn.Module":
+def _built_in(name: str, input_shape: tuple[int, int, int], classes: int | None) -> "nn.Module":
     model = _model(name)
     channels, *sides = input_shape
     if min(sides) < SMALLEST:
@@ -76,20 +81,20 @@ def _built_in(name: str, input_shape: tuple[int, int, int], classes: int) -> "nn
     from edgekit.export.models.initialise import initialise
 
     module, function = model.factory.split(":")
-    network = getattr(importlib.import_module(module), function)(channels, classes, small=min(sides) < SMALL)
+    network = getattr(importlib.import_module(module), function)(channels, classes or 10, small=min(sides) < SMALL)
     assert isinstance(network, nn.Module)
     initialise(network)
     return network
 
 
-def _own(reference: str, input_shape: tuple[int, int, int], classes: int) -> "nn.Module":
+def _own(reference: str, input_shape: tuple[int, int, int], classes: int | None) -> "nn.Module":
     from edgekit.export.models.own import classes_of, load_model
 
     network = load_model(reference, {})
     scores = classes_of(network, input_shape)
-    if scores != classes:
+    if classes is not None and scores != classes:
         raise UsageError(
-            f"{reference} gives {scores} scores, the dataset has {classes} classes: expected as many; make its last "
+            f"{reference} gives {scores} scores, {classes} classes were asked for: expected as many; make its last "
             "layer that wide, or use a dataset that fits"
         )
     return network.train()

@@ -140,7 +140,7 @@ def test_any_value_anywhere_gives_a_bundle_or_a_bundle_error(bundle, full, rewri
         (("batch_norms", 0, "batch_mean"), "nothing", "KeyError"),
         (("batch_norms", 0, "momentum"), 2, "momentum 2 is not in 0..1"),
         (("folds", 0, "norm"), "", "names no layers"),
-        (("folds", 0, "epsilon"), 0, "epsilon 0 is not in 0..1"),
+        (("folds", 0, "epsilon"), -1, "epsilon -1 is not in 0..1"),
         (("device",), {"name": "\x1b[2J"}, "no printable text"),
         (("device",), [], "KeyError"),
         (("norm",), "none", "KeyError"),

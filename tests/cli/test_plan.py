@@ -64,8 +64,6 @@ def test_plan_measured_as_json() -> None:
         (["--cuts", "features.77"], "unknown cut 'features.77': did you mean"),
         (["--out", "/nowhere/plan.json"], "/nowhere/plan.json cannot be written"),
         (["--png", "/"], "/ cannot be written"),
-        (["--batch", "1"], "a batch of 1 images: expected at least 2"),
-        (["--devices", "0"], "0 devices and 1 threads: expected at least 1"),
         (["--torch-device", "tpu"], "--torch-device tpu: expected auto, cpu or cuda"),
         (["--codec", "sqg"], "unknown feature codec 'sqg': did you mean sgq"),
     ],
@@ -74,3 +72,33 @@ def test_wrong_options(arguments: list[str], message: str) -> None:
     result = edgekit(*PLAN, "features.3", *arguments)
     assert isinstance(result.exception, UsageError)
     assert message in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--batch", "1"], "'--batch': 1 is not in the range"),
+        (["--devices", "0"], "'--devices': 0 is not in the range"),
+        (["--server-threads", "99999999999"], "'--server-threads': 99999999999 is not in the range"),
+        (["--seed", "-1"], "'--seed': -1 is not in the range"),
+    ],
+)
+def test_numbers_out_of_range(arguments: list[str], message: str) -> None:
+    result = edgekit("plan", "vgg11", "--device", "cpu", "--link", "1mbit", *arguments)
+    assert result.exit_code == 2 and message in result.output
+
+
+def test_cuts_that_the_board_refuses_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "wide_pool_net.py").write_text(
+        "from torch import nn\n"
+        "def make():\n"
+        "    front = [nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.AvgPool2d(20, 1), nn.ReLU()]\n"
+        "    return nn.Sequential(*front, nn.Conv2d(8, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    arguments = ["plan", "wide_pool_net:make", "--device", "atlas-200-dk", "--link", "1mbit", "--input", "1,28,28"]
+    result = edgekit(*arguments, "--batch", "4", "--cuts", "1,3", "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert [each["cut"]["layer"] for each in told["predictions"]] == ["1"] and told["classes"] == 4
+    assert "rule pool-ascend" in told["refused"]["3"]

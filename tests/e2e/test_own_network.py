@@ -114,7 +114,7 @@ def test_export(project: Path, device: str) -> None:
 @pytest.mark.parametrize(("device", "norm"), [("cpu", "batch"), ("jetson-nano", "frozen")])
 def test_train(project: Path, device: str, norm: str) -> None:
     size = ["--limit", "768", "--epochs", "5", "--devices", "2"]
-    summary = edgekit_command(project, "train", *size, "--device", device, "--out", f"trained-{device}")
+    summary = edgekit_command(project, "train", *size, "--device", device, "--norm", norm, "--out", f"trained-{device}")
     out = project / f"trained-{device}"
     events = [json.loads(line) for line in (out / "record.jsonl").read_text().splitlines()]
     assert open_bundle(str(out / "bundle")).norm == norm

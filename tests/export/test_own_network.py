@@ -14,7 +14,7 @@ from edgekit.device_profiles.registry import profile
 from edgekit.errors import ExportError
 from edgekit.export.build import NORMS, front_graphs
 from edgekit.export.fold import fold_norms, settle_norms, state_of
-from edgekit.export.parity import run_graph
+from edgekit.export.parity.golden import run_graph
 from edgekit.export.split import cut_points, split
 
 SHAPE = (3, 24, 24)

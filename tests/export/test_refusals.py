@@ -1,5 +1,7 @@
 """What cannot be exported is refused with the layer and the operator named."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -118,3 +120,142 @@ def test_gradients_add_up_where_a_tensor_is_used_twice() -> None:
     computed = grad.run({s.name: feeds[s.name] for s in graphs.specs["front_grad"].inputs})
     assert front.conv.weight.grad is not None
     np.testing.assert_allclose(computed["gradient.conv.weight"], front.conv.weight.grad.numpy(), rtol=1e-5)
+
+
+class Pair(nn.Module):
+    """Two convolutions with batch norm, cut behind "second"; subclasses spoil it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3, padding=1)
+        self.first, self.first_norm = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.second, self.second_norm = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.cut = nn.ReLU()
+        self.head = nn.Sequential(nn.Conv2d(4, 8, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+        for norm in (self.first_norm, self.second_norm):
+            nn.init.uniform_(norm.weight, 0.5, 2.0)
+            nn.init.normal_(norm.bias)
+            assert norm.running_var is not None
+            nn.init.uniform_(norm.running_var, 0.2, 3.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first_norm(self.first(self.stem(x))).relu()
+        z: torch.Tensor = self.head(self.cut(self.second_norm(self.second(y))))
+        return z
+
+
+class Functional(Pair):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.stem(x)
+        y = self.first_norm(self.first(y)) + nn.functional.conv2d(y, self.first.weight, padding=1)
+        z: torch.Tensor = self.head(self.cut(self.second_norm(self.second(y))))
+        return z
+
+
+class BatchStatistics(Pair):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        norm = self.first_norm
+        y = nn.functional.batch_norm(
+            self.first(self.stem(x)), norm.running_mean, norm.running_var, norm.weight, norm.bias, True
+        )
+        z: torch.Tensor = self.head(self.cut(self.second_norm(self.second(y))))
+        return z
+
+
+class Asserts(Pair):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.shape[1] == 3, "three channels"
+        return super().forward(x)
+
+
+def shared(net: Pair) -> None:
+    net.head[0] = nn.Conv2d(4, 4, 3, padding=1)
+    net.head[3] = nn.Linear(4, 10)
+    net.head[0].weight = net.first.weight
+
+
+def hooked(net: Pair) -> None:
+    net.first.register_forward_hook(lambda module, args, output: output * 1.5)
+
+
+def normed(net: Pair) -> None:
+    torch.nn.utils.parametrizations.weight_norm(net.first)
+
+
+def across(net: Pair) -> None:
+    net.first_norm = nn.SyncBatchNorm(4)  # type: ignore[assignment]
+
+
+def broken(net: Pair) -> None:
+    with torch.no_grad():
+        net.first.weight[0, 0, 0, 0] = float("nan")
+
+
+def nothing_to_train(net: Pair) -> None:
+    net.requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "spoil", "message"),
+    [
+        (Pair, shared, r"weights first.weight are used on both sides"),
+        (Pair, hooked, "do not express this network"),
+        (Pair, normed, "remove_parametrizations|weight_norm"),
+        (Pair, across, "layer 'first_norm' is a SyncBatchNorm"),
+        (Pair, broken, "gives values that are not finite"),
+        (Pair, nothing_to_train, "no weight of the front half has requires_grad"),
+        (Functional, None, "do not express this network"),
+        (BatchStatistics, None, "with training=True|cannot be folded"),
+        (Asserts, None, "cannot be traced by torch.fx: (AssertionError|TraceError)"),
+    ],
+)
+@pytest.mark.parametrize("norm", ["batch", "frozen"])
+def test_network_that_graphs_would_get_wrong(
+    tmp_path: object, digits: Dataset, kind: type[Pair], spoil: Callable[[Pair], None] | None, message: str, norm: str
+) -> None:
+    torch.manual_seed(0)
+    network = kind()
+    if spoil is not None:
+        spoil(network)
+    with pytest.raises(ExportError, match=message):
+        build_bundle(
+            f"{tmp_path}/b", network, name="m", cut="cut", images=digits.train_images[:16], mean=digits.mean,
+            std=digits.std, classes=10, codec=feature_codec("sgq", {"groups": 2}), norm=norm,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("norm", ["batch", "frozen"])
+def test_tied_weights_are_exported_once_and_rightly(tmp_path: object, digits: Dataset, norm: str) -> None:
+    network = Pair()
+    network.second.weight = network.first.weight
+    bundle = build_bundle(
+        f"{tmp_path}/b", network, name="m", cut="cut", images=digits.train_images[:16], mean=digits.mean,
+        std=digits.std, classes=10, codec=feature_codec("sgq", {"groups": 2}), norm=norm,
+    )  # fmt: skip
+    state = bundle.arrays("front.safetensors")
+    assert "first.weight" in state and "second.weight" not in state
+
+
+@pytest.mark.parametrize("norm", ["batch", "frozen"])
+def test_weights_without_requires_grad_are_not_trained(tmp_path: object, digits: Dataset, norm: str) -> None:
+    network = Pair()
+    network.stem.requires_grad_(False)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    bundle = build_bundle(
+        f"{tmp_path}/b", network, name="m", cut="cut", images=digits.train_images[:16], mean=digits.mean,
+        std=digits.std, classes=10, codec=feature_codec("raw", {}), norm=norm,
+    )  # fmt: skip
+    names = {spec.name for spec in bundle.graphs["front_grad"].outputs}
+    assert "gradient.first.weight" in names and not any("stem" in name for name in names)
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize(("mean", "std"), [((float("nan"),), (1.0,)), ((0.5,), (0.0,)), ((0.5,), (float("inf"),))])
+def test_normalisation_that_makes_no_sense(
+    tmp_path: object, digits: Dataset, mean: tuple[float, ...], std: tuple[float, ...]
+) -> None:
+    with pytest.raises(UsageError, match=r"(mean|std) .*: expected numbers from"):
+        build_bundle(
+            f"{tmp_path}/b", Pair(), name="m", cut="cut", images=digits.train_images[:16], mean=mean, std=std,
+            classes=10, codec=feature_codec("raw", {}),
+        )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from edgekit.export.plan import Prediction, Step
+from edgekit.export.plan.predict import Prediction, Step
 
 #: Okabe and Ito's palette, which colour-blind readers tell apart.
 COLOURS = {"device": "#0072B2", "uplink": "#D55E00", "downlink": "#E69F00", "latency": "#999999", "server": "#009E73"}

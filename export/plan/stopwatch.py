@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from edgekit.codecs.base import Arrays, FeatureCodec
 from edgekit.export.build import FrontGraphs
-from edgekit.export.payload import Payload
+from edgekit.export.plan.payload import Payload
 
 #: Seconds after which no further repetition is started.
 LONG = 5.0

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from edgekit.codecs.base import FeatureCodec
 from edgekit.codecs.features.sgq import SGQ
 from edgekit.device_profiles.profile import Profile
-from edgekit.export.work import Work, count_parameters
+from edgekit.export.plan.work import Work, count_parameters
 
 
 def encode_seconds(front: Iterable[Work], board: Profile) -> float:

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from edgekit.bundle import GraphSpec
 from edgekit.codecs.base import Arrays, FeatureCodec
-from edgekit.export.parity import run_graph
+from edgekit.export.parity.golden import run_graph
 from edgekit.tensors import TensorSpec
 
 

@@ -15,15 +15,15 @@ from edgekit.codecs.registry import feature_codec
 from edgekit.data.base import Dataset
 from edgekit.device_profiles.profile import Hardware, Profile, Target
 from edgekit.errors import UsageError
-from edgekit.export.cuts import cut_table
-from edgekit.export.link import BITS, SECONDS, Link, parse_link
-from edgekit.export.observe import Trial, observe, sample_images
-from edgekit.export.payload import payload, quick_tables
-from edgekit.export.plan import Prediction, Step, binding, predict, rate
-from edgekit.export.plan_chart import MOST, draw
-from edgekit.export.plan_named import plan_named
-from edgekit.export.roofline import encode_seconds, encoder_work, training_bytes, training_seconds
-from edgekit.export.work import Work
+from edgekit.export.plan.chart import MOST, draw
+from edgekit.export.plan.cuts import cut_table
+from edgekit.export.plan.link import BITS, SECONDS, Link, parse_link
+from edgekit.export.plan.named import plan_named
+from edgekit.export.plan.observe import Trial, observe, sample_images
+from edgekit.export.plan.payload import payload, quick_tables
+from edgekit.export.plan.predict import Prediction, Step, binding, predict, rate
+from edgekit.export.plan.roofline import encode_seconds, encoder_work, training_bytes, training_seconds
+from edgekit.export.plan.work import Work
 
 LINK = Link(10e6, 10e6, 0.02)
 
@@ -173,7 +173,7 @@ def test_cuts_are_observed_and_predicted(norm: str | None) -> None:
     codec = feature_codec("sgq", {"groups": 4})
     table = cut_table(network, (1, 16, 16), codec)
     seen: list[str] = []
-    trial = Trial(sample_images((1, 16, 16), 4, 0, None), 10, codec, norm)
+    trial = Trial(sample_images((1, 16, 16), 4, 0, None), 10, codec, norm=norm or "batch", measure=norm is not None)
     observed, refused = observe(network, [cut for cut in table if cut.layer != "conv"], trial, seen.append)
     assert seen == ["bn", "relu", "pool", "flatten"] and list(refused) == ["flatten"]
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())

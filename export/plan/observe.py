@@ -1,6 +1,5 @@
 """Observe: what a cut costs whatever the board and the link are: counted work, coded frames, times on this host."""
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -11,14 +10,16 @@ from torch import nn
 from edgekit.codecs.base import FeatureCodec
 from edgekit.data.base import Dataset
 from edgekit.data.images import fit
+from edgekit.device_profiles.profile import Profile
 from edgekit.errors import ExportError, UsageError
-from edgekit.export.build import front_graphs
-from edgekit.export.cuts import Cut
-from edgekit.export.payload import payload, quick_tables
-from edgekit.export.roofline import encoder_work
+from edgekit.export.build import deployed_graph, front_graphs
+from edgekit.export.fold import fold_norms, with_batch_statistics
+from edgekit.export.plan.cuts import Cut
+from edgekit.export.plan.payload import payload, quick_tables
+from edgekit.export.plan.roofline import encoder_work
+from edgekit.export.plan.stopwatch import FrontTime, front_time, server_seconds
+from edgekit.export.plan.work import NetworkWork, Work, network_work
 from edgekit.export.split import split
-from edgekit.export.stopwatch import FrontTime, front_time, server_seconds
-from edgekit.export.work import NetworkWork, Work, network_work
 
 
 class Trial(NamedTuple):
@@ -27,8 +28,11 @@ class Trial(NamedTuple):
     images: np.ndarray
     classes: int
     codec: FeatureCodec
-    #: Norm policy of the graphs that are timed, "batch" or "frozen"; None: front halves are not timed.
-    measure: str | None = None
+    #: Boards whose converters have to take the deployed graph, and the norm policy of the graphs that learn.
+    boards: Sequence[Profile] = ()
+    norm: str = "batch"
+    #: Whether front halves are timed.
+    measure: bool = False
     #: Where the server's half is timed.
     server: torch.device = torch.device("cpu")
     seed: int = 0
@@ -94,12 +98,14 @@ def _observe(network: nn.Module, cut: Cut, work: NetworkWork, trial: Trial) -> O
     front, back = split(network, cut.layer)
     with torch.no_grad():
         # Batch statistics, as while learning; a copy, because they move the running ones.
-        feature = copy.deepcopy(front).train()(torch.from_numpy(images)).numpy()
+        feature = with_batch_statistics(front)(torch.from_numpy(images)).numpy()
     tables = quick_tables(codec, feature, trial.seed)
     sent = payload(codec, tables, feature, cut.after_relu, trial.classes, trial.seed)
+    for board in trial.boards:
+        deployed_graph(fold_norms(front)[0], images.shape[1:], codec, tables, board, len(images))
     timed = None
-    if trial.measure is not None:
-        graphs = front_graphs(front, images.shape[1:], codec, tables, norm=trial.measure)
+    if trial.measure:
+        graphs = front_graphs(front, images.shape[1:], codec, tables, norm=trial.norm)
         timed = front_time(graphs, codec, tables, sent, images)
     return Observed(
         cut=cut,

@@ -12,12 +12,14 @@ from edgekit.data.base import Dataset
 from edgekit.device_profiles.profile import Profile
 from edgekit.device_profiles.registry import profile
 from edgekit.errors import UsageError
-from edgekit.export.cuts import chosen, cut_table
-from edgekit.export.link import Link, parse_link
+from edgekit.export.fold import is_fresh
+from edgekit.export.models.own import classes_of
 from edgekit.export.models.registry import build, default_cut
 from edgekit.export.named import default_shape, parse_shape
-from edgekit.export.observe import Trial, observe, sample_images
-from edgekit.export.plan import Prediction, predict
+from edgekit.export.plan.cuts import chosen, cut_table
+from edgekit.export.plan.link import Link, parse_link
+from edgekit.export.plan.observe import Trial, observe, sample_images
+from edgekit.export.plan.predict import Prediction, predict
 
 
 class Plan(NamedTuple):
@@ -88,20 +90,25 @@ def plan_named(
     if devices < 1 or threads < 1:
         raise UsageError(f"{devices} devices and {threads} threads: expected at least 1 of each")
     shape = parse_shape(input_shape) if input_shape else default_shape(dataset) if dataset else (3, 32, 32)
-    classes = classes or (len(dataset.classes) if dataset else 10)
+    if classes is None and dataset:
+        classes = len(dataset.classes)
     where = _torch_device(torch_device)
     images = sample_images(shape, batch, seed, dataset)
     network = build(name, shape, classes, seed, weights)
+    classes = classes or classes_of(network, shape)
     default = default_cut(name)
     cuts = chosen(cut_table(network, shape, codec), default, layers, everything)
     done = iter(range(len(cuts)))
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        trial = Trial(images, classes, codec, board.target.norm if measure else None, where, seed)
+        norm = "batch" if is_fresh(network) else board.target.norm
+        trial = Trial(images, classes, codec, [board], norm, measure, where, seed)
         observed, refused = observe(network, cuts, trial, lambda layer: on_cut(next(done), len(cuts), layer))
     finally:
         torch.set_num_threads(threads_before)
+    if not observed:
+        raise UsageError(f"nothing can be predicted for {name}: " + "; ".join(f"{k}: {v}" for k, v in refused.items()))
     return Plan(
         model=name,
         default=default,

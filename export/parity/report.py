@@ -6,7 +6,7 @@ import numpy as np
 
 from edgekit.codecs.base import Arrays
 from edgekit.errors import BackendError
-from edgekit.export.half_scores import HalfScores
+from edgekit.export.parity.half_scores import HalfScores
 
 #: Largest relative error of a weight's gradient.
 GRADIENT = 0.05

@@ -29,9 +29,9 @@ from edgekit.device_profiles.profile import Hardware, Profile, Target
 from edgekit.device_profiles.registry import PROFILES, profile
 from edgekit.errors import BundleError, ExportError, PayloadError
 from edgekit.export.encoders.registry import ENCODERS
-from edgekit.export.half_scores import relative, simulate
-from edgekit.export.parity import GOLDEN_BACKEND, rerun, run_graph
-from edgekit.export.report import Check, Report, equal_codes, small_error, worst_gradient
+from edgekit.export.parity.golden import GOLDEN_BACKEND, rerun, run_graph
+from edgekit.export.parity.half_scores import relative, simulate
+from edgekit.export.parity.report import Check, Report, equal_codes, small_error, worst_gradient
 from edgekit.export.targets.check import check, check_range
 
 #: Smallest share of equal codes, by precision.

@@ -8,7 +8,7 @@ from torch import nn
 
 from edgekit.codecs.base import FeatureCodec
 from edgekit.errors import UnknownName, UsageError
-from edgekit.export.work import POOLS, count_parameters, network_work
+from edgekit.export.plan.work import POOLS, count_parameters, network_work
 
 #: Operators that a front half ends well with: what computes with weights comes next, in the back half.
 ENDS = (
@@ -18,7 +18,7 @@ ENDS = (
 
 
 class Cut(NamedTuple):
-    """One cut; FLOPs and bytes are per image, FLOPs counted as `edgekit.export.work` says."""
+    """One cut; FLOPs and bytes are per image, FLOPs counted as `edgekit.export.plan.work` says."""
 
     layer: str
     #: (C,h,w) of the feature that passes; of another rank where it cannot be coded.

@@ -6,8 +6,8 @@ One device has one batch in flight, so a step is a sum::
     images/s = min(devices * batch / step, batch / server)
 
 Devices have a link each and take turns at one server. *device* is the training forward pass with the quantise stage,
-and the gradients: a roofline of the board's CPU (`edgekit.export.roofline`), or measured on this host in ONNX Runtime
-on one thread. *server* is the back half's step, measured on this host. Bytes are of frames that were really coded.
+and the gradients: a roofline of the board's CPU (`roofline.py`), or measured on this host in ONNX Runtime on one
+thread. *server* is the back half's step, measured on this host. Bytes are of frames that were really coded.
 
 Encoding alone, nothing comes back, and a batch is encoded while the one before is sent::
 
@@ -21,10 +21,10 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from edgekit.device_profiles.profile import Profile
-from edgekit.export.cuts import Cut
-from edgekit.export.link import Link
-from edgekit.export.observe import Observed
-from edgekit.export.roofline import encode_seconds, training_bytes, training_seconds
+from edgekit.export.plan.cuts import Cut
+from edgekit.export.plan.link import Link
+from edgekit.export.plan.observe import Observed
+from edgekit.export.plan.roofline import encode_seconds, training_bytes, training_seconds
 
 
 class Step(NamedTuple):

@@ -1,0 +1,49 @@
+"""The graphs beside the network that they come from, run by PyTorch: what no comparison of engines would find."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgekit.codecs.base import Arrays, FeatureCodec
+from edgekit.errors import ExportError
+from edgekit.export.fold import fold_norms, with_batch_statistics
+from edgekit.export.parity.report import Check, equal_codes, worst_gradient
+
+#: Smallest share of equal codes of one engine and PyTorch, both in float32: rounding flips a near tie now and then.
+CODES = 0.99
+REMEDY = (
+    "the graphs do not express this network. Known causes: hooks on a layer, weights that a layer shares with another "
+    "or that forward reads besides; take them out of the front half, or cut before"
+)
+
+
+def against_pytorch(
+    front: nn.Module, frozen: bool, golden: Arrays, codec: FeatureCodec, tables: Arrays
+) -> Iterator[Check]:
+    """Golden codes and gradients beside those of `front`, with the weights that the golden data was made with.
+
+    Deployed codes are held to `front` itself in evaluation mode, gradients to autograd: of `front` with the batch's
+    statistics, or of its folded form when `frozen`.
+    """
+    image = torch.from_numpy(golden["image"])
+    learning = fold_norms(front)[0] if frozen else with_batch_statistics(front)
+    with torch.no_grad():
+        deployed = front.eval()(image)
+    order = torch.from_numpy(codec.order(deployed.shape[1], tables))
+    training = learning(image)[:, order]
+    training.backward(torch.from_numpy(golden["gradient"]))
+    for graph, feature in (("deployed", deployed[:, order]), ("training", training)):
+        for name, codes in codec.quantize(np.ascontiguousarray(feature.detach().numpy()), tables).items():
+            yield equal_codes(f"{graph} {name}, PyTorch", golden[f"{graph}.{name}"], codes, CODES, REMEDY)
+    computed = {key: array for key, array in golden.items() if key.startswith("gradient.")}
+    expected = {f"gradient.{name}": w.grad.numpy() for name, w in learning.named_parameters() if w.grad is not None}
+    yield worst_gradient("gradient, PyTorch", computed, {key: expected[key] for key in computed}, REMEDY)
+
+
+def require_pytorch(front: nn.Module, frozen: bool, golden: Arrays, codec: FeatureCodec, tables: Arrays) -> None:
+    """ExportError with the first comparison of `against_pytorch` that fails, if one does."""
+    for check in against_pytorch(front, frozen, golden, codec, tables):
+        if not check.passed:
+            raise ExportError(f"{check.name}: got {check.got}, expected {check.expected}: {check.remedy}")

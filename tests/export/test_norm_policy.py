@@ -1,0 +1,78 @@
+"""Which norm policy a bundle gets, and what a device deploys after it has learned."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from edgekit.bundle import Bundle
+from edgekit.codecs.registry import feature_codec
+from edgekit.data.base import Dataset
+from edgekit.device_profiles.registry import profile
+from edgekit.errors import UsageError
+from edgekit.export.build import build_bundle
+from edgekit.export.fold import fold_norms
+from edgekit.export.models.registry import build
+from edgekit.export.split import split
+from edgekit.runtime.learn import FrontHalf
+from edgekit.runtime.optim import optimizer
+
+CUT = "blocks.1.depthwise"
+
+
+def export(path: object, digits: Dataset, network: torch.nn.Module, device: str, norm: str | None = None) -> Bundle:
+    return build_bundle(
+        f"{path}/bundle", network, name="mobilenet_v1", cut=CUT, images=digits.train_images[:64], mean=digits.mean,
+        std=digits.std, classes=10, codec=feature_codec("sgq", {}), device=profile(device), norm=norm, batch_size=8,
+    )  # fmt: skip
+
+
+def network(trained: bool) -> torch.nn.Module:
+    model = build("mobilenet_v1", (1, 16, 16), 10, 0)
+    if trained:
+        with torch.no_grad():
+            model.train()(torch.randn(32, 1, 16, 16))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("device", "trained", "expected"),
+    [("cpu", False, "batch"), ("cpu", True, "batch"), ("jetson-nano", False, "batch"), ("jetson-nano", True, "frozen")],
+)
+def test_default(tmp_path: object, digits: Dataset, device: str, trained: bool, expected: str) -> None:
+    assert export(tmp_path, digits, network(trained), device).norm == expected
+
+
+def test_unknown_policy(tmp_path: object, digits: Dataset) -> None:
+    with pytest.raises(UsageError, match="norm policy 'folded': expected one of batch, frozen"):
+        export(tmp_path, digits, network(True), "cpu", "folded")
+
+
+@pytest.mark.parametrize("device", ["cpu", "jetson-nano", "atlas-200-dk"])
+@pytest.mark.parametrize("norm", ["batch", "frozen"])
+def test_what_is_deployed_after_learning_is_what_pytorch_computes(
+    tmp_path: object, digits: Dataset, device: str, norm: str
+) -> None:
+    bundle = export(tmp_path, digits, network(True), device, norm)
+    front = FrontHalf(bundle, "onnxruntime", 1)
+    rng = np.random.default_rng(0)
+    update = optimizer("sgd", {"momentum": 0.9, "weight_decay": 0.0})
+    image = rng.standard_normal((8, 1, 16, 16), dtype=np.float32)
+    before = front.encode(image)["codes"]
+    for _ in range(5):
+        forward = front.forward(rng.standard_normal((8, 1, 16, 16), dtype=np.float32))
+        gradient = rng.standard_normal(forward.feature.shape, dtype=np.float32)
+        front.learn(front.backward(forward, gradient), update, 0.05)
+    twin = split(copy.deepcopy(network(True)), CUT)[0]
+    if norm == "frozen":
+        twin, _ = fold_norms(twin)
+    twin.load_state_dict({name: torch.from_numpy(value) for name, value in front.state.items()})
+    with torch.no_grad():
+        feature = twin.eval()(torch.from_numpy(image)).numpy()
+    order = bundle.codec.order(feature.shape[1], front.tables)
+    codes = bundle.codec.quantize(np.ascontiguousarray(feature[:, order]), front.tables)["codes"]
+    assert (front.encode(image)["codes"] == codes).mean() >= 0.999
+    assert (before != codes).any()
+    # A smaller batch is filled up, and cut again.
+    np.testing.assert_array_equal(front.encode(image[:3])["codes"], front.encode(image)["codes"][:3])
