@@ -97,8 +97,8 @@ def _observe(network: nn.Module, cut: Cut, work: NetworkWork, trial: Trial) -> O
     images, codec = trial.images, trial.codec
     front, back = split(network, cut.layer)
     with torch.no_grad():
-        # Batch statistics, as while learning; a copy, because they move the running ones.
-        feature = with_batch_statistics(front)(torch.from_numpy(images)).numpy()
+        learning = with_batch_statistics(front) if trial.norm == "batch" else front.eval()
+        feature = learning(torch.from_numpy(images)).numpy()
     tables = quick_tables(codec, feature, trial.seed)
     sent = payload(codec, tables, feature, cut.after_relu, trial.classes, trial.seed)
     for board in trial.boards:

@@ -20,10 +20,13 @@ REPLY = {"loss": 1.234567, "right": 16, "dev": 0.123456, "s": 0.123456}
 class Payload(NamedTuple):
     """One step of one device. What travels is the same as between `edgekit run` and `edgekit serve`."""
 
-    #: What the server decodes, (n,C,h,w) f32, channels in the network's order.
-    decoded: np.ndarray
-    #: (n,C,h,w) bool, channels in coded order: where a gradient is sent; None: everywhere.
-    active: np.ndarray | None
+    codec: FeatureCodec
+    tables: Arrays
+    #: (n,C,h,w), and its codes packed.
+    shape: tuple[int, ...]
+    packed_codes: bytes
+    #: Whether gradients are sent only where the decoded feature is not about zero.
+    masked: bool
     gradient_codec: GradientCodec
     packed_gradient: bytes
     #: Whole frames, labels and headers included; bytes.
@@ -31,6 +34,16 @@ class Payload(NamedTuple):
     frame_down: int
     #: Bytes of the gradient of one image: no scale, mask, header.
     formula_down: float
+
+    def decode(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """What a server makes of the codes: the feature (n,C,h,w) f32 in the network's order, and where it is active.
+
+        The second is (n,C,h,w) bool in coded order, or None where gradients are sent everywhere.
+        """
+        codes = self.codec.unpack(self.packed_codes, self.shape)
+        order = self.codec.order(self.shape[1], self.tables)
+        decoded = self.codec.dequantize(codes, self.tables)[:, np.argsort(order)]
+        return decoded, self.codec.active(codes, self.tables) if self.masked else None
 
 
 def payload(
@@ -46,16 +59,17 @@ def payload(
     order = codec.order(channels, tables)
     codes = codec.quantize(feature[:, order], tables)
     labels = np.zeros(n, dtype="<u1" if classes <= 256 else "<u2").tobytes()
-    up = wire.encode(Message("feature", 1, 1, {"n": n, "v": 1}, (labels, codec.pack(codes))))
+    packed = codec.pack(codes)
+    up = wire.encode(Message("feature", 1, 1, {"n": n, "v": 1}, (labels, packed)))
     raw = codec.codec_id == "raw"
     back = gradient_codec("raw", {}) if raw else gradient_codec("stochastic", {"bits": 4})
-    active = codec.active(codes, tables) if after_relu and not raw else None
+    masked = after_relu and not raw
+    active = codec.active(codes, tables) if masked else None
     rng = np.random.default_rng(seed)
     gradient = back.pack(rng.standard_normal(feature.shape, dtype=np.float32), active, rng)
     down = wire.encode(Message("gradient", 1, 1, REPLY, (gradient,)))
-    decoded = codec.dequantize(codes, tables)[:, np.argsort(order)]
     formula = feature[0].size * (4.0 if raw else 0.5)
-    return Payload(decoded, active, back, gradient, len(up), len(down), formula)
+    return Payload(codec, tables, feature.shape, packed, masked, back, gradient, len(up), len(down), formula)
 
 
 def quick_tables(codec: FeatureCodec, feature: np.ndarray, seed: int) -> Arrays:

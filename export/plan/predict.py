@@ -13,8 +13,8 @@ Encoding alone, nothing comes back, and a batch is encoded while the one before 
 
     encoded images/s = devices * batch / max(encode, 8 * bytes up / uplink)
 
-where *encode* is the deployed front half on the board's engine. Left out: the optimizer, codebooks that follow the
-features, protocols below the frame, and, where it is not measured, packing.
+where *encode* is the deployed front half on the board's engine. Left out: the device's optimizer, protocols
+below the frame, codebooks on the line, and, where it is not measured, packing and following the codebook.
 """
 
 from collections.abc import Iterable

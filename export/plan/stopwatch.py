@@ -13,6 +13,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from edgekit.codecs.base import Arrays, FeatureCodec
+from edgekit.codecs.codebook import OnlineCodebook
+from edgekit.codecs.features.sgq import SGQ
 from edgekit.export.build import FrontGraphs
 from edgekit.export.plan.payload import Payload
 
@@ -21,7 +23,10 @@ LONG = 5.0
 
 
 class FrontTime(NamedTuple):
-    """Seconds of a batch: learning (forward, packing, unpacking a gradient, gradients), encoding (forward, packing)."""
+    """Seconds of a batch.
+
+    Learning is forward, packing, unpacking a gradient, gradients, following the codebook; encoding forward and packing.
+    """
 
     learn_s: float
     encode_s: float
@@ -41,23 +46,27 @@ def median_seconds(function: Callable[[], Any], repeats: int = 5) -> float:
 
 
 def server_seconds(back: nn.Module, sent: Payload, classes: int, device: torch.device) -> float:
-    """Forward, backward, a step of SGD, and coding the gradient, for one batch in PyTorch on `device`.
+    """Seconds of one batch: decoding, forward, backward and a step of SGD in PyTorch on `device`, coding the gradient.
+
+    The coded gradient is decoded as well, for the deviation that a server reports.
 
     `back` stays as it was; torch uses as many threads as it is set to.
     """
     back = copy.deepcopy(back).train().to(device)
     rng = np.random.default_rng(0)
-    labels = torch.from_numpy(rng.integers(0, classes, len(sent.decoded))).to(device)
+    labels = torch.from_numpy(rng.integers(0, classes, sent.shape[0])).to(device)
     optimizer = torch.optim.SGD(back.parameters(), lr=0.0, momentum=0.9, weight_decay=5e-4)
 
     def step() -> None:
-        feature = torch.tensor(sent.decoded, device=device, requires_grad=True)
+        decoded, active = sent.decode()
+        feature = torch.tensor(decoded, device=device, requires_grad=True)
         loss = cross_entropy(back(feature), labels)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         assert feature.grad is not None
-        sent.gradient_codec.pack(feature.grad.cpu().numpy(), sent.active, rng)
+        gradient = sent.gradient_codec.pack(feature.grad.cpu().numpy(), active, rng)
+        sent.gradient_codec.unpack(gradient, sent.shape, active)
 
     return median_seconds(step)
 
@@ -76,12 +85,21 @@ def front_time(graphs: FrontGraphs, codec: FeatureCodec, tables: Arrays, sent: P
     def pack(outputs: Arrays) -> bytes:
         return codec.pack({each.name: outputs[each.name] for each in graphs.specs["front"].outputs})
 
+    following = OnlineCodebook(codec, tables, decay=0.9, tolerance=0.1, seed=0) if isinstance(codec, SGQ) else None
+
+    # Rounding flips a code now and then, and then the mask of the outputs is not that of the packed gradient.
+    _, active = sent.decode()
+
     def learn() -> None:
         outputs = run("front_train", {"image": image})
         pack(outputs)
-        shape = outputs[graphs.feature].shape
-        gradient = sent.gradient_codec.unpack(sent.packed_gradient, shape, sent.active)
+        if sent.masked:
+            codec.active(outputs, tables)
+        gradient = sent.gradient_codec.unpack(sent.packed_gradient, sent.shape, active)
         run("front_grad", {**outputs, "image": image, "gradient": gradient})
+        if following:
+            following.update(outputs[graphs.feature], outputs["codes"])
+            following.publish()
 
     return FrontTime(median_seconds(learn), median_seconds(lambda: pack(run("front", {"image": image}))))
 
