@@ -17,7 +17,10 @@ COMMANDS = {
     "run": ("edgekit.cli.run:run", "Run and train the front half of a bundle on this device."),
     "inspect": ("edgekit.cli.inspect:inspect", "Verify a bundle and show what is in it."),
     "check": ("edgekit.cli.check:check", "Rerun a bundle's golden data and its board's rules."),
-    "models": ("edgekit.cli.models:models", "List the built-in models, or the layers one can be cut at."),
+    "models": (
+        "edgekit.cli.models:models",
+        "List the built-in models, or the layers of one that a single tensor passes.",
+    ),
     "cuts": ("edgekit.cli.cuts:cuts", "List every cut of a model: shape, work on both sides, bytes."),
     "devices": ("edgekit.cli.devices:devices", "List the boards, or all that is known of one."),
     "plan": ("edgekit.cli.plan:plan", "Rank the cuts of a model for a board and a link by predicted images/s."),

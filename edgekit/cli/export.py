@@ -1,5 +1,7 @@
 """edgekit export"""
 
+from collections.abc import Iterable
+
 import click
 
 from edgekit.cli import options
@@ -69,4 +71,9 @@ def export(
         return
     click.echo(f"{output}: {bundle.model} cut at {bundle.cut}, feature {'x'.join(map(str, bundle.feature_shape))}")
     click.echo(f"for {bundle.device['name']}; batch norm while learning: {bundle.norm}")
-    click.echo(f"next: edgekit serve {output} --listen 127.0.0.1:50051", err=True)
+    click.echo(f"images are normalised by mean {_listed(bundle.mean)}, std {_listed(bundle.std)}")
+    click.echo(f"next: edgekit check {output}; edgekit serve {output} --listen 127.0.0.1:50051", err=True)
+
+
+def _listed(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)

@@ -23,6 +23,7 @@ def inspect(bundle: str, as_json: bool) -> None:
     click.echo(f"bundle   {opened.digest}")
     click.echo(f"model    {opened.model}, cut at {opened.cut}, {opened.classes} classes")
     click.echo(f"image    {'x'.join(map(str, opened.input_shape))} float32")
+    click.echo(f"normal   mean {opened.mean.tolist()}, std {opened.std.tolist()}")
     click.echo(f"device   {opened.device['name']}, batch norm: {opened.norm}")
     click.echo(f"feature  {'x'.join(map(str, opened.feature_shape))}, coded by {opened.codec!r}")
     for name, graph in opened.graphs.items():

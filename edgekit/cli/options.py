@@ -51,7 +51,7 @@ board = options(
     ),
     click.option(
         "--norm",
-        help="Batch norm while learning: batch or frozen (default: the board's; batch for fresh weights).",
+        help="Batch norm while learning: batch or frozen (default: the board's; batch where none has ever run).",
     ),
     click.option(
         "--static-batch",
@@ -79,7 +79,11 @@ dataset = options(
         show_default=True,
         help="digits (built in), mnist, fashion-mnist, cifar10, cifar100, or folder.",
     ),
-    click.option("--data", metavar="DIR", help="Where the dataset's files are."),
+    click.option(
+        "--data",
+        metavar="DIR",
+        help="Where the dataset's files are; for folder: train/CLASS/*.png and test/CLASS/*.png.",
+    ),
     click.option("--limit", type=int, metavar="N", help="Use N of its training images, balanced over the classes."),
 )
 codec = options(

@@ -37,7 +37,9 @@ PASSED = ("everything", "devices", "batch", "measure", "input_shape", "classes",
 @click.option("--cuts", metavar="LAYER,LAYER", help="Compare these (default: the good ones of `edgekit cuts`).")
 @click.option("--all", "everything", is_flag=True, help="Compare every cut.")
 @click.option("--measure", is_flag=True, help="Time front halves on this host, one thread, instead of the roofline.")
-@click.option("--dataset", help="Take the images from digits, mnist, cifar10 ... (default: random normal images).")
+@click.option(
+    "--dataset", help="Take the images from digits, mnist, cifar10, folder ... (default: random normal images)."
+)
 @click.option("--data", metavar="DIR", help="Where the dataset's files are.")
 @click.option("--input", "input_shape", metavar="C,H,W", help="Input shape (default: the dataset's, or 3,32,32).")
 @click.option("--classes", type=int, help="Classes it tells apart (default: the dataset's, 10, or your network's own).")
@@ -108,6 +110,12 @@ def plan(**given: Any) -> None:
     console = Console(width=max(Console().width, 110), highlight=False)
     console.print(result.title, soft_wrap=True)
     console.print(_speeds(result), _sizes(result))
+    best = result.predictions[0]
+    console.print(
+        f"best: cut behind {best.cut.layer}, {best.images_per_s:.4g} images/s, {best.binds} binds; coded bytes are of "
+        "whole frames, formula bytes the papers'; a roofline is of peaks: read the order, not the rates (docs/plan.md)",
+        soft_wrap=True,
+    )
     for text in (f"images: {result.images}", f"device: {result.device_time}", f"server: {result.server_time}"):
         console.print(text, soft_wrap=True)
     for layer, reason in result.refused.items():

@@ -1,5 +1,6 @@
 """A plan as a picture: the step of every cut, split by resource, with its images a second."""
 
+import textwrap
 from collections.abc import Sequence
 
 from edgekit.export.plan.predict import Prediction, Step
@@ -27,9 +28,9 @@ def draw(path: str, predictions: Sequence[Prediction], title: str) -> None:
         axes.text(end, row, f" {each.images_per_s:.3g} images/s, {each.binds} binds", va="center", fontsize=8)
     axes.set_yticks(rows, [f"{each.cut.layer}  {'x'.join(map(str, each.cut.shape))}" for each in shown], fontsize=8)
     axes.set_ylim(len(shown) - 0.4, -0.6)
-    axes.set_xlim(0, 1.35 * max(left, default=1.0))
+    axes.set_xlim(0, 1.25 * max(left, default=1.0))
     axes.set_xlabel("one training step of one device, milliseconds")
     axes.set_ylabel("cut behind layer,\nfeature (C x h x w)")
-    axes.set_title(title, fontsize=10)
+    figure.suptitle(textwrap.fill(title, 110), fontsize=10)
     figure.legend(loc="outside lower right", ncols=len(Step._fields), fontsize=8)
     figure.savefig(path, dpi=120, format="png")

@@ -97,7 +97,8 @@ def plan_named(
     network = build(name, shape, classes, seed, weights)
     classes = classes or classes_of(network, shape)
     default = default_cut(name)
-    cuts = chosen(cut_table(network, shape, codec), default, layers, everything)
+    table = cut_table(network, shape, codec)
+    cuts = chosen(table, default, layers, everything)
     done = iter(range(len(cuts)))
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -108,7 +109,9 @@ def plan_named(
     finally:
         torch.set_num_threads(threads_before)
     if not observed:
-        raise UsageError(f"nothing can be predicted for {name}: " + "; ".join(f"{k}: {v}" for k, v in refused.items()))
+        refused = refused or {cut.layer: cut.refusal for cut in table if cut.refusal}
+        layer, reason = next(iter(refused.items()), ("", "it has no layer to cut at"))
+        raise UsageError(f"no cut of {name} can be used, of {len(refused)} refused ones the first: {layer}: {reason}")
     return Plan(
         model=name,
         default=default,
