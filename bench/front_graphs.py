@@ -1,13 +1,12 @@
 """How weights should reach the training graphs, and whether the gradient graph should recompute the forward pass.
 
-``python bench/front_graphs.py [--out FILE]``: for each built-in model's front half at its default cut, 32 images of
+``python bench/front_graphs.py [--models A,B] [--out FILE]``: per model, its front half at the default cut, 32 images of
 3x32x32 on one core, alternately: forward with weights as constants and as inputs, a new session, the gradient fed with
 saved activations and recomputing them, the deployed graph, and PyTorch. Medians and quartiles in milliseconds, as JSON.
 """
 
 import argparse
 import copy
-import json
 import platform
 import statistics
 import sys
@@ -18,12 +17,13 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
+from record import finish
 
 from edgekit.bundle import GraphSpec
 from edgekit.codecs.base import Arrays
 from edgekit.codecs.registry import feature_codec
-from edgekit.export.build import TRAINING, front_graphs, learning_graph
-from edgekit.export.models.registry import MODELS, build, default_cut
+from edgekit.export.build import front_graphs, learning_graph
+from edgekit.export.models.registry import build, default_cut
 from edgekit.export.split import split
 from edgekit.runtime.backends.ort import OnnxRuntime
 
@@ -54,9 +54,8 @@ def variants(name: str, batch: int) -> dict[str, Callable[[], Any]]:
     learning = learning_graph(front, SHAPE, codec, tables)
     outputs = [s.name for s in graphs.specs["front_train"].outputs]
     books = list(codec.table_feeds(tables))
-    held = [*books, *learning.graph.weights]
-    as_constants = engine(*learning.graph.model(outputs, held=books, file="constants.onnx", versions=TRAINING))
-    recomputing = engine(*learning.graph.model(learning.gradients, held=held, file="recompute.onnx", versions=TRAINING))
+    as_constants = engine(*learning.graph.model(outputs, held=books, file="constants.onnx"))
+    recomputing = engine(*learning.graph.model(learning.gradients, held=learning.graph.weights, file="recompute.onnx"))
     deployed, train, grad = (
         engine(graphs.models[f"{key}.onnx"], graphs.specs[key]) for key in ("front", "front_train", "front_grad")
     )
@@ -96,6 +95,7 @@ def measure(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", default="vgg11,mobilenet_v1,resnet18")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--out")
@@ -106,13 +106,9 @@ def main() -> None:
         "command": ["python", *sys.argv],
         "versions": {**versions, "onnxruntime": onnxruntime.__version__},
         "batch": options.batch,
-        "models": {name: measure(variants(name, options.batch), options.repeats) for name in MODELS},
+        "models": {name: measure(variants(name, options.batch), options.repeats) for name in options.models.split(",")},
     }
-    text = json.dumps(result, indent=1)
-    if options.out:
-        with open(options.out, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-    sys.stdout.write(text + "\n")
+    finish(result, options.out)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
+from record import finish
 from torch.nn.functional import cross_entropy
 
 from edgekit.data import images, registry
@@ -88,11 +89,7 @@ def main() -> None:
         "ratio_to_pytorch": {name: round(statistics.median(v) / baseline, 3) for name, v in rates.items()},
         "seconds_of_a_device_last_repeat": seconds,
     }
-    text = json.dumps(result, indent=1)
-    if options.out:
-        with open(options.out, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-    sys.stdout.write(text + "\n")
+    finish(result, options.out)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
+from record import finish
 
 from edgekit.codecs.registry import feature_codec
 from edgekit.data import registry
@@ -158,11 +159,7 @@ def main() -> None:
             "server_time": f"measured on this host, {options.torch_device}, {options.server_threads} threads",
             "rows": table(options.models.split(","), options.batch, torch.device(options.torch_device)),
         }
-    text = json.dumps(record, indent=1)
-    if options.out:
-        with open(options.out, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-    sys.stdout.write(text + "\n")
+    finish(record, options.out)
 
 
 if __name__ == "__main__":

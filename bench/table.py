@@ -1,5 +1,6 @@
 """``python bench/table.py RECORD...``: the summaries of records as a Markdown table, for the README."""
 
+import argparse
 import json
 import math
 import sys
@@ -24,8 +25,11 @@ def row(path: str) -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("records", nargs="+", metavar="RECORD")
+    records = parser.parse_args().records
     heads = ("run", "codec", "accuracy", "bytes up per image", "bytes down per image")
-    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads), *map(row, sys.argv[1:])]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads), *map(row, records)]
     sys.stdout.write("\n".join(lines) + "\n")
 
 

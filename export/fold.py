@@ -53,7 +53,8 @@ def fold_norms(front: nn.Module) -> tuple[fx.GraphModule, list[Fold]]:
         each = Fold("" if alone else before.target, node.target, norm.eps)
         if alone:
             channels = norm.num_features
-            folded.set_submodule(each.into, nn.Conv2d(channels, channels, 1, groups=channels).eval())
+            scaling = nn.Conv2d(channels, channels, 1, groups=channels).eval()
+            folded.set_submodule(each.into, scaling.requires_grad_(norm.weight.requires_grad))
         else:
             assert isinstance(source, nn.Conv2d)
             if source.bias is None:

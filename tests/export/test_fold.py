@@ -111,3 +111,9 @@ def test_trained_norms_keep_their_statistics() -> None:
     before = front[1].running_mean.clone()
     settle_norms(front, torch.randn(8, 3, 12, 12))
     assert torch.equal(before, front[1].running_mean)
+
+
+def test_what_does_not_train_does_not_train_when_folded() -> None:
+    front = trained(nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1, bias=False), nn.BatchNorm2d(4)))
+    front.requires_grad_(False)
+    assert not any(weight.requires_grad for weight in fold_norms(front)[0].parameters())
