@@ -77,18 +77,25 @@ def variants(name: str, batch: int) -> dict[str, Callable[[], Any]]:
     }
 
 
-def measure(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, dict[str, float]]:
-    """Alternating, after two rounds of warm-up."""
+def alternate(
+    functions: dict[str, Callable[[], Any]], repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, np.ndarray]:
+    """Milliseconds (repeats,) of each, everything once in every round, after two rounds of warm-up."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     for i in range(repeats + 2):
         for name, function in functions.items():
-            start = time.perf_counter()
+            start = clock()
             function()
             if i >= 2:
-                times[name].append(1e3 * (time.perf_counter() - start))
+                times[name].append(1e3 * (clock() - start))
+    return {name: np.array(values) for name, values in times.items()}
+
+
+def measure(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, dict[str, float]]:
+    """Medians and quartiles."""
     rows = {}
-    for name, values in times.items():
-        low, median, high = statistics.quantiles(values, n=4)
+    for name, values in alternate(functions, repeats).items():
+        low, median, high = statistics.quantiles(values.tolist(), n=4)
         rows[name] = {"median_ms": round(median, 2), "quartile1_ms": round(low, 2), "quartile3_ms": round(high, 2)}
     return rows
 

@@ -20,7 +20,7 @@ import hashlib
 import json
 import os
 import tempfile
-from typing import Any, Dict, List, NamedTuple, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
@@ -81,6 +81,8 @@ class Bundle:
             self.feature_shape = _shape3(manifest["feature"])
             self.codec: FeatureCodec = feature_codec(manifest["codec"]["id"], manifest["codec"]["config"])
             self.codec.check(self.feature_shape[0])
+            #: What gradients the server sends back unless told otherwise; None where the export did not choose.
+            self.gradient: Optional[str] = _text(manifest["gradient"]) if "gradient" in manifest else None
             self.graphs = {name: graph_from_json(manifest["graphs"][name]) for name in GRAPHS}
             self.mean = _per_channel(manifest["normalise"]["mean"], self.input_shape[0], smallest=-1e6)
             self.std = _per_channel(manifest["normalise"]["std"], self.input_shape[0], smallest=1e-6)

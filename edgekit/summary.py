@@ -25,6 +25,7 @@ def summary(run: Event, done: List[Event]) -> Event:
         event="summary",
         accuracy=total("accuracy") / len(done),
         accuracy_by_device={event["device"]: event["accuracy"] for event in done},
+        codebook_by_device={event["device"]: event["codebook"] for event in done if "codebook" in event},
         loss=total("loss") / len(done),
         gradient_deviation=total("gradient_deviation") / len(done),
         images=images,

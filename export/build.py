@@ -1,19 +1,19 @@
 """build: a network and calibration images -> a bundle."""
 
 import copy
-import io
-import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 import torch
+from onnx import TensorProto
 from torch import nn
 
 import edgekit
 from edgekit import tensorfile
 from edgekit.bundle import Bundle, GraphSpec, write_bundle
 from edgekit.codecs.base import Arrays, FeatureCodec
+from edgekit.codecs.features.raw import Raw
 from edgekit.device_profiles.profile import Profile
 from edgekit.device_profiles.registry import profile
 from edgekit.errors import ExportError, UsageError
@@ -24,6 +24,9 @@ from edgekit.export.gradient import differentiate
 from edgekit.export.graph import BATCH, Graph, Versions
 from edgekit.export.parity.golden import golden_arrays
 from edgekit.export.parity.pytorch import require_pytorch
+from edgekit.export.program import back_program
+from edgekit.export.rate import Goal, choose
+from edgekit.export.significance import significance as channel_significance
 from edgekit.export.split import split
 from edgekit.export.targets.check import check_range, refuse, require
 from edgekit.folding import Fold
@@ -63,13 +66,18 @@ def build_bundle(
     device: Profile | None = None,
     norm: str | None = None,
     batch_size: int = 32,
+    labels: np.ndarray | None = None,
+    significance: str | None = None,
+    goal: Goal | None = None,
 ) -> Bundle:
     """Exports `model`, cut after layer `cut`, to a bundle at `path`, for `device` (default: the profile "cpu").
 
     `images` (n,C,H,W) uint8 are the calibration images, `mean` and `std` per channel in units of 0..1. `norm` is
     "batch" or "frozen" (default: the device's, or "batch" for a network that has not been trained); `batch_size` is
-    the batch of the deployed graph where the device wants it static. ExportError or UsageError when the network, the
-    cut, the codec and the device do not fit together.
+    the batch of the deployed graph where the device wants it static. `significance` ("gradient" or "gate"; default:
+    "gradient", for codecs that need one) is how the channels' significance is measured, with the `labels` (n,) of the
+    calibration images. With a `goal`, groups and bits of the `codec`, an SGQ, are chosen for it, and the gradient
+    policy. ExportError or UsageError when the network, the cut, the codec and the device do not fit together.
     """
     device = device or profile("cpu")
     for option, values, smallest in (("mean", mean, -1e6), ("std", std, 1e-6)):
@@ -90,8 +98,17 @@ def build_bundle(
         features = (with_batch_statistics(front) if norm == "batch" else front.eval())(torch.from_numpy(batch))
     if features.ndim != 4:
         raise UsageError(f"the feature at '{cut}' is {list(features.shape)}, expected (n,C,h,w): cut before the head")
+    weights = None
+    if significance or codec.needs_significance:
+        weights = channel_significance(significance or "gradient", back, features, labels, seed)
+    chosen: dict[str, Any] = {}
+    if goal:
+        plain = learning_graph(front, batch.shape[1:], Raw(), {})
+        relu = _after_relu(plain.graph, plain.feature)
+        rate = choose(codec, goal, front, back, features, labels, weights, relu, seed)
+        codec, chosen = rate.codec, {"gradient": rate.gradient, "rate": rate.record}
     codec.check(features.shape[1])
-    tables = codec.calibrate(features.numpy(), seed)
+    tables = codec.calibrate(features.numpy(), seed, weights)
     order = codec.order(features.shape[1], tables)
     refusal = check_range(ENCODERS[codec.codec_id].largest(codec, features.numpy()[:, order], tables), device)
     refuse([refusal] if refusal else [], device)
@@ -103,8 +120,8 @@ def build_bundle(
         "front.safetensors": tensorfile.dumps(graphs.state),
         "tables.safetensors": tensorfile.dumps(tables),
         "back.safetensors": tensorfile.dumps(state_of(back)),
-        "back_train.pt2": _program(back.train(), features),
-        "back_eval.pt2": _program(back.eval(), features),
+        "back_train.pt2": back_program(back.train(), features),
+        "back_eval.pt2": back_program(back.eval(), features),
         "golden.safetensors": tensorfile.dumps(golden),
     }
     manifest = {
@@ -120,6 +137,7 @@ def build_bundle(
         "folds": [each._asdict() for each in graphs.folds],
         "batch_norms": [each._asdict() for each in graphs.batch_norms],
         "graphs": {key: spec.to_json() for key, spec in graphs.specs.items()},
+        **chosen,
     }
     return write_bundle(path, manifest, files, overwrite)
 
@@ -203,13 +221,16 @@ def learning_graph(front: nn.Module, shape: tuple[int, ...], codec: FeatureCodec
     """The graph that front_train.onnx and front_grad.onnx are cut from."""
     graph = Graph()
     builder = FrontBuilder(graph, training=True)
-    feature = _encode(graph, builder.build(front, image_input(graph, shape)), codec, tables, "conv")
+    raw = builder.build(front, image_input(graph, shape))
+    feature = _encode(graph, raw, codec, tables, "conv")
     n_forward = len(graph.nodes)
     gradient = graph.input(TensorSpec("gradient", "float32", graph.shape(feature)))
     trainable = [name for name, weight in front.named_parameters() if weight.requires_grad and name in graph.weights]
     if not trainable:
         raise ExportError("no weight of the front half has requires_grad: nothing is left for the device to train")
-    computed = differentiate(graph, feature, gradient, trainable)
+    back = np.argsort(codec.order(graph.shape(raw)[1], tables))
+    arrived = _ordered(graph, gradient, back, "codebook_order_back", codec, tables)
+    computed = differentiate(graph, raw, arrived, trainable)
     graph.in_layer("")
     results = [
         graph.add("Identity", [computed[name]], graph.shape(name), outputs=[f"gradient.{name}"])[0]
@@ -223,12 +244,24 @@ def learning_graph(front: nn.Module, shape: tuple[int, ...], codec: FeatureCodec
 def _encode(graph: Graph, feature: str, codec: FeatureCodec, tables: Arrays, scores: str) -> str:
     """Adds the quantise stage; returns the feature with its channels in coded order."""
     graph.in_layer("codec")
-    channels = graph.shape(feature)[1]
-    order = codec.order(channels, tables)
-    if not np.array_equal(order, np.arange(channels)):
-        feature = graph.op("Gather", [feature, graph.constant(order)], graph.shape(feature), axis=1)
+    order = codec.order(graph.shape(feature)[1], tables)
+    feature = _ordered(graph, feature, order, "codebook_order", codec, tables)
     ENCODERS[codec.codec_id].encode(graph, feature, codec, tables, scores)
     return feature
+
+
+def _ordered(graph: Graph, x: str, order: np.ndarray, name: str, codec: FeatureCodec, tables: Arrays) -> str:
+    """`x` (n,C,h,w) with its channels in `order`: for good, or in that of table `name` where the codec has it."""
+    feeds = codec.table_feeds(tables)
+    if name in feeds:
+        # Inputs and initialisers that are refitted are floats; indices are not.
+        indices = graph.add(
+            "Cast", [graph.weight(name, feeds[name])], order.shape, dtypes=["int32"], to=TensorProto.INT32
+        )
+        return graph.op("Gather", [x, *indices], graph.shape(x), axis=1)
+    if np.array_equal(order, np.arange(len(order))):
+        return x
+    return graph.op("Gather", [x, graph.constant(order)], graph.shape(x), axis=1)
 
 
 def _after_relu(graph: Graph, feature: str) -> bool:
@@ -256,27 +289,3 @@ def _require_same(model: nn.Module, front: nn.Module, back: nn.Module, images: t
             f"the two halves of {type(model).__name__} give other outputs than the whole, up to {apart:.3g} apart: "
             "torch.fx lost a statement that changes a tensor in place, as in `z = y; y += x`; write `y = y + x` instead"
         )
-
-
-def _program(back: nn.Module, feature: torch.Tensor) -> bytes:
-    """`back`, in the mode it is in, as a torch.export archive for any batch.
-
-    Left out: sample inputs, which would be pickled; weights, which are in back.safetensors; and traces of the
-    folders of this machine.
-    """
-    # Batch norm in training mode needs two values per channel.
-    batch = torch.export.Dim("n", min=2 if back.training else 1, max=1 << 16)
-    program = torch.export.export(back, (feature[:4],), dynamic_shapes=({0: batch},))
-    program.example_inputs = None
-    for node in program.graph.nodes:
-        for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn"):
-            node.meta.pop(key, None)
-    for name, weight in program.state_dict.items():
-        empty = torch.zeros((), dtype=weight.dtype).expand(weight.shape)
-        program.state_dict[name] = nn.Parameter(empty) if isinstance(weight, nn.Parameter) else empty
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # torch warns of the expanded tensors that stand for the weights.
-        warnings.simplefilter("ignore", UserWarning)
-        torch.export.save(program, buffer)
-    return buffer.getvalue()

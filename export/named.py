@@ -9,6 +9,7 @@ from edgekit.device_profiles.registry import profile
 from edgekit.errors import UsageError
 from edgekit.export.build import build_bundle
 from edgekit.export.models.registry import build, default_cut
+from edgekit.export.rate import Goal
 
 
 def export_named(
@@ -28,12 +29,15 @@ def export_named(
     batch_size: int = 32,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
+    significance: str | None = None,
+    goal: Goal | None = None,
 ) -> Bundle:
     """Builds model `name` for `dataset`, and exports it cut at `cut` (or its default) for the profile `device`.
 
     `name` is built in or "module:factory"; its weights come from the safetensors file `weights`, or are drawn by
     `seed`. `input_shape` is "C,H,W" or None for `default_shape`; `calibration` training images give the first codec
-    tables; `mean` and `std` per channel, in units of 0..1, default to the dataset's. UsageError and ExportError.
+    tables, and with their labels the `significance` ("gradient" or "gate") of channels; `mean` and `std` per channel,
+    in units of 0..1, default to the dataset's. With a `goal`, groups and bits are chosen. UsageError and ExportError.
     """
     cut = cut or default_cut(name)
     if cut is None:
@@ -64,6 +68,9 @@ def export_named(
         device=board,
         norm=norm,
         batch_size=batch_size,
+        labels=fitted.train_labels,
+        significance=significance,
+        goal=goal,
     )
 
 

@@ -55,6 +55,8 @@ def parser(program: str) -> argparse.ArgumentParser:
                    help="share of the old codebook kept per step (default %(default)s)")  # fmt: skip
     p.add_argument("--codebook-tolerance", type=float, default=defaults["codebook_tolerance"], metavar="T",
                    help="send a codeword once it moved by T of its group's spread (default %(default)s)")  # fmt: skip
+    p.add_argument("--regroup-every", type=int, default=defaults["regroup_every"], metavar="N",
+                   help="look for a better grouping every N epochs (default %(default)s: never)")  # fmt: skip
     p.add_argument("--name", help="this device's name in records (default device-I)")
     p.add_argument("--out", metavar="DIR", help="keep the trained weights and tables here, after every epoch")
     p.add_argument("--json", action="store_true", help="progress and results as JSON lines on standard output")
@@ -94,7 +96,7 @@ def run(options: argparse.Namespace) -> None:
     front = FrontHalf(bundle, options.backend, options.threads)
     settings = Options(
         name, options.epochs, options.batch, options.in_flight, options.seed + index,
-        options.codebook_decay, options.codebook_tolerance, options.out,
+        options.codebook_decay, options.codebook_tolerance, options.regroup_every, options.out,
     )  # fmt: skip
     show = Recorder(sys.stdout) if options.json else _print
     line = Grpc(options.server, Meter(), patience_s=options.patience)

@@ -10,7 +10,8 @@ import numpy as np
 from edgekit import tensorfile, wire
 from edgekit.bundle import Bundle
 from edgekit.codecs.base import Arrays
-from edgekit.codecs.codebook import OnlineCodebook
+from edgekit.codecs.codebook import DECAY, TOLERANCE, OnlineCodebook
+from edgekit.codecs.context import HISTORY, ContextStream
 from edgekit.codecs.features.sgq import SGQ
 from edgekit.codecs.registry import gradient_codec
 from edgekit.errors import PayloadError, UsageError
@@ -39,9 +40,15 @@ class Options(NamedTuple):
     batch: int = 32
     in_flight: int = 1
     seed: int = 0
-    codebook_decay: float = 0.9
-    codebook_tolerance: float = 0.1
+    codebook_decay: float = DECAY
+    codebook_tolerance: float = TOLERANCE
+    #: Epochs between new groupings of the channels, 0 for never.
+    regroup_every: int = 0
     out: Optional[str] = None
+
+
+#: Batches whose features, and gradients, a new grouping is found from.
+RECENT = 8
 
 
 class InFlight(NamedTuple):
@@ -78,6 +85,13 @@ class Device:
             self._codebook = OnlineCodebook(
                 bundle.codec, front.tables, options.codebook_decay, options.codebook_tolerance, options.seed
             )
+        if options.regroup_every and (self._codebook is None or not front.can_reorder):
+            raise UsageError(
+                "--regroup-every {}: the order of channels in {} is for good: export it with --codec sgq and "
+                "--grouping spectral or significance".format(options.regroup_every, bundle.path)
+            )
+        #: Feature and gradient of the latest batches, channels in coded order.
+        self._recent: "Deque[Tuple[np.ndarray, np.ndarray]]" = deque(maxlen=RECENT if options.regroup_every else 0)
         self._acks = 0
         self._step = 0
         self._images = 0
@@ -87,9 +101,9 @@ class Device:
     def train(self, train: Images, test: Images) -> Event:
         """Trains for the planned epochs, evaluating after each; returns the "done" event."""
         options = self.options
-        for name in ("epochs", "in_flight"):
-            if getattr(options, name) < 1:
-                raise UsageError("{} of {}: expected at least 1".format(name, getattr(options, name)))
+        for name, least in (("epochs", 1), ("in_flight", 1), ("regroup_every", 0)):
+            if getattr(options, name) < least:
+                raise UsageError("{} of {}: expected at least {}".format(name, getattr(options, name), least))
         steps = len(train.labels) // max(options.batch, 1)
         if not steps or options.batch < 2:
             raise UsageError(
@@ -105,6 +119,8 @@ class Device:
         for epoch in range(1, options.epochs + 1):
             start = time.perf_counter()
             loss, right = self._epoch(train, epoch, steps)
+            if options.regroup_every and epoch % options.regroup_every == 0 and epoch < options.epochs:
+                self._regroup()
             elapsed = time.perf_counter() - start
             self._train_s += elapsed
             accuracy, test_loss = self.evaluate(test)
@@ -121,6 +137,8 @@ class Device:
         done.update(
             accuracy=accuracy, train_s=self._train_s, bytes=self.meter.by_kind(), seconds=dict(self.meter.seconds)
         )
+        if self._codebook:
+            done["codebook"] = self._codebook.health()
         self._on_event(done)
         return done
 
@@ -148,6 +166,14 @@ class Device:
         return 100.0 * right / len(test.labels), loss / len(test.labels)
 
     def _hello(self, steps: int) -> None:
+        # A session of its own: both ends of its line start anew.
+        self._stream = self.bundle.codec.stream()
+        if isinstance(self._stream, ContextStream) and self.options.in_flight > HISTORY:
+            raise UsageError(
+                "{} batches in flight: codec {!r} takes at most {}".format(
+                    self.options.in_flight, self.bundle.codec, HISTORY
+                )
+            )
         header = {"bundle": self.bundle.digest, "device": self.options.name, "steps": steps}
         self.transport.send(Message("hello", header=header))
         welcome = self.transport.expect("welcome")
@@ -199,7 +225,7 @@ class Device:
 
     def _send_codes(self, kind: str, step: int, labels: np.ndarray, codes: Arrays, activity: str) -> None:
         with self.meter.timed(activity):
-            payload = self.bundle.codec.pack(codes)
+            payload = self._stream.pack(codes)
         version = self._codebook.version if self._codebook else 0
         parts = (labels.astype(self._label_dtype).tobytes(), payload)
         self.transport.send(Message(kind, self._session, step, {"n": len(labels), "v": version}, parts))
@@ -220,8 +246,13 @@ class Device:
             gradients = self.front.backward(batch.forward, gradient)
             rate = learning_rate(self._schedule, self._learning_rate, batch.step, self._steps)
             self.front.learn(gradients, self._optimizer, rate)
+        with self.meter.timed("encode"):
+            self._stream.absorb(batch.forward.codes)
         if self._codebook:
             self._follow(batch.forward)
+        if self.options.regroup_every:
+            # Copies: an engine may write its next outputs where the last ones are.
+            self._recent.append((batch.forward.feature.copy(), gradient))
         self._images += len(batch.forward.image)
         return reply
 
@@ -230,6 +261,25 @@ class Device:
         assert self._codebook is not None
         with self.meter.timed("encode"):
             self._codebook.update(forward.feature, forward.codes["codes"])
+        self._publish()
+
+    def _regroup(self) -> None:
+        """New groups of channels from the latest batches, where they are better ones; no batch is in flight."""
+        assert self._codebook is not None
+        with self.meter.timed("encode"):
+            feature, gradient = (np.concatenate(arrays) for arrays in zip(*self._recent))
+            significance = np.empty(feature.shape[1], dtype=np.float32)
+            significance[self.front.tables["order"]] = (gradient**2).mean(axis=(0, 2, 3))
+            found = self._codebook.regroup(feature, significance)
+        self._recent.clear()
+        if found:
+            self._publish()
+            self._stream.reset()
+
+    def _publish(self) -> None:
+        """Brings the engines and the server to the tables as they are now, where they moved enough."""
+        assert self._codebook is not None
+        with self.meter.timed("encode"):
             payload = self._codebook.publish()
             if payload:
                 self.front.set_tables(self._codebook.tables)

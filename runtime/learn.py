@@ -13,7 +13,7 @@ import numpy as np
 
 from edgekit.bundle import Bundle
 from edgekit.codecs.base import Arrays
-from edgekit.errors import BackendError, BundleError, Diverged
+from edgekit.errors import BackendError, BundleError, Diverged, UsageError
 from edgekit.folding import fold
 from edgekit.runtime.base import Backend
 from edgekit.runtime.optim import Optimizer, clip_to_weights
@@ -49,7 +49,8 @@ class FrontHalf:
         )
         self.state = bundle.arrays("front.safetensors")
         self._check_names()
-        self.set_tables(bundle.tables())
+        self.tables = bundle.tables()
+        self.set_tables(self.tables)
         self._feature = bundle.feature_tensor
         self._norms = bundle.manifest["batch_norms"]
         for backend in (self._train, self._grad):
@@ -57,10 +58,27 @@ class FrontHalf:
         self._check_golden()
 
     def set_tables(self, tables: Arrays) -> None:
-        """New codec tables (codebooks) for the encoders inside the graphs."""
+        """New codec tables (codebooks, the order of channels) for the encoders inside the graphs.
+
+        A new order must not come between a forward pass and its backward pass. UsageError where the graphs have their
+        order for good.
+        """
+        old, new = (self.codec.order(self.bundle.feature_shape[0], each) for each in (self.tables, tables))
+        if not self.can_reorder and not np.array_equal(old, new):
+            raise UsageError(
+                "{}: its graphs keep the order of channels: export it again, with --grouping spectral or "
+                "significance".format(self.bundle.path)
+            )
         self.tables = tables
-        self._train.set_weights(self.codec.table_feeds(tables))
+        feeds = self.codec.table_feeds(tables)
+        for backend in (self._train, self._grad):
+            backend.set_weights({spec.name: feeds[spec.name] for spec in backend.graph.held if spec.name in feeds})
         self._deployed_is_stale = True
+
+    @property
+    def can_reorder(self) -> bool:
+        """Whether the graphs take the order of channels as they take codebooks."""
+        return any(spec.name == "codebook_order" for spec in self._train.graph.held)
 
     def encode(self, image: np.ndarray) -> Arrays:
         """Codes of `image` (n,C,H,W) f32, normalised, as deployed."""

@@ -1,5 +1,6 @@
 """Calibrator: gradient at the cut -> the bytes to send, and how far what they say is from it."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from edgekit.codecs.base import GradientCodec
 from edgekit.codecs.registry import gradient_codec
 from edgekit.errors import UnknownName
 
-#: By name, the gradient codec, its configuration, and whether only elements the decoded feature marks active are sent.
+#: By name, the gradient codec, its configuration, and whether it is told where the decoded feature is active.
 POLICIES: dict[str, tuple[str, dict[str, Any], bool]] = {
     "none": ("raw", {}, False),
     "masked": ("raw", {}, True),
@@ -16,6 +17,11 @@ POLICIES: dict[str, tuple[str, dict[str, Any], bool]] = {
     "stochastic-masked": ("stochastic", {"bits": 4}, True),
     "ternary": ("ternary", {}, False),
     "ternary-masked": ("ternary", {}, True),
+    "sparse": ("sparse", {}, False),
+    "sparse-masked": ("sparse", {}, True),
+    "vq": ("vq", {"groups": 4, "bits": 8}, False),
+    "residual": ("residual", {}, False),
+    "sampled-masked": ("sampled", {"share": 0.5, "codec": ["sparse", {"step": 5}]}, True),
 }
 
 
@@ -40,8 +46,19 @@ class Calibrator:
 
 
 def calibrator(policy: str, seed: int) -> Calibrator:
-    """The calibrator of `policy`, one of `POLICIES`."""
-    if policy not in POLICIES:
-        raise UnknownName("gradient policy", policy, POLICIES, "there are: {}".format(", ".join(sorted(POLICIES))))
-    codec_id, config, masked = POLICIES[policy]
+    """The calibrator of `policy`: one of `POLICIES`, or one with settings, such as "sparse-masked:step=14,coarse=3"."""
+    name, _, pairs = policy.partition(":")
+    if name not in POLICIES:
+        raise UnknownName("gradient policy", name, POLICIES, "there are: {}".format(", ".join(sorted(POLICIES))))
+    codec_id, config, masked = POLICIES[name]
+    given = [pair.partition("=") for pair in pairs.split(",")] if pairs else []
+    config = {**config, **{key: _value(text) for key, _, text in given}}
     return Calibrator(gradient_codec(codec_id, config), masked, seed)
+
+
+def _value(text: str) -> Any:
+    """A number, true or false, or the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

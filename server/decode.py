@@ -42,4 +42,4 @@ def _sgq(codes: Arrays, tables: Arrays, device: torch.device) -> torch.Tensor:
     return torch.nn.functional.embedding(index + first, table).permute(0, 1, 4, 2, 3).reshape(n, channels, h, w)
 
 
-TWINS: dict[str, Callable[[Arrays, Arrays, torch.device], torch.Tensor]] = {"sgq": _sgq}
+TWINS: dict[str, Callable[[Arrays, Arrays, torch.device], torch.Tensor]] = {"sgq": _sgq, "product": _sgq}

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from edgekit.bundle import Bundle
-from edgekit.codecs.base import Arrays, FeatureCodec
+from edgekit.codecs.base import Arrays, FeatureCodec, FeatureStream
 from edgekit.errors import EdgekitError, PayloadError, Refused, UsageError
 from edgekit.schedule import check_schedule, learning_rate
 from edgekit.server.calibrate import Calibrator
@@ -31,12 +31,13 @@ LONGEST_NAME = 200
 
 
 class _Session:
-    """One device: its codec tables and their version, its next step, and its latest replies."""
+    """One device: its end of the line, its codec tables and their version, its next step, and its latest replies."""
 
-    def __init__(self, device: str, steps: int, tables: Arrays) -> None:
+    def __init__(self, device: str, steps: int, tables: Arrays, stream: FeatureStream) -> None:
         self.device = device
         self.steps = steps
         self.tables = {name: array.copy() for name, array in tables.items()}
+        self.stream = stream
         self.version = 0
         self.step = 0
         self.replies: OrderedDict[int, Message] = OrderedDict()
@@ -119,7 +120,7 @@ class Service:
                 HEAD_SIZE,
             )
         self._joined += 1
-        self._sessions[self._joined] = _Session(device, steps, self._tables)
+        self._sessions[self._joined] = _Session(device, steps, self._tables, self._codec.stream())
         self.on_event({"event": "joined", "session": self._joined, "device": device, "steps": steps})
         codec = self._calibrator.codec
         header = {
@@ -145,6 +146,7 @@ class Service:
         loss, right, gradient = self.back.step(feature, order, labels, rate)
         active = self._codec.active(codes, session.tables) if self._calibrator.masked else None
         payload, deviation = self._calibrator.send(gradient, active, message.session, step)
+        session.stream.absorb(codes)
         header = {"loss": round(loss, 6), "right": right, "dev": round(deviation, 6), "s": _seconds_since(start)}
         reply = Message("gradient", message.session, step, header, (payload,))
         session.step += 1
@@ -204,7 +206,7 @@ class Service:
         if labels.max() >= self._classes:
             first = int(np.argmax(labels >= self._classes))
             raise PayloadError(f"label {labels[first]}, expected below {self._classes}", first * dtype.itemsize)
-        return labels, self._codec.unpack(payload, (n, *self._shape))
+        return labels, session.stream.unpack(payload, (n, *self._shape))
 
     def _decoded(self, codes: Arrays, session: _Session) -> tuple[torch.Tensor, np.ndarray]:
         """Feature (n,C,h,w) in coded order, and that order."""

@@ -47,6 +47,7 @@ ALSO = {
     "edgekit.runtime.backends.ort": May(frozenset(), frozenset({"onnxruntime"})),
     "edgekit.export.parity.golden": May(frozenset({"edgekit.runtime"})),
     "edgekit.export.plan.chart": May(frozenset(), frozenset({"matplotlib"})),
+    "edgekit.export.rate_chart": May(frozenset(), frozenset({"matplotlib"})),
 }
 NOT_ON_DEVICES = {"torch", "onnx", "click", "rich", "sklearn", "PIL"}
 

@@ -15,7 +15,7 @@ DONE = [
         "event": "done", "device": "device-1", "accuracy": 96.0, "loss": 0.25, "images": 300, "train_s": 20.0,
         "gradient_deviation": 0.75, "bytes_up": 74_000, "bytes_down": 148_000,
         "bytes": {"up.feature": 74_000, "up.codebook": 7, "down.gradient": 148_000},
-        "seconds": {"compute": 8.0, "encode": 2.0, "network": 4.0, "server": 5.0},
+        "seconds": {"compute": 8.0, "encode": 2.0, "network": 4.0, "server": 5.0}, "codebook": {"version": 3},
     },
 ]  # fmt: skip
 RUN = {"model": "vgg11", "codec": "sgq", "event": "start"}
@@ -26,6 +26,7 @@ def test_two_devices():
     assert last["event"] == "summary" and last["model"] == "vgg11" and last["codec"] == "sgq"
     assert last["accuracy"] == 93.0  # per device, not per image
     assert last["accuracy_by_device"] == {"device-0": 90.0, "device-1": 96.0}
+    assert last["codebook_by_device"] == {"device-1": {"version": 3}}  # of the devices that have one
     assert last["loss"] == 0.375
     assert last["images"] == 400
     assert last["gradient_deviation"] == 0.5

@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 @options.model
 @click.option("--input", "input_shape", default="3,32,32", show_default=True, metavar="C,H,W", help="Input shape.")
 @click.option("--classes", type=int, help="Classes that it tells apart (default: 10, or your network's own).")
-@click.option("--codec", default="sgq", show_default=True, help="Feature codec: sgq, uniform or raw.")
-@click.option("--bits", default=4, show_default=True, help="Bits per code (sgq, uniform).")
-@click.option("--groups", default=8, show_default=True, help="Groups of channels (sgq).")
+@options.feature_codec
 @click.option("--weights", metavar="FILE", help="Trained weights, .safetensors: loaded, so that they are checked.")
 @options.as_json
 def cuts(

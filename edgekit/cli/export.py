@@ -1,6 +1,7 @@
 """edgekit export"""
 
 from collections.abc import Iterable
+from typing import Any
 
 import click
 
@@ -13,33 +14,20 @@ from edgekit.cli import options
 @click.option("-o", "--output", required=True, metavar="BUNDLE", help="Folder to write.")
 @options.dataset
 @options.codec
+@options.rate
+@click.option(
+    "--batch",
+    type=click.IntRange(2, 4096),
+    default=32,
+    show_default=True,
+    help="Images of a training step, for the bytes of --target-bytes and --max-accuracy-drop.",
+)
 @options.network
 @options.board
 @options.seed
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @options.as_json
-def export(
-    model: str,
-    cut: str | None,
-    output: str,
-    dataset: str,
-    data: str | None,
-    limit: int | None,
-    codec: str,
-    bits: int,
-    groups: int,
-    calibration: int,
-    input_shape: str | None,
-    weights: str | None,
-    mean: tuple[float, ...] | None,
-    std: tuple[float, ...] | None,
-    device: str,
-    norm: str | None,
-    static_batch: int,
-    seed: int,
-    force: bool,
-    as_json: bool,
-) -> None:
+def export(**given: Any) -> None:
     """Cut MODEL at a layer and write a bundle for server and devices.
 
     MODEL is a built-in name (`edgekit models`) or your own network as package.module:factory, a function without
@@ -49,24 +37,38 @@ def export(
 
     \b
     edgekit export vgg11 --dataset digits -o bundle
+    edgekit export vgg11 --dataset digits --target-bytes 300 -o bundle
     edgekit export resnet18 --cut layer2.1 --dataset cifar10 --data DIR --device jetson-nano -o bundle
     edgekit export mynet.model:make --weights trained.safetensors --input 3,224,224 --cut features.4 \\
         --dataset folder --data images/ --device jetson -o bundle
     """
-    from edgekit.codecs.registry import feature_codec
+    from rich.console import Console
+
+    from edgekit.cli import rate
     from edgekit.data import registry
     from edgekit.export.named import export_named
 
-    chosen = feature_codec(codec, options.codec_config(codec, bits, groups))
-    images = registry.load(dataset, data, limit, seed)
-    bundle = export_named(
-        model, output, cut=cut, dataset=images, codec=chosen, input_shape=input_shape, calibration=calibration,
-        seed=seed, overwrite=force, weights=weights, device=device, norm=norm, batch_size=static_batch, mean=mean,
-        std=std,
-    )  # fmt: skip
-    if as_json:
+    chosen, output = rate.codec(given), given["output"]
+    images = registry.load(given["dataset"], given["data"], given["limit"], given["seed"])
+    with rate.goal(given) as goal:
+        bundle = export_named(
+            given["model"], output, cut=given["cut"], dataset=images, codec=chosen, input_shape=given["input_shape"],
+            calibration=given["calibration"], seed=given["seed"], overwrite=given["force"], weights=given["weights"],
+            device=given["device"], norm=given["norm"], batch_size=given["static_batch"], mean=given["mean"],
+            std=given["std"], significance=given["significance"], goal=goal,
+        )  # fmt: skip
+    rate.show(Console(stderr=given["as_json"], highlight=False), bundle, given["rate_plot"])
+    if given["as_json"]:
+        chosen_rate = {name: bundle.manifest[name] for name in ("gradient", "rate") if name in bundle.manifest}
         options.print_json(
-            {"bundle": output, "digest": bundle.digest, "cut": bundle.cut, "feature": bundle.feature_shape}
+            {
+                "bundle": output,
+                "digest": bundle.digest,
+                "cut": bundle.cut,
+                "feature": bundle.feature_shape,
+                "codec": bundle.manifest["codec"],
+                **chosen_rate,
+            }
         )
         return
     click.echo(f"{output}: {bundle.model} cut at {bundle.cut}, feature {'x'.join(map(str, bundle.feature_shape))}")

@@ -14,6 +14,7 @@ def inspect(bundle: str, as_json: bool) -> None:
     Every file is checked against the hash in the manifest. Exit code 5 when one does not match.
     """
     from edgekit.bundle import open_bundle
+    from edgekit.codecs.features.sgq import SGQ
 
     opened = open_bundle(bundle)
     if as_json:
@@ -26,6 +27,12 @@ def inspect(bundle: str, as_json: bool) -> None:
     click.echo(f"normal   mean {opened.mean.tolist()}, std {opened.std.tolist()}")
     click.echo(f"device   {opened.device['name']}, batch norm: {opened.norm}")
     click.echo(f"feature  {'x'.join(map(str, opened.feature_shape))}, coded by {opened.codec!r}")
+    if isinstance(opened.codec, SGQ):
+        click.echo(f"indices  grouping {opened.codec.grouping}, coding {opened.codec.coding}")
+    if "rate" in manifest:
+        rate = manifest["rate"]
+        goal = ", ".join(f"--{key.replace('_', '-')} {value:g}" for key, value in rate["goal"].items())
+        click.echo(f"rate     {rate['bytes']:.0f} B a training image, gradient {opened.gradient}, chosen for {goal}")
     for name, graph in opened.graphs.items():
         click.echo(f"graph    {name}: {len(graph.inputs)} inputs, {len(graph.held)} held, {len(graph.outputs)} outputs")
     for name, entry in sorted(manifest["files"].items()):

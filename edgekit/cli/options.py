@@ -2,12 +2,18 @@
 
 import json
 import math
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
+from edgekit.errors import UsageError
+
 F = TypeVar("F", bound=Callable[..., Any])
+
+#: How indices are coded unless --coding says; with a rate to keep it is "context".
+CODING = "packed"
 
 
 def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -86,13 +92,52 @@ dataset = options(
     ),
     click.option("--limit", type=int, metavar="N", help="Use N of its training images, balanced over the classes."),
 )
+feature_codec = options(
+    click.option(
+        "--codec", default="sgq", show_default=True, help="Feature codec: sgq, product, uniform, slicing, topk or raw."
+    ),
+    click.option(
+        "--bits", default=4, show_default=True, help="Bits per code; slicing and topk: as many bytes as uniform."
+    ),
+    click.option("--groups", default=8, show_default=True, help="Groups of channels (sgq, product)."),
+)
 codec = options(
-    click.option("--codec", default="sgq", show_default=True, help="Feature codec: sgq, uniform or raw."),
-    click.option("--bits", default=4, show_default=True, help="Bits per code (sgq, uniform)."),
-    click.option("--groups", default=8, show_default=True, help="Groups of channels (sgq)."),
+    feature_codec,
     click.option(
         "--calibration", default=256, show_default=True, help="Training images the first codebooks come from."
     ),
+    click.option(
+        "--grouping",
+        default="spectral",
+        show_default=True,
+        help="Channels that share a codebook (sgq): spectral (those that move together), significance or contiguous.",
+    ),
+    click.option(
+        "--coding",
+        help="Indices on the line (sgq): packed, at their fixed width, or context, entropy coded "
+        f"(default: {CODING}; context with --target-bytes or --max-accuracy-drop).",
+    ),
+    click.option("--weighted", is_flag=True, help="Code significant channels better than others (sgq)."),
+    click.option(
+        "--significance",
+        help="How a channel's significance is measured: gradient (of the loss) or gate (squeeze-and-excite, learned) "
+        "(default: gradient, where --grouping or --weighted need it).",
+    ),
+)
+rate = options(
+    click.option(
+        "--target-bytes",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="N",
+        help="Choose --groups, --bits and the gradient so that a training image takes N bytes, both ways (sgq).",
+    ),
+    click.option(
+        "--max-accuracy-drop",
+        type=click.FloatRange(min=0),
+        metavar="D",
+        help="Choose the cheapest that lose D points by decoding, before training with them; needs --weights (sgq).",
+    ),
+    click.option("--rate-plot", metavar="FILE", help="Draw what a rate was chosen from, as PNG."),
 )
 training = options(
     click.option("--optimizer", default="sgd", show_default=True, help="sgd or adam, on both sides."),
@@ -110,10 +155,28 @@ training = options(
 )
 
 
-def codec_config(codec: str, bits: int, groups: int) -> dict[str, int]:
+def codec_config(
+    codec: str,
+    bits: int,
+    groups: int,
+    grouping: str = "spectral",
+    weighted: bool = False,
+    coding: str = CODING,
+) -> dict[str, Any]:
     """The constructor arguments of feature codec `codec`."""
-    table = {"sgq": {"groups": groups, "bits": bits}, "uniform": {"bits": bits}}
+    grouped, plain = {"groups": groups, "bits": bits}, {"bits": bits}
+    sgq = {**grouped, "grouping": grouping, "weighted": weighted, "coding": coding}
+    table: dict[str, dict[str, Any]] = {
+        "sgq": sgq, "product": grouped, "uniform": plain, "slicing": plain, "topk": plain,
+    }  # fmt: skip
     return table.get(codec, {})
+
+
+def check_writable(path: str | None) -> None:
+    """Raises UsageError where `path` cannot become a file, before anything long is done."""
+    folder = os.path.dirname(path or "") or "."
+    if path and (os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK)):
+        raise UsageError(f"{path} cannot be written: expected a file in a folder that exists and can be written to")
 
 
 def print_json(value: Any) -> None:

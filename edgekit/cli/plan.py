@@ -1,7 +1,6 @@
 """edgekit plan"""
 
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -43,9 +42,7 @@ PASSED = ("everything", "devices", "batch", "measure", "input_shape", "classes",
 @click.option("--data", metavar="DIR", help="Where the dataset's files are.")
 @click.option("--input", "input_shape", metavar="C,H,W", help="Input shape (default: the dataset's, or 3,32,32).")
 @click.option("--classes", type=int, help="Classes it tells apart (default: the dataset's, 10, or your network's own).")
-@click.option("--codec", default="sgq", show_default=True, help="Feature codec: sgq, uniform or raw.")
-@click.option("--bits", default=4, show_default=True, help="Bits per code (sgq, uniform).")
-@click.option("--groups", default=8, show_default=True, help="Groups of channels (sgq).")
+@options.feature_codec
 @click.option("--weights", metavar="FILE", help="Trained weights, .safetensors (default: fresh ones, by --seed).")
 @click.option("--torch-device", default="auto", show_default=True, help="Times the server's half: cpu, cuda or auto.")
 @click.option(
@@ -82,7 +79,7 @@ def plan(**given: Any) -> None:
 
     out, png = given["out"], given["png"]
     for path in (out, png):
-        _check_writable(path)
+        options.check_writable(path)
     codec = feature_codec(given["codec"], options.codec_config(given["codec"], given["bits"], given["groups"]))
     dataset = registry.load(given["dataset"], given["data"]) if given["dataset"] else None
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
@@ -120,13 +117,6 @@ def plan(**given: Any) -> None:
         console.print(text, soft_wrap=True)
     for layer, reason in result.refused.items():
         console.print(f"left out {layer}: {reason}", soft_wrap=True)
-
-
-def _check_writable(path: str | None) -> None:
-    """Raises UsageError where `path` cannot become a file, before anything long is done."""
-    folder = os.path.dirname(path or "") or "."
-    if path and (os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK)):
-        raise UsageError(f"{path} cannot be written: expected a file in a folder that exists and can be written to")
 
 
 def _speeds(plan: "Plan") -> "Table":

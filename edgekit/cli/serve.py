@@ -56,7 +56,7 @@ def serve(
     train.prepare(server_threads, seed)
     opened = open_bundle(bundle)
     coded = "stochastic-masked" if opened.after_relu else "stochastic"
-    policy = calibrate or ("none" if opened.codec.codec_id == "raw" else coded)
+    policy = calibrate or opened.gradient or ("none" if opened.codec.codec_id == "raw" else coded)
     service = service_from_bundle(
         opened,
         train.torch_device(torch_device),

@@ -15,15 +15,17 @@ if TYPE_CHECKING:
 
 #: Options that describe a run in its record, and those handed on to the processes.
 DESCRIBED = (
-    "model", "device", "codec", "dataset", "limit", "devices", "partition", "epochs", "batch", "in_flight", "calibrate",
-    "optimizer", "lr", "momentum", "weight_decay", "schedule", "calibration", "server_threads", "torch_device",
-    "backend", "seed",
+    "model", "device", "codec", "significance", "dataset", "limit", "devices", "partition", "epochs", "batch",
+    "in_flight", "regroup_every", "calibrate", "optimizer", "lr", "momentum", "weight_decay", "schedule",
+    "calibration", "server_threads", "torch_device", "backend", "seed",
 )  # fmt: skip
 FOR_SERVER = (
     "optimizer", "lr", "momentum", "weight_decay", "schedule", "calibrate", "torch_device", "server_threads", "seed",
     "devices",
 )  # fmt: skip
-FOR_DEVICE = ("dataset", "data", "limit", "partition", "epochs", "batch", "in_flight", "backend", "seed")
+FOR_DEVICE = (
+    "dataset", "data", "limit", "partition", "epochs", "batch", "in_flight", "regroup_every", "backend", "seed",
+)  # fmt: skip
 
 
 @click.command()
@@ -37,7 +39,11 @@ FOR_DEVICE = ("dataset", "data", "limit", "partition", "epochs", "batch", "in_fl
 @click.option("--epochs", default=10, show_default=True)
 @click.option("--batch", default=32, show_default=True, help="Images per step and device.")
 @click.option("--in-flight", default=1, show_default=True, help="Batches sent before a gradient must be back.")
+@click.option(
+    "--regroup-every", default=0, show_default=True, help="Epochs between new groupings of channels (sgq), 0: never."
+)
 @options.codec
+@options.rate
 @options.training
 @options.network
 @options.board
@@ -57,6 +63,7 @@ def train(**given: Any) -> None:
     """
     from rich.console import Console
 
+    from edgekit.cli import rate
     from edgekit.cli.progress import LiveProgress, result_table
     from edgekit.meter import Recorder
     from edgekit.processes import Children
@@ -72,6 +79,7 @@ def train(**given: Any) -> None:
         folder = out or scratch
         make_folder(folder)
         bundle = _export(os.path.join(folder, "bundle"), given)
+        rate.show(console, bundle, given["rate_plot"])
         run = {
             **{name: given[name] for name in DESCRIBED},
             "cut": bundle.cut,
@@ -80,6 +88,7 @@ def train(**given: Any) -> None:
             "feature": list(bundle.feature_shape),
             "formula_bytes_up_per_image": bundle.codec.formula_bits(bundle.feature_shape) / 8,
             "bundle": bundle.digest,
+            **({"rate": bundle.manifest["rate"]} if "rate" in bundle.manifest else {}),
         }
         with open(os.path.join(folder, "record.jsonl"), "w", encoding="utf-8") as file, Children() as children:
             record = Recorder(file)
@@ -108,11 +117,13 @@ def train(**given: Any) -> None:
 
 def _check(given: dict[str, Any]) -> None:
     """What the processes would refuse only after the export."""
+    from edgekit.cli import rate
     from edgekit.runtime.registry import backend_class
     from edgekit.schedule import check_schedule
     from edgekit.server.calibrate import calibrator
     from edgekit.server.train import OptimizerConfig
 
+    rate.wanted(given)
     OptimizerConfig(given["optimizer"], given["lr"], given["momentum"], given["weight_decay"]).check()
     check_schedule(given["schedule"])
     backend_class(given["backend"])
@@ -121,27 +132,30 @@ def _check(given: dict[str, Any]) -> None:
 
 
 def _export(path: str, given: dict[str, Any]) -> "Bundle":
-    from edgekit.codecs.registry import feature_codec
+    from edgekit.cli import rate
     from edgekit.data import registry
     from edgekit.export.named import export_named
 
-    return export_named(
-        given["model"],
-        path,
-        cut=given["cut"],
-        dataset=registry.load(given["dataset"], given["data"], given["limit"], given["seed"]),
-        codec=feature_codec(given["codec"], options.codec_config(given["codec"], given["bits"], given["groups"])),
-        input_shape=given["input_shape"],
-        calibration=given["calibration"],
-        seed=given["seed"],
-        overwrite=True,
-        weights=given["weights"],
-        device=given["device"],
-        norm=given["norm"],
-        batch_size=given["static_batch"],
-        mean=given["mean"],
-        std=given["std"],
-    )
+    with rate.goal(given) as goal:
+        return export_named(
+            given["model"],
+            path,
+            cut=given["cut"],
+            dataset=registry.load(given["dataset"], given["data"], given["limit"], given["seed"]),
+            codec=rate.codec(given),
+            input_shape=given["input_shape"],
+            calibration=given["calibration"],
+            seed=given["seed"],
+            overwrite=True,
+            weights=given["weights"],
+            device=given["device"],
+            norm=given["norm"],
+            batch_size=given["static_batch"],
+            mean=given["mean"],
+            std=given["std"],
+            significance=given["significance"],
+            goal=goal,
+        )
 
 
 def _serve(bundle: str, folder: str, given: dict[str, Any]) -> list[str]:

@@ -40,8 +40,16 @@ class FeatureCodec(ABC):
     def code_specs(self, feature: TensorSpec) -> Tuple[TensorSpec, ...]:
         """What the graph emits for `feature` (n,C,h,w)."""
 
-    def calibrate(self, features: np.ndarray, seed: int) -> Arrays:
-        """First tables from calibration features (n,C,h,w) f32; none for codecs that learn nothing."""
+    @property
+    def needs_significance(self) -> bool:
+        """Whether `calibrate` must be given a significance."""
+        return False
+
+    def calibrate(self, features: np.ndarray, seed: int, significance: Optional[np.ndarray] = None) -> Arrays:
+        """First tables from calibration features (n,C,h,w) f32; none for codecs that learn nothing.
+
+        `significance` (C,) f32, not negative, says how much each channel matters to the loss.
+        """
         return {}
 
     def check_tables(self, channels: int, tables: Arrays) -> None:
@@ -91,6 +99,10 @@ class FeatureCodec(ABC):
         """New tables from `sent` and the bytes of `diff`. PayloadError on any other bytes."""
         raise PayloadError("codec '{}' has no tables that could be updated".format(self.codec_id))
 
+    def stream(self) -> "FeatureStream":
+        """A new end of a line for these codes."""
+        return FeatureStream(self)
+
     def __repr__(self) -> str:
         return "{}({})".format(type(self).__name__, ", ".join("{}={!r}".format(*kv) for kv in self.config.items()))
 
@@ -101,12 +113,42 @@ class FeatureCodec(ABC):
         return hash(repr(self))
 
 
+class FeatureStream:
+    """One device's codes on the line, as one end of it keeps them: what a codec may learn from the codes before.
+
+    This one learns nothing. Both ends call `absorb` with the codes of each training batch, in order: the server when it
+    has trained on them, the device when the gradient came back. What is lost or comes again before moves neither.
+    """
+
+    def __init__(self, codec: FeatureCodec) -> None:
+        self.codec = codec
+
+    def pack(self, codes: Arrays) -> bytes:
+        """Bytes of `codes`; nothing is learned yet."""
+        return self.codec.pack(codes)
+
+    def unpack(self, payload: bytes, shape: Sequence[int]) -> Arrays:
+        """Codes of a feature of `shape` (n,C,h,w). PayloadError on any other bytes, nothing else."""
+        return self.codec.unpack(payload, shape)
+
+    def absorb(self, codes: Arrays) -> None:
+        """Learns from the codes of one training batch."""
+
+    def reset(self, in_flight: int = 0) -> None:
+        """Begins anew, where what was learned is of no use any more, as after a regrouping: the sender's end only.
+
+        The next `in_flight` batches to absorb are from before.
+        """
+
+
 class GradientCodec(ABC):
     """Gradient at the cut <-> bytes."""
 
     codec_id = ""
     #: True when ``E[unpack(pack(g))] == g`` over the random generator, for every g.
     unbiased = False
+    #: Whether nothing arrives where the mask is False; a codec may instead send that part less exactly.
+    drops = True
 
     @property
     def config(self) -> Dict[str, Any]:
@@ -115,11 +157,14 @@ class GradientCodec(ABC):
 
     @abstractmethod
     def pack(self, gradient: np.ndarray, mask: Optional[np.ndarray], rng: np.random.Generator) -> bytes:
-        """Bytes of `gradient` (n,C,h,w) f32; where `mask` (same shape, bool) is False nothing is sent."""
+        """Bytes of `gradient` (n,C,h,w) f32; where `mask` (same shape, bool) is False nothing is sent, or little."""
 
     @abstractmethod
     def unpack(self, payload: bytes, shape: Sequence[int], mask: Optional[np.ndarray]) -> np.ndarray:
-        """Gradient of `shape` (n,C,h,w) f32, zero where `mask` is False. PayloadError on any other bytes."""
+        """Gradient of `shape` (n,C,h,w) f32. PayloadError on any other bytes.
+
+        Where `mask` is False it is zero if the codec drops that part.
+        """
 
     def __repr__(self) -> str:
         return "{}({})".format(type(self).__name__, ", ".join("{}={!r}".format(*kv) for kv in self.config.items()))

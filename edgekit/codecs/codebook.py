@@ -1,17 +1,22 @@
 """OnlineCodebook: a device's SGQ codebook following its features while the front half learns."""
 
-from typing import Dict
+from typing import Any, Dict, Optional
 
 import numpy as np
 
 from edgekit.codecs.base import Arrays
 from edgekit.codecs.features.sgq import SGQ
+from edgekit.codecs.grouping import channel_order, correlation, inside
 from edgekit.codecs.kmeans import accumulate
 
 #: A codeword used less than this share of an even split is dead, and takes the place of a badly coded stripe.
 DEAD = 0.02
 #: One whose count has faded below this stays where it is: sums and counts are about to vanish in float32.
 FADED = 1e-6
+#: What a device's moving averages keep of themselves at each batch, and how far a codeword moves before it is sent.
+DECAY, TOLERANCE = 0.9, 0.1
+#: A spectral grouping is replaced by one that has at least this many times its correlations inside groups.
+GAIN = 1.01
 
 
 class OnlineCodebook:
@@ -25,14 +30,21 @@ class OnlineCodebook:
         self.codec = codec
         self.tables = tables
         self.version = 0
+        #: New orders so far.
+        self.regrouped = 0
         self.decay = decay
         self.tolerance = tolerance
         self._rng = np.random.default_rng(seed)
-        self._books = codec.books(tables["codebook"]).copy()
-        self._counts = np.ones(self._books.shape[:2], dtype=np.float32)
-        self._sums = self._books.copy()
+        self._start(tables["order"], tables["codebook"])
         #: Per group, over the last batch: mean squared error over variance.
         self.distortion = np.zeros(codec.groups, dtype=np.float32)
+
+    def _start(self, order: np.ndarray, codebook: np.ndarray) -> None:
+        """Averages that hold one word's worth of each codeword."""
+        self._order = order
+        self._books = self.codec.books(codebook).copy()
+        self._counts = np.ones(self._books.shape[:2], dtype=np.float32)
+        self._sums = self._books.copy()
 
     def update(self, feature: np.ndarray, codes: np.ndarray) -> None:
         """Follows one batch: `feature` (n,C,h,w) f32 in coded order and its `codes` (n,G,h,w) int32."""
@@ -57,19 +69,58 @@ class OnlineCodebook:
     def publish(self) -> bytes:
         """Bytes for the other side, empty when nothing moved enough; afterwards `tables` hold what they say."""
         book = self._books.transpose(1, 0, 2).reshape(self.codec.words, -1)
-        payload = self.codec.diff(self.tables, dict(self.tables, codebook=book), self.tolerance)
+        payload = self.codec.diff(self.tables, dict(self.tables, codebook=book, order=self._order), self.tolerance)
         if payload:
             self.tables = self.codec.patch(self.tables, payload)
             self.version += 1
         return payload
 
-    def health(self) -> Dict[str, float]:
-        """Over the moving averages: mean perplexity of the codewords' use, dead ones, mean normalised distortion."""
+    def regroup(self, feature: np.ndarray, significance: Optional[np.ndarray] = None) -> bool:
+        """Whether recent features (n,C,h,w) f32 in coded order ask for another grouping, which `publish` then sends.
+
+        It comes with codewords of its own, by k-means; `publish` before the next `update`. `significance` (C,) f32, in
+        the network's order, is for codecs that group by it.
+        """
+        order = self.tables["order"]
+        raw = feature[:, np.argsort(order)]
+        new = channel_order(self.codec.grouping, raw, self.codec.groups, significance, self._rng)
+        label, other = (self._labels(each) for each in (order, new))
+        if np.array_equal(label, other):
+            return False
+        if self.codec.grouping == "spectral":
+            affinity = np.abs(correlation(raw))
+            np.fill_diagonal(affinity, 0)
+            if inside(other, affinity) < GAIN * inside(label, affinity):
+                return False
+        self._start(new, self.codec.fit(raw[:, new], dict(self.tables, order=new), self._rng))
+        self.regrouped += 1
+        return True
+
+    def _labels(self, order: np.ndarray) -> np.ndarray:
+        """(C,) first channel of each channel's group: equal for the same groups under other numbers."""
+        groups = order.reshape(self.codec.groups, -1)
+        labels = np.empty(len(order), dtype=np.int64)
+        labels[groups] = groups.min(axis=1)[:, None]
+        return labels
+
+    def health(self) -> Dict[str, Any]:
+        """Over the moving averages: mean perplexity of the codewords' use, dead ones, mean normalised distortion.
+
+        "groups" has the same per group, and "usage", the share of codewords that are not dead.
+        """
         share = self._counts / self._counts.sum(axis=1, keepdims=True)
-        entropy = -(share * np.log(np.maximum(share, 1e-12))).sum(axis=1)
+        perplexity = np.exp(-(share * np.log(np.maximum(share, 1e-12))).sum(axis=1))
+        dead = (self._counts < DEAD).sum(axis=1)
         return {
-            "perplexity": float(np.exp(entropy).mean()),
-            "dead_codewords": int((self._counts < DEAD).sum()),
+            "perplexity": float(perplexity.mean()),
+            "dead_codewords": int(dead.sum()),
             "distortion": float(self.distortion.mean()),
             "version": self.version,
+            "regrouped": self.regrouped,
+            "groups": {
+                "usage": (1 - dead / self.codec.words).tolist(),
+                "perplexity": perplexity.tolist(),
+                "dead_codewords": dead.tolist(),
+                "distortion": self.distortion.tolist(),
+            },
         }

@@ -1,17 +1,36 @@
-"""Which channels share a codebook: balanced spectral clustering of their correlations.
+"""Which channels share a codebook: balanced spectral clustering of their correlations, or by significance.
 
 SGQ's "channel-attention grouping": a stripe codes best when its channels move together (algorithms of the SGQ paper,
 Zhou et al., NeurIPS 2022; the spectral form is this project's reading of it).
 """
 
+from typing import Optional
+
 import numpy as np
+
+#: How an order of channels is found: their own, by falling significance, or by similarity.
+GROUPINGS = ("spectral", "contiguous", "significance")
+
+
+def channel_order(
+    grouping: str, features: np.ndarray, groups: int, significance: Optional[np.ndarray], rng: np.random.Generator
+) -> np.ndarray:
+    """(C,) int64 order of channels for `groups` equal groups, by one of `GROUPINGS`.
+
+    `features` is (n,C,h,w) f32; `significance` (C,) f32 is read by "significance" only.
+    """
+    if grouping == "spectral":
+        return spectral_order(features, groups, rng)
+    if grouping == "significance" and significance is not None:
+        return np.argsort(-significance, kind="stable").astype(np.int64)
+    return np.arange(features.shape[1], dtype=np.int64)
 
 
 def spectral_order(features: np.ndarray, groups: int, rng: np.random.Generator, restarts: int = 4) -> np.ndarray:
     """(C,) int64 order of channels for `groups` equal groups: group g holds channels ``order[g*C/groups:...]``.
 
-    `features` is (n,C,h,w) f32; C must be a multiple of `groups`. Of several restarts the grouping with the largest
-    sum of absolute correlations inside groups is kept, then improved by swapping pairs of channels.
+    `features` is (n,C,h,w) f32; C must be a multiple of `groups`. Of several restarts, each improved by swapping pairs
+    of channels until no swap gains, the grouping with the largest sum of absolute correlations inside groups is kept.
     """
     affinity = np.abs(correlation(features))
     np.fill_diagonal(affinity, 0)
@@ -26,9 +45,10 @@ def spectral_order(features: np.ndarray, groups: int, rng: np.random.Generator, 
 
 
 def correlation(features: np.ndarray) -> np.ndarray:
-    """(C,C) f64 correlation of channels over images and positions; a channel that never moves has none."""
-    rows = features.transpose(1, 0, 2, 3).reshape(features.shape[1], -1).astype(np.float64)
-    rows = rows - rows.mean(axis=1, keepdims=True)
+    """(C,C) f32 correlation of channels over images and positions; a channel that never moves has none."""
+    rows = features.transpose(1, 0, 2, 3).reshape(features.shape[1], -1)
+    # The mean of a constant in float32 may miss it by a rounding error, which would then correlate.
+    rows = rows - rows.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
     norm = np.linalg.norm(rows, axis=1)
     rows /= np.where(norm > 0, norm, 1)[:, None]
     return np.asarray(rows @ rows.T)
@@ -36,7 +56,7 @@ def correlation(features: np.ndarray) -> np.ndarray:
 
 def inside(labels: np.ndarray, affinity: np.ndarray) -> float:
     """Sum of `affinity` over pairs in the same group."""
-    return float(affinity[labels[:, None] == labels].sum())
+    return float(affinity[labels[:, None] == labels].sum(dtype=np.float64))
 
 
 def _balanced(embedding: np.ndarray, groups: int, rng: np.random.Generator, iterations: int = 10) -> np.ndarray:
@@ -45,30 +65,47 @@ def _balanced(embedding: np.ndarray, groups: int, rng: np.random.Generator, iter
     centres = embedding[rng.choice(n, groups, replace=False)]
     labels = np.zeros(n, dtype=np.int64)
     for _ in range(iterations):
-        distance = ((embedding[:, None] - centres) ** 2).sum(axis=2)
+        distance = (centres**2).sum(axis=1) - 2 * embedding @ centres.T
         free = np.full(groups, n // groups)
         # Channels that would lose most by not getting their first choice choose first.
         ranked = np.sort(distance, axis=1)
         for channel in np.argsort(ranked[:, 0] - ranked[:, min(1, groups - 1)]):
-            choice = np.argmin(np.where(free > 0, distance[channel], np.inf))
+            choice = distance[channel].argmin()
             labels[channel] = choice
             free[choice] -= 1
+            if not free[choice]:
+                distance[:, choice] = np.inf
         centres = np.stack([embedding[labels == g].mean(axis=0) for g in range(groups)])
     return labels
 
 
-def _swap(labels: np.ndarray, affinity: np.ndarray, sweeps: int = 200) -> np.ndarray:
-    """Swaps the pair of channels that gains most, until none gains."""
+def _swap(labels: np.ndarray, affinity: np.ndarray) -> np.ndarray:
+    """Swaps channels of two groups, for each pair of groups the swap that gains most, until none gains.
+
+    A swap changes nothing for the other groups, so only pairs with a group that changed are looked at again.
+    """
     labels = labels.copy()
-    for _ in range(sweeps):
-        one_hot = np.eye(labels.max() + 1)[labels]
-        to_group = affinity @ one_hot
-        here = to_group[np.arange(len(labels)), labels]
-        move = to_group[:, labels] - here[:, None]  # [i, j]: what i gains by going to j's group
-        gain = move + move.T - 2 * affinity
-        gain[labels[:, None] == labels] = 0
-        i, j = np.unravel_index(np.argmax(gain), gain.shape)
-        if gain[i, j] <= 1e-9:
-            break
-        labels[i], labels[j] = labels[j], labels[i]
+    groups = int(labels.max()) + 1
+    members = [np.flatnonzero(labels == g) for g in range(groups)]
+    to_group = affinity @ np.eye(groups, dtype=affinity.dtype)[labels]
+    changed = np.ones(groups, dtype=bool)
+    while changed.any():
+        looked, changed = changed, np.zeros(groups, dtype=bool)
+        for a in range(groups):
+            for b in range(a + 1, groups):
+                while looked[a] or looked[b] or changed[a] or changed[b]:
+                    first, second = members[a], members[b]
+                    gain = (to_group[first, b] - to_group[first, a])[:, None]
+                    gain = gain + (to_group[second, a] - to_group[second, b])
+                    gain -= 2 * affinity[np.ix_(first, second)]
+                    i, j = divmod(int(gain.argmax()), len(second))
+                    if gain[i, j] <= 1e-5:
+                        break
+                    moved = affinity[:, second[j]] - affinity[:, first[i]]
+                    to_group[:, a] += moved
+                    to_group[:, b] -= moved
+                    first[i], second[j] = second[j], first[i]
+                    changed[a] = changed[b] = True
+    for g in range(groups):
+        labels[members[g]] = g
     return labels

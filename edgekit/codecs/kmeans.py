@@ -10,10 +10,15 @@ def kmeans(points: np.ndarray, k: int, rng: np.random.Generator, iterations: int
 
     When there are fewer than k different points, the spare centres repeat some of them.
     """
-    centres = _plus_plus(points, k, rng)
+    return lloyd(points, _plus_plus(points, k, rng), iterations)
+
+
+def lloyd(points: np.ndarray, first: np.ndarray, iterations: int) -> np.ndarray:
+    """(k, d) f32 centres of `points` (n, d) f32 after so many rounds from the centres `first`."""
+    centres = first.copy()
     for _ in range(iterations):
         nearest = assign(points, centres)
-        sums, counts = accumulate(points, nearest, k)
+        sums, counts = accumulate(points, nearest, len(centres))
         used = counts > 0
         centres[used] = sums[used] / counts[used, None]
         if not used.all():  # an empty centre moves to a point that is far from its own

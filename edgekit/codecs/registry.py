@@ -10,11 +10,18 @@ FEATURES = {
     "raw": "edgekit.codecs.features.raw:Raw",
     "uniform": "edgekit.codecs.features.uniform:Uniform",
     "sgq": "edgekit.codecs.features.sgq:SGQ",
+    "product": "edgekit.codecs.features.product:Product",
+    "slicing": "edgekit.codecs.features.slicing:Slicing",
+    "topk": "edgekit.codecs.features.topk:TopK",
 }
 GRADIENTS = {
     "raw": "edgekit.codecs.gradients.raw:Raw",
     "stochastic": "edgekit.codecs.gradients.stochastic:Stochastic",
     "ternary": "edgekit.codecs.gradients.ternary:Ternary",
+    "sparse": "edgekit.codecs.gradients.sparse:Sparse",
+    "vq": "edgekit.codecs.gradients.vq:VQ",
+    "residual": "edgekit.codecs.gradients.residual:Residual",
+    "sampled": "edgekit.codecs.gradients.sampled:Sampled",
 }
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from edgekit.codecs.base import Arrays, FeatureCodec
-from edgekit.export.encoders import raw, sgq, uniform
+from edgekit.export.encoders import raw, sgq, slicing, uniform
 from edgekit.export.graph import Graph
 
 
@@ -22,4 +22,8 @@ ENCODERS = {
     "raw": Encoder(raw.encode, raw.largest),
     "uniform": Encoder(uniform.encode, uniform.largest),
     "sgq": Encoder(sgq.encode, sgq.largest),
+    "product": Encoder(sgq.encode, sgq.largest),
+    "slicing": Encoder(slicing.encode, slicing.largest),
+    # Its values are picked on the CPU.
+    "topk": Encoder(raw.encode, raw.largest),
 }

@@ -1,8 +1,9 @@
 """sgq in the graph: squared distances to the codewords, then ArgMin.
 
 ``|z - e|^2 / 2 = |z|^2 / 2 + (|e|^2 / 2 - z.e)``, and the first term is the same for every codeword. The score is a
-grouped 1x1 convolution with weight -e and bias |e|^2 / 2, or, for converters whose convolutions take constant weights
-only, the same as a product of matrices. Both tables can change without a new graph.
+grouped 1x1 convolution with weight -e and bias |e|^2 / 2 (-s*e and s.e*e / 2 where channels weigh s), or, for
+converters whose convolutions take constant weights only, the same as a product of matrices. Both tables can change
+without a new graph.
 """
 
 import numpy as np
@@ -17,7 +18,8 @@ def encode(graph: Graph, feature: str, codec: FeatureCodec, tables: Arrays, scor
     """Adds "codes" (n,G,h,w) int32 and the tables "codebook_weight" and "codebook_bias"."""
     assert isinstance(codec, SGQ)
     n, _, h, w = graph.shape(feature)
-    weight, bias = (graph.weight(name, value) for name, value in codec.table_feeds(tables).items())
+    feeds = codec.table_feeds(tables)
+    weight, bias = (graph.weight(name, feeds[name]) for name in ("codebook_weight", "codebook_bias"))
     groups, words = codec.groups, codec.words
     if scores == "conv":
         score = graph.op(
@@ -42,7 +44,7 @@ def largest(codec: FeatureCodec, feature: np.ndarray, tables: Arrays) -> float:
     """An upper bound of the |score|s of `feature` (n,C,h,w) f32, its channels in coded order."""
     assert isinstance(codec, SGQ)
     bounds = [
-        np.linalg.norm(points, axis=1).max() * np.linalg.norm(book, axis=1).max() + (book**2).sum(axis=1).max() / 2
-        for points, book in zip(codec.stripes(feature), codec.books(tables["codebook"]), strict=True)
+        np.linalg.norm(points, axis=1).max() * np.linalg.norm(weighted, axis=1).max() + bias.max()
+        for points, weighted, bias in zip(codec.stripes(feature), *codec.scoring(tables), strict=True)
     ]
     return float(max(bounds))

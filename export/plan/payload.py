@@ -75,7 +75,7 @@ def payload(
 def quick_tables(codec: FeatureCodec, feature: np.ndarray, seed: int) -> Arrays:
     """Tables that `codec` can code `feature` with: codebooks of some positions, channels grouped as they come.
 
-    Grouping them by correlation, as the export does, takes up to a minute for the widest features; without it a coded
+    Grouping them by correlation, as the export does, takes seconds for the widest features; without it a coded
     feature is as large, and a few percent more of a gradient are sent.
     """
     some = feature[: max(2, POSITIONS // (feature.shape[2] * feature.shape[3]))]
@@ -83,4 +83,5 @@ def quick_tables(codec: FeatureCodec, feature: np.ndarray, seed: int) -> Arrays:
         return codec.calibrate(some, seed)
     rng = np.random.default_rng(seed)
     books = [kmeans(points, codec.words, rng) for points in codec.stripes(some)]
-    return {"codebook": np.concatenate(books, axis=1), "order": np.arange(feature.shape[1])}
+    tables = {"codebook": np.concatenate(books, axis=1), "order": np.arange(feature.shape[1])}
+    return {**tables, "significance": np.ones(feature.shape[1], np.float32)} if codec.weighted else tables

@@ -46,7 +46,7 @@ def encoder_work(codec: FeatureCodec, shape: tuple[int, ...], batch: int) -> Wor
     """The quantise stage for `batch` features of `shape` (C,h,w).
 
     sgq: the distances to all codewords, one grouped 1x1 convolution, and the smallest of each group; uniform: five
-    operators on every value; raw: nothing.
+    operators on every value; others: nothing. `topk` is picked on the CPU, when it is packed.
     """
     channels, height, width = shape
     positions = batch * height * width

@@ -120,6 +120,13 @@ def test_one_step_by_hand():
         "dead_codewords": 0,
         "distortion": pytest.approx((3 * 4 + 16) / (3 * 1 + 9)),
         "version": 1,
+        "regrouped": 0,
+        "groups": {
+            "usage": [1.0],
+            "perplexity": [pytest.approx(np.exp(-sum(p * np.log(p) for p in (1.125 / 2, 0.875 / 2))), rel=1e-5)],
+            "dead_codewords": [0],
+            "distortion": [pytest.approx((3 * 4 + 16) / (3 * 1 + 9))],
+        },
     }
 
 
@@ -150,6 +157,104 @@ def test_the_seed_decides():
 
     np.testing.assert_array_equal(run(1), run(1))
     assert not np.array_equal(run(1), run(2))
+
+
+def test_health_is_told_per_group():
+    tables = calibrated()
+    tables["codebook"][1:, :4] = 1e4  # in the first group one codeword does all the work
+    online = OnlineCodebook(CODEC, tables, decay=0.5, tolerance=1e6, seed=0)
+    z = features()[:, tables["order"]]
+    online.update(z, CODEC.quantize(z, tables)["codes"])
+    health = online.health()
+    groups = health["groups"]
+    assert all(len(values) == 2 for values in groups.values())
+    assert groups["distortion"][0] > 1 > groups["distortion"][1]
+    assert groups["perplexity"][0] < groups["perplexity"][1] and groups["usage"] == [1, 1]
+    assert health["dead_codewords"] == sum(groups["dead_codewords"])
+    for name in ("perplexity", "distortion"):
+        assert health[name] == pytest.approx(np.mean(groups[name]))
+
+
+class TestRegroup:
+    """Channels that move together change; the groups follow, on both sides."""
+
+    @staticmethod
+    def moved(seed, n=16):
+        """The features of `features`, channels shuffled across groups."""
+        return features(seed=seed, n=n)[:, [0, 4, 1, 5, 2, 6, 3, 7]]
+
+    def regrouped(self, codec=CODEC, significance=None):
+        tables = codec.calibrate(features(n=32), 0, significance)
+        online = OnlineCodebook(codec, tables, decay=0.8, tolerance=0.1, seed=0)
+        return tables, online
+
+    def test_it_codes_the_new_features_as_well_as_a_fresh_calibration(self):
+        tables, online = self.regrouped()
+        z = self.moved(1)
+        assert online.regroup(z[:, tables["order"]])
+        assert online.tables is tables and online.version == 0
+        payload = online.publish()
+        assert online.version == online.regrouped == online.health()["regrouped"] == 1
+        last = self.moved(2)
+        fresh = CODEC.calibrate(self.moved(3, n=32), seed=0)
+        assert error(tables, last) > 0.1 > error(online.tables, last)
+        assert error(online.tables, last) < 1.5 * error(fresh, last) + 0.01
+        peer = CODEC.patch(tables, payload)
+        for name in ("codebook", "order"):
+            assert online.tables[name].tobytes() == peer[name].tobytes()
+
+    def test_it_goes_on_following_afterwards(self):
+        tables, online = self.regrouped()
+        online.regroup(self.moved(1)[:, tables["order"]])
+        peer = CODEC.patch(tables, online.publish())
+        for step in range(30):
+            z = (self.moved(step, n=8) + np.float32(step / 20))[:, online.tables["order"]]
+            online.update(z, CODEC.quantize(z, online.tables)["codes"])
+            payload = online.publish()
+            peer = CODEC.patch(peer, payload) if payload else peer
+        assert all(np.array_equal(peer[name], online.tables[name]) for name in peer)
+        assert error(online.tables, self.moved(99) + np.float32(1.5)) < 0.2
+
+    def test_the_same_groups_are_left_as_they_are(self):
+        tables, online = self.regrouped()
+        assert not online.regroup(features(seed=5, n=16)[:, tables["order"]])
+        assert online.publish() == b"" and online.regrouped == 0
+
+    def test_what_hardly_gains_is_left_as_it_is(self):
+        noise = np.random.default_rng(0).normal(size=(64, 8, 4, 4)).astype(np.float32)
+        tables = CODEC.calibrate(noise[:32], seed=0)
+        online = OnlineCodebook(CODEC, tables, decay=0.8, tolerance=0.1, seed=0)
+        same = {True: 0, False: 0}
+        for seed in range(8):
+            z = noise[32:] + 0.2 * np.random.default_rng(seed).normal(size=(32, 8, 4, 4)).astype(np.float32)
+            same[online.regroup(np.ascontiguousarray(np.concatenate([z, noise[:32]])[:, tables["order"]]))] += 1
+        assert same[False] > 0
+
+    def test_significance_decides_where_the_codec_groups_by_it(self):
+        codec = SGQ(groups=2, bits=3, grouping="significance")
+        falling = np.arange(8, 0, -1).astype(np.float32)
+        tables, online = self.regrouped(codec, falling)
+        coded = features(seed=1)[:, tables["order"]]
+        assert not online.regroup(coded, falling)
+        assert online.regroup(coded, falling[[0, 4, 1, 5, 2, 6, 3, 7]])
+        peer = codec.patch(tables, online.publish())
+        assert set(peer["order"][:4]) == {0, 2, 4, 6}
+
+    def test_contiguous_groups_stay(self):
+        codec = SGQ(groups=2, bits=3, grouping="contiguous")
+        _, online = self.regrouped(codec)
+        assert not online.regroup(self.moved(1))
+
+    def test_weights_of_channels_stay_with_their_channels(self):
+        codec = SGQ(groups=2, bits=3, weighted=True)
+        weights = np.linspace(0.2, 1.8, 8).astype(np.float32)
+        tables, online = self.regrouped(codec, weights)
+        assert online.regroup(self.moved(1)[:, tables["order"]])
+        peer = codec.patch(tables, online.publish())
+        np.testing.assert_array_equal(peer["significance"], tables["significance"])
+        z = self.moved(2)[:, peer["order"]]
+        decoded = codec.dequantize(codec.quantize(z, peer), peer)
+        assert ((decoded - z) ** 2).mean() < 0.15 * z.var()
 
 
 def test_dead_is_far_below_an_even_split():

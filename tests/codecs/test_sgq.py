@@ -1,11 +1,14 @@
 """sgq: nearest codewords, tables that follow, and the mask."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit.codecs.features.sgq import SGQ
+from edgekit.codecs.regrouping import pack_tables
 from edgekit.errors import PayloadError, ShapeError, UsageError
 
 CONFIGS = [(1, 1), (2, 4), (4, 2), (3, 3), (12, 4), (2, 8)]
@@ -20,10 +23,17 @@ def feature(n=3, seed=0):
 def tables(codec, seed=1):
     rng = np.random.default_rng(seed)
     book = np.maximum(rng.normal(size=(codec.words, CHANNELS)), 0).astype(np.float32)
-    return {"codebook": book, "order": rng.permutation(CHANNELS)}
+    order = rng.permutation(CHANNELS) if codec.grouping != "contiguous" else np.arange(CHANNELS)
+    weights = rng.uniform(0.1, 4, CHANNELS).astype(np.float32)
+    return {"codebook": book, "order": order, **({"significance": weights} if codec.weighted else {})}
 
 
-each_codec = pytest.mark.parametrize("codec", [SGQ(*config) for config in CONFIGS], ids=repr)
+MORE = [
+    SGQ(groups=3, bits=3, grouping="contiguous"),
+    SGQ(groups=3, bits=3, grouping="significance"),
+    SGQ(groups=2, bits=4, weighted=True),
+]
+each_codec = pytest.mark.parametrize("codec", [SGQ(*config) for config in CONFIGS] + MORE, ids=repr)
 
 
 @each_codec
@@ -34,7 +44,9 @@ def test_codes_are_the_nearest_codewords(codec):
     width = CHANNELS // codec.groups
     for n, g, y, x in np.ndindex(codes.shape):
         stripe = z[n, g * width : (g + 1) * width, y, x].astype(float)
-        distance = ((t["codebook"][:, g * width : (g + 1) * width] - stripe) ** 2).sum(axis=1)
+        coded = slice(g * width, (g + 1) * width)
+        weight = t["significance"][t["order"]][coded] if codec.weighted else 1
+        distance = (weight * (t["codebook"][:, coded] - stripe) ** 2).sum(axis=1)
         assert distance[codes[n, g, y, x]] <= distance.min() + 1e-5
 
 
@@ -51,7 +63,8 @@ def test_decoding_looks_codewords_up(codec):
 
 @each_codec
 def test_codewords_code_as_themselves(codec):
-    t = {"codebook": 10 * np.random.default_rng(0).normal(size=(codec.words, CHANNELS)).astype(np.float32)}
+    book = 10 * np.random.default_rng(0).normal(size=(codec.words, CHANNELS)).astype(np.float32)
+    t = dict(tables(codec), codebook=book)
     z = t["codebook"].reshape(codec.words, CHANNELS, 1, 1)
     decoded = codec.dequantize(codec.quantize(z, t), t)
     np.testing.assert_array_equal(decoded, z)
@@ -65,6 +78,11 @@ def test_graph_inputs_give_the_same_scores(codec):
     assert feeds["codebook_weight"].shape == (codec.groups * codec.words, width, 1, 1)
     assert feeds["codebook_bias"].shape == (codec.groups * codec.words,)
     assert all(array.dtype == np.float32 and array.flags.c_contiguous for array in feeds.values())
+    if codec.grouping == "contiguous":
+        assert set(feeds) == {"codebook_weight", "codebook_bias"}
+    else:
+        np.testing.assert_array_equal(feeds["codebook_order"], t["order"])
+        np.testing.assert_array_equal(feeds["codebook_order_back"][t["order"]], np.arange(CHANNELS))
     grouped = z.reshape(3, codec.groups, width, 3, 5)
     weight = feeds["codebook_weight"].reshape(codec.groups, codec.words, width)
     score = np.einsum("ngcyx,gkc->ngkyx", grouped, weight) + feeds["codebook_bias"].reshape(codec.groups, -1, 1, 1)
@@ -143,7 +161,8 @@ class TestActive:
 class TestFollowing:
     @each_codec
     def test_what_is_patched_is_what_was_meant_within_float16(self, codec):
-        sent, new = tables(codec, 1), tables(codec, 2)
+        sent = tables(codec, 1)
+        new = dict(tables(codec, 2), order=sent["order"])
         payload = codec.diff(sent, new, 0.0)
         got = codec.patch(sent, payload)
         np.testing.assert_array_equal(got["codebook"], new["codebook"].astype(np.float16).astype(np.float32))
@@ -152,7 +171,8 @@ class TestFollowing:
 
     @each_codec
     def test_both_sides_round_alike_so_that_nothing_is_left_to_send(self, codec):
-        sent, new = tables(codec, 1), tables(codec, 2)
+        sent = tables(codec, 1)
+        new = dict(tables(codec, 2), order=sent["order"])
         ours = codec.patch(sent, codec.diff(sent, new, 0.0))
         theirs = codec.patch({name: array.copy() for name, array in sent.items()}, codec.diff(sent, new, 0.0))
         assert ours["codebook"].tobytes() == theirs["codebook"].tobytes()
@@ -249,3 +269,64 @@ def test_tables_that_are_none(name: str, value: np.ndarray) -> None:
     codec.check_tables(8, good)
     with pytest.raises(ShapeError):
         codec.check_tables(8, {**good, name: value})
+
+
+class TestRegrouped:
+    """A new order takes the codebook along, whole."""
+
+    CODEC = SGQ(groups=2, bits=1)
+    SENT: ClassVar = {"codebook": np.zeros((2, 4), np.float32), "order": np.arange(4)}
+    NEW: ClassVar = {
+        "codebook": np.array([[1, 2, 3, 4], [-1, 0.5, 0, 65504]], np.float32),
+        "order": np.array([2, 0, 3, 1]),
+    }
+    BYTES = "000200000003000100003c00400042004400bc00380000ff7b74d76bd2"
+
+    def test_golden_bytes(self):
+        assert self.CODEC.diff(self.SENT, self.NEW, 1e9).hex() == self.BYTES
+        got = self.CODEC.patch(self.SENT, bytes.fromhex(self.BYTES))
+        assert got["order"].dtype == np.int64 and got["codebook"].dtype == np.float32
+        for name, array in self.NEW.items():
+            np.testing.assert_array_equal(got[name], array)
+
+    @each_codec
+    def test_a_peer_ends_up_with_the_same_tables(self, codec):
+        sent = tables(codec, 1)
+        new = dict(tables(codec, 2), order=np.roll(sent["order"], 1))
+        if codec.grouping == "contiguous":
+            with pytest.raises(PayloadError, match="moves 0 codewords"):
+                codec.patch(sent, codec.diff(sent, new, 0.0))
+            return
+        got = codec.patch(sent, codec.diff(sent, new, 0.0))
+        np.testing.assert_array_equal(got["order"], new["order"])
+        np.testing.assert_array_equal(got["codebook"], new["codebook"].astype(np.float16).astype(np.float32))
+        codec.check_tables(CHANNELS, got)
+        assert got.keys() == sent.keys() and codec.diff(got, got, 0.0) == b""
+
+    @pytest.mark.parametrize(
+        ("damage", "reason"),
+        [
+            (lambda p: p[:-1], "tables of 27 B, expected 28"),
+            (lambda p: p + b"\0", "tables of 29 B"),
+            (lambda p: p[:5] + b"\1" + p[6:], "do not match their check"),
+            (lambda p: p[:-1] + b"\0", "do not match their check"),
+        ],
+    )
+    def test_damage_is_refused(self, damage, reason):
+        with pytest.raises(PayloadError, match=reason):
+            self.CODEC.patch(self.SENT, damage(bytes.fromhex(self.BYTES)))
+
+    def test_an_order_that_is_none_is_refused(self):
+        payload = b"\0" + pack_tables(np.array([0, 1, 1, 3]), self.NEW["codebook"])
+        with pytest.raises(PayloadError, match="no permutation"):
+            self.CODEC.patch(self.SENT, payload)
+        payload = b"\0" + pack_tables(self.NEW["order"], np.full((2, 4), np.nan, np.float32))
+        with pytest.raises(PayloadError, match="not finite"):
+            self.CODEC.patch(self.SENT, payload)
+
+    @given(st.binary(min_size=28, max_size=28))
+    def test_any_bytes_are_tables_or_a_payload_error(self, body):
+        try:
+            self.CODEC.patch(self.SENT, b"\0" + body)
+        except PayloadError as error:
+            assert 0 <= error.offset <= 29

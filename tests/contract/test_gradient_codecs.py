@@ -10,15 +10,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit.codecs.base import GradientCodec
+from edgekit.codecs.gradients.sampled import Sampled
+from edgekit.codecs.gradients.sparse import Sparse
+from edgekit.codecs.gradients.vq import VQ
 from edgekit.codecs.registry import GRADIENTS, gradient_codec
 from edgekit.errors import PayloadError, ShapeError
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 #: Further configurations, beside each codec's default.
 CONFIGS: list[tuple[str, dict[str, Any]]] = [("stochastic", {"bits": bits}) for bits in (2, 3, 8)]
-CODECS = [gradient_codec(codec_id, {}) for codec_id in GRADIENTS] + [gradient_codec(*config) for config in CONFIGS]
+CONFIGS += [("sparse", {"step": 1, "coarse": 3}), ("sparse", {"step": 1 / 7, "of": "largest"})]
+CONFIGS += [("vq", {"groups": 1, "bits": 3}), ("vq", {"groups": 2, "bits": 4, "exact": False})]
+CONFIGS += [("residual", {"first": ["vq", {"groups": 1, "bits": 4, "exact": False}], "second": ["ternary", {}]})]
+CONFIGS += [("sampled", {"share": 0.4, "codec": ["stochastic", {"bits": 4}]}), ("sampled", {"share": 1})]
+#: Defaults whose groups do not divide the test's two channels.
+SMALL: dict[str, dict[str, Any]] = {
+    "vq": {"groups": 2},
+    "residual": {"first": ["vq", {"groups": 2, "exact": False}], "second": ["sparse", {}]},
+}
+CODECS = [gradient_codec(codec_id, SMALL.get(codec_id, {})) for codec_id in GRADIENTS]
+CODECS += [gradient_codec(*config) for config in CONFIGS]
+#: Element by element the neighbouring level above or below.
+ROUNDING = [codec for codec in CODECS if codec.codec_id in ("raw", "stochastic", "ternary", "sparse")]
 SHAPE = (3, 2, 2, 3)
 each_codec = pytest.mark.parametrize("codec", CODECS, ids=repr)
+each_rounding = pytest.mark.parametrize("codec", ROUNDING, ids=repr)
 
 
 def draw(seed: int, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
@@ -32,6 +48,15 @@ def masks() -> list[np.ndarray | None]:
     return [None, some, np.ones(SHAPE, dtype=bool), np.zeros(SHAPE, dtype=bool)]
 
 
+def resolution(codec: GradientCodec, sent: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """Longest distance of what arrives from what is sent, per element."""
+    largest = np.abs(sent).max(axis=(1, 2, 3), keepdims=True)
+    if not isinstance(codec, Sparse):
+        return largest / getattr(codec, "levels", np.inf)
+    step = codec.step * (largest if codec.of == "largest" else np.sqrt(np.mean(np.square(sent))))
+    return step * np.where(True if mask is None else mask, 1, codec.coarse)
+
+
 @each_codec
 def test_identity_configuration_and_repr(codec: GradientCodec) -> None:
     assert GRADIENTS[codec.codec_id].endswith(":" + type(codec).__name__)
@@ -41,16 +66,23 @@ def test_identity_configuration_and_repr(codec: GradientCodec) -> None:
 
 @each_codec
 @pytest.mark.parametrize("mask", masks(), ids=["unmasked", "some", "all", "none"])
-def test_round_trip_is_within_one_level_and_zero_where_masked(codec: GradientCodec, mask: np.ndarray | None) -> None:
-    gradient = draw(0)
-    payload = codec.pack(gradient, mask, np.random.default_rng(0))
+def test_what_arrives_is_a_gradient(codec: GradientCodec, mask: np.ndarray | None) -> None:
+    payload = codec.pack(draw(0), mask, np.random.default_rng(0))
     assert isinstance(payload, bytes)
     arrives = codec.unpack(payload, SHAPE, mask)
-    sent = gradient if mask is None else np.where(mask, gradient, np.float32(0))
     assert arrives.dtype == np.float32 and arrives.shape == SHAPE and arrives.flags.writeable
+    assert np.isfinite(arrives).all()
+    assert mask is None or not codec.drops or not arrives[~mask].any()
+
+
+@each_rounding
+@pytest.mark.parametrize("mask", masks(), ids=["unmasked", "some", "all", "none"])
+def test_round_trip_is_within_one_level_and_zero_where_masked(codec: GradientCodec, mask: np.ndarray | None) -> None:
+    gradient = draw(0)
+    arrives = codec.unpack(codec.pack(gradient, mask, np.random.default_rng(0)), SHAPE, mask)
+    sent = gradient if mask is None or not codec.drops else np.where(mask, gradient, np.float32(0))
     assert not arrives[sent == 0].any()
-    level = np.abs(sent).max(axis=(1, 2, 3), keepdims=True) / getattr(codec, "levels", np.inf)
-    assert (np.abs(arrives - sent) <= level * 1.0001).all()
+    assert (np.abs(arrives - sent) <= resolution(codec, sent, mask) * 1.0001).all()
     assert (arrives * sent >= 0).all(), "no sign is turned"
 
 
@@ -79,24 +111,62 @@ def test_extreme_magnitudes_stay_finite(codec: GradientCodec) -> None:
         gradient = np.full(SHAPE, magnitude, dtype=np.float32)
         gradient[:, 0] *= -1
         arrives = codec.unpack(codec.pack(gradient, None, np.random.default_rng(0)), SHAPE, None)
-        np.testing.assert_array_equal(arrives, gradient)
+        assert np.isfinite(arrives).all() and arrives.any()
+        if codec.codec_id in ("raw", "stochastic", "ternary"):
+            np.testing.assert_array_equal(arrives, gradient)
+
+
+class Rescaled(Sampled):
+    """Biased on purpose: what is sampled arrives as long as it is."""
+
+    def unpack(self, payload: bytes, shape: Any, mask: np.ndarray | None) -> np.ndarray:
+        return super().unpack(payload, shape, mask) * np.float32(self.share)
+
+
+class Truncated(Sparse):
+    """Biased on purpose: what is small never arrives."""
+
+    def pack(self, gradient: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator) -> bytes:
+        return super().pack(np.where(np.abs(gradient) < 0.2, np.float32(0), gradient), mask, rng)
+
+
+class Shrunk(Sparse):
+    """Biased on purpose: everything arrives a tenth too small."""
+
+    def unpack(self, payload: bytes, shape: Any, mask: np.ndarray | None) -> np.ndarray:
+        return super().unpack(payload, shape, mask) * np.float32(0.9)
+
+
+def z_scores(codec: GradientCodec, masked: bool) -> np.ndarray:
+    """Per element, how many standard errors the mean over draws is from the gradient.
+
+    The draws are images of several messages; images of one may share what is random, so it is the messages' means
+    whose spread tells the error of the mean of all.
+    """
+    messages, images = 200, 100
+    rng = np.random.default_rng(11)
+    one = rng.normal(size=(1, 4, 1, 3)).astype(np.float32)
+    mask = rng.random(one.shape) > 0.3 if masked else None
+    many = np.repeat(one, images, axis=0)
+    masks = None if mask is None else np.repeat(mask, images, axis=0)
+    arrived = [codec.unpack(codec.pack(many, masks, rng), many.shape, masks) for _ in range(messages)]
+    means = np.array(arrived, dtype=np.float64).mean(axis=1)
+    expected = one[0] if mask is None or not codec.drops else np.where(mask, one, 0)[0]
+    deviation = means.std(axis=0) / np.sqrt(messages)
+    # Levels and their sums are rounded to float32.
+    return np.maximum(np.abs(means.mean(axis=0) - expected) - 1e-6, 0) / np.maximum(deviation, 1e-12)
 
 
 @pytest.mark.parametrize("codec", [codec for codec in CODECS if codec.unbiased], ids=repr)
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_expectation_is_the_gradient(codec: GradientCodec, masked: bool) -> None:
-    draws = 20000
-    rng = np.random.default_rng(11)
-    one = rng.normal(size=(1, 4, 1, 3)).astype(np.float32)
-    mask = rng.random(one.shape) > 0.3 if masked else None
-    many = np.repeat(one, draws, axis=0)
-    masks = None if mask is None else np.repeat(mask, draws, axis=0)
-    arrives = codec.unpack(codec.pack(many, masks, rng), many.shape, masks).astype(np.float64)
-    expected = one[0] if mask is None else np.where(mask, one, 0)[0]
-    error = np.abs(arrives.mean(axis=0) - expected)
-    deviation = arrives.std(axis=0) / np.sqrt(draws)
-    # Four deviations, twelve elements: a correct codec fails one seed in 1300, and this seed is fixed.
-    assert (error <= 4 * deviation + 1e-6).all()
+    # Four standard errors, twelve elements: a correct codec fails one seed in 1300, and this seed is fixed.
+    assert z_scores(codec, masked).max() <= 4
+
+
+@pytest.mark.parametrize("codec", [Truncated(step=1), Shrunk(step=1), Rescaled(), VQ(1, 4, False)], ids=repr)
+def test_a_bias_is_seen(codec: GradientCodec) -> None:
+    assert z_scores(codec, False).max() > 4
 
 
 @each_codec
@@ -107,7 +177,9 @@ def test_a_payload_of_another_length_is_a_payload_error(codec: GradientCodec, ma
         if len(wrong) != len(payload):
             with pytest.raises(PayloadError) as caught:
                 codec.unpack(wrong, SHAPE, mask)
-            assert caught.value.offset == min(len(wrong), len(payload))
+            assert 0 <= caught.value.offset <= max(len(wrong), len(payload))
+            if codec.codec_id in ("raw", "stochastic", "ternary", "vq"):
+                assert caught.value.offset == min(len(wrong), len(payload))
 
 
 @each_codec
@@ -123,7 +195,7 @@ def test_any_bytes_are_a_gradient_or_a_payload_error(codec: GradientCodec, data:
         assert 0 <= error.offset <= max(len(payload), length)
     else:
         assert arrives.shape == SHAPE and arrives.dtype == np.float32 and np.isfinite(arrives).all()
-        assert mask is None or not arrives[~mask].any()
+        assert mask is None or not codec.drops or not arrives[~mask].any()
 
 
 @each_codec
@@ -151,6 +223,10 @@ def test_golden_bytes(codec_id: str) -> None:
         if case["mask"] is not None:
             flags = np.frombuffer(bytes.fromhex(case["mask"]), np.uint8)
             mask = np.unpackbits(flags)[: gradient.size].reshape(shape).astype(bool)
-        # All elements are exact levels, so nothing depends on the generator.
-        assert codec.pack(gradient, mask, np.random.default_rng(1)).hex() == case["payload"]
-        np.testing.assert_array_equal(codec.unpack(bytes.fromhex(case["payload"]), shape, mask), decoded)
+        arrives = codec.unpack(bytes.fromhex(case["payload"]), shape, mask)
+        if case.get("packs", True):
+            # All elements are exact levels, so nothing depends on the generator.
+            assert codec.pack(gradient, mask, np.random.default_rng(1)).hex() == case["payload"]
+            np.testing.assert_array_equal(arrives, decoded)
+        else:
+            np.testing.assert_allclose(arrives, decoded, rtol=1e-6)

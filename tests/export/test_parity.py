@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from edgekit.codecs.base import Arrays, FeatureCodec
-from edgekit.codecs.registry import feature_codec
+from edgekit.codecs.registry import FEATURES, feature_codec
 from edgekit.export.build import FrontGraphs, front_graphs
 from edgekit.export.fold import fold_norms, settle_norms
 from edgekit.export.models.registry import MODELS, build, default_cut
@@ -108,7 +108,7 @@ def check_draw(front: nn.Module, shape: tuple[int, int, int], codec: FeatureCode
         assert np.isclose(outputs[name], expected, atol=1e-4).mean() >= 0.999
 
     feeds = {"image": image.numpy(), "gradient": gradient.numpy()[:, order].copy(), **outputs}
-    gradients = run(graphs, "front_grad", feeds, state, engine)
+    gradients = run(graphs, "front_grad", feeds, {**state, **codec.table_feeds(tables)}, engine)
     truth = {name: weight.grad.numpy() for name, weight in exact.named_parameters() if weight.grad is not None}
     assert len(truth) == len(list(exact.parameters()))
     largest = max(float(np.linalg.norm(gradient)) for gradient in truth.values())
@@ -144,7 +144,7 @@ def test_models_at_224_pixels(name: str) -> None:
     check(build(name, shape, 10, 0), cut_of(name), shape, feature_codec("sgq", {}), "onnxruntime", 2)
 
 
-@pytest.mark.parametrize("codec", ["raw", "uniform", "sgq"])
+@pytest.mark.parametrize("codec", FEATURES)
 @pytest.mark.parametrize("shape", [(3, 32, 32), (3, 29, 31)])
 def test_awkward_layers(codec: str, shape: tuple[int, int, int]) -> None:
     check(Awkward(), "relu", shape, feature_codec(codec, {}), "onnxruntime", 4)

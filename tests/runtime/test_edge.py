@@ -10,6 +10,7 @@ import torch
 
 from edgekit import tensorfile, wire
 from edgekit.bundle import Bundle, write_bundle
+from edgekit.codecs.context import ContextStream
 from edgekit.data.base import Dataset
 from edgekit.errors import BundleError, Diverged, PayloadError, Refused, UsageError
 from edgekit.meter import Meter
@@ -20,6 +21,7 @@ from edgekit.server.calibrate import calibrator
 from edgekit.server.service import Service, service_from_bundle
 from edgekit.server.train import OptimizerConfig
 from edgekit.wire import Message
+from tests.conftest import export_small
 
 TEST_SHARE = 90
 
@@ -84,6 +86,32 @@ def test_several_batches_in_flight(small_bundle: Bundle, digits: Dataset, depth:
     _, events = train(small_bundle, digits, service(small_bundle).handle, epochs=4, in_flight=depth)
     assert events[-1]["images"] == 4 * 640
     assert events[-1]["accuracy"] > 50
+
+
+@pytest.fixture(scope="module")
+def context_bundle(tmp_path_factory: pytest.TempPathFactory, small_bundle: Bundle) -> Bundle:
+    """`small_bundle`, its indices entropy coded."""
+    config = {**small_bundle.codec.config, "coding": "context"}
+    manifest = {**small_bundle.manifest, "codec": {"id": "sgq", "config": config}}
+    files = {name: small_bundle.read(name) for name in manifest.pop("files")}
+    return write_bundle(str(tmp_path_factory.mktemp("context") / "bundle"), manifest, files)
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_entropy_coding_sends_the_same_in_fewer_bytes(
+    small_bundle: Bundle, context_bundle: Bundle, digits: Dataset, depth: int
+) -> None:
+    packed, packed_events = train(small_bundle, digits, service(small_bundle).handle, epochs=2, in_flight=depth)
+    coded, events = train(context_bundle, digits, service(context_bundle).handle, epochs=2, in_flight=depth)
+    for name, value in packed.front.state.items():
+        np.testing.assert_array_equal(coded.front.state[name], value)
+    assert events[-1]["accuracy"] == packed_events[-1]["accuracy"]
+    assert events[-1]["bytes_up"] < 0.9 * packed_events[-1]["bytes_up"]
+
+
+def test_a_context_does_not_remember_for_ever(context_bundle: Bundle, digits: Dataset) -> None:
+    with pytest.raises(UsageError, match=r"9 batches in flight.*at most 8"):
+        train(context_bundle, digits, service(context_bundle).handle, in_flight=9)
 
 
 def test_bytes_are_those_of_the_frames(small_bundle: Bundle, digits: Dataset) -> None:
@@ -229,3 +257,97 @@ def test_bundle_that_lacks_an_array(small_bundle: Bundle, tmp_path: Any, file: s
     lacking = write_bundle(str(tmp_path / "b"), content, {**files, file: tensorfile.dumps(arrays)})
     with pytest.raises(BundleError, match=re.escape(name)):
         FrontHalf(lacking, "onnxruntime", 1)
+
+
+@pytest.fixture(scope="module")
+def shuffled_bundle(tmp_path_factory: pytest.TempPathFactory, small_bundle: Bundle) -> Bundle:
+    """small_bundle with an order that is far from the best."""
+    files = {name: small_bundle.read(name) for name in small_bundle.manifest["files"]}
+    tables = small_bundle.tables()
+    shuffled = np.random.default_rng(3).permutation(16)
+    tables = {"order": tables["order"][shuffled], "codebook": np.ascontiguousarray(tables["codebook"][:, shuffled])}
+    # The codes of other tables are not those of the golden data.
+    front = FrontHalf(small_bundle, "onnxruntime", 1)
+    front.set_tables(tables)
+    golden = small_bundle.arrays("golden.safetensors")
+    golden["deployed.codes"] = front.encode(golden["image"])["codes"]
+    files["tables.safetensors"] = tensorfile.dumps(tables)
+    files["golden.safetensors"] = tensorfile.dumps(golden)
+    content = {key: value for key, value in small_bundle.manifest.items() if key not in ("files", "format")}
+    return write_bundle(str(tmp_path_factory.mktemp("shuffled") / "bundle"), content, files)
+
+
+class TestRegrouping:
+    """The order of channels changes between epochs; graphs, server and files follow."""
+
+    @pytest.mark.parametrize("depth", [1, 3])
+    def test_both_sides_follow(self, shuffled_bundle: Bundle, digits: Dataset, depth: int, tmp_path: Any) -> None:
+        server = service(shuffled_bundle)
+        sessions: list[Any] = []
+
+        def handle(message: Message) -> Message:
+            if message.kind == "bye":
+                sessions.append(server._sessions[message.session])
+            return server.handle(message)
+
+        device, events = train(
+            shuffled_bundle, digits, handle, epochs=4, regroup_every=1, in_flight=depth, out=str(tmp_path / "out")
+        )
+        health = events[-2]["codebook"]
+        assert health["regrouped"] >= 1 and health["version"] == sessions[0].version
+        for name in ("order", "codebook"):
+            np.testing.assert_array_equal(sessions[0].tables[name], device.front.tables[name])
+        assert not np.array_equal(device.front.tables["order"], shuffled_bundle.tables()["order"])
+        assert events[-1]["accuracy"] > 60
+        saved = tensorfile.loads((tmp_path / "out" / "tables.safetensors").read_bytes())
+        np.testing.assert_array_equal(saved["order"], device.front.tables["order"])
+
+    def test_a_context_starts_anew(self, context_bundle: Bundle, digits: Dataset, monkeypatch: Any) -> None:
+        resets = []
+        reset = ContextStream.reset
+        monkeypatch.setattr(ContextStream, "reset", lambda self, *given: (resets.append(self), reset(self, *given))[1])
+        monkeypatch.setattr("edgekit.codecs.codebook.GAIN", 0)  # any other grouping will do
+        device, events = train(
+            context_bundle, digits, service(context_bundle).handle, epochs=4, regroup_every=2, in_flight=2
+        )
+        assert len(resets) == events[-1]["codebook"]["regrouped"] == 1 and resets[0] is device._stream
+        assert device._stream.version == events[-1]["step"] // 2
+        assert events[-1]["accuracy"] > 60
+
+    def test_gradients_are_those_of_the_new_order(self, shuffled_bundle: Bundle, digits: Dataset) -> None:
+        """The same feature and gradient, in the old order and in a new one: the same weights' gradients, and codes."""
+        front = FrontHalf(shuffled_bundle, "onnxruntime", 1)
+        image = digits.train_images[:8].astype(np.float32) / 255
+        order = front.tables["order"]
+        first = front.forward(image)
+        feature = np.empty_like(first.feature)
+        feature[:, order] = first.feature
+        raw = np.random.default_rng(0).normal(size=feature.shape).astype(np.float32)
+        expected = front.backward(first, np.ascontiguousarray(raw[:, order]))
+        new = np.random.default_rng(5).permutation(16)
+        book = np.empty_like(front.tables["codebook"])
+        book[:, order] = front.tables["codebook"]
+        front.set_tables({"order": new, "codebook": np.ascontiguousarray(book[:, new])})
+        second = front.forward(image)
+        np.testing.assert_allclose(second.feature, feature[:, new], rtol=1e-5, atol=1e-6)
+        codes = shuffled_bundle.codec.quantize(second.feature, front.tables)["codes"]
+        assert (second.codes["codes"] == codes).mean() > 0.999
+        got = front.backward(second, np.ascontiguousarray(raw[:, new]))
+        for name, gradient in expected.items():
+            np.testing.assert_allclose(got[name], gradient, rtol=1e-3, atol=1e-4 * abs(gradient).max())
+
+    def test_never_unless_asked(self, shuffled_bundle: Bundle, digits: Dataset) -> None:
+        device, events = train(shuffled_bundle, digits, service(shuffled_bundle).handle, epochs=2)
+        assert events[-2]["codebook"]["regrouped"] == 0
+        np.testing.assert_array_equal(device.front.tables["order"], shuffled_bundle.tables()["order"])
+
+    @pytest.mark.parametrize("codec", ["raw", "product"])
+    def test_an_order_for_good_is_refused_first(self, codec: str, digits: Dataset, tmp_path: Any) -> None:
+        config = {"groups": 4} if codec == "product" else {}
+        bundle = export_small(tmp_path / "bundle", digits, codec, **config)
+        with pytest.raises(UsageError, match=r"--regroup-every 1: the order of channels in .* is for good"):
+            train(bundle, digits, service(bundle, "none").handle, epochs=2, regroup_every=1)
+
+    def test_fewer_than_none_is_refused(self, small_bundle: Bundle, digits: Dataset) -> None:
+        with pytest.raises(UsageError, match="regroup_every of -1: expected at least 0"):
+            train(small_bundle, digits, service(small_bundle).handle, regroup_every=-1)

@@ -3,10 +3,10 @@ import pytest
 
 from edgekit.codecs.gradients.raw import Raw
 from edgekit.codecs.gradients.stochastic import Stochastic
-from edgekit.errors import UnknownName
+from edgekit.errors import UnknownName, UsageError
 from edgekit.server.calibrate import POLICIES, Calibrator, calibrator
 
-GRADIENT = np.random.default_rng(0).normal(size=(4, 6, 3, 3)).astype(np.float32)
+GRADIENT = np.random.default_rng(0).normal(size=(4, 8, 3, 3)).astype(np.float32)
 ACTIVE = np.random.default_rng(1).random(GRADIENT.shape) > 0.5
 
 
@@ -31,6 +31,25 @@ def test_policies_cost_and_deviate_as_they_should() -> None:
     assert deviation["masked"] == pytest.approx(float(np.linalg.norm(GRADIENT[~ACTIVE]) / np.linalg.norm(GRADIENT)))
     assert size["none"] == 4 * GRADIENT.size > size["masked"] > size["stochastic"] > size["ternary"]
     assert size["stochastic"] > size["stochastic-masked"] and size["ternary"] > size["ternary-masked"]
+
+
+def test_sparse_gradients_cost_least() -> None:
+    heavy = np.random.default_rng(2).laplace(size=(16, 32, 8, 8)).astype(np.float32) ** 3
+    active = np.random.default_rng(1).random(heavy.shape) > 0.4
+    chosen = [calibrator(policy, 0) for policy in ("ternary", "sparse", "sparse-masked", "sparse-masked:step=20")]
+    sent = [each.send(heavy, active if each.masked else None, 1, 0) for each in chosen]
+    sizes = [len(payload) for payload, _ in sent]
+    assert sizes == sorted(sizes, reverse=True) and sizes[0] > 3 * sizes[1]
+    assert sent[1][1] < sent[2][1] < sent[3][1], "deviation"
+
+
+def test_a_policy_takes_settings() -> None:
+    chosen = calibrator("sparse-masked:step=14,of=largest", 0)
+    assert chosen.masked and chosen.codec.config == {"step": 14, "coarse": 2, "of": "largest"}
+    with pytest.raises(UsageError, match="does not take"):
+        calibrator("sparse:bits=4", 0)
+    with pytest.raises(UsageError, match="takes a step"):
+        calibrator("sparse:step=ten", 0)
 
 
 def test_draws_follow_from_seed_session_and_step() -> None:

@@ -302,3 +302,42 @@ def test_devices_in_threads_all_get_their_steps(make: Callable[..., Service]) ->
     for session, answers in replies.items():
         assert [(a.kind, a.session, a.step) for a in answers] == [("gradient", session, step) for step in range(5)]
     assert service.back.state_dict()["norm.num_batches_tracked"] == 20
+
+
+def test_a_context_learns_from_training_batches_once(make: Callable[..., Service]) -> None:
+    codec = SGQ(groups=2, bits=4, coding="context")
+    service, stream = make(codec=codec), codec.stream()
+    session = hello(service)
+    codes = codec.quantize(coded(), TABLES)
+
+    def message(kind: str, step: int) -> Message:
+        return Message(kind, session, step, {"n": 12, "v": 0}, (LABELS.tobytes(), stream.pack(codes)))
+
+    sizes = []
+    for step in range(3):
+        sent = message("feature", step)
+        sizes.append(len(sent.parts[1]))
+        replies = [service.handle(message("evaluate", 0)), service.handle(sent), service.handle(sent)]
+        assert [reply.kind for reply in replies] == ["result", "gradient", "gradient"]
+        # Before the gradient came back, what is sent is of the tables before.
+        assert service.handle(message("evaluate", 0)).kind == "result"
+        stream.absorb(codes)
+    assert sizes[2] < sizes[1] < sizes[0]
+    stream.absorb(codes)
+    text = refusal(service, message("feature", 3), PayloadError.exit_code)
+    assert "tables 0.4" in text and "0.0 to 0.3" in text and "begin anew" in text
+
+
+def test_a_context_does_not_learn_from_a_refused_step(make: Callable[..., Service]) -> None:
+    codec = SGQ(groups=2, bits=4, coding="context")
+    service, stream = make(codec=codec), codec.stream()
+    session = hello(service)
+    codes = codec.quantize(coded(), TABLES)
+    parts = (LABELS.tobytes(), stream.pack(codes))
+    refusal(service, Message("feature", session, 1, {"n": 12, "v": 0}, parts))
+    refusal(service, Message("feature", session, 0, {"n": 12, "v": 1}, parts))
+    refusal(service, Message("feature", session, 0, {"n": 12, "v": 0}, (parts[0], parts[1][:-1])), 7)
+    for step in range(2):
+        sent = Message("feature", session, step, {"n": 12, "v": 0}, (LABELS.tobytes(), stream.pack(codes)))
+        assert service.handle(sent).kind == "gradient"
+        stream.absorb(codes)

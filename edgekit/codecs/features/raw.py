@@ -34,13 +34,13 @@ class Raw(FeatureCodec):
         expected = 4 * int(np.prod(shape))
         if len(payload) != expected:
             raise PayloadError(
-                "raw feature of {} B, expected {} B for {}".format(len(payload), expected, list(shape)),
+                "{} feature of {} B, expected {} B for {}".format(self.codec_id, len(payload), expected, list(shape)),
                 min(len(payload), expected),
             )
         feature = np.frombuffer(payload, dtype="<f4").astype(np.float32).reshape(shape)
         if not np.isfinite(feature).all():
             first = int(np.argmin(np.isfinite(feature.reshape(-1))))
-            raise PayloadError("raw feature holds {}".format(feature.reshape(-1)[first]), 4 * first)
+            raise PayloadError("{} feature holds {}".format(self.codec_id, feature.reshape(-1)[first]), 4 * first)
         return {"codes": feature}
 
     def dequantize(self, codes: Arrays, tables: Arrays) -> np.ndarray:

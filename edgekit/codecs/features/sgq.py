@@ -8,26 +8,37 @@
 Formula bits of a feature: G * bits * n * h * w. Codebooks travel on their own, when they moved.
 """
 
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from edgekit.codecs import bits as bitpack
-from edgekit.codecs.base import Arrays, FeatureCodec
-from edgekit.codecs.grouping import spectral_order
+from edgekit.codecs import regrouping
+from edgekit.codecs.base import Arrays, FeatureCodec, FeatureStream
+from edgekit.codecs.context import ContextStream
+from edgekit.codecs.grouping import GROUPINGS, channel_order
 from edgekit.codecs.kmeans import kmeans
-from edgekit.errors import PayloadError, ShapeError, UsageError
+from edgekit.errors import PayloadError, ShapeError, UnknownName, UsageError
 from edgekit.tensors import TensorSpec, check_all
 
 #: A codeword's magnitude below this share of its channel's largest counts as zero in `active`.
 FLOOR = np.float32(0.1)
+#: Smallest weight of a channel in the distance to a codeword, as a share of the mean channel's.
+LEAST = np.float32(0.01)
+#: How a stream puts indices on the line: at their fixed width, or entropy coded, see `edgekit.codecs.context`.
+CODINGS = ("packed", "context")
 
 
 class SGQ(FeatureCodec):
     """G groups of equally many channels, 2**bits codewords each.
 
+    `grouping` is "spectral" (channels that move together), "significance" (as significant as each other) or
+    "contiguous" (as the network has them). With `weighted`, a codeword is the nearer the better it has the significant
+    channels.
+
     Tables: "codebook" (2**bits, C) f32, columns in coded order, group g owning columns ``g*C/G : (g+1)*C/G``;
-    "order" (C,) int64. Payload: n*G*h*w indices of `bits` bits, row-major (image, group, row, column).
+    "order" (C,) int64; with `weighted`, "significance" (C,) f32 in the network's order, of mean 1. Payload: n*G*h*w
+    indices of `bits` bits, row-major (image, group, row, column).
 
     >>> SGQ(groups=2, bits=4).pack({"codes": np.array([[[[1]], [[15]]]], dtype=np.int32)}).hex()
     '1f'
@@ -35,23 +46,51 @@ class SGQ(FeatureCodec):
 
     codec_id = "sgq"
 
-    def __init__(self, groups: int = 8, bits: int = 4) -> None:
+    def __init__(
+        self,
+        groups: int = 8,
+        bits: int = 4,
+        grouping: str = "spectral",
+        weighted: bool = False,
+        coding: str = "packed",
+    ) -> None:
         if not (isinstance(groups, int) and isinstance(bits, int) and groups >= 1 and 1 <= bits <= 8):
-            raise UsageError("sgq takes at least 1 group and 1 to 8 bits, got {!r} and {!r}".format(groups, bits))
+            told = "{} takes at least 1 group and 1 to 8 bits, got {!r} and {!r}"
+            raise UsageError(told.format(self.codec_id, groups, bits))
+        if grouping not in GROUPINGS:
+            raise UnknownName("grouping", str(grouping), GROUPINGS, "there are: {}".format(", ".join(GROUPINGS)))
+        if not isinstance(weighted, bool):
+            raise UsageError("sgq is weighted or not, True or False, got {!r}".format(weighted))
+        if coding not in CODINGS:
+            raise UnknownName("coding", str(coding), CODINGS, "there are: {}".format(", ".join(CODINGS)))
         self.groups = groups
         self.bits = bits
+        self.coding = coding
+        self.grouping = grouping
+        self.weighted = weighted
         self.words = 2**bits
 
     @property
     def config(self) -> Dict[str, Any]:
-        return {"groups": self.groups, "bits": self.bits}
+        # What is as by default is left out: it was in no bundle before it could be chosen.
+        chosen = {
+            "grouping": (self.grouping, "spectral"),
+            "weighted": (self.weighted, False),
+            "coding": (self.coding, "packed"),
+        }
+        changed = {name: value for name, (value, default) in chosen.items() if value != default}
+        return dict(groups=self.groups, bits=self.bits, **changed)
+
+    @property
+    def needs_significance(self) -> bool:
+        return self.grouping == "significance" or self.weighted
 
     def check(self, channels: int) -> None:
         if channels % self.groups:
             divisors = [str(d) for d in range(1, channels + 1) if channels % d == 0]
             raise UsageError(
-                "sgq with {} groups cannot code {} channels in equal groups: choose --groups from {}".format(
-                    self.groups, channels, ", ".join(divisors)
+                "{} with {} groups cannot code {} channels in equal groups: choose --groups from {}".format(
+                    self.codec_id, self.groups, channels, ", ".join(divisors)
                 )
             )
 
@@ -59,18 +98,35 @@ class SGQ(FeatureCodec):
         n, _, h, w = feature.shape
         return (TensorSpec("codes", "int32", (n, self.groups, h, w)),)
 
-    def calibrate(self, features: np.ndarray, seed: int) -> Arrays:
+    def calibrate(self, features: np.ndarray, seed: int, significance: Optional[np.ndarray] = None) -> Arrays:
+        """UsageError when this configuration needs a `significance` and none is given."""
         self.check(features.shape[1])
+        if self.needs_significance and significance is None:
+            raise UsageError("{!r} needs the significance of every channel: labelled calibration data".format(self))
         rng = np.random.default_rng(seed)
-        order = spectral_order(features, self.groups, rng)
-        books = [kmeans(points, self.words, rng) for points in self.stripes(features[:, order])]
-        return {"codebook": np.concatenate(books, axis=1), "order": order}
+        tables = {"order": channel_order(self.grouping, features, self.groups, significance, rng)}
+        if self.weighted and significance is not None:
+            mean = max(float(significance.mean()), 1e-30)
+            tables["significance"] = np.maximum(significance.astype(np.float32) / np.float32(mean), LEAST)
+        return dict(tables, codebook=self.fit(features[:, tables["order"]], tables, rng))
+
+    def fit(self, feature: np.ndarray, tables: Arrays, rng: np.random.Generator) -> np.ndarray:
+        """(2**bits, C) codebook by k-means from `feature` (n,C,h,w), channels in the order of `tables`."""
+        # Distances to weighted codewords are plain ones where each channel is stretched by the root of its weight.
+        root = np.sqrt(self._weights(tables)) if self.weighted else np.ones((self.groups, 1), np.float32)
+        return np.concatenate(
+            [kmeans(points * r, self.words, rng) / r for points, r in zip(self.stripes(feature), root)], axis=1
+        )
 
     def check_tables(self, channels: int, tables: Arrays) -> None:
-        specs = TensorSpec("codebook", "float32", (self.words, channels)), TensorSpec("order", "int64", (channels,))
+        specs = [TensorSpec("codebook", "float32", (self.words, channels)), TensorSpec("order", "int64", (channels,))]
+        if self.weighted:
+            specs.append(TensorSpec("significance", "float32", (channels,)))
         check_all(specs, tables, "tables of {!r}".format(self))
         if not np.isfinite(tables["codebook"]).all() or sorted(tables["order"].tolist()) != list(range(channels)):
             raise ShapeError("tables of {!r}: codewords must be finite, the order a permutation".format(self))
+        if self.weighted and not (np.isfinite(tables["significance"]) & (tables["significance"] > 0)).all():
+            raise ShapeError("tables of {!r}: significance must be finite and above zero".format(self))
 
     def order(self, channels: int, tables: Arrays) -> np.ndarray:
         return tables["order"]
@@ -84,12 +140,30 @@ class SGQ(FeatureCodec):
         """(G, 2**bits, C/G) view of a table's codebook."""
         return codebook.reshape(self.words, self.groups, -1).transpose(1, 0, 2)
 
+    def scoring(self, tables: Arrays) -> Tuple[np.ndarray, np.ndarray]:
+        """Per group, (G, 2**bits, C/G) s*e and (G, 2**bits) sum of s*e*e/2: a stripe z scores bias - z.(s*e).
+
+        s is 1, or the significance of each channel. The lowest score is the nearest codeword.
+        """
+        books = self.books(tables["codebook"])
+        weighted = books * self._weights(tables)[:, None] if self.weighted else books
+        return weighted, (weighted * books).sum(axis=2) / np.float32(2)
+
+    def _weights(self, tables: Arrays) -> np.ndarray:
+        """(G, C/G) significance, channels in coded order."""
+        return np.asarray(tables["significance"][tables["order"]].reshape(self.groups, -1))
+
     def table_feeds(self, tables: Arrays) -> Arrays:
-        books = self.books(tables["codebook"]).reshape(self.groups * self.words, -1)
-        return {
-            "codebook_weight": np.ascontiguousarray(-books[:, :, None, None]),
-            "codebook_bias": (books**2).sum(axis=1) / np.float32(2),
+        """Floats all: boards take no integer inputs."""
+        weighted, bias = self.scoring(tables)
+        feeds = {
+            "codebook_weight": np.ascontiguousarray(-weighted.reshape(self.groups * self.words, -1, 1, 1)),
+            "codebook_bias": np.ascontiguousarray(bias.reshape(-1)),
         }
+        if self.grouping != "contiguous":
+            feeds["codebook_order"] = tables["order"].astype(np.float32)
+            feeds["codebook_order_back"] = np.argsort(tables["order"]).astype(np.float32)
+        return feeds
 
     def formula_bits(self, feature: Sequence[int]) -> float:
         return float(self.bits * self.groups * feature[1] * feature[2])
@@ -97,8 +171,8 @@ class SGQ(FeatureCodec):
     def quantize(self, feature: np.ndarray, tables: Arrays) -> Arrays:
         n, _, h, w = feature.shape
         codes = [
-            ((book**2).sum(axis=1) / np.float32(2) - points @ book.T).argmin(axis=1)
-            for points, book in zip(self.stripes(feature), self.books(tables["codebook"]))
+            (bias - points @ weighted.T).argmin(axis=1)
+            for points, weighted, bias in zip(self.stripes(feature), *self.scoring(tables))
         ]
         return {"codes": np.stack(codes).reshape(self.groups, n, h, w).transpose(1, 0, 2, 3).astype(np.int32)}
 
@@ -109,6 +183,9 @@ class SGQ(FeatureCodec):
         n, _, h, w = shape
         codes = bitpack.unpack(payload, n * self.groups * h * w, self.bits)
         return {"codes": codes.reshape(n, self.groups, h, w)}
+
+    def stream(self) -> FeatureStream:
+        return ContextStream(self, self.groups, self.bits) if self.coding == "context" else super().stream()
 
     def dequantize(self, codes: Arrays, tables: Arrays) -> np.ndarray:
         return self._look_up(codes["codes"], tables["codebook"])
@@ -125,8 +202,12 @@ class SGQ(FeatureCodec):
     def diff(self, sent: Arrays, tables: Arrays, tolerance: float) -> bytes:
         """The codewords that moved further than `tolerance` times their group's spread, as float16.
 
-        One bit per codeword, group by group, then C/G float16 per codeword whose bit is set.
+        One bit per codeword, group by group, then C/G float16 per codeword whose bit is set. Where the order changed,
+        no bit is set, and the bytes of `regrouping.pack_tables` follow.
         """
+        if "order" in tables and not np.array_equal(sent["order"], tables["order"]):
+            none = bytes((self.groups * self.words + 7) // 8)
+            return none + regrouping.pack_tables(tables["order"], tables["codebook"])
         old, new = self.books(sent["codebook"]), self.books(tables["codebook"])
         spread = new.var(axis=1).sum(axis=1)[:, None]
         moved = ((new - old) ** 2).sum(axis=2) > tolerance**2 * spread
@@ -145,6 +226,10 @@ class SGQ(FeatureCodec):
             )
         flags = np.unpackbits(np.frombuffer(payload, dtype=np.uint8, count=bitmap))
         moved = flags[:words].astype(bool)
+        channels = sent["codebook"].shape[1]
+        if not flags.any() and self.grouping != "contiguous" and len(payload) > bitmap:
+            order, codebook = regrouping.unpack_tables(payload[bitmap:], channels, self.words)
+            return dict(sent, order=order, codebook=codebook)
         expected = bitmap + 2 * width * int(moved.sum())
         if len(payload) != expected or flags[words:].any() or not moved.any():
             raise PayloadError(

@@ -91,6 +91,16 @@ def test_every_codec_passes(any_bundle: Bundle) -> None:
     assert (report.half_scores is not None) == (any_bundle.codec.codec_id == "sgq")
 
 
+@pytest.mark.parametrize("codec", ["product", "slicing", "topk"])
+@pytest.mark.parametrize("device", ["cpu", "jetson-nano", "jetson-thor", "atlas-200-dk"])
+def test_baselines_pass_on_every_kind_of_board(tmp_path: Path, digits: Dataset, codec: str, device: str) -> None:
+    config = {"groups": 4, "bits": 3} if codec == "product" else {"bits": 6}
+    bundle = export(tmp_path / "bundle", digits, device, codec, **config)
+    report = check_bundle(bundle)
+    assert names(report) == [] and report.device == device and bundle.codec == feature_codec(codec, config)
+    assert (report.half_scores is None) == (codec != "product")
+
+
 @pytest.mark.parametrize("backend", ["onnxruntime", "reference"])
 def test_static_batches_pass(nano: Bundle, atlas: Bundle, backend: str) -> None:
     for bundle in (nano, atlas):

@@ -1,0 +1,216 @@
+"""Accuracy against bytes: one network, one dataset, many codecs and seeds.
+
+\b
+python bench/accuracy.py vgg11_thin --cut features.10 --data DIR --methods FP32,UQ-4,SGQ-4 --seeds 0,1,2 --out runs
+python bench/accuracy.py --show runs --json bench/results/accuracy.json --plot docs/accuracy.png
+
+Runs that `--out` has already are not made again, so an interrupted bench goes on where it stopped. A method is a
+name of METHODS or "codec:key=value,...+policy", for example "sgq:groups=4,bits=6,coding=context+sparse".
+"""
+
+import argparse
+import glob
+import hashlib
+import json
+import os
+import platform
+import statistics
+import sys
+from typing import Any
+
+import numpy as np
+import torch
+from accuracy_chart import draw
+from trainer import Plan, Trainer
+
+from edgekit.data import registry
+
+#: The methods of the paper's table at one cut, 4 bits, with an uncompressed gradient; and ours, both ways.
+METHODS = {
+    "FP32": "raw+none",
+    "UQ-4": "uniform:bits=4+none",
+    "PQ-4": "product:groups=8,bits=4+none",
+    "CLIO": "slicing:bits=4+none",
+    "Top-K": "topk:bits=4+none",
+    "SGQ-4": "sgq:groups=8,bits=4+none",
+    "SGQ-4 by significance": "sgq:groups=8,bits=4,grouping=significance+none",
+}
+
+
+def parse(method: str) -> tuple[str, dict[str, Any], str]:
+    """Codec, its configuration and the gradient's policy."""
+    codec, _, policy = METHODS.get(method, method).partition("+")
+    name, _, pairs = codec.partition(":")
+    config = dict(pair.split("=") for pair in pairs.split(",") if pair)
+    return name, {key: _value(value) for key, value in config.items()}, policy or "none"
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"True": True, "False": False}.get(text, text)
+
+
+def run(method: str, seed: int, options: argparse.Namespace) -> None:
+    """Trains one method and seed; writes its record when it is done."""
+    codec, config, policy = parse(method)
+    plan = Plan(
+        options.model, options.cut, codec, config, policy, seed, options.epochs, options.batch, options.lr,
+        options.weight_decay, options.augment, options.mixed, regroup=options.regroup,
+        front=not options.freeze_front, decay=options.decay, tolerance=options.tolerance,
+        every=options.every,
+    )  # fmt: skip
+    described = {"method": method, "dataset": options.dataset, "limit": options.limit, "plan": plan._asdict()}
+    name = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]
+    path = os.path.join(options.out, f"{options.model}-{method.split(':')[0]}-{seed}-{name}.json")
+    if os.path.exists(path):
+        return
+    dataset = registry.load(options.dataset, options.data, options.limit, 0)
+
+    def show(line: dict[str, Any]) -> None:
+        wanted = ("epoch", "loss", "accuracy", "deviation", "bytes_up_per_image", "bytes_down_per_image")
+        shown = " ".join(f"{key} {line[key]:.4g}" for key in wanted if key in line)
+        sys.stderr.write(f"{method} seed {seed}: {shown}\n")
+
+    trainer = Trainer(plan, dataset, np.arange(len(dataset.train_labels)), show)
+    record = {
+        **described,
+        "feature": list(trainer.shape),
+        "formula_bytes_up": trainer.codec.formula_bits(trainer.shape) / 8,
+        "command": ["python", *sys.argv],
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "epochs": trainer.run(),
+    }
+    with open(path + ".part", "w", encoding="utf-8") as file:
+        json.dump(record, file)
+    os.replace(path + ".part", path)
+
+
+def summarise(folder: str) -> list[dict[str, Any]]:
+    """One row per method, dataset and setting, over its seeds."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(glob.glob(os.path.join(folder, "*.json"))):
+        with open(path, encoding="utf-8") as file:
+            record = json.load(file)
+        key = {k: v for k, v in record["plan"].items() if k != "seed"}
+        groups.setdefault(json.dumps([record["dataset"], record["limit"], key], sort_keys=True), []).append(record)
+    rows = [_row(records) for records in groups.values()]
+    for row in rows:
+        fp32 = [other for other in rows if other["codec"] == "raw" and _setting(other) == _setting(row)]
+        if fp32:
+            both = row["bytes_up"] + row["bytes_down"]
+            row["below_fp32"] = round(fp32[0]["accuracy"] - row["accuracy"], 2)
+            row["ratio_up"] = round(fp32[0]["bytes_up"] / row["bytes_up"], 1)
+            row["ratio_both"] = round((fp32[0]["bytes_up"] + fp32[0]["bytes_down"]) / both, 1)
+    return sorted(rows, key=lambda row: (row["model"], row["dataset"], -row["bytes_up"] - row["bytes_down"]))
+
+
+def _setting(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[key] for key in ("model", "dataset", "limit", "n_epochs", "batch", "lr", "mixed"))
+
+
+def _row(records: list[dict[str, Any]]) -> dict[str, Any]:
+    first, plan = records[0], records[0]["plan"]
+    last = [record["epochs"][-1] for record in records]
+    accuracies = [line["accuracy"] for line in last]
+    return {
+        "model": plan["model"],
+        "cut": plan["cut"],
+        "feature": first["feature"],
+        "dataset": first["dataset"],
+        "limit": first["limit"],
+        "n_epochs": plan["epochs"],
+        "batch": plan["batch"],
+        "lr": plan["lr"],
+        "mixed": plan["mixed"],
+        "method": first["method"],
+        "codec": plan["codec"],
+        "config": plan["config"],
+        "gradient": plan["gradient"],
+        "regroup": plan["regroup"],
+        "front": plan["front"],
+        "seeds": [record["plan"]["seed"] for record in records],
+        "accuracy": round(statistics.mean(accuracies), 2),
+        "accuracies": accuracies,
+        "spread": round(max(accuracies) - min(accuracies), 2),
+        "bytes_up": round(statistics.mean(line["bytes_up_per_image"] for line in last), 1),
+        "bytes_down": round(statistics.mean(line["bytes_down_per_image"] for line in last), 1),
+        "formula_bytes_up": first["formula_bytes_up"],
+        "curve": [
+            [line["images"], line["accuracy"], round(line["loss"], 4)] for line in first["epochs"] if "accuracy" in line
+        ],
+        "versions": first["versions"],
+        "command": first["command"],
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """`rows` as Markdown; bytes are measured at the frame, per training image."""
+    heads = ("model", "method", "gradient", "seeds", "accuracy", "below FP32", "B up", "B down", "up", "both ways")
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for row in rows:
+        cells = [
+            row["model"],
+            row["method"].partition("+")[0],
+            row["gradient"],
+            str(len(row["seeds"])),
+            f"{row['accuracy']:.2f} ± {row['spread'] / 2:.2f}" if len(row["seeds"]) > 1 else f"{row['accuracy']:.2f}",
+            f"{row['below_fp32']:+.2f}" if "below_fp32" in row else "",
+            f"{row['bytes_up']:,.0f}",
+            f"{row['bytes_down']:,.0f}",
+            f"{row['ratio_up']}x" if "ratio_up" in row else "",
+            f"{row['ratio_both']}x" if "ratio_both" in row else "",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?")
+    parser.add_argument("--cut")
+    parser.add_argument("--dataset", default="cifar10")
+    parser.add_argument("--data", metavar="DIR")
+    parser.add_argument("--limit", type=int, metavar="N", help="training images, balanced over the classes")
+    parser.add_argument("--methods", default="FP32,UQ-4,SGQ-4", help="separated by commas, or by ; where they hold one")
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=0.02)
+    parser.add_argument("--weight-decay", type=float, default=5e-4)
+    parser.add_argument("--augment", action="store_true", help="random crops and flips")
+    parser.add_argument("--mixed", action="store_true", help="networks compute in bfloat16 (see trainer.py)")
+    parser.add_argument("--regroup", type=int, default=0, metavar="EPOCHS")
+    parser.add_argument("--decay", type=float, default=0.9, help="of the codebooks' moving averages")
+    parser.add_argument("--tolerance", type=float, default=0.1, help="codewords that moved further are sent")
+    parser.add_argument("--every", type=int, default=2, metavar="EPOCHS", help="from one evaluation to the next")
+    parser.add_argument("--freeze-front", action="store_true", help="do not train the front half")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", metavar="DIR", default="runs")
+    parser.add_argument("--show", metavar="DIR", help="train nothing; print the table of the records there")
+    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--plot", metavar="FILE")
+    options = parser.parse_args()
+    if options.show:
+        rows = summarise(options.show)
+        sys.stdout.write(table(rows) + "\n")
+        if options.json:
+            with open(options.json, "w", encoding="utf-8") as file:
+                file.write(json.dumps(rows, indent=1) + "\n")
+        if options.plot:
+            draw(rows, options.plot)
+        return
+    if not options.model:
+        parser.error("a model, or --show")
+    torch.set_num_threads(options.threads)
+    os.makedirs(options.out, exist_ok=True)
+    for seed in options.seeds.split(","):
+        for method in options.methods.split(";" if ";" in options.methods or ":" in options.methods else ","):
+            run(method, int(seed), options)
+
+
+if __name__ == "__main__":
+    main()

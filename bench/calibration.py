@@ -1,0 +1,259 @@
+"""What compressing the gradient at the cut does to the gradient of the front half's weights.
+
+\b
+python bench/calibration.py vgg11_thin --cut features.10 --data DIR [--out FILE]
+python bench/calibration.py --show FILE...
+
+Trains in one process and probes at three stages. A probe takes batches of training images; the reference is the
+gradient of the front half's weights without any codec. Then the features are coded, and the server's gradient at the
+decoded feature is sent back as it is ("decode only") and by every method. Columns of the table, means over batches:
+
+\b
+bytes      of the gradient's frame, per image
+deviation  of what arrives from what was sent, at the cut: length of the difference over length
+cosine     of the weights' gradient with the reference, and
+error      length of its difference from the reference over the reference's
+added      the same against "decode only": what the method itself does
+averaged   `added` when one batch is sent eight times and averaged: about a third of it unless the method is biased
+
+A method is a policy of `edgekit train --calibrate`, with settings as in "sparse-masked:step=14".
+"""
+
+import argparse
+import copy
+import json
+import platform
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from record import finish
+from torch.nn.functional import cross_entropy
+from trainer import CPU, Plan, Trainer
+
+from edgekit import wire
+from edgekit.codecs.gradients.sparse import Sparse
+from edgekit.data import registry
+from edgekit.server.calibrate import Calibrator, calibrator
+from edgekit.server.decode import decode, to_network_order
+from edgekit.wire import Message
+
+#: Sparse with every element rounded on its own: what systematic rounding is worth.
+ALONE = "rounded one by one"
+METHODS = (
+    "none",
+    "masked",
+    "stochastic",
+    "stochastic-masked",
+    "sparse:step=0.142857,of=largest",
+    "ternary",
+    "sparse:step=1,of=largest",
+    f"sparse:step=10 {ALONE}",
+    *(f"sparse:step={step}" for step in (5, 10, 20)),
+    *(f"sparse-masked:step={step}" for step in (3, 5, 7, 10, 14, 20)),
+    "vq:groups=2",
+    "vq:groups=4",
+    "vq:groups=8",
+    "vq:groups=4,exact=false",
+    "residual",
+    "sampled-masked",
+)
+DECODE_ONLY = "decode only"
+COLUMNS = ("bytes", "deviation", "cosine", "error", "added", "averaged")
+#: What one batch is sent so often for.
+DRAWS = 8
+
+
+class Independent(Sparse):
+    """Every element rounded up or down on its own."""
+
+    @staticmethod
+    def rounded(scaled: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return np.floor(scaled + rng.random(scaled.shape)).astype(np.int32)
+
+
+def method(name: str, seed: int) -> Calibrator:
+    """The calibrator of a method's name."""
+    policy, alone, _ = name.partition(" " + ALONE)
+    chosen = calibrator(policy, seed)
+    return Calibrator(Independent(**chosen.codec.config), chosen.masked, seed) if alone else chosen
+
+
+class Batch:
+    """One probe batch: the front half's graph, what was decoded, and the gradients at the cut."""
+
+    def __init__(self, trainer: Trainer, chosen: np.ndarray) -> None:
+        self._trainer = trainer
+        self._weights = [weight for weight in trainer.front.parameters() if weight.requires_grad]
+        labels = torch.from_numpy(trainer.data.train_labels[chosen])
+        self._output = trainer.front(trainer._tensor(trainer.data.train_images[chosen]))
+        self.order = trainer.codec.order(trainer.shape[0], trainer.tables)
+        feature = np.ascontiguousarray(self._output.detach().numpy()[:, self.order])
+        codes = trainer.codec.quantize(feature, trainer.tables)
+        self.active = trainer.codec.active(codes, trainer.tables)
+        coded = decode(trainer.codec, codes, trainer.tables, CPU)
+        self.gradient = self._at_cut(coded, labels)
+        #: Of the weights, one after another.
+        self.reference = self.of_weights(self._at_cut(torch.from_numpy(feature), labels))
+        self.decode_only = self.of_weights(self.gradient)
+
+    def _at_cut(self, coded: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
+        """(n,C,h,w) gradient of the loss, channels in coded order."""
+        leaf = coded.clone().requires_grad_()
+        with torch.random.fork_rng():
+            # Every gradient of this batch with the same units dropped.
+            torch.manual_seed(0)
+            loss = cross_entropy(self._trainer.back(to_network_order(leaf, self.order)), labels)
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        return np.ascontiguousarray(gradient.numpy())
+
+    def of_weights(self, gradient: np.ndarray) -> np.ndarray:
+        """(weights,) float64 gradient that the device computes from `gradient` at the cut."""
+        at_output = torch.from_numpy(np.ascontiguousarray(gradient[:, np.argsort(self.order)]))
+        parts = torch.autograd.grad(self._output, self._weights, at_output, retain_graph=True)
+        return np.concatenate([part.numpy().reshape(-1) for part in parts]).astype(np.float64)
+
+
+def probe(trainer: Trainer, chosen: Iterator[np.ndarray], methods: list[str], seed: int) -> dict[str, dict[str, float]]:
+    """Method -> column -> figure; the trainer is as it was afterwards."""
+    states = [copy.deepcopy(half.state_dict()) for half in (trainer.front, trainer.back)]
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name in (DECODE_ONLY, *methods)}
+    averaged = dict.fromkeys(rows, 0.0)
+    calibrators = {name: method(name, seed) for name in methods}
+    for step, indices in enumerate(chosen):
+        batch = Batch(trainer, indices)
+        for name in rows:
+            row, arrives = {"bytes": 0.0, "deviation": 0.0}, batch.decode_only
+            if name in calibrators:
+                each = calibrators[name]
+                active = batch.active if each.masked else None
+                payload, row["deviation"] = each.send(batch.gradient, active, 1, step)
+                header = {"loss": 1.234567, "right": 16, "dev": 0.123456, "s": 0.012345}
+                row["bytes"] = len(wire.encode(Message("gradient", 1, step, header, (payload,)))) / len(indices)
+                arrives = batch.of_weights(each.codec.unpack(payload, batch.gradient.shape, active))
+            row["cosine"] = cosine(arrives, batch.reference)
+            row["error"] = distance(arrives, batch.reference)
+            row["added"] = distance(arrives, batch.decode_only)
+            rows[name].append(row)
+            if step == 0 and name in calibrators:
+                averaged[name] = average(batch, calibrators[name])
+    for half, state in zip((trainer.front, trainer.back), states, strict=True):
+        half.load_state_dict(state)
+    table = {}
+    for name, lines in rows.items():
+        means = {key: float(np.mean([line[key] for line in lines])) for key in lines[0]}
+        table[name] = {**means, "averaged": averaged[name]}
+    return table
+
+
+def average(batch: Batch, each: Calibrator) -> float:
+    """Distance of the mean of what arrives in `DRAWS` messages from what was sent, of the weights' gradient."""
+    active = batch.active if each.masked else None
+    payloads = [each.send(batch.gradient, active, 2, draw)[0] for draw in range(DRAWS)]
+    arrived = [each.codec.unpack(payload, batch.gradient.shape, active) for payload in payloads]
+    return distance(batch.of_weights(np.mean(arrived, axis=0)), batch.decode_only)
+
+
+def cosine(first: np.ndarray, second: np.ndarray) -> float:
+    return float(first @ second / max(np.linalg.norm(first) * np.linalg.norm(second), 1e-30))
+
+
+def distance(first: np.ndarray, second: np.ndarray) -> float:
+    """Length of the difference over that of `second`."""
+    return float(np.linalg.norm(first - second) / max(np.linalg.norm(second), 1e-30))
+
+
+def study(options: argparse.Namespace) -> dict[str, Any]:
+    """Trains, probes after the epochs `--stages`, and returns the record."""
+    stages = [int(stage) for stage in options.stages.split(",")]
+    dataset = registry.load(options.dataset, options.data, None, options.seed)
+    codec = {"groups": options.groups, "bits": options.bits}
+    plan = Plan(
+        options.model, options.cut, "sgq", codec, options.train_with, options.seed, max(stages), options.batch,
+        options.lr, 5e-4, augment=True, mixed=False, every=max(stages),
+    )  # fmt: skip
+    rng = np.random.default_rng(options.seed)
+    images = rng.permutation(len(dataset.train_labels))[: options.steps * options.batch]
+    record: dict[str, Any] = {
+        "command": ["python", *sys.argv],
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "plan": plan._asdict(),
+        "dataset": options.dataset,
+        "images_per_epoch": len(images),
+        "probe_batches": options.batches,
+        "stages": [],
+    }
+
+    def on_epoch(line: dict[str, Any]) -> None:
+        epoch = line["epoch"]
+        sys.stderr.write(f"{options.model} epoch {epoch}: loss {line['loss']:.3f}\n")
+        if epoch in stages:
+            draws = np.random.default_rng((options.seed, epoch))
+            chosen = (draws.choice(len(dataset.train_labels), options.batch, False) for _ in range(options.batches))
+            rows = probe(trainer, chosen, options.methods.split(";"), options.seed)
+            stage = {"epoch": epoch, "images": line["images"], "loss": line["loss"], "accuracy": line.get("accuracy")}
+            record["stages"].append({**stage, "rows": rows})
+
+    trainer = Trainer(plan, dataset, images, on_epoch)
+    record["feature"] = list(trainer.shape)
+    trainer.run()
+    return record
+
+
+def markdown(record: dict[str, Any]) -> str:
+    """A table per stage, one line per method."""
+    plan = record["plan"]
+    lines = []
+    for stage in record["stages"]:
+        head = f"{plan['model']} cut at {plan['cut']}, {plan['config']}, after {stage['images']:,} images"
+        lines += [f"{head}, loss {stage['loss']:.2f}", "", f"| method | {' | '.join(COLUMNS)} |"]
+        lines.append("|---|" + "--:|" * len(COLUMNS))
+        for name, row in stage["rows"].items():
+            lines.append(f"| {name} | {' | '.join(figure(column, row[column]) for column in COLUMNS)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def figure(column: str, value: float) -> str:
+    return f"{value:.0f}" if column == "bytes" else f"{value:.2f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").replace("\b\n", ""), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", nargs="?", help="as `edgekit models` lists them")
+    parser.add_argument("--cut", metavar="LAYER", help="default: the model's own")
+    parser.add_argument("--dataset", default="cifar10")
+    parser.add_argument("--data", metavar="DIR", help="where the dataset's files are")
+    parser.add_argument("--groups", type=int, default=4, help="of SGQ (default %(default)s)")
+    parser.add_argument("--bits", type=int, default=4, help="of SGQ (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=200, help="batches of an epoch (default %(default)s)")
+    parser.add_argument("--stages", default="1,4,10", help="epochs after which to probe (default %(default)s)")
+    parser.add_argument("--batch", type=int, default=32, help="images (default %(default)s)")
+    parser.add_argument("--batches", type=int, default=8, help="of a probe (default %(default)s)")
+    parser.add_argument("--lr", type=float, default=0.05)
+    parser.add_argument("--train-with", default="none", metavar="METHOD", help="while training (default %(default)s)")
+    parser.add_argument("--methods", default=";".join(METHODS), metavar="METHOD;...", help="default: all there are")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--show", nargs="+", metavar="FILE", help="tables of such records")
+    parser.add_argument("--out", metavar="FILE")
+    options = parser.parse_args()
+    if options.show:
+        for path in options.show:
+            with open(path, encoding="utf-8") as file:
+                sys.stdout.write(markdown(json.load(file)) + "\n")
+        return
+    if options.model is None:
+        parser.error("which model?")
+    torch.set_num_threads(options.threads)
+    record = study(options)
+    sys.stderr.write(markdown(record) + "\n")
+    finish(record, options.out)
+
+
+if __name__ == "__main__":
+    main()

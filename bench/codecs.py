@@ -1,0 +1,300 @@
+"""How fast feature codecs are, as a rate and as a share of the front half's time, beside faiss and zlib.
+
+``python bench/codecs.py [--models A,B] [--data DIR] [--weights MODEL=FILE] [--batch 32] [--repeats 40] [--out FILE]``:
+per model one batch of real images (CIFAR-10 from DIR, or digits), whose features every codec gets, in one process, one
+thread each of ONNX Runtime, PyTorch, numpy and faiss. Rounds in which everything runs once, in turn; medians and
+quartiles of the process's CPU time, in which other processes do not count and a second thread would ("cores_used" is
+its share of the time that passed). The record goes to FILE and to standard output, a table to standard error.
+
+========  ==============================================================================================================
+stage     what is timed
+========  ==============================================================================================================
+quantise  in ONNX Runtime: "in front" the deployed graph less, round by round, the same graph that gives out the feature
+          (which takes its time too); "alone" the encoder and the order of channels as a graph fed with the feature
+pack      indices to bytes; coded streams have learnt from the batches before
+unpack    bytes to indices
+decode    indices to feature: the numpy reference, and the server's twin in PyTorch
+faiss     ProductQuantizer.compute_codes, which quantises and packs, with the codebooks of `product`; its rows are
+          gathered beforehand, and that is not timed
+zlib      level 6, of the packed codes of `uniform` and of the float32 feature
+========  ==============================================================================================================
+"""
+
+import argparse
+import platform
+import statistics
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+from unittest import mock
+
+import faiss
+import numpy as np
+import onnxruntime
+import torch
+from front_graphs import alternate
+from record import finish
+from threadpoolctl import threadpool_limits
+from torch import nn
+
+from edgekit.bundle import GraphSpec
+from edgekit.codecs import rans
+from edgekit.codecs.base import Arrays, FeatureCodec, FeatureStream
+from edgekit.codecs.features.product import Product
+from edgekit.codecs.registry import feature_codec
+from edgekit.data import registry
+from edgekit.device_profiles.registry import profile
+from edgekit.export.build import deployed_graph, front_graphs
+from edgekit.export.fold import fold_norms, settle_norms
+from edgekit.export.models.registry import build
+from edgekit.export.plan.observe import sample_images
+from edgekit.export.split import split
+from edgekit.runtime.backends.ort import OnnxRuntime
+from edgekit.server.decode import decode
+
+SHAPE = (3, 32, 32)
+CUTS = {"mobilenet_v1": "blocks.3.depthwise", "vgg11_thin": "features.10"}
+CODECS: dict[str, tuple[str, dict[str, Any]]] = {
+    "uniform 4": ("uniform", {"bits": 4}),
+    "slicing 4": ("slicing", {"bits": 4}),
+    "topk 4": ("topk", {"bits": 4}),
+    "product 8x4": ("product", {"groups": 8, "bits": 4}),
+    "sgq 8x4": ("sgq", {"groups": 8, "bits": 4}),
+    "sgq 4x4": ("sgq", {"groups": 4, "bits": 4}),
+    "sgq 8x4 context": ("sgq", {"groups": 8, "bits": 4, "coding": "context"}),
+    "sgq 4x4 context": ("sgq", {"groups": 4, "bits": 4, "coding": "context"}),
+}
+#: Stages of the table, and their short names.
+SHOWN = {
+    "quantise, alone": "alone", "quantise, in front": "in front", "pack": "pack", "unpack": "unpack",
+    "decode, numpy": "numpy", "decode, torch": "torch",
+}  # fmt: skip
+BOTH = "quantise, in front, and pack"
+#: The front half without a codec: as deployed; and forward and gradient, as a device learns.
+FRONT = ("front", "learning")
+#: Images that tables come from, and batches that a stream has learnt from.
+CALIBRATION = 256
+LEARNT = 20
+Functions = dict[str, Callable[[], Any]]
+
+
+class Front(NamedTuple):
+    """A front half, folded as it is deployed, and one batch: `image` (n,3,32,32), `feature` (n,C,h,w) f32."""
+
+    half: nn.Module
+    folded: nn.Module
+    image: np.ndarray
+    feature: np.ndarray
+    #: Features that tables are calibrated with, and those of batches that streams learn from.
+    calibration: np.ndarray
+    before: list[np.ndarray]
+
+
+def front_of(model: str, weights: str | None, data: str | None, batch: int) -> Front:
+    dataset = registry.load("cifar10" if data else "digits", data)
+    images = sample_images(SHAPE, CALIBRATION + (LEARNT + 1) * batch, 0, dataset)
+    half, _ = split(build(model, SHAPE, 10, 0, weights), CUTS[model])
+    settle_norms(half, torch.from_numpy(images[:CALIBRATION]))
+    folded, _ = fold_norms(half)
+    with torch.no_grad():
+        features = np.concatenate([folded(part).numpy() for part in torch.from_numpy(images).split(batch)])
+    *before, feature = np.split(features[CALIBRATION:], LEARNT + 1)
+    return Front(half, folded, images[-batch:], feature, features[:CALIBRATION], before)
+
+
+def engine(model: bytes, spec: GraphSpec, held: Arrays) -> OnnxRuntime:
+    backend = OnnxRuntime(model, spec)
+    backend.set_weights({each.name: held[each.name] for each in spec.held})
+    return backend
+
+
+def quantise_stage(half: nn.Module, given: np.ndarray, codec: FeatureCodec, tables: Arrays) -> Callable[[], Arrays]:
+    """Runs the deployed graph of `half`, quantise stage included, on `given`."""
+    board, n = profile("cpu"), len(given)
+    model = engine(*deployed_graph(half, given.shape[1:], codec, tables, board, n), codec.table_feeds(tables))
+    return lambda: model.run({"image": given})
+
+
+def front_functions(front: Front) -> Functions:
+    """Those of `FRONT`."""
+    raw = feature_codec("raw", {})
+    graphs = front_graphs(front.half, SHAPE, raw, {})
+    train, grad = (
+        engine(graphs.models[f"{key}.onnx"], graphs.specs[key], graphs.state) for key in ("front_train", "front_grad")
+    )
+    gradient = np.random.default_rng(0).standard_normal(front.feature.shape, dtype=np.float32)
+
+    def learn() -> None:
+        saved = {**train.run({"image": front.image}), "image": front.image, "gradient": gradient}
+        grad.run({each.name: saved[each.name] for each in grad.graph.inputs})
+
+    return dict(zip(FRONT, (quantise_stage(front.folded, front.image, raw, {}), learn), strict=True))
+
+
+class Coded(NamedTuple):
+    """One codec, with what it makes of the front half's batch."""
+
+    codec: FeatureCodec
+    tables: Arrays
+    payload: bytes
+    #: What the model of an entropy coded stream says that the codes take.
+    model_bits: float
+    functions: Functions
+
+
+def coded(codec: FeatureCodec, front: Front) -> Coded:
+    tables = codec.calibrate(front.calibration, 0)
+    shape = front.feature.shape
+    order = codec.order(shape[1], tables)
+    deployed, alone = (
+        quantise_stage(half, given, codec, tables)
+        for half, given in ((front.folded, front.image), (nn.Identity(), front.feature))
+    )
+    codes, sender, receiver = alone(), codec.stream(), codec.stream()
+    for feature in front.before:
+        earlier = codec.quantize(feature[:, order], tables)
+        sender.absorb(earlier)
+        receiver.absorb(earlier)
+    payload = sender.pack(codes)
+    arrived = receiver.unpack(payload, shape)
+    functions: Functions = {
+        "deployed": deployed,
+        "quantise, alone": alone,
+        "pack": lambda: sender.pack(codes),
+        "unpack": lambda: receiver.unpack(payload, shape),
+        "decode, numpy": lambda: codec.dequantize(arrived, tables),
+        "decode, torch": lambda: decode(codec, arrived, tables, torch.device("cpu")),
+    }
+    return Coded(codec, tables, payload, model_bits(sender, codes), functions)
+
+
+def other_functions(front: Front, packed: bytes, codec: FeatureCodec, tables: Arrays) -> Functions:
+    """faiss with the codebook of `tables`, and zlib on the `packed` uniform codes and on the feature itself."""
+    assert isinstance(codec, Product)
+    channels = front.feature.shape[1]
+    quantizer = faiss.ProductQuantizer(channels, codec.groups, codec.bits)
+    faiss.copy_array_to_vector(np.ascontiguousarray(codec.books(tables["codebook"])).reshape(-1), quantizer.centroids)
+    rows = np.ascontiguousarray(front.feature.transpose(0, 2, 3, 1).reshape(-1, channels))
+    raw = front.feature.tobytes()
+    return {
+        "faiss": lambda: quantizer.compute_codes(rows),
+        "zlib of uniform codes": lambda: zlib.compress(packed, 6),
+        "zlib of float32": lambda: zlib.compress(raw, 6),
+    }
+
+
+def model_bits(stream: FeatureStream, codes: Arrays) -> float:
+    """-log2 of the probability of `codes` in the stream's tables, as the entropy coder is told it; 0 without one."""
+    with mock.patch.object(rans, "encode", wraps=rans.encode) as encode:
+        stream.pack(codes)
+    widths = [np.asarray(call.args[1], dtype=np.float64) for call in encode.call_args_list]
+    return float(sum((rans.PRECISION - np.log2(width)).sum() for width in widths))
+
+
+def timing(ms: np.ndarray, front: Front, times: dict[str, np.ndarray]) -> dict[str, float | None]:
+    """Median and quartiles; share of the front half's time, by medians; MB/s of float32 feature.
+
+    There is no rate where the median is a difference too small for the machine to tell.
+    """
+    low, median, high = statistics.quantiles(ms.tolist(), n=4)
+    numbers = {"median_ms": median, "quartile1_ms": low, "quartile3_ms": high}
+    numbers |= {f"share_of_{name}": median / float(np.median(times[name])) for name in FRONT}
+    rate = round(front.feature.nbytes / 1e3 / median, 1) if median > 0 else None
+    return {**{name: round(value, 4) for name, value in numbers.items()}, "mb_per_s": rate}
+
+
+def bench(model: str, front: Front, labels: list[str], repeats: int) -> dict[str, Any]:
+    """The record of one model."""
+    entries = {label: coded(feature_codec(*CODECS[label]), front) for label in labels}
+    product = entries["product 8x4"]
+    others = other_functions(front, entries["uniform 4"].payload, product.codec, product.tables)
+    functions = {**front_functions(front), **others}
+    for label, entry in entries.items():
+        functions.update({f"{label}: {stage}": function for stage, function in entry.functions.items()})
+    start = time.process_time(), time.perf_counter()
+    times = alternate(functions, repeats, time.process_time)
+    cores = (time.process_time() - start[0]) / (time.perf_counter() - start[1])
+    n = len(front.image)
+    rows = {}
+    for label, entry in entries.items():
+        stages = {stage: times[f"{label}: {stage}"] for stage in entry.functions}
+        stages["quantise, in front"] = stages.pop("deployed") - times["front"]
+        ratios = {}
+        for how in ("alone", "in front"):
+            both = stages[f"quantise, {how}, and pack"] = stages[f"quantise, {how}"] + stages["pack"]
+            median = float(np.median(both))
+            ratios[how] = round(float(np.median(times["faiss"])) / median, 2) if median > 0 else None
+        rows[label] = {
+            "codec": {"id": entry.codec.codec_id, **entry.codec.config},
+            "bytes_per_image": len(entry.payload) / n,
+            "model_bytes_per_image": entry.model_bits / 8 / n or None,
+            "formula_bytes_per_image": entry.codec.formula_bits(front.feature.shape[1:]) / 8,
+            "stages": {stage: timing(ms, front, times) for stage, ms in stages.items()},
+            "times_as_fast_as_faiss": ratios,
+        }
+    sizes = {name: memoryview(function()).nbytes / n for name, function in others.items()}
+    return {
+        "cut": CUTS[model],
+        "feature": list(front.feature.shape),
+        "cores_used": round(cores, 3),
+        "front": {name: timing(times[name], front, times) for name in FRONT},
+        "codecs": rows,
+        "others": {name: {"bytes_per_image": sizes[name], **timing(times[name], front, times)} for name in others},
+    }
+
+
+def table(record: dict[str, Any]) -> str:
+    """Milliseconds per batch and stage; of quantising and packing in front: MB/s, shares, how often faiss's speed."""
+    lines = []
+    heads = ["B/image", "% > model", *SHOWN.values(), "MB/s", "% front", "% learning", "x faiss"]
+    for model, result in record["models"].items():
+        times = ", ".join(f"{name} {result['front'][name]['median_ms']:.2f} ms" for name in FRONT)
+        lines += ["", f"{model}, {result['feature']}, {times}", " " * 20 + "".join(f"{head:>11}" for head in heads)]
+        for label, row in result["codecs"].items():
+            size, least, both = row["bytes_per_image"], row["model_bytes_per_image"], row["stages"][BOTH]
+            cells = [f"{size:.1f}", f"{100 * (size / least - 1):.2f}" if least else ""]
+            cells += [f"{row['stages'][stage]['median_ms']:.3f}" for stage in SHOWN]
+            cells += [str(both["mb_per_s"]), *(f"{100 * both[f'share_of_{name}']:.1f}" for name in FRONT)]
+            cells.append(str(row["times_as_fast_as_faiss"]["in front"]))
+            lines.append(f"{label:<20}" + "".join(f"{cell:>11}" for cell in cells))
+        for label, row in result["others"].items():
+            lines.append(f"{label:<20}{row['bytes_per_image']:>11.1f}{row['median_ms']:>22.3f}{row['mb_per_s']:>66}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", default=",".join(CUTS))
+    parser.add_argument("--codecs", default=",".join(CODECS), help="uniform 4 and product 8x4 are always there")
+    parser.add_argument("--data", metavar="DIR", help="CIFAR-10, binary version")
+    parser.add_argument("--weights", action="append", default=[], metavar="MODEL=FILE", help="safetensors")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--repeats", type=int, default=40)
+    parser.add_argument("--out", metavar="FILE")
+    options = parser.parse_args()
+    weights = dict(text.split("=", 1) for text in options.weights)
+    labels = list(dict.fromkeys(["uniform 4", "product 8x4", *options.codecs.split(",")]))
+    torch.set_num_threads(1)
+    faiss.omp_set_num_threads(1)
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    record: dict[str, Any] = {
+        "command": ["python", *sys.argv],
+        "versions": {**versions, "onnxruntime": onnxruntime.__version__, "faiss": faiss.__version__},
+        "images": "cifar10" if options.data else "digits, scaled to the input shape",
+        "weights": weights or "fresh",
+        "batch": options.batch,
+        "repeats": options.repeats,
+        "models": {},
+    }
+    with threadpool_limits(1):
+        for model in options.models.split(","):
+            front = front_of(model, weights.get(model), options.data, options.batch)
+            record["models"][model] = bench(model, front, labels, options.repeats)
+    sys.stderr.write(table(record) + "\n")
+    finish(record, options.out)
+
+
+if __name__ == "__main__":
+    main()

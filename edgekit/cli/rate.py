@@ -1,0 +1,118 @@
+"""Rate control at the command line: the goal that options name, progress while measuring, and the table."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from edgekit.cli import options
+
+if TYPE_CHECKING:
+    from edgekit.bundle import Bundle
+    from edgekit.codecs.base import FeatureCodec
+    from edgekit.export.rate import Goal
+
+#: Options of which the choice takes the place.
+CHOSEN = ("groups", "bits", "calibrate")
+
+
+def wanted(given: dict[str, Any]) -> bool:
+    """Whether a rate is to be chosen. UsageError on options that do not go with that, or not without."""
+    goals = [name for name in ("target_bytes", "max_accuracy_drop") if given[name] is not None]
+    if len(goals) > 1:
+        raise click.UsageError("give one of --target-bytes and --max-accuracy-drop")
+    if given["rate_plot"] is not None:
+        options.check_writable(given["rate_plot"])
+        if not goals:
+            raise click.UsageError("--rate-plot draws what --target-bytes or --max-accuracy-drop choose from: give one")
+    context = click.get_current_context()
+    for name in CHOSEN if goals else ():
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name} is chosen by --{goals[0].replace('_', '-')}: leave one of them out")
+    return bool(goals)
+
+
+def codec(given: dict[str, Any]) -> "FeatureCodec":
+    """The feature codec that options name; with a rate to choose, its groups and bits are none yet."""
+    from edgekit.codecs.registry import feature_codec
+
+    coding = given["coding"] or ("context" if wanted(given) else options.CODING)
+    config = options.codec_config(
+        given["codec"], given["bits"], given["groups"], given["grouping"], given["weighted"], coding
+    )
+    return feature_codec(given["codec"], config)
+
+
+@contextmanager
+def goal(given: dict[str, Any]) -> Iterator["Goal | None"]:
+    """The goal of the options, whose progress is shown on standard error; None where they name none."""
+    from edgekit.export.rate import Goal
+
+    if not wanted(given):
+        yield None
+        return
+    screen = Console(stderr=True)
+    columns = TextColumn("measuring {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
+        task = progress.add_task("")
+        yield Goal(
+            given["target_bytes"],
+            given["max_accuracy_drop"],
+            given["batch"],
+            lambda done, total, name: progress.update(task, description=name, completed=done, total=total),
+        )
+
+
+def show(console: Console, bundle: "Bundle", plot: str | None) -> None:
+    """Prints, and draws to the file `plot`, what the rate of `bundle` was chosen from; nothing where it has none."""
+    from edgekit.export.rate_chart import draw
+
+    rate = bundle.manifest.get("rate")
+    if rate is None:
+        return
+    if plot:
+        draw(plot, rate, f"{bundle.model} cut at {bundle.cut}: {rate['bytes']:.0f} B a training image")
+    # Whole rows, even where the terminal has to wrap them.
+    console = Console(file=console.file, width=max(console.width, 110), highlight=False)
+    console.print(_table(rate))
+    images = rate["images"]
+    console.print(
+        f"measured on {images} images that no codebook comes from, in batches of {rate['batch']}, whole frames; "
+        "codebook updates: at least what learning is expected to move",
+        soft_wrap=True,
+    )
+    if rate["not_measured"]:
+        console.print(f"not measured, being far too large: {rate['not_measured']} candidates")
+    if rate["accuracy"] is not None:
+        console.print(
+            f"accuracy without codec {rate['accuracy']:.2f} %; one image is {100 / images:.2g} points, --calibration "
+            "takes more of them; training with the codec closes part of the gap",
+            soft_wrap=True,
+        )
+
+
+def _table(rate: dict[str, Any]) -> Table:
+    table = Table(title="rates, bytes a training image", box=None, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for head in ("groups", "bits", "up", "codebook", "error", "accuracy", "down", "deviation"):
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("gradient", no_wrap=True)
+    for up in rate["uplinks"]:
+        accuracy = "" if up["accuracy"] is None else f"{up['accuracy']:.2f}"
+        cells = [str(up["groups"]), str(up["bits"]), f"{up['bytes']:.1f}", f"{up['update_bytes']:.1f}"]
+        cells += [f"{up['error']:.3f}", accuracy]
+        chosen = (up["groups"], up["bits"]) == (rate["groups"], rate["bits"])
+        # All gradients of the chosen uplink; of others that were tried, the smallest.
+        downs = up["downlinks"] if chosen else up["downlinks"][-1:]
+        for i, down in enumerate(downs or [None]):
+            last = [f"{down['bytes']:.1f}", f"{down['deviation']:.2f}", down["policy"]] if down else []
+            best = chosen and down is not None and down["policy"] == rate["gradient"]
+            table.add_row(
+                "->" if best else "", *(cells if i == 0 or best else [""] * 6), *last, style="bold" if best else None
+            )
+    return table

@@ -1,0 +1,114 @@
+"""sparse: the gradient in multiples of one step, rounded at random: few are left, and the expectation is exact."""
+
+import struct
+from typing import Any, Dict, Optional, Sequence
+
+import numpy as np
+
+from edgekit.codecs.base import GradientCodec
+from edgekit.codecs.gradients.levels import decode, encode
+from edgekit.codecs.gradients.systematic import systematic
+from edgekit.errors import PayloadError, UsageError
+from edgekit.tensors import TensorSpec
+
+_LARGEST = float(np.finfo(np.float32).max)
+_SMALLEST = float(np.float32(1e-45))
+
+
+class Sparse(GradientCodec):
+    """Integers times u, entropy coded (`edgekit.codecs.gradients.levels`).
+
+    u is `step` times the root mean square of the batch's gradient, or, with ``of="largest"``, `step` times the largest
+    magnitude of each image.
+
+    Where `mask` is False the step is `coarse` times as long: the device's ReLU is probably off there and its gradient
+    then nothing, so errors matter less; but what it is on for keeps its expectation.
+
+    ======  ====  ===================================================================================
+    offset  size  field
+    ======  ====  ===================================================================================
+    0       4     little-endian float32 u of the batch; 4n, one per image, with ``of="largest"``
+    ...     rest  the integers, see `levels`; nothing when all u are 0, as they are for zero gradients
+    ======  ====  ===================================================================================
+
+    >>> gradient = np.array([[[[0, 0, 0, 0, 0, 0, -3, 0]]]], dtype=np.float32)
+    >>> payload = Sparse(step=1).pack(gradient, None, np.random.default_rng(0))
+    >>> Sparse(step=1).unpack(payload, gradient.shape, None).shape
+    (1, 1, 1, 8)
+    """
+
+    codec_id = "sparse"
+    unbiased = True
+    drops = False
+    #: (n,C,h,w) f32 -> int32, for the bench to exchange: what arrives does not depend on how it was rounded.
+    rounded = staticmethod(systematic)
+
+    def __init__(self, step: float = 10.0, coarse: int = 2, of: str = "rms") -> None:
+        if not (isinstance(step, (int, float)) and 0.01 <= step <= 1000):
+            raise UsageError("sparse takes a step of 0.01 to 1000, got {!r}".format(step))
+        if not (isinstance(coarse, int) and 1 <= coarse <= 16):
+            raise UsageError("sparse takes a coarser step of 1 to 16 times the other, got {!r}".format(coarse))
+        if of not in ("rms", "largest"):
+            raise UsageError("sparse takes steps of rms or largest, got {!r}".format(of))
+        self.step = step
+        self.coarse = coarse
+        self.of = of
+
+    @property
+    def config(self) -> Dict[str, Any]:
+        return {"step": self.step, "coarse": self.coarse, "of": self.of}
+
+    def pack(self, gradient: np.ndarray, mask: Optional[np.ndarray], rng: np.random.Generator) -> bytes:
+        """UsageError when `gradient` holds NaN or infinity, which no step can carry."""
+        TensorSpec("gradient", "float32", (-1, -1, -1, -1)).check(gradient, repr(self))
+        if mask is not None:
+            TensorSpec("mask", "bool", gradient.shape).check(mask, repr(self))
+        units = self._units(gradient)
+        head: bytes = units.astype("<f4").tobytes()
+        if not units.any():
+            return head
+        scaled = gradient / np.where(units > 0, units, np.float32(1))[:, None, None, None]
+        if mask is not None and self.coarse > 1:
+            scaled *= np.where(mask, np.float32(1), np.float32(1 / self.coarse))
+        return head + encode(self.rounded(scaled, rng), mask)
+
+    def unpack(self, payload: bytes, shape: Sequence[int], mask: Optional[np.ndarray]) -> np.ndarray:
+        units = self._read_units(payload, shape[0])
+        gradient = np.zeros(shape, dtype=np.float32)
+        start = 4 * len(units)
+        if not units.any():
+            if len(payload) != start:
+                raise PayloadError("{} B after steps of 0, expected none".format(len(payload) - start), start)
+            return gradient
+        places, levels = decode(payload, start, shape, mask)
+        values = levels * units.astype(np.float64)[places // gradient[0].size if len(units) > 1 else 0]
+        if mask is not None:
+            values[~mask.reshape(-1)[places]] *= self.coarse
+        gradient.reshape(-1)[places] = np.clip(values, -_LARGEST, _LARGEST)
+        return gradient
+
+    def _units(self, gradient: np.ndarray) -> np.ndarray:
+        """(1,) or (n,) float32 steps."""
+        if self.of == "rms":
+            flat = gradient.reshape(-1)
+            largest = float(np.abs(np.maximum(flat.max(), -flat.min())))
+            # Squares of small and of large numbers stay in range.
+            shrunk = flat / np.float32(largest) if 0 < largest < np.inf else flat
+            scales = np.array([largest * float(np.sqrt(np.mean(np.square(shrunk)))) if largest else 0.0])
+        else:
+            scales = np.abs(gradient).max(axis=(1, 2, 3)).astype(np.float64)
+        if not np.isfinite(scales).all():
+            raise UsageError("a gradient with NaN or infinity cannot be sent: training diverged, lower --lr")
+        units: np.ndarray = np.clip(self.step * scales, np.where(scales > 0, _SMALLEST, 0), _LARGEST)
+        return units.astype(np.float32)
+
+    def _read_units(self, payload: bytes, n: int) -> np.ndarray:
+        count = 1 if self.of == "rms" else n
+        if len(payload) < 4 * count:
+            raise PayloadError("sparse gradient of {} B, expected {} steps".format(len(payload), count), len(payload))
+        units = np.array(struct.unpack_from("<{}f".format(count), payload), dtype=np.float32)
+        good = np.isfinite(units) & (units >= 0)
+        if not good.all():
+            first = int(np.argmin(good))
+            raise PayloadError("step {} is {}, expected 0 or more".format(first, units[first]), 4 * first)
+        return units
