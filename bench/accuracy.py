@@ -89,18 +89,26 @@ def run(method: str, seed: int, options: argparse.Namespace) -> None:
     os.replace(path + ".part", path)
 
 
-def summarise(folder: str) -> list[dict[str, Any]]:
-    """One row per method, dataset and setting, over its seeds."""
+def summarise(source: str) -> list[dict[str, Any]]:
+    """One row per method, dataset and setting, over its seeds; or the rows that the file `source` holds."""
+    if os.path.isfile(source):
+        with open(source, encoding="utf-8") as file:
+            rows: list[dict[str, Any]] = json.load(file)
+        return rows
     groups: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted(glob.glob(os.path.join(folder, "*.json"))):
+    for path in sorted(glob.glob(os.path.join(source, "*.json"))):
         with open(path, encoding="utf-8") as file:
             record = json.load(file)
         key = {k: v for k, v in record["plan"].items() if k != "seed"}
-        groups.setdefault(json.dumps([record["dataset"], record["limit"], key], sort_keys=True), []).append(record)
+        groups.setdefault(
+            json.dumps([record[k] for k in ("method", "dataset", "limit")] + [key], sort_keys=True), []
+        ).append(record)
     rows = [_row(records) for records in groups.values()]
     for row in rows:
-        fp32 = [other for other in rows if other["codec"] == "raw" and _setting(other) == _setting(row)]
-        if fp32:
+        fp32 = [
+            other for other in rows if other["codec"] == "raw" and other["front"] and _setting(other) == _setting(row)
+        ]
+        if fp32 and row["front"]:
             both = row["bytes_up"] + row["bytes_down"]
             row["below_fp32"] = round(fp32[0]["accuracy"] - row["accuracy"], 2)
             row["ratio_up"] = round(fp32[0]["bytes_up"] / row["bytes_up"], 1)
@@ -126,7 +134,7 @@ def _row(records: list[dict[str, Any]]) -> dict[str, Any]:
         "batch": plan["batch"],
         "lr": plan["lr"],
         "mixed": plan["mixed"],
-        "method": first["method"],
+        "method": first["method"] if plan["front"] else f"{first['method']}, front half frozen",
         "codec": plan["codec"],
         "config": plan["config"],
         "gradient": plan["gradient"],
@@ -149,12 +157,27 @@ def _row(records: list[dict[str, Any]]) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """`rows` as Markdown; bytes are measured at the frame, per training image."""
-    heads = ("model", "method", "gradient", "seeds", "accuracy", "below FP32", "B up", "B down", "up", "both ways")
+    heads = (
+        "model",
+        "cut",
+        "epochs",
+        "method",
+        "gradient",
+        "seeds",
+        "accuracy",
+        "below FP32",
+        "B up",
+        "B down",
+        "up",
+        "both ways",
+    )
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for row in rows:
         cells = [
             row["model"],
-            row["method"].partition("+")[0],
+            row["cut"] or "default",
+            str(row["n_epochs"]),
+            row["method"].replace("+" + row["gradient"], ""),
             row["gradient"],
             str(len(row["seeds"])),
             f"{row['accuracy']:.2f} ± {row['spread'] / 2:.2f}" if len(row["seeds"]) > 1 else f"{row['accuracy']:.2f}",
@@ -190,7 +213,7 @@ def main() -> None:
     parser.add_argument("--freeze-front", action="store_true", help="do not train the front half")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", metavar="DIR", default="runs")
-    parser.add_argument("--show", metavar="DIR", help="train nothing; print the table of the records there")
+    parser.add_argument("--show", metavar="PATH", help="train nothing; print the table of that folder or --json file")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--plot", metavar="FILE")
     options = parser.parse_args()

@@ -234,7 +234,7 @@ def main() -> None:
     parser.add_argument("--stages", default="1,4,10", help="epochs after which to probe (default %(default)s)")
     parser.add_argument("--batch", type=int, default=32, help="images (default %(default)s)")
     parser.add_argument("--batches", type=int, default=8, help="of a probe (default %(default)s)")
-    parser.add_argument("--lr", type=float, default=0.05)
+    parser.add_argument("--lr", type=float, default=0.02)
     parser.add_argument("--train-with", default="none", metavar="METHOD", help="while training (default %(default)s)")
     parser.add_argument("--methods", default=";".join(METHODS), metavar="METHOD;...", help="default: all there are")
     parser.add_argument("--seed", type=int, default=0)

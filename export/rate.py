@@ -98,7 +98,9 @@ def choose(
     else:
         up, down, downs = _accurate(exact, goal.max_accuracy_drop, ups, bench)
     record = {
-        "goal": {key: value for key, value in goal._asdict().items() if isinstance(value, float)},
+        "goal": {"max_accuracy_drop": goal.max_accuracy_drop}
+        if goal.target_bytes is None
+        else {"target_bytes": goal.target_bytes},
         "batch": goal.batch,
         "images": len(bench.second),
         "accuracy": exact,

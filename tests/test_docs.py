@@ -1,7 +1,11 @@
 """The documentation names what the code has."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from edgekit.export.gradient import RULES as GRADIENTS
 from edgekit.export.targets.check import ALWAYS, RULES
@@ -22,3 +26,14 @@ def test_every_page_is_reached_from_the_readme() -> None:
     readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
     for page in DOCS.glob("*.md"):
         assert f"(docs/{page.name})" in readme, page.name
+
+
+@pytest.mark.parametrize(
+    ("script", "record"),
+    [("accuracy.py", "accuracy.json"), ("calibration.py", "calibration-vgg11_thin.json")],
+)
+def test_tables_are_those_of_the_records(script: str, record: str) -> None:
+    bench = DOCS.parent / "bench"
+    command = [sys.executable, str(bench / script), "--show", str(bench / "results" / record)]
+    table = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert table.strip() in (DOCS / "compression.md").read_text(encoding="utf-8")
