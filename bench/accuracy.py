@@ -37,6 +37,10 @@ METHODS = {
 }
 
 
+#: What two rows must share to be compared.
+SETTING = ("model", "cut", "dataset", "limit", "n_epochs", "batch", "lr", "weight_decay", "mixed", "augment")
+
+
 def parse(method: str) -> tuple[str, dict[str, Any], str]:
     """Codec, its configuration and the gradient's policy."""
     codec, _, policy = METHODS.get(method, method).partition("+")
@@ -105,9 +109,8 @@ def summarise(source: str) -> list[dict[str, Any]]:
         ).append(record)
     rows = [_row(records) for records in groups.values()]
     for row in rows:
-        fp32 = [
-            other for other in rows if other["codec"] == "raw" and other["front"] and _setting(other) == _setting(row)
-        ]
+        whole = [other for other in rows if other["method"] == "FP32" and other["front"]]
+        fp32 = [other for other in whole if _setting(other) == _setting(row)]
         if fp32 and row["front"]:
             both = row["bytes_up"] + row["bytes_down"]
             row["below_fp32"] = round(fp32[0]["accuracy"] - row["accuracy"], 2)
@@ -117,7 +120,7 @@ def summarise(source: str) -> list[dict[str, Any]]:
 
 
 def _setting(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[key] for key in ("model", "dataset", "limit", "n_epochs", "batch", "lr", "mixed"))
+    return tuple(row[key] for key in SETTING)
 
 
 def _row(records: list[dict[str, Any]]) -> dict[str, Any]:
@@ -134,6 +137,8 @@ def _row(records: list[dict[str, Any]]) -> dict[str, Any]:
         "batch": plan["batch"],
         "lr": plan["lr"],
         "mixed": plan["mixed"],
+        "augment": plan["augment"],
+        "weight_decay": plan["weight_decay"],
         "method": first["method"] if plan["front"] else f"{first['method']}, front half frozen",
         "codec": plan["codec"],
         "config": plan["config"],

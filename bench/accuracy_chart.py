@@ -16,7 +16,7 @@ def draw(rows: list[dict[str, Any]], path: str) -> None:
         mine = [row for row in rows if (row["model"], row["dataset"]) == kind]
         for i, row in enumerate(mine):
             colour, marker = f"C{i % 10}", "osD^vPX*<>"[i // 10 % 10]
-            label = row["method"].replace("+none", "")
+            label = f"{row['method'].replace('+none', '')}, {row['n_epochs']} epochs"
             both = row["bytes_up"] + row["bytes_down"]
             ends = [row["accuracy"] - min(row["accuracies"])], [max(row["accuracies"]) - row["accuracy"]]
             line[0].errorbar(both, row["accuracy"], yerr=ends, color=colour, marker=marker, capsize=3, label=label)

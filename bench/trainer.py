@@ -26,13 +26,12 @@ from edgekit.export.named import default_shape
 from edgekit.export.significance import significance
 from edgekit.export.split import split
 from edgekit.meter import Meter
+from edgekit.runtime.edge import RECENT
 from edgekit.schedule import learning_rate
 from edgekit.server.calibrate import calibrator
 from edgekit.server.decode import decode, to_network_order
 from edgekit.wire import Message
 
-#: Latest batches that a regrouping looks at.
-RECENT = 4
 CPU = torch.device("cpu")
 
 
@@ -190,9 +189,9 @@ class Trainer:
         self._count("down", Message("gradient", 1, step, header, (reply,)))
         # The device again.
         self.device_end.absorb(codes)
+        given = self.calibrator.codec.unpack(reply, gradient.shape, active)
         if plan.front:
-            back = self.calibrator.codec.unpack(reply, gradient.shape, active)
-            back = back[:, np.argsort(order)]
+            back = given[:, np.argsort(order)]
             self.optimizers[0].zero_grad()
             output.backward(torch.from_numpy(np.ascontiguousarray(back)).to(output.dtype))
             self.optimizers[0].step()
@@ -200,7 +199,7 @@ class Trainer:
             self.codebook.update(feature, codes["codes"])
             self._publish()
             if plan.regroup:
-                self._recent.append((feature, gradient))
+                self._recent.append((feature, given))
         self.losses.append(loss.item())
         self.deviations.append(deviation)
         self._step += 1
@@ -211,6 +210,7 @@ class Trainer:
         feature, gradient = (np.concatenate(arrays) for arrays in zip(*self._recent, strict=True))
         matters = np.empty(feature.shape[1], dtype=np.float32)
         matters[self.tables["order"]] = (gradient**2).mean(axis=(0, 2, 3))
+        self._recent.clear()
         if self.codebook.regroup(feature, matters):
             self._publish()
             self.device_end.reset()

@@ -91,7 +91,8 @@ class FrontHalf:
     def forward(self, image: np.ndarray) -> Forward:
         """Codes of a training batch, and what `backward` needs; moves the running statistics along."""
         outputs = self._train.run({"image": image})
-        codes = {spec.name: outputs[spec.name] for spec in self.bundle.graphs["front"].outputs}
+        # Copies: an engine may write its next outputs where the last ones are, and these are needed when it has.
+        codes = {spec.name: outputs[spec.name].copy() for spec in self.bundle.graphs["front"].outputs}
         for norm in self._norms:
             count = image.shape[0] * norm["positions"]
             self._move(norm["running_mean"], norm["momentum"], outputs[norm["batch_mean"]])

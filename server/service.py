@@ -26,6 +26,8 @@ from edgekit.wire import HEAD_SIZE, Message, field, parts
 
 #: Replies kept per session, for messages that come again.
 RECORD = 16
+#: Most images in a message: few bytes of coded indices may stand for many, and decoding takes memory for all of them.
+MOST_IMAGES = 1024
 #: Longest device name, so that the messages that quote it fit a header.
 LONGEST_NAME = 200
 
@@ -196,8 +198,9 @@ class Service:
         n, version = field(message, "n", int), field(message, "v", int)
         if version != session.version:
             raise Refused(f"codes of codebook version {version}, the server has version {session.version}")
-        if n > self.back.batch[1]:
-            raise Refused(f"a batch of {n} images, the back half takes {self.back.batch[1]}: change --batch")
+        most = min(self.back.batch[1], MOST_IMAGES)
+        if n > most:
+            raise Refused(f"a batch of {n} images, this server takes {most}: change --batch")
         raw, payload = parts(message, 2)
         dtype = np.dtype("u1" if self._classes <= 256 else "<u2")
         if n < 1 or len(raw) != n * dtype.itemsize:

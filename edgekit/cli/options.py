@@ -147,8 +147,9 @@ training = options(
     click.option("--schedule", default="cosine", show_default=True, help="cosine (with warm-up) or constant."),
     click.option(
         "--calibrate",
-        help="Gradient sent back: none, masked, stochastic, stochastic-masked, ternary or ternary-masked "
-        "(default: none for --codec raw, else stochastic-masked, or stochastic for a cut that is not after a ReLU).",
+        help="Gradient sent back: none, masked, stochastic, ternary or sparse (these three also NAME-masked), vq, "
+        "residual or sampled-masked, with settings as in sparse-masked:step=5 (default: the bundle's, where a rate was "
+        "chosen; none for --codec raw; else stochastic-masked, or stochastic for a cut that is not after a ReLU).",
     ),
     click.option("--torch-device", default="auto", show_default=True, help="cpu, cuda or auto."),
     click.option("--server-threads", default=1, show_default=True, help="Threads of the back half on a CPU."),
@@ -163,7 +164,9 @@ def codec_config(
     weighted: bool = False,
     coding: str = CODING,
 ) -> dict[str, Any]:
-    """The constructor arguments of feature codec `codec`."""
+    """The constructor arguments of feature codec `codec`; UsageError for settings that are not its own."""
+    if codec != "sgq" and (grouping, weighted, coding) != ("spectral", False, CODING):
+        raise UsageError(f"--grouping, --weighted and --coding are of --codec sgq: leave them out with {codec}")
     grouped, plain = {"groups": groups, "bits": bits}, {"bits": bits}
     sgq = {**grouped, "grouping": grouping, "weighted": weighted, "coding": coding}
     table: dict[str, dict[str, Any]] = {

@@ -8,6 +8,8 @@ from typing import Optional
 
 import numpy as np
 
+from edgekit.errors import UsageError
+
 #: How an order of channels is found: their own, by falling significance, or by similarity.
 GROUPINGS = ("spectral", "contiguous", "significance")
 
@@ -21,7 +23,9 @@ def channel_order(
     """
     if grouping == "spectral":
         return spectral_order(features, groups, rng)
-    if grouping == "significance" and significance is not None:
+    if grouping == "significance":
+        if significance is None:
+            raise UsageError("grouping by significance needs the significance of every channel, got none")
         return np.argsort(-significance, kind="stable").astype(np.int64)
     return np.arange(features.shape[1], dtype=np.int64)
 

@@ -111,3 +111,15 @@ def test_a_diverged_gradient_is_refused(codec: VQ | Residual | Sampled | Sparse)
     broken[0, 0, 0, 0] = np.nan
     with pytest.raises(UsageError, match="diverged"):
         codec.pack(broken, None, RNG)
+
+
+@pytest.mark.parametrize("inner", ["sampled", "residual"])
+def test_stages_do_not_nest(inner: str) -> None:
+    with pytest.raises(UsageError, match="of one stage, got '" + inner):
+        Sampled(codec=[inner, {}])
+    with pytest.raises(UsageError, match="of one stage, got '" + inner):
+        Residual(second=[inner, {}])
+
+
+def test_one_direction_and_its_opposite_are_not_unbiased() -> None:
+    assert VQ(groups=4, bits=2).unbiased and not VQ(groups=4, bits=1).unbiased

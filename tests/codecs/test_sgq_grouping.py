@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from edgekit.codecs.features.sgq import SGQ
+from edgekit.codecs.grouping import channel_order
 from edgekit.errors import ShapeError, UsageError
 
 CHANNELS = 12
@@ -99,3 +100,8 @@ class TestWeighted:
             self.CODEC.check_tables(CHANNELS, dict(t, significance=np.full(CHANNELS, value, np.float32)))
         with pytest.raises(ShapeError):
             self.CODEC.check_tables(CHANNELS, {"codebook": t["codebook"], "order": t["order"]})
+
+
+def test_regrouping_by_a_significance_that_is_not_given_is_refused() -> None:
+    with pytest.raises(UsageError, match="needs the significance of every channel"):
+        channel_order("significance", feature(), 3, None, np.random.default_rng(0))

@@ -62,4 +62,6 @@ def _made(stage: Sequence[Any]) -> GradientCodec:
 
     if not (isinstance(stage, (list, tuple)) and len(stage) == 2 and isinstance(stage[1], dict)):
         raise UsageError("a stage is [codec, configuration], got {!r}".format(stage))
+    if stage[0] in ("sampled", "residual"):
+        raise UsageError("a stage is a codec of one stage, got {!r}".format(stage[0]))
     return gradient_codec(str(stage[0]), stage[1])

@@ -31,6 +31,8 @@ class Sampled(GradientCodec):
             raise UsageError("sampled takes a share above 0 and up to 1, got {!r}".format(share))
         if not (isinstance(codec, (list, tuple)) and len(codec) == 2 and isinstance(codec[1], dict)):
             raise UsageError("sampled takes a codec as [codec, configuration], got {!r}".format(codec))
+        if codec[0] in ("sampled", "residual"):
+            raise UsageError("sampled takes a codec of one stage, got {!r}".format(codec[0]))
         self.share = share
         self.codec = gradient_codec(str(codec[0]), codec[1])
         self.unbiased = self.codec.unbiased

@@ -41,7 +41,8 @@ class VQ(GradientCodec):
         self.groups = groups
         self.bits = bits
         self.exact = exact
-        self.unbiased = exact
+        # With one direction and its opposite the length to give has no expectation.
+        self.unbiased = exact and bits >= 2
 
     @property
     def config(self) -> Dict[str, Any]:
