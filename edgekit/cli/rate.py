@@ -41,7 +41,7 @@ def codec(given: dict[str, Any]) -> "FeatureCodec":
     """The feature codec that options name; with a rate to choose, its groups and bits are none yet."""
     from edgekit.codecs.registry import feature_codec
 
-    coding = given["coding"] or ("context" if wanted(given) else options.CODING)
+    coding = given["coding"] or ("context" if wanted(given) and given["codec"] == "sgq" else options.CODING)
     config = options.codec_config(
         given["codec"], given["bits"], given["groups"], given["grouping"], given["weighted"], coding
     )
