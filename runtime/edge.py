@@ -11,7 +11,6 @@ from edgekit import tensorfile, wire
 from edgekit.bundle import Bundle
 from edgekit.codecs.base import Arrays
 from edgekit.codecs.codebook import DECAY, TOLERANCE, OnlineCodebook
-from edgekit.codecs.context import HISTORY, ContextStream
 from edgekit.codecs.features.sgq import SGQ
 from edgekit.codecs.registry import gradient_codec
 from edgekit.errors import PayloadError, UsageError
@@ -168,10 +167,11 @@ class Device:
     def _hello(self, steps: int) -> None:
         # A session of its own: both ends of its line start anew.
         self._stream = self.bundle.codec.stream()
-        if isinstance(self._stream, ContextStream) and self.options.in_flight > HISTORY:
+        most = self._stream.in_flight
+        if most is not None and self.options.in_flight > most:
             raise UsageError(
                 "{} batches in flight: codec {!r} takes at most {}".format(
-                    self.options.in_flight, self.bundle.codec, HISTORY
+                    self.options.in_flight, self.bundle.codec, most
                 )
             )
         header = {"bundle": self.bundle.digest, "device": self.options.name, "steps": steps}

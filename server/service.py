@@ -226,6 +226,8 @@ def service_from_bundle(
             f"the feature at '{bundle.cut}' does not come from a ReLU, so where it is about zero gradients matter: "
             "choose a policy that is not masked"
         )
+    # Here, not at the first gradient: by then the back half has moved.
+    calibrator.codec.check(bundle.feature_shape[0])
     programs = bundle.read("back_train.pt2"), bundle.read("back_eval.pt2")
     back = BackHalf(*programs, bundle.arrays("back.safetensors"), device, optimizer)
     tables = bundle.tables()

@@ -120,6 +120,9 @@ class FeatureStream:
     has trained on them, the device when the gradient came back. What is lost or comes again before moves neither.
     """
 
+    #: Most batches in flight that it keeps step with; None: any number.
+    in_flight: Optional[int] = None
+
     def __init__(self, codec: FeatureCodec) -> None:
         self.codec = codec
 
@@ -154,6 +157,10 @@ class GradientCodec(ABC):
     def config(self) -> Dict[str, Any]:
         """The constructor's arguments, JSON values only."""
         return {}
+
+    def check(self, channels: int) -> None:
+        """Raises UsageError when this configuration cannot code a gradient of `channels` channels."""
+        return None
 
     @abstractmethod
     def pack(self, gradient: np.ndarray, mask: Optional[np.ndarray], rng: np.random.Generator) -> bytes:

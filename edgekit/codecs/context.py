@@ -101,6 +101,8 @@ class ContextStream(FeatureStream):
     end follows when it absorbs the first batch that was packed since.
     """
 
+    in_flight = HISTORY
+
     def __init__(self, codec: FeatureCodec, groups: int, bits: int) -> None:
         super().__init__(codec)
         self.groups = groups

@@ -5,6 +5,7 @@ import struct
 import numpy as np
 import pytest
 
+from edgekit.codecs.base import GradientCodec
 from edgekit.codecs.gradients.residual import Residual
 from edgekit.codecs.gradients.sampled import Sampled
 from edgekit.codecs.gradients.sparse import Sparse
@@ -111,6 +112,13 @@ def test_a_diverged_gradient_is_refused(codec: VQ | Residual | Sampled | Sparse)
     broken[0, 0, 0, 0] = np.nan
     with pytest.raises(UsageError, match="diverged"):
         codec.pack(broken, None, RNG)
+
+
+@pytest.mark.parametrize("codec", [VQ(groups=7), Sampled(codec=["vq", {"groups": 7}]), Residual(["vq", {"groups": 7}])])
+def test_groups_that_do_not_divide_the_channels_are_known_before_a_gradient(codec: GradientCodec) -> None:
+    codec.check(14)
+    with pytest.raises(UsageError, match="7 groups cannot code 16 channels"):
+        codec.check(16)
 
 
 @pytest.mark.parametrize("inner", ["sampled", "residual"])

@@ -40,6 +40,10 @@ class Residual(GradientCodec):
         stages = {"first": self.first, "second": self.second}
         return {name: [codec.codec_id, codec.config] for name, codec in stages.items()}
 
+    def check(self, channels: int) -> None:
+        self.first.check(channels)
+        self.second.check(channels)
+
     def pack(self, gradient: np.ndarray, mask: Optional[np.ndarray], rng: np.random.Generator) -> bytes:
         TensorSpec("gradient", "float32", (-1, -1, -1, -1)).check(gradient, repr(self))
         head = self.first.pack(gradient, mask, rng)

@@ -42,6 +42,9 @@ class Sampled(GradientCodec):
     def config(self) -> Dict[str, Any]:
         return {"share": self.share, "codec": [self.codec.codec_id, self.codec.config]}
 
+    def check(self, channels: int) -> None:
+        self.codec.check(channels)
+
     def pack(self, gradient: np.ndarray, mask: Optional[np.ndarray], rng: np.random.Generator) -> bytes:
         TensorSpec("gradient", "float32", (-1, -1, -1, -1)).check(gradient, repr(self))
         if mask is not None:

@@ -48,13 +48,17 @@ class VQ(GradientCodec):
     def config(self) -> Dict[str, Any]:
         return {"groups": self.groups, "bits": self.bits, "exact": self.exact}
 
+    def check(self, channels: int) -> None:
+        if channels % self.groups:
+            raise UsageError("vq with {} groups cannot code {} channels in equal ones".format(self.groups, channels))
+
     def pack(self, gradient: np.ndarray, mask: Optional[np.ndarray], rng: np.random.Generator) -> bytes:
         """UsageError when `gradient` holds NaN or infinity, or its channels do not make equal groups."""
         TensorSpec("gradient", "float32", (-1, -1, -1, -1)).check(gradient, repr(self))
         if mask is not None:
             TensorSpec("mask", "bool", gradient.shape).check(mask, repr(self))
             gradient = np.where(mask, gradient, np.float32(0))
-        self._check(gradient.shape[1])
+        self.check(gradient.shape[1])
         stripes = self._stripes(gradient).astype(np.float64)
         largest = float(np.abs(stripes).max())
         if not np.isfinite(largest):
@@ -73,7 +77,7 @@ class VQ(GradientCodec):
 
     def unpack(self, payload: bytes, shape: Sequence[int], mask: Optional[np.ndarray]) -> np.ndarray:
         n, channels, h, w = shape
-        self._check(channels)
+        self.check(channels)
         count = n * self.groups * h * w
         expected = 8 + count + (count * self.bits + 7) // 8
         if len(payload) != expected:
@@ -90,10 +94,6 @@ class VQ(GradientCodec):
         values = stripes.reshape(n, self.groups, h, w, -1).transpose(0, 1, 4, 2, 3).reshape(n, channels, h, w)
         gradient = values.astype(np.float32)
         return gradient if mask is None else np.where(mask, gradient, np.float32(0))
-
-    def _check(self, channels: int) -> None:
-        if channels % self.groups:
-            raise UsageError("vq with {} groups cannot code {} channels in equal ones".format(self.groups, channels))
 
     def _stripes(self, gradient: np.ndarray) -> np.ndarray:
         n, channels, h, w = gradient.shape
