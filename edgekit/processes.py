@@ -31,8 +31,8 @@ class Children:
         self._readers: Dict[str, List[threading.Thread]] = {}
         self._running = 0
 
-    def start(self, name: str, arguments: List[str]) -> None:
-        """Starts ``COMMAND ARGUMENTS``."""
+    def start(self, name: str, arguments: List[str], cores: Optional[Sequence[int]] = None) -> None:
+        """Starts ``COMMAND ARGUMENTS``, on the processors `cores` only where they are given."""
         process = subprocess.Popen(
             self._command + arguments,
             stdin=subprocess.DEVNULL,
@@ -42,6 +42,8 @@ class Children:
             errors="replace",
             env=dict(os.environ, PYTHONUNBUFFERED="1", OMP_NUM_THREADS="1"),
         )
+        if cores:
+            os.sched_setaffinity(process.pid, cores)
         self._processes[name] = process
         self._words[name] = []
         self._running += 1
@@ -51,6 +53,10 @@ class Children:
         ]
         for thread in self._readers[name]:
             thread.start()
+
+    def pid(self, name: str) -> int:
+        """The process id of child `name`."""
+        return self._processes[name].pid
 
     def events(self) -> Iterator[Tuple[str, Event]]:
         """(name, event) as they arrive, until every child has ended. ChildFailed as soon as one ends badly."""

@@ -28,6 +28,7 @@ def summary(run: Event, done: List[Event]) -> Event:
         codebook_by_device={event["device"]: event["codebook"] for event in done if "codebook" in event},
         loss=total("loss") / len(done),
         gradient_deviation=total("gradient_deviation") / len(done),
+        staleness=total("staleness") / len(done),
         images=images,
         bytes_up_per_image=total("bytes_up") / images,
         bytes_down_per_image=total("bytes_down") / images,

@@ -14,15 +14,21 @@ from edgekit.bundle import open_bundle
 from edgekit.data import images, partition, registry
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.meter import Meter, Recorder
-from edgekit.runtime.edge import Device, Images, Options
+from edgekit.runtime.edge import Device, Images, Options, normalise
 from edgekit.runtime.learn import FrontHalf
+from edgekit.runtime.measure import Span, measure_encoding, measure_training
 from edgekit.runtime.transport import PATIENCE_S, Grpc
 
 EXAMPLES = """examples:
   edgekit run bundle --server 10.0.0.2:50051 --dataset digits
   edgekit run bundle --server 10.0.0.2:50051 --dataset cifar10 --data ~/data --share 0/2 --epochs 20
+  edgekit run bundle --server 10.0.0.2:50051 --measure 10      images/s trained, from ten warm seconds
+  edgekit run bundle --measure 10                              images/s encoded, without a server
 
 The bundle comes from `edgekit export`; the server is started by `edgekit serve` with the same bundle."""
+
+#: Images of the dataset that `--measure` without a server encodes over and over.
+MOST_ENCODED = 1024
 
 
 def parser(program: str) -> argparse.ArgumentParser:
@@ -35,7 +41,7 @@ def parser(program: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("bundle", metavar="BUNDLE", help="folder written by `edgekit export`")
-    p.add_argument("--server", required=True, metavar="HOST:PORT", help="address of `edgekit serve`")
+    p.add_argument("--server", metavar="HOST:PORT", help="address of `edgekit serve`")
     p.add_argument("--dataset", default="digits", help="digits, mnist, fashion-mnist, cifar10, cifar100, folder")
     p.add_argument("--data", metavar="DIR", help="where the dataset's files are")
     p.add_argument("--limit", type=int, metavar="N", help="use N training images of the dataset, balanced over classes")
@@ -57,6 +63,10 @@ def parser(program: str) -> argparse.ArgumentParser:
                    help="send a codeword once it moved by T of its group's spread (default %(default)s)")  # fmt: skip
     p.add_argument("--regroup-every", type=int, default=defaults["regroup_every"], metavar="N",
                    help="look for a better grouping every N epochs (default %(default)s: never)")  # fmt: skip
+    p.add_argument("--measure", type=float, metavar="SECONDS",
+                   help="measure for so long instead of --epochs; without --server, encoding alone")  # fmt: skip
+    p.add_argument("--warm-up", type=int, default=3, metavar="N",
+                   help="batches before --measure begins (default %(default)s)")  # fmt: skip
     p.add_argument("--name", help="this device's name in records (default device-I)")
     p.add_argument("--out", metavar="DIR", help="keep the trained weights and tables here, after every epoch")
     p.add_argument("--json", action="store_true", help="progress and results as JSON lines on standard output")
@@ -79,7 +89,9 @@ def main(arguments: Optional[List[str]] = None, program: str = "python -m edgeki
 
 
 def run(options: argparse.Namespace) -> None:
-    """One device process, from opened bundle to the last evaluation."""
+    """One device process, from opened bundle to the last evaluation, or to what it measured."""
+    if options.server is None and options.measure is None:
+        raise UsageError("--server HOST:PORT is missing: the address of `edgekit serve`; only --measure does without")
     index, count = partition.parse_share(options.share)
     bundle = open_bundle(options.bundle)
     dataset = registry.load(options.dataset, options.data, options.limit, options.seed)
@@ -99,13 +111,18 @@ def run(options: argparse.Namespace) -> None:
         options.codebook_decay, options.codebook_tolerance, options.regroup_every, options.out,
     )  # fmt: skip
     show = Recorder(sys.stdout) if options.json else _print
-    line = Grpc(options.server, Meter(), patience_s=options.patience)
-    with contextlib.closing(front), contextlib.closing(line) as transport:
-        device = Device(bundle, front, transport, settings, show)
-        device.train(
-            Images(dataset.train_images, dataset.train_labels),
-            Images(dataset.test_images, dataset.test_labels),
-        )
+    train = Images(dataset.train_images, dataset.train_labels)
+    with contextlib.closing(front):
+        if options.server is None:
+            span = Span(options.measure, options.warm_up)
+            measure_encoding(front, normalise(bundle, dataset.train_images[:MOST_ENCODED]), options.batch, span, show)
+            return
+        with contextlib.closing(Grpc(options.server, Meter(), patience_s=options.patience)) as transport:
+            device = Device(bundle, front, transport, settings, show)
+            if options.measure is None:
+                device.train(train, Images(dataset.test_images, dataset.test_labels))
+            else:
+                measure_training(device, train, Span(options.measure, options.warm_up), show)
 
 
 def _print(event: Dict[str, Any]) -> None:
@@ -122,6 +139,16 @@ def _print(event: Dict[str, Any]) -> None:
         )
     elif event["event"] == "connected":
         print("{device} connected: {steps} steps in {epochs} epochs".format(**event), flush=True)
+    elif event["event"] in ("measured", "encoded"):
+        print(
+            "{images_per_s:.1f} images/s {event}, {images} images in {seconds:.1f} s; a batch takes {p50:.1f} ms, "
+            "95 of 100 less than {p95:.1f} ms".format(
+                p50=1e3 * event["latency_s"]["p50"],
+                p95=1e3 * event["latency_s"]["p95"],
+                **dict(event, event="trained" if event["event"] == "measured" else "encoded"),
+            ),
+            flush=True,
+        )
     elif event["event"] == "done":
         seconds = {key: round(value, 2) for key, value in event["seconds"].items()}
         print("{} done: seconds {}".format(event["device"], json.dumps(seconds)), flush=True)

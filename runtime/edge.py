@@ -3,7 +3,7 @@
 import os
 import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Iterator, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Deque, Dict, Iterable, Iterator, NamedTuple, Optional, Tuple
 
 import numpy as np
 
@@ -58,6 +58,9 @@ class InFlight(NamedTuple):
     step: int
     #: Codebook updates sent since the batch before, whose acknowledgements come first.
     acks: int
+    #: When its forward pass began, by `time.perf_counter`, and how often the weights had moved by then.
+    began: float
+    updates: int
 
 
 class Device:
@@ -96,23 +99,17 @@ class Device:
         self._images = 0
         self._train_s = 0.0
         self._deviation = 0.0
+        #: Weight updates so far, and the sum over batches of those between forward pass and gradient.
+        self._updates = 0
+        self.staleness = 0
 
     def train(self, train: Images, test: Images) -> Event:
         """Trains for the planned epochs, evaluating after each; returns the "done" event."""
         options = self.options
-        for name, least in (("epochs", 1), ("in_flight", 1), ("regroup_every", 0)):
-            if getattr(options, name) < least:
-                raise UsageError("{} of {}: expected at least {}".format(name, getattr(options, name), least))
-        steps = len(train.labels) // max(options.batch, 1)
-        if not steps or options.batch < 2:
-            raise UsageError(
-                "{} training images in batches of {}: need a batch of at least 2 and at least one whole batch".format(
-                    len(train.labels), options.batch
-                )
-            )
+        steps = self.steps_per_epoch(train)
         if options.out is not None:
             make_folder(options.out)
-        self._hello(steps * options.epochs)
+        self.hello(steps * options.epochs)
         self._on_event(self._event("connected", 0, 0.0))
         accuracy, loss = 0.0, 0.0
         for epoch in range(1, options.epochs + 1):
@@ -130,8 +127,7 @@ class Device:
             if self._codebook:
                 event["codebook"] = self._codebook.health()
             self._on_event(event)
-        self.transport.send(Message("bye", self._session))
-        self.transport.expect("ack")
+        self.bye()
         done = self._event("done", options.epochs, loss)
         done.update(
             accuracy=accuracy, train_s=self._train_s, bytes=self.meter.by_kind(), seconds=dict(self.meter.seconds)
@@ -154,7 +150,7 @@ class Device:
             labels = test.labels[chosen]
             if len(labels):
                 with self.meter.timed("evaluate"):
-                    codes = self.front.encode(self._normalise(test.images[chosen]))
+                    codes = self.front.encode(normalise(self.bundle, test.images[chosen]))
                 self._send_codes("evaluate", start // size, labels, codes, "evaluate")
                 waiting.append(len(labels))
             if len(waiting) > 1 or (waiting and not len(labels)):
@@ -164,7 +160,23 @@ class Device:
                 loss += wire.field(result, "loss", float) * sent
         return 100.0 * right / len(test.labels), loss / len(test.labels)
 
-    def _hello(self, steps: int) -> None:
+    def steps_per_epoch(self, train: Images) -> int:
+        """Whole batches in `train`; UsageError for options that cannot be trained with."""
+        options = self.options
+        for name, least in (("epochs", 1), ("in_flight", 1), ("regroup_every", 0)):
+            if getattr(options, name) < least:
+                raise UsageError("{} of {}: expected at least {}".format(name, getattr(options, name), least))
+        steps = len(train.labels) // max(options.batch, 1)
+        if not steps or options.batch < 2:
+            raise UsageError(
+                "{} training images in batches of {}: need a batch of at least 2 and at least one whole batch".format(
+                    len(train.labels), options.batch
+                )
+            )
+        return steps
+
+    def hello(self, steps: int) -> None:
+        """Starts a session in which `steps` batches are planned."""
         # A session of its own: both ends of its line start anew.
         self._stream = self.bundle.codec.stream()
         most = self._stream.in_flight
@@ -189,35 +201,50 @@ class Device:
         config = {name: wire.field(fields, name, float) for name in ("momentum", "weight_decay")}
         self._optimizer = optimizer(wire.field(fields, "name", str), config)
 
+    def bye(self) -> None:
+        """Ends the session."""
+        self._expect_acks(self._acks)
+        self._acks = 0
+        self.transport.send(Message("bye", self._session))
+        self.transport.expect("ack")
+
+    def steps(self, train: Images, batches: Iterable[np.ndarray]) -> Iterator[Tuple[InFlight, Message]]:
+        """Trains on every batch, each the indices of its images, with up to `in_flight` of them under way; gives each
+        batch with the reply to it once it was learned from."""
+        waiting: "Deque[InFlight]" = deque()
+        for batch in batches:
+            waiting.append(self._send_batch(train.images[batch], train.labels[batch]))
+            if len(waiting) >= self.options.in_flight:
+                yield self._finish(waiting.popleft())
+        while waiting:
+            yield self._finish(waiting.popleft())
+
     def _epoch(self, train: Images, epoch: int, steps: int) -> Tuple[float, int]:
         """One pass over the share; mean loss and the number of training images classified right."""
-        waiting: "Deque[InFlight]" = deque()
         loss, right, start = 0.0, 0, time.perf_counter()
         shown = start
-        for done, batch in enumerate(self._batches(len(train.labels), steps), 1):
-            waiting.append(self._send_batch(train.images[batch], train.labels[batch]))
-            while len(waiting) >= self.options.in_flight or (done == steps and waiting):
-                reply = self._finish(waiting.popleft())
-                loss += wire.field(reply, "loss", float) / steps
-                right += _count(reply, "right", self.options.batch)
-                self._deviation += wire.field(reply, "dev", float)
+        for done, (_, reply) in enumerate(self.steps(train, self.batches(len(train.labels), steps)), 1):
+            loss += wire.field(reply, "loss", float) / steps
+            right += _count(reply, "right", self.options.batch)
+            self._deviation += wire.field(reply, "dev", float)
             if time.perf_counter() - shown > 0.3:
-                finished, elapsed = max(done - len(waiting), 1), time.perf_counter() - start
-                event = self._event("progress", epoch, loss * steps / finished)
-                event["images_per_s"] = finished * self.options.batch / elapsed
+                event = self._event("progress", epoch, loss * steps / done)
+                event["images_per_s"] = done * self.options.batch / (time.perf_counter() - start)
                 self._on_event(event)
                 shown = time.perf_counter()
         return loss, right
 
-    def _batches(self, n: int, steps: int) -> Iterator[np.ndarray]:
+    def batches(self, n: int, steps: int) -> Iterator[np.ndarray]:
+        """One epoch: the indices of `steps` batches of `n` images, in an order of its own."""
         order = self._rng.permutation(n)
         for i in range(steps):
             yield order[i * self.options.batch : (i + 1) * self.options.batch]
 
     def _send_batch(self, images: np.ndarray, labels: np.ndarray) -> InFlight:
+        began = time.perf_counter()
         with self.meter.timed("compute"):
-            forward = self.front.forward(self._normalise(images))
-        entry = InFlight(forward, self.front.tables, self._step, self._acks)
+            forward = self.front.forward(normalise(self.bundle, images))
+        entry = InFlight(forward, self.front.tables, self._step, self._acks, began, self._updates)
         self._send_codes("feature", self._step, labels, forward.codes, "encode")
         self._acks = 0
         self._step += 1
@@ -230,14 +257,16 @@ class Device:
         parts = (labels.astype(self._label_dtype).tobytes(), payload)
         self.transport.send(Message(kind, self._session, step, {"n": len(labels), "v": version}, parts))
 
-    def _finish(self, batch: InFlight) -> Message:
-        """Waits for the gradient of `batch` and learns from it."""
+    def _finish(self, batch: InFlight) -> Tuple[InFlight, Message]:
+        """Waits for the gradient of `batch` and learns from it; `batch` and the reply."""
         start = time.perf_counter()
         self._expect_acks(batch.acks)
         reply = self.transport.expect("gradient", batch.step)
-        server_s = wire.field(reply, "s", float)
+        # Of what the device waited; the server may have worked longer, while this device did too.
+        waited_s = time.perf_counter() - start
+        server_s = min(wire.field(reply, "s", float), waited_s)
         self._spend("server", server_s)
-        self._spend("network", max(time.perf_counter() - start - server_s, 0.0))
+        self._spend("network", waited_s - server_s)
         with self.meter.timed("encode"):
             (payload,) = wire.parts(reply, 1)
             mask = self.bundle.codec.active(batch.forward.codes, batch.tables) if self._masked else None
@@ -254,7 +283,9 @@ class Device:
             # Copies: an engine may write its next outputs where the last ones are.
             self._recent.append((batch.forward.feature.copy(), gradient))
         self._images += len(batch.forward.image)
-        return reply
+        self.staleness += self._updates - batch.updates
+        self._updates += 1
+        return batch, reply
 
     def _follow(self, forward: Forward) -> None:
         """Moves the codebook after the features, and tells the server once it moved enough."""
@@ -291,10 +322,6 @@ class Device:
         for _ in range(n):
             self.transport.expect("ack")
 
-    def _normalise(self, images: np.ndarray) -> np.ndarray:
-        scaled = images.astype(np.float32) * np.float32(1 / 255)
-        return np.asarray((scaled - self.bundle.mean[:, None, None]) / self.bundle.std[:, None, None])
-
     def _spend(self, activity: str, seconds: float) -> None:
         self.meter.seconds[activity] = self.meter.seconds.get(activity, 0.0) + seconds
 
@@ -317,10 +344,17 @@ class Device:
             "images": self._images,
             "loss": loss,
             # Mean over all steps so far of ||g - what arrives|| / ||g||, as the server reports it.
-            "gradient_deviation": self._deviation / max(self._images / self.options.batch, 1),
+            "gradient_deviation": self._deviation / max(self._updates, 1),
+            "staleness": self.staleness / max(self._updates, 1),
             "bytes_up": self.meter.training_bytes("up"),
             "bytes_down": self.meter.training_bytes("down"),
         }
+
+
+def normalise(bundle: Bundle, images: np.ndarray) -> np.ndarray:
+    """`images` (n,C,H,W) uint8 as the front half of `bundle` takes them, f32."""
+    scaled = images.astype(np.float32) * np.float32(1 / 255)
+    return np.asarray((scaled - bundle.mean[:, None, None]) / bundle.std[:, None, None])
 
 
 def _count(reply: Message, name: str, most: int) -> int:

@@ -14,7 +14,7 @@ from edgekit.wire import Message
 #: Seconds without a reply after which the server is given up.
 PATIENCE_S = 300.0
 #: Seconds without any sign of life from the other machine after which the line counts as broken.
-KEEPALIVE_S = 60.0
+KEEPALIVE_S = 80.0
 
 
 class Transport(ABC):

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.bundle import Bundle
 from edgekit.codecs.base import GradientCodec
 from edgekit.codecs.registry import gradient_codec
 from edgekit.errors import UnknownName
@@ -54,6 +55,15 @@ def calibrator(policy: str, seed: int) -> Calibrator:
     given = [pair.partition("=") for pair in pairs.split(",")] if pairs else []
     config = {**config, **{key: _value(text) for key, _, text in given}}
     return Calibrator(gradient_codec(codec_id, config), masked, seed)
+
+
+def default_policy(bundle: Bundle) -> str:
+    """The policy of `bundle` unless one is asked for: what its rate was chosen with, else what suits its codec."""
+    if bundle.gradient:
+        return bundle.gradient
+    if bundle.codec.codec_id == "raw":
+        return "none"
+    return "stochastic-masked" if bundle.after_relu else "stochastic"
 
 
 def _value(text: str) -> Any:

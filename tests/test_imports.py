@@ -31,8 +31,12 @@ AREAS = {
     "edgekit.data": May(CORE),
     "edgekit.cli": May(
         frozenset({"edgekit.cli", "edgekit.errors", "click", "rich"}),
-        CORE - {"numpy"} | {"edgekit.runtime", "edgekit.export", "edgekit.server", "edgekit.device_profiles"},
+        CORE - {"numpy"} | {"edgekit.measure", "edgekit.report", "edgekit.runtime", "edgekit.export", "edgekit.server",
+                             "edgekit.device_profiles"},
     ),
+    # A host's: it exports, starts the processes and adds up.
+    "edgekit.measure": May(CORE | {"edgekit.measure", "edgekit.export", "edgekit.server"}),
+    "edgekit.report": May(CORE | {"edgekit.report"}, frozenset({"jinja2", "matplotlib"})),
     "edgekit.runtime": May(CORE | {"edgekit.runtime"}),
     "edgekit.export": May(CORE | {"edgekit.device_profiles", "edgekit.export", "torch", "onnx", "onnxruntime"}),
     "edgekit.server": May(CODECS | {"edgekit.server", "torch", "grpc"}),
@@ -44,8 +48,11 @@ ALSO = {
     "edgekit.codecs.entropy": May(frozenset(), frozenset({"constriction"})),
     "edgekit.data.folder": May(frozenset(), frozenset({"PIL"})),
     "edgekit.runtime.transport": May(frozenset({"grpc"})),
+    "edgekit.runtime.backends.acl_calls": May(frozenset(), frozenset({"acl"})),
     "edgekit.runtime.backends.ort": May(frozenset(), frozenset({"onnxruntime"})),
+    "edgekit.runtime.backends.trt": May(frozenset(), frozenset({"tensorrt"})),
     "edgekit.export.parity.golden": May(frozenset({"edgekit.runtime"})),
+    "edgekit.export.parity.report": May(frozenset({"edgekit.runtime"})),
     "edgekit.export.plan.chart": May(frozenset(), frozenset({"matplotlib"})),
     "edgekit.export.rate_chart": May(frozenset(), frozenset({"matplotlib"})),
 }

@@ -7,13 +7,13 @@ from edgekit.summary import summary
 DONE = [
     {
         "event": "done", "device": "device-0", "accuracy": 90.0, "loss": 0.5, "images": 100, "train_s": 10.0,
-        "gradient_deviation": 0.25, "bytes_up": 26_000, "bytes_down": 52_000,
+        "gradient_deviation": 0.25, "staleness": 0.0, "bytes_up": 26_000, "bytes_down": 52_000,
         "bytes": {"up.feature": 25_000, "up.hello": 1_000, "down.gradient": 52_000},
         "seconds": {"compute": 4.0, "encode": 1.0, "network": 2.0, "server": 3.0, "evaluate": 5.0},
     },
     {
         "event": "done", "device": "device-1", "accuracy": 96.0, "loss": 0.25, "images": 300, "train_s": 20.0,
-        "gradient_deviation": 0.75, "bytes_up": 74_000, "bytes_down": 148_000,
+        "gradient_deviation": 0.75, "staleness": 1.0, "bytes_up": 74_000, "bytes_down": 148_000,
         "bytes": {"up.feature": 74_000, "up.codebook": 7, "down.gradient": 148_000},
         "seconds": {"compute": 8.0, "encode": 2.0, "network": 4.0, "server": 5.0}, "codebook": {"version": 3},
     },
@@ -29,7 +29,7 @@ def test_two_devices():
     assert last["codebook_by_device"] == {"device-1": {"version": 3}}  # of the devices that have one
     assert last["loss"] == 0.375
     assert last["images"] == 400
-    assert last["gradient_deviation"] == 0.5
+    assert last["gradient_deviation"] == 0.5 and last["staleness"] == 0.5
     assert last["bytes_up_per_image"] == 250.0
     assert last["bytes_down_per_image"] == 500.0
     assert last["bytes_by_kind"] == {

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-HOST = {"cli", "device_profiles", "export", "server"}
+HOST = {"cli", "device_profiles", "export", "measure", "report", "server"}
 BUILTIN_GENERICS = {"dict", "frozenset", "list", "set", "tuple", "type"}
 #: Came after 3.6, or after numpy 1.19.
 NEWER = {

@@ -15,6 +15,7 @@ COMMANDS = {
     "export": ("edgekit.cli.export:export", "Cut a model at a layer and write a bundle for server and devices."),
     "serve": ("edgekit.cli.serve:serve", "Train the back half of a bundle for devices that connect."),
     "run": ("edgekit.cli.run:run", "Run and train the front half of a bundle on this device."),
+    "link": ("edgekit.cli.link:link", "Forward connections as a line would, at its rate and with its delay."),
     "inspect": ("edgekit.cli.inspect:inspect", "Verify a bundle and show what is in it."),
     "check": ("edgekit.cli.check:check", "Rerun a bundle's golden data and its board's rules."),
     "models": (
@@ -23,7 +24,12 @@ COMMANDS = {
     ),
     "cuts": ("edgekit.cli.cuts:cuts", "List every cut of a model: shape, work on both sides, bytes."),
     "devices": ("edgekit.cli.devices:devices", "List the boards, or all that is known of one."),
+    "measure": (
+        "edgekit.cli.measure:measure",
+        "Measure images/s, bytes and time of several codecs over emulated links.",
+    ),
     "plan": ("edgekit.cli.plan:plan", "Rank the cuts of a model for a board and a link by predicted images/s."),
+    "report": ("edgekit.cli.report:report", "Show records of measuring and training as one page of tables and charts."),
 }
 
 

@@ -23,9 +23,9 @@ PASSED = ("everything", "devices", "batch", "measure", "input_shape", "classes",
 @click.option(
     "--link",
     required=True,
-    metavar="RATE[/RATE][,DELAY]",
+    metavar="RATE[/RATE][+DELAY]",
     help="Line to the server: 10mbit, or up/down as 2mbit/10mbit, in bit, kbit, mbit or gbit a second; DELAY is the "
-    "round trip as ping shows it, in us, ms or s (default: none).",
+    "round trip as ping shows it, in us, ms or s (default: none); jitter and stalls as in `edgekit link -h`.",
 )
 @click.option(
     "--devices", type=click.IntRange(1), default=1, show_default=True, help="Devices that take turns at the server."
@@ -65,8 +65,8 @@ def plan(**given: Any) -> None:
     measured on this host; bytes are of frames that were really coded.
 
     \b
-    edgekit plan mobilenet_v1 --device jetson-nano --link 10mbit,20ms
-    edgekit plan resnet18 --device jetson --link 2mbit/10mbit,30ms --devices 8 --out plan.json --png plan.png
+    edgekit plan mobilenet_v1 --device jetson-nano --link 10mbit+20ms
+    edgekit plan resnet18 --device jetson --link 2mbit/10mbit+30ms --devices 8 --out plan.json --png plan.png
     edgekit plan vgg11 --device cpu --measure --link 1gbit --dataset digits --cuts features.3,features.7
     """
     from rich.console import Console

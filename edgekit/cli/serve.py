@@ -48,15 +48,14 @@ def serve(
     from edgekit.meter import Recorder
     from edgekit.server import listen as listener
     from edgekit.server import train
-    from edgekit.server.calibrate import calibrator
+    from edgekit.server.calibrate import calibrator, default_policy
     from edgekit.server.service import service_from_bundle
 
     if out is not None:
         tensorfile.make_folder(out)
     train.prepare(server_threads, seed)
     opened = open_bundle(bundle)
-    coded = "stochastic-masked" if opened.after_relu else "stochastic"
-    policy = calibrate or opened.gradient or ("none" if opened.codec.codec_id == "raw" else coded)
+    policy = calibrate or default_policy(opened)
     service = service_from_bundle(
         opened,
         train.torch_device(torch_device),

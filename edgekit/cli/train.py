@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 DESCRIBED = (
     "model", "device", "codec", "significance", "dataset", "limit", "devices", "partition", "epochs", "batch",
     "in_flight", "regroup_every", "calibrate", "optimizer", "lr", "momentum", "weight_decay", "schedule",
-    "calibration", "server_threads", "torch_device", "backend", "seed",
+    "calibration", "server_threads", "torch_device", "backend", "link", "seed",
 )  # fmt: skip
 FOR_SERVER = (
     "optimizer", "lr", "momentum", "weight_decay", "schedule", "calibrate", "torch_device", "server_threads", "seed",
@@ -48,6 +48,11 @@ FOR_DEVICE = (
 @options.network
 @options.board
 @click.option("--backend", default="onnxruntime", show_default=True, help="Engine on the devices.")
+@click.option(
+    "--link",
+    metavar="RATE[/RATE][+DELAY]",
+    help="Emulate this line, shared by the devices: 10mbit+50ms; all of it in `edgekit link -h` (default: none).",
+)
 @options.seed
 @click.option("--out", metavar="DIR", help="Keep bundle, trained halves and record.jsonl here.")
 @options.as_json
@@ -97,8 +102,11 @@ def train(**given: Any) -> None:
             done = []
             with LiveProgress(console, run) as progress:
                 for name, event in children.events():
-                    if event["event"] == "listening":
+                    if name == "server" and event["event"] == "listening":
                         run["calibrate"] = event["calibrate"]
+                    if event["event"] == "listening" and name == "server" and given["link"]:
+                        children.start("link", _link(event["port"], given))
+                    elif event["event"] == "listening":
                         for i in range(given["devices"]):
                             children.start(f"device-{i}", _run(bundle.path, folder, i, event["port"], given))
                     if event["event"] == "done":
@@ -118,6 +126,7 @@ def train(**given: Any) -> None:
 def _check(given: dict[str, Any]) -> None:
     """What the processes would refuse only after the export."""
     from edgekit.cli import rate
+    from edgekit.link import parse_link
     from edgekit.runtime.registry import backend_class
     from edgekit.schedule import check_schedule
     from edgekit.server.calibrate import calibrator
@@ -127,6 +136,8 @@ def _check(given: dict[str, Any]) -> None:
     OptimizerConfig(given["optimizer"], given["lr"], given["momentum"], given["weight_decay"]).check()
     check_schedule(given["schedule"])
     backend_class(given["backend"])
+    if given["link"] is not None:
+        parse_link(given["link"])
     if given["calibrate"] is not None:
         calibrator(given["calibrate"], given["seed"])
 
@@ -161,6 +172,11 @@ def _export(path: str, given: dict[str, Any]) -> "Bundle":
 def _serve(bundle: str, folder: str, given: dict[str, Any]) -> list[str]:
     flags = _flags({name: given[name] for name in FOR_SERVER})
     return ["serve", bundle, "--listen", "127.0.0.1:0", "--json", "--out", os.path.join(folder, "server"), *flags]
+
+
+def _link(port: int, given: dict[str, Any]) -> list[str]:
+    flags = _flags({"to": f"127.0.0.1:{port}", "connections": given["devices"], "seed": given["seed"]})
+    return ["link", given["link"], "--json", *flags]
 
 
 def _run(bundle: str, folder: str, index: int, port: int, given: dict[str, Any]) -> list[str]:

@@ -17,9 +17,9 @@ from edgekit.export.models.own import classes_of
 from edgekit.export.models.registry import build, default_cut
 from edgekit.export.named import default_shape, parse_shape
 from edgekit.export.plan.cuts import chosen, cut_table
-from edgekit.export.plan.link import Link, parse_link
 from edgekit.export.plan.observe import Trial, observe, sample_images
 from edgekit.export.plan.predict import Prediction, predict
+from edgekit.link import Link, parse_link
 
 
 class Plan(NamedTuple):
@@ -79,7 +79,7 @@ def plan_named(
     seed: int = 0,
     on_cut: Callable[[int, int, str], None] = lambda done, total, layer: None,
 ) -> Plan:
-    """Compares cuts of model `name`, built in or "module:factory", on board `device` behind `link`, "10mbit,20ms".
+    """Compares cuts of model `name`, built in or "module:factory", on board `device` behind `link`, "10mbit+20ms".
 
     `layers`, or `everything`, or the good cuts. `input_shape` is "C,H,W", by default the dataset's or 3,32,32;
     `classes` the dataset's or 10; without a dataset the images are random. `torch_device` ("cpu", "cuda" or "auto")

@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 
 from edgekit.device_profiles.profile import Profile
 from edgekit.export.plan.cuts import Cut
-from edgekit.export.plan.link import Link
 from edgekit.export.plan.observe import Observed
 from edgekit.export.plan.roofline import encode_seconds, training_bytes, training_seconds
+from edgekit.link import Link
 
 
 class Step(NamedTuple):
@@ -82,9 +82,10 @@ def _predict(observed: Observed, board: Profile, link: Link, devices: int) -> Pr
     batch, timed = observed.batch, observed.front_time
     step = Step(
         device=timed.learn_s if timed else training_seconds(observed.front, board),
-        uplink=8 * observed.frame_up / link.up_bit_s,
-        downlink=8 * observed.frame_down / link.down_bit_s,
-        latency=link.round_trip_s,
+        # On the mean: each way takes half the jitter longer, and time stands still for the link while it stalls.
+        uplink=8 * observed.frame_up / link.up_bit_s / link.moving,
+        downlink=8 * observed.frame_down / link.down_bit_s / link.moving,
+        latency=(link.round_trip_s + link.jitter_s) / link.moving,
         server=observed.server_s,
     )
     encode_s = timed.encode_s if timed else encode_seconds(observed.front, board)

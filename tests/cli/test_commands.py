@@ -52,6 +52,7 @@ def test_help_imports_nothing_heavy() -> None:
             2,
             "unknown gradient policy 'stochastik': did you mean stochastic",
         ),
+        (["train", "vgg11", "--link", "10mb"], 2, "link '10mb': expected RATE"),
         (["train", "vgg11", "--schedule", "cosin"], 2, "unknown schedule 'cosin': did you mean cosine"),
         (["train", "vgg11", "--out", "/dev/null/x"], 2, "/dev/null/x cannot be a folder"),
         (["run", "b", "--server", "x"], 5, "b is no bundle"),

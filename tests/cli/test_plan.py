@@ -10,7 +10,7 @@ from edgekit.cli import group
 from edgekit.errors import UsageError
 from edgekit.export.models.registry import default_cut
 
-PLAN = ("plan", "vgg11_thin", "--device", "jetson-nano", "--link", "10mbit,20ms", "--batch", "2", "--cuts")
+PLAN = ("plan", "vgg11_thin", "--device", "jetson-nano", "--link", "10mbit+20ms", "--batch", "2", "--cuts")
 
 
 def edgekit(*arguments: str) -> Result:
@@ -39,7 +39,7 @@ def test_plan_prints_and_writes(tmp_path: Path) -> None:
     out, png = tmp_path / "plan.json", tmp_path / "plan.png"
     shown = edgekit(*PLAN, "features.3,features.7,flatten", "--out", str(out), "--png", str(png))
     assert shown.exit_code == 0, shown.output
-    assert "vgg11_thin 3x32x32 on NVIDIA Jetson Nano" in shown.stdout and "link 10mbit,20ms" in shown.stdout
+    assert "vgg11_thin 3x32x32 on NVIDIA Jetson Nano" in shown.stdout and "link 10mbit+20ms" in shown.stdout
     assert "images: 2 random normal images" in shown.stdout and "left out flatten" in shown.stdout
     assert png.read_bytes().startswith(b"\x89PNG")
     record = json.loads(out.read_text(encoding="utf-8"))

@@ -89,6 +89,25 @@ def test_train_on_one_machine(tmp_path: Path) -> None:
     assert "test accuracy" in err
 
 
+def test_train_over_an_emulated_link(tmp_path: Path) -> None:
+    """What the devices counted went over it, and so does the time; it ends with them."""
+    size = ["--input", "1,16,16", "--epochs", "1", "--limit", "128"]
+    process = start("train", "mobilenet_v1", *size, "--link", "2mbit/1mbit+20ms", "--out", str(tmp_path), "--json")
+    out, err = process.communicate(timeout=110)
+    assert process.returncode == 0, err
+    last = json.loads(out)
+    lines = [json.loads(line) for line in (tmp_path / "record.jsonl").read_text().splitlines()]
+    assert last["link"] == lines[0]["link"] == "2mbit/1mbit+20ms" and last["images"] == 128
+    (listening, carried) = (line for line in lines if line.get("process") == "link")
+    assert listening["event"] == "listening" and carried["event"] == "carried" and carried["connections"] == 2
+    for way in ("up", "down"):
+        frames = sum(n for kind, n in last["bytes_by_kind"].items() if kind.startswith(way))
+        assert frames < carried[f"bytes_{way}"] < 1.5 * frames + 10_000
+    # Two steps of each device wait for their answers: the gradient at the rate of both, and the way there and back.
+    gradients = 8 * last["bytes_by_kind"]["down.gradient"] / 2
+    assert last["seconds"]["network"] > gradients / 1e6 + 2 * 0.02
+
+
 def test_device_processes_never_load_torch(small_bundle: Bundle, server: Server) -> None:
     process = device(small_bundle, server.address, "--epochs", "1", "--limit", "128", python=("-X", "importtime"))
     out, err = process.communicate(timeout=60)

@@ -139,7 +139,7 @@ def test_evaluation_covers_the_whole_test_set_and_teaches_nothing(small_bundle: 
 
     front = FrontHalf(small_bundle, "onnxruntime", 1)
     device = Device(small_bundle, front, Loopback(handle, Meter()), Options("d"), lambda event: None)
-    device._hello(1)
+    device.hello(1)
     accuracy, loss = device.evaluate(Images(digits.test_images[:70], digits.test_labels[:70]))
     assert sum(counted) == 70 and 0 <= accuracy <= 100 and loss > 0
     for name, value in server.back.state_dict().items():

@@ -1,14 +1,11 @@
-"""The plan's parts by hand: link, roofline, step, frames; then a whole one, and its picture."""
+"""The plan's parts by hand: roofline, step, frames; then a whole one, and its picture."""
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from edgekit.codecs.registry import feature_codec
@@ -17,13 +14,13 @@ from edgekit.device_profiles.profile import Hardware, Profile, Target
 from edgekit.errors import UsageError
 from edgekit.export.plan.chart import MOST, draw
 from edgekit.export.plan.cuts import cut_table
-from edgekit.export.plan.link import BITS, SECONDS, Link, parse_link
 from edgekit.export.plan.named import plan_named
 from edgekit.export.plan.observe import Trial, observe, sample_images
 from edgekit.export.plan.payload import payload, quick_tables
 from edgekit.export.plan.predict import Prediction, Step, binding, predict, rate
 from edgekit.export.plan.roofline import encode_seconds, encoder_work, training_bytes, training_seconds
 from edgekit.export.plan.work import Work
+from edgekit.link import Link
 
 LINK = Link(10e6, 10e6, 0.02)
 
@@ -40,53 +37,6 @@ def board(precision: str = "float32", norm: str = "batch", memory_gib: float = 4
 
 def work(operator: str, flops: int, moved: int, gradients: int, joins: bool = False) -> Work:
     return Work((), (1, 1, 1), operator, False, joins, flops, moved, 0, {operator: 10}, gradients)
-
-
-@pytest.mark.parametrize(
-    ("text", "link"),
-    [
-        ("10mbit", Link(10e6, 10e6, 0.0)),
-        ("10mbit,20ms", Link(10e6, 10e6, 0.02)),
-        ("1gbit", Link(1e9, 1e9, 0.0)),
-        ("500kbit,50ms", Link(5e5, 5e5, 0.05)),
-        ("2mbit/10mbit,30ms", Link(2e6, 10e6, 0.03)),
-        (" 2.5 Mbit / 300 bit , 0.5 s", Link(2.5e6, 300.0, 0.5)),
-        ("9600bit,150us", Link(9600.0, 9600.0, 0.00015)),
-    ],
-)
-def test_link(text: str, link: Link) -> None:
-    assert parse_link(text) == pytest.approx(link)
-    assert parse_link(str(parse_link(text))) == pytest.approx(link)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "10", "10mb", "10mbit,20", "20ms", "10mbit,20ms,1ms", "-1mbit", "0mbit", "1e9bit", "infmbit", "10mbit/",
-     "1mbit/s", "²mbit", "\u0661mbit", "9" * 400 + "bit", "1mbit," + "9" * 400 + "s"],
-)  # fmt: skip
-def test_link_that_makes_no_sense(text: str) -> None:
-    with pytest.raises(UsageError, match=r"link '.*': expected"):
-        parse_link(text)
-
-
-RATES = st.builds(lambda n, unit: f"{n}{unit}", st.integers(1, 10**6), st.sampled_from(sorted(BITS)))
-DELAYS = st.builds(lambda n, unit: f",{n}{unit}", st.integers(0, 10**6), st.sampled_from(sorted(SECONDS)))
-
-
-@given(RATES, st.one_of(st.just(""), RATES), st.one_of(st.just(""), DELAYS))
-def test_any_link_of_the_syntax_is_read(up: str, down: str, delay: str) -> None:
-    link = parse_link(up + (f"/{down}" if down else "") + delay)
-    assert link.up_bit_s >= 1 and (down or link.down_bit_s == link.up_bit_s) and bool(link.round_trip_s) <= bool(delay)
-    assert parse_link(str(link)) == pytest.approx(link)
-
-
-@given(st.one_of(st.text(), st.text(alphabet="0123456789.kmgbituns/, ", max_size=24)))
-def test_any_other_text_is_a_usage_error(text: str) -> None:
-    try:
-        link = parse_link(text)
-    except UsageError:
-        return
-    assert all(math.isfinite(value) and value >= 0 for value in link) and min(link[:2]) >= 1
 
 
 def test_encoding_is_bound_by_flops_or_by_memory() -> None:
@@ -205,6 +155,17 @@ def test_cuts_are_observed_and_predicted(norm: str | None) -> None:
     json.dumps([one.to_json() for one in predictions])
 
 
+def test_jitter_and_stalls_count_on_the_mean() -> None:
+    network, codec = Small(), feature_codec("raw", {})
+    cuts = cut_table(network, (1, 16, 16), codec)[2:3]
+    observed, _ = observe(network, cuts, Trial(sample_images((1, 16, 16), 4, 0, None), 10, codec))
+    (plain,) = predict(observed, board(), LINK, 1)
+    (worse,) = predict(observed, board(), LINK._replace(jitter_s=0.01, stall_s=1.0, stall_every_s=5.0), 1)
+    assert worse.step.uplink == pytest.approx(plain.step.uplink / 0.8)
+    assert worse.step.downlink == pytest.approx(plain.step.downlink / 0.8)
+    assert worse.step.latency == pytest.approx((0.02 + 2 * 0.005) / 0.8)
+
+
 def test_front_that_does_not_fit_the_board() -> None:
     network, codec = Small(), feature_codec("raw", {})
     cuts = cut_table(network, (1, 16, 16), codec)[2:3]
@@ -228,14 +189,14 @@ def test_images_of_a_dataset_are_normalised(digits: Dataset) -> None:
 def test_plan_of_a_named_model() -> None:
     told: list[tuple[int, int, str]] = []
     result = plan_named(
-        "mobilenet_v1", "jetson-nano", "2mbit/10mbit,30ms", feature_codec("uniform", {"bits": 4}),
+        "mobilenet_v1", "jetson-nano", "2mbit/10mbit+30ms", feature_codec("uniform", {"bits": 4}),
         layers=["stem", "blocks.3.depthwise", "flatten"], batch=2, input_shape="3,16,16",
         on_cut=lambda *now: told.append(now),
     )  # fmt: skip
     assert told == [(0, 3, "stem"), (1, 3, "blocks.3.depthwise"), (2, 3, "flatten")]
     assert {one.cut.layer for one in result.predictions} == {"stem", "blocks.3.depthwise"}
     record = json.loads(json.dumps(result.to_json()))
-    assert record["link"] == {"up_bit_s": 2e6, "down_bit_s": 1e7, "round_trip_s": 0.03}
+    assert record["link"] == Link(2e6, 1e7, 0.03)._asdict()
     assert record["images"] == "2 random normal images" and "roofline" in record["device_time"]
     assert list(record["refused"]) == ["flatten"]
 

@@ -1,0 +1,114 @@
+"""What measuring costs: the same training run with the meter and without it, in turn.
+
+``python bench/meter.py MODEL [--cut LAYER] [--dataset D --data DIR] [--out FILE]``: a device in this process trains
+against a server process over loopback. Metered: bytes by kind, seconds by activity, latencies, and the energy sampler,
+as `edgekit measure` has them. Bare: none of these; the clock is read at the beginning and at the end.
+"""
+
+import argparse
+import contextlib
+import itertools
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+
+from record import finish
+
+from edgekit.bundle import Bundle
+from edgekit.codecs.registry import feature_codec
+from edgekit.data import images, registry
+from edgekit.export.named import export_named
+from edgekit.machine import describe
+from edgekit.measure.cells import two_sides
+from edgekit.measure.methods import parse
+from edgekit.meter import Meter
+from edgekit.processes import Children
+from edgekit.runtime.edge import Device, Images, Options
+from edgekit.runtime.energy import Energy
+from edgekit.runtime.learn import FrontHalf
+from edgekit.runtime.transport import Grpc
+
+
+class Bare(Meter):
+    """Counts nothing."""
+
+    def count(self, direction: str, kind: str, n_bytes: int) -> None:
+        return None
+
+    @contextlib.contextmanager
+    def timed(self, activity: str) -> Iterator[None]:
+        yield
+
+
+def rate(bundle: Bundle, address: str, train: Images, steps: int, metered: bool) -> float:
+    """Images per second of `steps` batches after three to warm up."""
+    meter, energy = (Meter() if metered else Bare()), Energy()
+    latencies = []
+    front, line = FrontHalf(bundle, "onnxruntime", 1), Grpc(address, meter)
+    with contextlib.closing(front), contextlib.closing(line):
+        device = Device(bundle, front, line, Options("meter"), lambda event: None)
+        device.hello(1000)
+        epochs = (device.batches(len(train.labels), len(train.labels) // 32) for _ in range(steps))
+        batches = itertools.islice(itertools.chain.from_iterable(epochs), steps + 3)
+        start = 0.0
+        for done, (sent, _) in enumerate(device.steps(train, batches), 1):
+            if done == 3:
+                start = time.perf_counter()
+                if metered:
+                    energy.start()
+            elif metered:
+                latencies.append(time.perf_counter() - sent.began)
+        elapsed = time.perf_counter() - start
+        energy.stop()
+        device.bye()
+    return 32 * steps / elapsed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--cut")
+    parser.add_argument("--dataset", default="digits")
+    parser.add_argument("--data")
+    parser.add_argument("--codec", default="sgq")
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--out")
+    options = parser.parse_args()
+    method, cores = parse(options.codec), two_sides()
+    dataset = registry.load(options.dataset, options.data, 2048, 0)
+    rates: dict[str, list[float]] = {"metered": [], "bare": []}
+    with tempfile.TemporaryDirectory() as scratch, Children() as children:
+        bundle = export_named(
+            options.model, os.path.join(scratch, "bundle"), cut=options.cut, dataset=dataset, input_shape=None,
+            codec=feature_codec(method.codec, method.config), calibration=256, seed=0, overwrite=True,
+        )  # fmt: skip
+        flags = ["--listen", "127.0.0.1:0", "--json", "--schedule", "constant", "--lr", "0.02"]
+        children.start("server", ["serve", bundle.path, *flags, "--calibrate", method.gradient], cores and cores[1])
+        port = next(event["port"] for _, event in children.events() if event["event"] == "listening")
+        if cores:
+            os.sched_setaffinity(0, cores[0])
+        fitted = images.fit(dataset, bundle.input_shape)
+        train = Images(fitted.train_images, fitted.train_labels)
+        for _ in range(options.repeats):
+            for name in rates:
+                rates[name].append(rate(bundle, f"127.0.0.1:{port}", train, options.steps, name == "metered"))
+    ratios = [metered / bare for metered, bare in zip(rates["metered"], rates["bare"], strict=True)]
+    result = {
+        "command": ["python", *sys.argv],
+        "machine": describe(),
+        "images_per_s": {name: [round(value, 1) for value in values] for name, values in rates.items()},
+        "metered_over_bare": {
+            "median": round(statistics.median(ratios), 4),
+            "low": round(min(ratios), 4),
+            "high": round(max(ratios), 4),
+        },
+    }
+    finish(result, options.out)
+
+
+if __name__ == "__main__":
+    main()

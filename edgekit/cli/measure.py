@@ -1,0 +1,214 @@
+"""edgekit measure"""
+
+import json
+import sys
+import tempfile
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgekit.cli import options
+from edgekit.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from edgekit.bundle import Bundle
+    from edgekit.measure.cells import Plan
+
+
+@click.command()
+@click.argument("what", metavar="MODEL|BUNDLE...", nargs=-1, required=True)
+@options.cut
+@options.dataset
+@click.option(
+    "--codecs",
+    default="fp32,uq,sgq",
+    show_default=True,
+    help="What is compared: fp32, uq, pq, clio, topk, sgq, or CODEC:KEY=VALUE,...+GRADIENT (then with ; between them; "
+    "NAME=CODEC:... names it). A bundle brings its own codec.",
+)
+@click.option(
+    "--links",
+    default="loopback,1mbit,10mbit,100mbit",
+    show_default=True,
+    help="Emulated lines, as 1mbit, 2mbit/10mbit (up/down), 10mbit+50ms (round trip), 10mbit+50ms+jitter=5ms or "
+    "10mbit+stall=300ms@10s; loopback is none, and gives the compute-bound rate.",
+)
+@click.option("--in-flight", default="1", show_default=True, metavar="N,N", help="Batches under way; several compared.")
+@click.option("--device", default="cpu", show_default=True, help="Board to export for; runs on this machine's CPU.")
+@click.option("--batch", default=32, show_default=True, help="Images per step.")
+@click.option("--seconds", default=5.0, show_default=True, help="Measured in every cell, at least two batches.")
+@click.option("--warm-up", default=3, show_default=True, help="Batches before that (fewer where they take so long).")
+@click.option(
+    "--repeats", type=click.IntRange(1), default=3, show_default=True, help="Rounds, codecs in turn (A B A B)."
+)
+@click.option("--no-pin", is_flag=True, help="Do not give the device one processor and the server the others.")
+@click.option("--server-threads", default=1, show_default=True, help="Threads of the back half on a CPU.")
+@click.option("--torch-device", default="auto", show_default=True, help="Of the back half: cpu, cuda or auto.")
+@click.option("--lr", default=0.02, show_default=True, help="The halves do learn while they are measured.")
+@options.network
+@options.seed
+@click.option("--out", metavar="FILE", help="Write the record, for `edgekit report` and --compare.")
+@click.option("--compare", metavar="RECORD", help="Show the differences from an earlier record.")
+@options.as_json
+def measure(**given: Any) -> None:
+    """Measure images/s of MODEL with several codecs, over emulated links: how much faster, how much less traffic?
+
+    Real device and server processes train with each other, an emulated line between them; every combination is
+    warmed up and measured --repeats times in turn. Reported: images/s trained, and encoded alone; latency; bytes by
+    kind; where the time went; processor time; memory; energy where the board shows it; speedups over fp32 and uq.
+    `edgekit report FILE` draws it. docs/measure.md describes the record.
+
+    \b
+    edgekit measure mobilenet_v1 --dataset cifar10 --data DIR --out measure.json
+    edgekit measure vgg11 --links 1mbit,10mbit+50ms --codecs uq,sgq --in-flight 1,2,4
+    edgekit measure vgg11 --codecs 'uq;mine=sgq:groups=4,bits=6,coding=context+sparse-masked:step=10'
+    edgekit measure bundle --links 2mbit/10mbit --compare measure.json
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from edgekit.link import split_links
+    from edgekit.measure import cells, compare, methods
+
+    options.check_writable(given["out"])
+    earlier = compare.load(given["compare"]) if given["compare"] else None
+    links = split_links(given["links"])
+    in_flight = _counts(given["in_flight"])
+    compared = methods.parse_list(given["codecs"])
+    # Only now what takes seconds to import.
+    from edgekit.measure.record import record
+    from edgekit.measure.subjects import subjects
+
+    screen = Console(stderr=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        chosen = subjects(
+            given["what"], compared, scratch, given["dataset"], given["data"], given["limit"], given["seed"],
+            lambda text: screen.print(text, highlight=False, soft_wrap=True),
+            **{name: given[name] for name in ("cut", "input_shape", "weights", "device", "mean", "std")},
+            batch_size=given["batch"],
+        )  # fmt: skip
+        plan = cells.Plan(
+            tuple(each.method for each in chosen), {each.method.name: each.bundle.path for each in chosen},
+            links, in_flight, given["repeats"], given["seconds"], given["warm_up"], given["batch"],
+            _flags(given, "dataset", "data", "limit", "seed"),
+            _flags(given, "lr", "seed", "server_threads", "torch_device"),
+            None if given["no_pin"] else cells.two_sides(),
+        )  # fmt: skip
+        done: list[dict[str, Any]] = []
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        with Progress(*columns, console=screen) as progress:
+            task = progress.add_task("starting", total=sum(1 for _ in plan.cells()) + plan.repeats * len(chosen))
+
+            def show(cell: dict[str, Any]) -> None:
+                done.append(cell)
+                where = f"over {cell['link']}, {cell['in_flight']} in flight" if "link" in cell else "encoding alone"
+                text = f"{cell['codec']} {where}: {cell['images_per_s']:.1f} images/s"
+                progress.update(task, advance=1, description=text)
+                if not screen.is_terminal:
+                    screen.print(text, highlight=False, soft_wrap=True)
+
+            began = time.time()
+            machines = cells.run(plan, show)
+        result = record(
+            _setting(given, plan, chosen[0].bundle),
+            {each.method.name: each.described() for each in chosen},
+            links,
+            [cell for cell in done if "link" in cell],
+            [cell for cell in done if "link" not in cell],
+            machines,
+            ["edgekit", *sys.argv[1:]],
+            time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
+        )
+    if given["out"]:
+        with open(given["out"], "w", encoding="utf-8") as file:
+            file.write(json.dumps(result, indent=1) + "\n")
+    if given["as_json"]:
+        options.print_json(result)
+        return
+    console = Console(width=max(Console().width, 130), highlight=False)
+    console.print(_rates(result))
+    for warning in result["warnings"]:
+        console.print(f"warning: {warning}", soft_wrap=True)
+    if earlier:
+        for line in compare.other_settings(result, earlier):
+            console.print(f"not the same: {line}", soft_wrap=True)
+        console.print(_differences(compare.compare(result, earlier)))
+    if given["out"]:
+        console.print(f"next: edgekit report {given['out']}")
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    """The numbers of "1,2,4"."""
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) for part in parts):
+        raise UsageError(f"--in-flight {text}: expected numbers of at least 1 with commas between, for example 1,2,4")
+    return tuple(int(part) for part in parts)
+
+
+def _flags(given: dict[str, Any], *names: str) -> tuple[str, ...]:
+    pairs = ((f"--{name.replace('_', '-')}", str(given[name])) for name in names if given[name] is not None)
+    return tuple(part for pair in pairs for part in pair)
+
+
+def _setting(given: dict[str, Any], plan: "Plan", bundle: "Bundle") -> dict[str, Any]:
+    cores = plan.cores
+    return {
+        "model": bundle.model,
+        "cut": bundle.cut,
+        "feature": list(bundle.feature_shape),
+        "dataset": given["dataset"],
+        "limit": given["limit"],
+        "batch": plan.batch,
+        "in_flight": list(plan.in_flight),
+        "device": given["device"],
+        "backend": "onnxruntime",
+        "threads": {"device": 1, "server": given["server_threads"]},
+        "cores": {"device": list(cores[0]), "server": list(cores[1])} if cores else None,
+        "seconds": plan.seconds,
+        "warm_up_steps": plan.warm_up,
+        "repeats": plan.repeats,
+        "lr": given["lr"],
+        "seed": given["seed"],
+    }
+
+
+def _rates(record: dict[str, Any]) -> "Table":
+    """One row per result."""
+    from rich.table import Table
+
+    setting = record["setting"]
+    title = f"{setting['model']} cut at {setting['cut']}, {setting['dataset']}, batches of {setting['batch']}"
+    table = Table(title=title)
+    heads = (
+        "link", "in\nflight", "codec", "images/s\ntrained", "\nrange", "times\nfp32", "\nuq", "bytes\nup", "\ndown",
+        "step\nms", "link-bound\nimages/s",
+    )  # fmt: skip
+    for head in heads:
+        table.add_column(head, justify="left" if head in ("link", "codec") else "right", no_wrap=True)
+    for result in record["results"]:
+        rate, speedup = result["images_per_s"], result["speedup"]
+        table.add_row(
+            result["link"], str(result["in_flight"]), result["codec"], f"{rate['median']:.4g}",
+            f"{rate['low']:.4g} to {rate['high']:.4g}",
+            *(f"{speedup[base]['median']:.2f}" if base in speedup else "" for base in ("fp32", "uq")),
+            f"{result['bytes_up_per_image']:.0f}", f"{result['bytes_down_per_image']:.0f}",
+            f"{1e3 * result['latency_s']['p50']:.1f}",
+            f"{result['link_bound_images_per_s']:.4g}" if result["link_bound_images_per_s"] else "",
+        )  # fmt: skip
+    return table
+
+
+def _differences(differences: list[Any]) -> "Table":
+    from rich.table import Table
+
+    table = Table(title="images/s trained, against the earlier record")
+    for head in ("link", "in\nflight", "codec", "before", "now", "ratio", ""):
+        table.add_column(head, no_wrap=True)
+    for each in differences:
+        verdict = "within the spread" if each.within else "outside the spread"
+        row = each.link, str(each.in_flight), each.codec, f"{each.before:.4g}", f"{each.now:.4g}"
+        table.add_row(*row, f"{each.now / each.before:.3f}", verdict)
+    return table

@@ -1,0 +1,119 @@
+"""Machine: what a measurement was made on, and what else ran there meanwhile; read from Linux, nothing else needed.
+
+What a machine does not tell is None, never a guess and never zero.
+"""
+
+import glob
+import importlib
+import os
+import platform
+import subprocess
+import sys
+from typing import Any, Dict, List, NamedTuple, Optional
+
+#: Packages whose versions are recorded, where they are loaded anyway.
+PACKAGES = ("edgekit", "numpy", "onnxruntime", "tensorrt", "torch", "grpc")
+
+
+class Usage(NamedTuple):
+    """Processor seconds of a process so far, and the most memory it ever held, in bytes."""
+
+    cpu_s: float
+    peak_bytes: int
+
+
+def describe() -> Dict[str, Any]:
+    """This machine as a record keeps it: versions, processor, memory, clocks, power mode, temperatures."""
+    memory = _field("/proc/meminfo", "MemTotal")
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": _field("/proc/cpuinfo", "model name") or platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_bytes": int(memory.split()[0]) * 1024 if memory else None,
+        "versions": _versions(),
+        "clocks": _clocks(),
+        "power_mode": _power_mode(),
+        "temperatures_c": _temperatures(),
+    }
+
+
+def usage(pid: int) -> Usage:
+    """The `Usage` of process `pid`; OSError when it is gone."""
+    with open("/proc/{}/stat".format(pid), encoding="ascii", errors="replace") as file:
+        # The name, in brackets, may hold spaces.
+        fields = file.read().rpartition(")")[2].split()
+    peak = _field("/proc/{}/status".format(pid), "VmHWM")
+    return Usage((int(fields[11]) + int(fields[12])) / _ticks(), int(peak.split()[0]) * 1024 if peak else 0)
+
+
+def busy_s() -> float:
+    """Seconds that all processors of this machine have been busy since it started, added up."""
+    with open("/proc/stat", encoding="ascii") as file:
+        user, nice, system, _, _, irq, softirq, steal = map(int, file.readline().split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / _ticks()
+
+
+def _ticks() -> float:
+    return float(os.sysconf("SC_CLK_TCK"))
+
+
+def _versions() -> Dict[str, str]:
+    loaded = (name for name in PACKAGES if name in sys.modules)
+    return {name: str(getattr(importlib.import_module(name), "__version__", "unknown")) for name in loaded}
+
+
+def _clocks() -> Dict[str, Any]:
+    """Governor, present MHz of every processor, and whether clocks are locked: least and most allowed are the same."""
+    folders = sorted(glob.glob("/sys/devices/system/cpu/cpu[0-9]*/cpufreq"))
+
+    def values(name: str) -> List[str]:
+        return [text for text in (_read(os.path.join(folder, name)) for folder in folders) if text]
+
+    least, most, present = (values("scaling_" + name) for name in ("min_freq", "max_freq", "cur_freq"))
+    governors = sorted(set(values("scaling_governor")))
+    return {
+        "governor": ", ".join(governors) or None,
+        "mhz": [int(khz) / 1000.0 for khz in present] or None,
+        "locked": least == most if least else None,
+    }
+
+
+def _power_mode() -> Optional[str]:
+    """What `nvpmodel -q` says on a Jetson."""
+    try:
+        done = subprocess.run(
+            ["nvpmodel", "-q"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=10, universal_newlines=True
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    said = [line.partition(":")[2].strip() for line in done.stdout.splitlines() if "Power Mode" in line]
+    return said[0] if said else None
+
+
+def _temperatures() -> Dict[str, float]:
+    """Degrees Celsius by thermal zone, of those that can be read."""
+    found = {}
+    for zone in sorted(glob.glob("/sys/class/thermal/thermal_zone*")):
+        text = _read(os.path.join(zone, "temp"))
+        if text:
+            found[_read(os.path.join(zone, "type")) or os.path.basename(zone)] = int(text) / 1000.0
+    return found
+
+
+def _field(path: str, name: str) -> Optional[str]:
+    """The value of the first line "name: value" of `path`."""
+    for line in (_read(path) or "").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == name:
+            return value.strip()
+    return None
+
+
+def _read(path: str) -> Optional[str]:
+    """The text of `path` without blanks around; None where it is not there or may not be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return None

@@ -1,0 +1,82 @@
+"""Methods: what is compared, as "codec:key=value,...+gradient", and short names for the usual ones."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from edgekit.codecs.registry import feature_codec
+from edgekit.errors import UnknownName, UsageError
+from edgekit.server.calibrate import calibrator
+
+#: Both directions of each: uniform quantisation sends its gradient so too, and so do the baselines that have no
+#: gradient codec of their own.
+NAMES = {
+    "fp32": "raw+none",
+    "uq": "uniform:bits=4+stochastic:bits=4",
+    "pq": "product:groups=8,bits=4+stochastic:bits=4",
+    "clio": "slicing:bits=4+stochastic:bits=4",
+    "topk": "topk:bits=4+stochastic:bits=4",
+    "sgq": "sgq:groups=8,bits=4,coding=context+sparse-masked:step=4",
+}
+
+
+class Method(NamedTuple):
+    """One way over the line: a feature codec, its configuration, and the policy of the gradient that comes back."""
+
+    name: str
+    text: str
+    codec: str
+    config: dict[str, Any]
+    gradient: str
+
+
+def parse(text: str, names: dict[str, str] = NAMES) -> Method:
+    """The method that `text` names or spells out, checked; UnknownName and UsageError say what there is.
+
+    >>> parse("sgq:groups=4,bits=6+sparse-masked:step=4").config
+    {'groups': 4, 'bits': 6}
+    """
+    name, spelt, _ = text.partition("=")
+    if spelt and name.isidentifier():
+        # "mine=sgq:groups=4": a name of the user's own.
+        return parse(text[len(name) + 1 :], names)._replace(name=name)
+    full = names.get(text, text)
+    if full == text and not set(":+") & set(text):
+        spelt_out = f"or CODEC:KEY=VALUE,...+GRADIENT, for example {NAMES['sgq']}"
+        raise UnknownName("method", text, names, f"there are {', '.join(names)}; {spelt_out}")
+    codec, _, gradient = full.partition("+")
+    codec_id, _, pairs = codec.partition(":")
+    config = {}
+    for pair in filter(None, pairs.split(",")):
+        key, found, value = pair.partition("=")
+        if not found:
+            raise UsageError(f"method '{text}': '{pair}' of {codec_id} lacks its value, expected KEY=VALUE")
+        config[key] = _value(value)
+    feature_codec(codec_id, config)
+    gradient = gradient or "none"
+    calibrator(gradient, 0)
+    return Method(text if full != text else codec_id, full, codec_id, config, gradient)
+
+
+def parse_list(text: str) -> list[Method]:
+    """The methods in `text`, with commas between, or semicolons where one of them is spelt out."""
+    between = ";" if set(";:") & set(text) else ","
+    found = [parse(part.strip()) for part in text.split(between)]
+    check_distinct(found)
+    return found
+
+
+def check_distinct(methods: Sequence[Method]) -> None:
+    """UsageError when two of `methods` have one name."""
+    names = [method.name for method in methods]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise UsageError(f"'{twice[0]}' comes twice in {', '.join(names)}; NAME=CODEC:... gives a name of one's own")
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"True": True, "False": False}.get(text, text)

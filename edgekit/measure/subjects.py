@@ -1,0 +1,77 @@
+"""Subjects: what is measured, a bundle for every method."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from edgekit.bundle import Bundle, open_bundle
+from edgekit.codecs.registry import feature_codec
+from edgekit.data import registry
+from edgekit.errors import UsageError
+from edgekit.export.named import export_named
+from edgekit.measure.methods import Method, check_distinct
+from edgekit.server.calibrate import default_policy
+
+#: Training images that the first codebooks come from.
+CALIBRATION = 256
+
+
+class Subject(NamedTuple):
+    """A method and the bundle that carries it."""
+
+    method: Method
+    bundle: Bundle
+
+    def described(self) -> dict[str, Any]:
+        """What a record keeps of it; formula bytes are of the codes alone."""
+        return {
+            "method": self.method.text,
+            "codec": self.method.codec,
+            "config": self.bundle.codec.config,
+            "gradient": self.method.gradient,
+            "formula_bytes_up_per_image": self.bundle.codec.formula_bits(self.bundle.feature_shape) / 8,
+            "bundle": self.bundle.digest,
+        }
+
+
+def subjects(
+    what: Sequence[str],
+    methods: Sequence[Method],
+    scratch: str,
+    dataset: str,
+    data: str | None,
+    limit: int | None,
+    seed: int,
+    on_export: Callable[[str], None],
+    **export: Any,
+) -> list[Subject]:
+    """The bundles in the folders `what`; or, for one model, a bundle of it for each of `methods`, written to `scratch`.
+
+    `export` goes to `export_named`.
+    """
+    if all(map(os.path.isdir, what)):
+        carried = [_carried(open_bundle(path)) for path in what]
+        check_distinct([subject.method for subject in carried])
+        return carried
+    if len(what) > 1:
+        raise UsageError(f"{' '.join(what)}: expected one model, or bundles, which are folders")
+    images = registry.load(dataset, data, limit, seed)
+    found = []
+    for method in methods:
+        on_export(f"exporting {what[0]} for {method.name}: {method.text}")
+        codec = feature_codec(method.codec, method.config)
+        bundle = export_named(
+            what[0], os.path.join(scratch, method.name), dataset=images, codec=codec, calibration=CALIBRATION,
+            seed=seed, overwrite=True, **export,
+        )  # fmt: skip
+        found.append(Subject(method, bundle))
+    return found
+
+
+def _carried(bundle: Bundle) -> Subject:
+    """`bundle` with the codec it was exported with, and the server's default for its gradient."""
+    codec = bundle.codec
+    gradient = default_policy(bundle)
+    pairs = ",".join(f"{key}={value}" for key, value in codec.config.items())
+    text = f"{codec.codec_id}{':' if pairs else ''}{pairs}+{gradient}"
+    return Subject(Method(os.path.basename(bundle.path), text, codec.codec_id, codec.config, gradient), bundle)

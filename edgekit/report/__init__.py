@@ -1,0 +1,12 @@
+"""Records become one report: a page, Markdown, JSON or a picture, all from the same tables and charts.
+
+::
+
+    files --records.load--> Records --build.build--> Report: sections of tables and charts (content.py)
+                                                        |-- page.render       one HTML file, charts inline as SVG
+                                                        |-- markdown.render   GitHub's tables
+                                                        |-- Report.to_json    the numbers
+                                                        `-- figure.draw_png   the main charts
+
+A section is one module with one function: speed, traffic, timing, flight, accuracy, training, machines.
+"""

@@ -1,0 +1,81 @@
+"""Accuracy against bytes: rows of `bench/accuracy.py` and the ends of training runs."""
+
+from typing import NamedTuple
+
+from edgekit.report.content import Cell, Chart, Column, Plot, Section, Series, Spread, Table
+from edgekit.report.names import run_names, short, subject
+from edgekit.report.palette import colours
+from edgekit.report.records import Records
+
+
+class Point(NamedTuple):
+    """One method, or one run, at its end."""
+
+    name: str
+    codec: str
+    epochs: int | None
+    accuracy: Spread
+    bytes_up: float
+    bytes_down: float
+    formula_bytes_up: float | None
+
+
+def section(records: Records) -> Section | None:
+    """A table and a chart per model and dataset."""
+    points = _points(records)
+    tables = [_table(about, mine) for about, mine in points.items()]
+    charts = [_chart(about, mine) for about, mine in points.items() if len(mine) > 1]
+    text = (
+        "Accuracy on the whole test set, of the pipeline as it is deployed; in brackets the worst and the best seed. "
+        "Bytes per training image are measured at the frame; the papers' formula stands apart."
+    )
+    return Section("accuracy", "Accuracy against bytes", text, tables, charts) if points else None
+
+
+def _points(records: Records) -> dict[str, list[Point]]:
+    """Model, dataset and share of it -> points."""
+    found: dict[str, list[Point]] = {}
+    for row in (row for table in records.accuracies for row in table.rows):
+        about = ", ".join([row["model"], row["dataset"], *([f"{row['limit']} images"] if row.get("limit") else [])])
+        seeds = row.get("accuracies") or [row["accuracy"]]
+        accuracy = Spread(row["accuracy"], min(*seeds, row["accuracy"]), max(*seeds, row["accuracy"]))
+        sizes = row["bytes_up"], row["bytes_down"], row.get("formula_bytes_up")
+        method = row["method"].replace("+none", "")
+        found.setdefault(about, []).append(Point(method, row["codec"], row["n_epochs"], accuracy, *sizes))
+    ended = [training for training in records.trainings if training.summary]
+    for name, training in zip(run_names(ended), ended, strict=True):
+        end = training.summary
+        if end:
+            limit = training.run.get("limit")
+            about = ", ".join([*subject(training), *([f"{limit} images"] if limit else [])])
+            sizes = end["bytes_up_per_image"], end["bytes_down_per_image"], end.get("formula_bytes_up_per_image")
+            accuracy = Spread(end["accuracy"], end["accuracy"], end["accuracy"])
+            found.setdefault(about, []).append(
+                Point(name, training.run["codec"], training.run.get("epochs"), accuracy, *sizes)
+            )
+    return found
+
+
+def _table(about: str, points: list[Point]) -> Table:
+    rows: list[list[Cell]] = [
+        [each.name, each.epochs, each.accuracy, each.bytes_up, each.bytes_down, each.bytes_up + each.bytes_down,
+         each.formula_bytes_up]
+        for each in points
+    ]  # fmt: skip
+    columns = [Column("method", number=False), Column("epochs"), Column("accuracy", "%"), Column("up", "B")]
+    columns += [Column("down", "B"), Column("both ways", "B"), Column("up by formula", "B")]
+    return Table(f"Accuracy against bytes: {about}", columns, rows)
+
+
+def _chart(about: str, points: list[Point]) -> Chart:
+    lengths = len({each.epochs for each in points}) > 1
+    series = []
+    for each, colour in zip(points, colours(short(each.codec) for each in points), strict=True):
+        size = each.bytes_up + each.bytes_down
+        if size > 0:
+            epochs = f", {each.epochs} epochs"
+            name = each.name + (epochs if lengths and each.epochs and epochs not in each.name else "")
+            spread = [(each.accuracy.low, each.accuracy.high)]
+            series.append(Series(name, colour, [size], [each.accuracy.median], spread))
+    x_label = "bytes per image, both ways, measured"
+    return Plot(f"Accuracy against bytes: {about}", x_label, "test accuracy, %", series, log_x=True)

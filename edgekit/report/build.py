@@ -1,0 +1,51 @@
+"""Records -> Report: every section that has data, and for the rest the command that would make it."""
+
+from collections.abc import Callable, Sequence
+
+from edgekit.errors import UnknownName, UsageError
+from edgekit.report import accuracy, flight, machines, speed, timing, traffic, training
+from edgekit.report.content import Report, Section
+from edgekit.report.names import measure_names
+from edgekit.report.records import Records
+
+MEASURE = "edgekit measure MODEL --codecs fp32,uq,sgq --links 1mbit,10mbit,100mbit --out measure.json"
+TRAIN = "edgekit train MODEL --dataset DATASET --codec sgq --out DIR"
+#: Section -> (title where it is missing, what makes it, the command that measures what it needs).
+SECTIONS: dict[str, tuple[str, Callable[[Records], Section | None], str]] = {
+    "speed": ("Speed", speed.section, MEASURE),
+    "bytes": ("Bytes per image", traffic.section, MEASURE),
+    "time": ("Time", timing.section, MEASURE),
+    "in-flight": ("Batches in flight", flight.section, MEASURE.replace(" --out", " --in-flight 1,2,4 --out")),
+    "accuracy": ("Accuracy against bytes", accuracy.section, TRAIN),
+    "convergence": ("Convergence", training.convergence, TRAIN),
+    "codebooks": ("Codebook health", training.codebooks, TRAIN),
+    "machine": ("Machine and commands", machines.section, MEASURE),
+}
+
+
+def build(records: Records, only: Sequence[str] = ()) -> Report:
+    """The report of `records`, or just its sections `only`."""
+    for name in only:
+        if name not in SECTIONS:
+            raise UnknownName("section", name, SECTIONS, f"there are: {', '.join(SECTIONS)}")
+    built = {name: make(records) for name, (_, make, _) in SECTIONS.items() if not only or name in only}
+    sections = [section for section in built.values() if section]
+    if not sections:
+        sources = ", ".join(_sources(records)) or "no records"
+        raise UsageError(f"nothing to report on in {sources}: the records hold no results of what was asked for")
+    missing = [SECTIONS[name][::2] for name, section in built.items() if not section]
+    found = machines.warnings(records)
+    return Report(_title(records), _sources(records), found, speed.headlines(records), sections, missing)
+
+
+def _sources(records: Records) -> list[str]:
+    return [each.path for kind in records for each in kind]
+
+
+def _title(records: Records) -> str:
+    """Models and datasets that the records are of."""
+    about = [name.rpartition(", ")[0] or name for name in measure_names(records.measures)]
+    about += [each.run["model"] for each in records.trainings]
+    about += [row["model"] for table in records.accuracies for row in table.rows]
+    models = dict.fromkeys(name.split(",")[0] for name in about)
+    return f"edgekit: {', '.join(models)}"

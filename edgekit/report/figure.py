@@ -1,0 +1,61 @@
+"""The main charts as one PNG, for a README."""
+
+import io
+import textwrap
+from typing import TYPE_CHECKING
+
+from edgekit.report.content import Chart, Report
+from edgekit.report.draw import ACROSS, STYLE, WIDTH, clipped, draw, height
+from edgekit.report.palette import MUTED
+
+if TYPE_CHECKING:
+    from matplotlib.figure import SubFigure
+
+#: More would not be read in one picture.
+MOST, COLUMNS = 6, 2
+#: Inches for a title and for the two lines of a note.
+TITLE, NOTE = 0.35, 0.45
+
+
+def main_charts(report: Report) -> list[Chart]:
+    """The first chart of every section, then the second ones, `MOST` in all; in the report's order."""
+    ranked = [
+        (place, number, chart)
+        for number, section in enumerate(report.sections)
+        for place, chart in enumerate(section.charts)
+    ]
+    chosen = sorted(ranked, key=lambda each: each[:2])[:MOST]
+    return [chart for _, _, chart in sorted(chosen, key=lambda each: (each[1], each[0]))]
+
+
+def png(report: Report) -> bytes:
+    """A PNG file of two columns, a chart in the shorter one each time."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    columns: list[list[Chart]] = [[] for _ in range(min(COLUMNS, max(len(main_charts(report)), 1)))]
+    for chart in main_charts(report):
+        min(columns, key=_tall).append(chart)
+    whole = max(map(_tall, columns)) or 1.0
+    stream = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(1.1 * WIDTH * len(columns), whole), layout="constrained", facecolor="white")
+        for place, charts in zip(figure.subfigures(1, len(columns), squeeze=False).flat, columns, strict=True):
+            _column(place, charts, whole - _tall(charts))
+        figure.savefig(stream, format="png", dpi=110, bbox_inches="tight", pad_inches=0.15, metadata={"Software": None})
+    return stream.getvalue()
+
+
+def _tall(charts: list[Chart]) -> float:
+    return sum(TITLE + height(chart) + (NOTE if chart.note else 0.1) for chart in charts)
+
+
+def _column(place: "SubFigure", charts: list[Chart], left: float) -> None:
+    """Title, chart and note of each; what is `left` of the height stays free."""
+    heights = [part for chart in charts for part in (TITLE, height(chart), NOTE if chart.note else 0.1)]
+    parts = place.subfigures(len(heights) + 1, 1, squeeze=False, height_ratios=[*heights, max(left, 0.01)])[:, 0]
+    for i, chart in enumerate(charts):
+        title, middle, note = parts[3 * i : 3 * i + 3]
+        title.text(0.02, 0.25, clipped(chart.title, ACROSS), weight="bold")
+        draw(middle.add_subplot(), chart)
+        note.text(0.02, 0.9, textwrap.fill(chart.note, 88), fontsize=8, color=MUTED, va="top")

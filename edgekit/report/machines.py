@@ -1,0 +1,119 @@
+"""Machine, versions and setting of every record, its warnings, and the commands that made it."""
+
+import shlex
+from datetime import datetime, timezone
+from typing import Any
+
+from edgekit.report.content import Cell, Column, Section, Table
+from edgekit.report.names import measure_names, run_names, subject
+from edgekit.report.records import Measure, Records
+
+SIDES = ("device", "server")
+
+
+def warnings(records: Records) -> list[str]:
+    """What the records warn of, and what putting them together does."""
+    found = []
+    for name, measure in zip(measure_names(records.measures), records.measures, strict=True):
+        found += [f"{name}: {text}" for text in measure.data.get("warnings") or []]
+    processors = {tuple(_machine(each, side).get("processor") for side in SIDES) for each in records.measures}
+    if len(processors) > 1:
+        found.append("the measure records are of several machines: compare within one of them only")
+    for training in records.trainings:
+        if training.summary is None:
+            found.append(f"{training.path} has no summary: the run did not come to its end")
+    return found
+
+
+def section(records: Records) -> Section | None:
+    """Both sides of every measure record, versions of accuracy tables, and all commands."""
+    tables = []
+    for name, measure in zip(measure_names(records.measures), records.measures, strict=True):
+        tables += [_setting(name, measure), _sides_table(name, measure)]
+    versions = {
+        f"{key} {value}": None for table in records.accuracies for row in table.rows
+        for key, value in (row.get("versions") or {}).items()
+    }  # fmt: skip
+    if versions:
+        tables.append(Table("Accuracy rows", [Column("made with", number=False)], [[", ".join(versions)]]))
+    tables = [table for table in tables if table.rows]
+    commands = _commands(records)
+    return Section("machine", "Machine and commands", "", tables, (), commands) if tables or commands else None
+
+
+def _machine(measure: Measure, side: str) -> dict[str, Any]:
+    return (measure.data.get("machine") or {}).get(side) or {}
+
+
+def _setting(name: str, measure: Measure) -> Table:
+    setting = measure.data["setting"]
+    rows: list[list[Cell]] = []
+    for key in ("model", "cut", "feature", "dataset", "batch", "device", "backend", "threads", "cores", "seconds",
+                "warm_up_steps", "repeats"):  # fmt: skip
+        value = setting.get(key)
+        if isinstance(value, dict):
+            value = ", ".join(f"{side} {_listed(each)}" for side, each in value.items())
+        if value is not None:
+            rows.append([key.replace("_", " "), "x".join(map(str, value)) if key == "feature" else str(value)])
+    rows += [[f"codec {codec}", about["method"]] for codec, about in measure.data["codecs"].items()]
+    return Table(f"Setting: {name}", [Column("", number=False), Column("value", number=False)], rows)
+
+
+def _listed(value: Any) -> str:
+    return "+".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _sides_table(name: str, measure: Measure) -> Table:
+    facts = [_facts(_machine(measure, side)) for side in SIDES]
+    keys = dict.fromkeys(key for each in facts for key in each)
+    rows: list[list[Cell]] = [[key, *(each.get(key) for each in facts)] for key in keys]
+    return Table(f"Machine: {name}", [Column(head, number=False) for head in ("", *SIDES)], rows)
+
+
+def _facts(machine: dict[str, Any]) -> dict[str, str]:
+    clocks = machine.get("clocks") or {}
+    mhz = clocks.get("mhz")
+    locked = {True: "locked", False: "not locked", None: "not known"}[clocks.get("locked")]
+    facts = {
+        "processor": machine.get("processor"),
+        "cores": _listed(machine["cores"]) if machine.get("cores") is not None else None,
+        "memory": f"{machine['memory_bytes'] / 2**30:.1f} GiB" if machine.get("memory_bytes") else None,
+        "system": machine.get("system"),
+        "Python": machine.get("python"),
+        **(machine.get("versions") or {}),
+        "governor": clocks.get("governor"),
+        "clocks": locked + (f", {min(mhz):.0f} to {max(mhz):.0f} MHz" if mhz else "") if machine else None,
+        "power mode": machine.get("power_mode"),
+        **{f"{name}, \N{DEGREE SIGN}C": f"{value:g}" for name, value in (machine.get("temperatures_c") or {}).items()
+           if value is not None},
+    }  # fmt: skip
+    return {key: str(value) for key, value in facts.items() if value is not None}
+
+
+def _commands(records: Records) -> list[tuple[str, str]]:
+    """(what was made and when, the command), each command once."""
+    found = []
+    for name, measure in zip(measure_names(records.measures), records.measures, strict=True):
+        found.append((_when(name, measure.data.get("time")), _command(measure.data.get("command"))))
+    for name, training in zip(run_names(records.trainings), records.trainings, strict=True):
+        time = training.run.get("time")
+        if time is not None:
+            time = datetime.fromtimestamp(time, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        found.append((_when(f"{', '.join(subject(training))}: {name}", time), _command(training.run.get("command"))))
+    for table in records.accuracies:
+        found += [(f"accuracy of {row['method']}", _command(row.get("command"))) for row in table.rows]
+    once: dict[str, str] = {}
+    for about, command in found:
+        if command:
+            once.setdefault(command, about)
+    return [(about, command) for command, about in once.items()]
+
+
+def _when(name: str, time: str | None) -> str:
+    return f"{name}, {time}" if time else name
+
+
+def _command(words: list[str] | None) -> str:
+    """A shell's line; records of edgekit's own commands hold what follows its name."""
+    own = [] if not words or words[0].startswith(("edgekit", "python")) or "/" in words[0] else ["edgekit"]
+    return shlex.join([*own, *words]) if words else ""

@@ -1,0 +1,47 @@
+"""A report as GitHub's Markdown: its tables, without charts."""
+
+from edgekit.report.content import Report, Table
+from edgekit.report.numbers import text
+
+
+def render(report: Report) -> str:
+    """Headings, tables and notes; warnings first."""
+    parts = [f"> **Warning:** {_escaped(warning)}" for warning in report.warnings]
+    for section in report.sections:
+        parts += [f"## {section.title}", *([_escaped(section.text)] if section.text else [])]
+        for each in section.tables:
+            parts += [f"**{_escaped(each.title)}**", table(each), *([_escaped(each.note)] if each.note else [])]
+        commands = [f"- {_escaped(about)}: {_code(command)}" for about, command in section.commands]
+        parts += ["\n".join(commands)] if commands else []
+    for title, command in report.missing:
+        parts.append(f"No data on {title.lower()}: {_code(command)} makes some.")
+    return "\n\n".join(parts) + "\n"
+
+
+def table(each: Table) -> str:
+    """One table, numbers to the right."""
+    heads = [_escaped(f"{column.name}, {column.unit}" if column.unit else column.name) for column in each.columns]
+    rules = ["---:" if column.number else "---" for column in each.columns]
+    rows = [
+        [_escaped(text(cell, column.suffix)) for cell, column in zip(row, each.columns, strict=True)]
+        for row in each.rows
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [heads, rules, *rows])
+
+
+def _escaped(words: str) -> str:
+    """`words` as they are: no tag, no cell's end, no emphasis."""
+    for letter in "\\`*_|[]":
+        words = words.replace(letter, f"\\{letter}")
+    return words.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _code(words: str) -> str:
+    fence = "`" * (1 + max((len(run) for run in _runs(words)), default=0))
+    padding = " " if len(fence) > 1 else ""
+    return f"{fence}{padding}{words}{padding}{fence}"
+
+
+def _runs(words: str) -> list[str]:
+    """Runs of backticks in `words`."""
+    return [run for run in "".join(each if each == "`" else " " for each in words).split() if run]

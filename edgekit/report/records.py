@@ -1,0 +1,164 @@
+"""Records as `edgekit measure`, `edgekit train` and `bench/accuracy.py` write them, read and told apart by content."""
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from edgekit.errors import DataError, UsageError
+from edgekit.report import kinds
+from edgekit.report.schema import check, shown
+
+VERSION = 1
+EXPECTED = (
+    "expected a record of `edgekit measure`, the record.jsonl of `edgekit train --out DIR`, or a list of accuracy "
+    "rows (bench/accuracy.py)"
+)
+#: Fields that only `edgekit plan` writes: its result, the table of boards and links, the validation.
+PLANS = ({"board", "predictions"}, {"rows", "device_time"}, {"predicted_images_per_s"})
+
+Row = dict[str, Any]
+
+
+class Measure(NamedTuple):
+    """One record of `edgekit measure`."""
+
+    path: str
+    data: Row
+
+
+class Training(NamedTuple):
+    """One run of `edgekit train`; `summary` is None where it did not come to its end."""
+
+    path: str
+    run: Row
+    epochs: list[Row]
+    summary: Row | None
+
+
+class Accuracy(NamedTuple):
+    """One table of accuracy rows."""
+
+    path: str
+    rows: list[Row]
+
+
+class Records(NamedTuple):
+    """Everything a report is made from, in the order given."""
+
+    measures: list[Measure]
+    trainings: list[Training]
+    accuracies: list[Accuracy]
+
+
+def load(paths: Sequence[str]) -> Records:
+    """All records of `paths`; a folder stands for the record.jsonl in it.
+
+    UsageError for a path that cannot be read, a file twice, or a kind of record that has no place in a report;
+    DataError for a damaged one.
+    """
+    found = Records([], [], [])
+    seen: dict[str, str] = {}
+    for given in paths:
+        path = os.path.join(given, "record.jsonl") if os.path.isdir(given) else given
+        if os.path.realpath(path) in seen:
+            raise UsageError(f"{given} is the same file as {seen[os.path.realpath(path)]}: give it once")
+        seen[os.path.realpath(path)] = given
+        record = read(path)
+        if isinstance(record, Measure):
+            found.measures.append(record)
+        elif isinstance(record, Training):
+            found.trainings.append(record)
+        else:
+            found.accuracies.append(record)
+    return found
+
+
+def read(path: str) -> Measure | Training | Accuracy:
+    """The record in file `path`."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}; {EXPECTED}") from None
+    return parse(data, path)
+
+
+def parse(data: bytes, path: str) -> Measure | Training | Accuracy:
+    """The record in the bytes of a file; `path` is its name in messages."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no text: byte {error.start} is not UTF-8; {EXPECTED}") from None
+    lines = [line for line in text.split("\n") if line.strip()]
+    first = lines[0] if lines else ""
+    # A training record has an object a line, every other kind is one value.
+    if '"event"' in first:
+        start = _json(first, f"{path}, line 1")
+        if isinstance(start, dict) and "event" in start:
+            return _training(start, lines, path)
+    value = _json(text, path)
+    if isinstance(value, dict) and value.get("format") == "edgekit-measure":
+        return _measure(value, path)
+    if isinstance(value, dict) and any(marks <= set(value) for marks in PLANS):
+        raise UsageError(f"{path} is a record of `edgekit plan`, which predicts: a report is of what was measured")
+    if isinstance(value, list) and value and isinstance(value[0], dict) and "method" in value[0]:
+        check(value, kinds.ACCURACY, path)
+        for i, row in enumerate(value):
+            if any(len(point) < 2 for point in row.get("curve") or []):
+                raise DataError(f"{path}[{i}], curve: a point has no accuracy, expected [images, accuracy, loss]")
+        return Accuracy(path, value)
+    raise UsageError(f"{path} is no record for a report: got {shown(value)}; {EXPECTED}")
+
+
+def _measure(value: Row, path: str) -> Measure:
+    if value.get("version") != VERSION:
+        raise UsageError(
+            f"{path} is an edgekit-measure record of version {value.get('version')}, this edgekit reads version "
+            f"{VERSION}: measure again, or install the edgekit that wrote it"
+        )
+    check(value, kinds.MEASURE, path)
+    for part in ("cells", "results", "encoding"):
+        for i, row in enumerate(value.get(part) or []):
+            for key, table in (("codec", "codecs"), ("link", "links")):
+                if key in row and row[key] not in value[table]:
+                    raise DataError(f"{path}, {part}[{i}] is of {key} '{row[key]}', which '{table}' does not have")
+    return Measure(path, value)
+
+
+def _training(start: Row, lines: list[str], path: str) -> Training:
+    events = [start, *(_json(line, f"{path}, line {i}") for i, line in enumerate(lines[1:], 2))]
+    if start["event"] != "start":
+        raise DataError(f"{path} starts with event {shown(start['event'])}, expected 'start': its first lines are gone")
+    check(start, kinds.RUN, f"{path}, line 1")
+    epochs, summary = [], None
+    for i, event in enumerate(events, 1):
+        where = f"{path}, line {i}"
+        if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+            raise DataError(f"{where} is {shown(event)}, expected an object with an 'event'")
+        if event["event"] == "epoch":
+            check(event, kinds.EPOCH, where)
+            epochs.append(event)
+        elif event["event"] == "summary":
+            check(event, kinds.SUMMARY, where)
+            summary = event
+    # The summary has what the processes decided for themselves, as the gradient's policy.
+    return Training(path, {**start, **(summary or {})}, epochs, summary)
+
+
+def _json(text: str, where: str) -> Any:
+    try:
+        return _printable(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where} is no JSON at character {error.pos}: {error.msg}; {EXPECTED}") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where} is no JSON a record could be: {error}") from None
+
+
+def _printable(value: Any) -> Any:
+    """`value` with what no page can hold, control characters and half surrogates, replaced in every text."""
+    if isinstance(value, str):
+        return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in value)
+    if isinstance(value, dict):
+        return {_printable(key): _printable(each) for key, each in value.items()}
+    return [_printable(each) for each in value] if isinstance(value, list) else value

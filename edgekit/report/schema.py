@@ -1,0 +1,83 @@
+"""Values from outside, held against what a record must hold."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from edgekit.errors import DataError
+
+#: Beyond this a figure is no measurement, and an axis no longer has room for it.
+MOST = 1e15
+
+
+class Maybe(NamedTuple):
+    """`schema`, or null, or not there."""
+
+    schema: Any
+
+
+class Kind(NamedTuple):
+    """One plain value: its name in messages, and what tells it."""
+
+    name: str
+    fits: Callable[[Any], bool]
+
+
+def _is_number(value: Any) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and (isinstance(value, int) or math.isfinite(value)) and abs(value) <= MOST
+
+
+TEXT = Kind("text", lambda value: isinstance(value, str))
+FLAG = Kind("true or false", lambda value: isinstance(value, bool))
+NUMBER = Kind("a number", _is_number)
+AMOUNT = Kind("a number of 0 or more", lambda value: _is_number(value) and value >= 0)
+COUNT = Kind("a whole number of 0 or more", lambda value: _is_number(value) and isinstance(value, int) and value >= 0)
+#: Up to the year 9999.
+TIME = Kind("seconds since 1970", lambda value: AMOUNT.fits(value) and value < 253402300800)
+ANY = Kind("anything", lambda value: True)
+
+
+def check(value: Any, schema: Any, where: str) -> None:
+    """DataError, which names the place, where `value` is not what `schema` says.
+
+    A schema is a `Kind`, a `Maybe`, ``[schema]`` for a list, ``(schema, ...)`` for a list of that length,
+    ``{"key": schema}`` for an object with these keys and perhaps others, or ``{str: schema}`` for one with any keys.
+    """
+    if isinstance(schema, Kind):
+        if not schema.fits(value):
+            raise DataError(f"{where} is {shown(value)}, expected {schema.name}")
+    elif isinstance(schema, Maybe):
+        if value is not None:
+            check(value, schema.schema, where)
+    elif isinstance(schema, dict):
+        if not isinstance(value, dict):
+            raise DataError(f"{where} is {shown(value)}, expected an object")
+        if str in schema:
+            schema = dict.fromkeys(value, schema[str])
+        for key, part in schema.items():
+            if key not in value and not isinstance(part, Maybe):
+                raise DataError(f"{where} has no '{key}': it is damaged, or was not written by edgekit")
+            check(value.get(key), part, f"{where}, {key}")
+    else:
+        length = len(schema) if isinstance(schema, tuple) else None
+        if not isinstance(value, list) or length not in (None, len(value)):
+            raise DataError(f"{where} is {shown(value)}, expected a list" + (f" of {length}" if length else ""))
+        for i, each in enumerate(value):
+            check(each, schema[i] if length else schema[0], f"{where}[{i}]")
+
+
+def shown(value: Any) -> str:
+    """`value` as a message names it: short."""
+    if isinstance(value, dict):
+        return "an object with " + (", ".join(list(value)[:4]) + (" ..." if len(value) > 4 else "") or "no keys")
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    text = (
+        "nothing"
+        if value is None
+        else repr(value)
+        if _is_number(value) or isinstance(value, (str, bool, float))
+        else "a huge number"
+    )
+    return text if len(text) <= 60 else text[:57] + "..."

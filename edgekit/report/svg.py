@@ -1,0 +1,60 @@
+"""A chart as SVG that belongs into a page: text as text, the page's fonts and colours, ids of its own."""
+
+import io
+import re
+import warnings
+from xml.etree import ElementTree
+
+from edgekit.report.content import Chart
+from edgekit.report.draw import STYLE, WIDTH, draw, height
+from edgekit.report.palette import variables
+
+#: What matplotlib writes and a page must not have twice, or at all.
+LEFT_OUT = {"metadata", "style"}
+COLOUR = re.compile(r"#[0-9a-f]{6}\b")
+
+
+def svg(chart: Chart, name: str) -> str:
+    """An <svg> element; the same chart and `name` give the same bytes. `name` starts its ids."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    stream = io.StringIO()
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
+        # The page's font has the letters that matplotlib's lacks; here it only estimates their width.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure = Figure(figsize=(WIDTH, height(chart)), layout="constrained")
+        draw(figure.add_subplot(), chart)
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    root = ElementTree.fromstring(stream.getvalue())
+    _clean(root, name, variables())
+    root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": chart.title}
+    return ElementTree.tostring(root, encoding="unicode", short_empty_elements=True)
+
+
+def _clean(element: ElementTree.Element, name: str, names: dict[str, str]) -> None:
+    """Names without their spaces, references to this chart's own ids, colours of the page."""
+    element.tag = _local(element.tag)
+    attributes = {_local(key): value for key, value in element.attrib.items()}
+    if "id" in attributes:
+        attributes["id"] = f"{name}-{attributes['id']}"
+    if "href" in attributes:
+        attributes["href"] = attributes["href"].replace("#", f"#{name}-", 1)
+    if "clip-path" in attributes:
+        attributes["clip-path"] = attributes["clip-path"].replace("url(#", f"url(#{name}-", 1)
+    if "style" in attributes:
+        style = COLOUR.sub(lambda found: names.get(found[0], found[0]), attributes["style"])
+        attributes["style"] = re.sub(r"font-family: [^;]*(; )?", "", style)
+    element.attrib = attributes
+    for child in list(element):
+        if _local(child.tag) in LEFT_OUT:
+            element.remove(child)
+        else:
+            _clean(child, name, names)
+    if not (element.text or "").strip():
+        element.text = None
+    element.tail = "\n"
+
+
+def _local(name: str) -> str:
+    return name.rpartition("}")[2]

@@ -1,0 +1,86 @@
+"""Bytes per image by direction and message kind, measured; the papers' formula in a column of its own."""
+
+from typing import Any
+
+from edgekit.meter import TRAINING_KINDS
+from edgekit.report.content import Cell, Chart, Column, Dots, Section, Series, Table
+from edgekit.report.names import measure_names, run_names, subject
+from edgekit.report.records import Measure, Records
+
+WAYS = ("up", "down")
+
+
+def section(records: Records) -> Section | None:
+    """A table per measure record and one of the training runs, and a chart of each."""
+    tables: list[Table] = []
+    for name, measure in zip(measure_names(records.measures), records.measures, strict=True):
+        if measure.data["cells"]:
+            tables.append(_table(f"Bytes per image: {name}", "codec", _measured(measure)))
+    ended = [training for training in records.trainings if training.summary]
+    for model, dataset in dict.fromkeys(map(subject, ended)):
+        runs = {}
+        for name, training in zip(run_names(ended), ended, strict=True):
+            if subject(training) == (model, dataset) and training.summary:
+                runs[name] = (_of_run(training.summary), training.summary.get("formula_bytes_up_per_image"))
+        tables.append(_table(f"Bytes per image, training runs: {model}, {dataset}", "run", runs))
+    text = (
+        "Measured: whole frames as they cross the link, headers, labels and codebooks included, over the images "
+        "trained on; evaluation is left out. By formula: the codes alone, as the papers count. The two are never mixed."
+    )
+    return Section("bytes", "Bytes per image", text, tables, [_chart(table) for table in tables]) if tables else None
+
+
+def _measured(measure: Measure) -> dict[str, tuple[dict[str, float], float | None]]:
+    """Codec -> (bytes per image by direction and kind over all its cells, formula bytes)."""
+    found = {}
+    for codec, about in measure.data["codecs"].items():
+        cells = [cell for cell in measure.data["cells"] if cell["codec"] == codec and cell["images"]]
+        images = sum(cell["images"] for cell in cells)
+        total: dict[str, float] = {}
+        for cell in cells:
+            for way in WAYS:
+                for kind, n in cell["bytes_per_image"][way].items():
+                    total[f"{way} {kind}"] = total.get(f"{way} {kind}", 0.0) + n * cell["images"] / images
+        if cells:
+            found[codec] = (total, about.get("formula_bytes_up_per_image"))
+    return found
+
+
+def _of_run(summary: dict[str, Any]) -> dict[str, float]:
+    """Training's own kinds, as `bytes_up_per_image` counts them."""
+    counts = {tuple(key.split(".", 1)): n for key, n in summary["bytes_by_kind"].items() if "." in key}
+    images = max(summary["images"], 1)
+    return {f"{way} {kind}": n / images for (way, kind), n in counts.items() if way in WAYS and kind in TRAINING_KINDS}
+
+
+def _table(title: str, head: str, found: dict[str, tuple[dict[str, float], float | None]]) -> Table:
+    """A column per direction, and per kind that anywhere takes half a byte."""
+    totals = [total for total, _ in found.values()]
+    kinds = {kind: max(total.get(kind, 0.0) for total in totals) for each in totals for kind in each}
+    shown = {way: [kind for kind in kinds if kind.startswith(f"{way} ") and kinds[kind] >= 0.5] for way in WAYS}
+    columns = [Column(head, number=False)]
+    for way in WAYS:
+        columns += [Column(way, "B")]
+        columns += [Column(kind, "B") for kind in shown[way]] if len(shown[way]) > 1 else []
+    columns.append(Column("up by formula", "B"))
+    rows: list[list[Cell]] = []
+    for name, (total, formula) in found.items():
+        cells: list[Cell] = [name]
+        for way in WAYS:
+            cells.append(sum(n for kind, n in total.items() if kind.startswith(f"{way} ")))
+            cells += [total.get(kind, 0.0) for kind in shown[way]] if len(shown[way]) > 1 else []
+        rows.append([*cells, formula])
+    note = "Kinds of less than half a byte are in the sums alone."
+    return Table(title, columns, rows, note if sum(map(len, shown.values())) < len(kinds) else "")
+
+
+def _chart(table: Table) -> Chart:
+    """Both directions of a table's rows, as dots."""
+    heads = [column.name for column in table.columns]
+    names = [str(row[0]) for row in table.rows]
+    series = []
+    for way, colour, style in (("up", 0, "line"), ("down", 1, "open")):
+        values = [row[heads.index(way)] for row in table.rows]
+        found = [(float(value), i) for i, value in enumerate(values) if isinstance(value, float) and value > 0]
+        series.append(Series(way, colour, [x for x, _ in found], [y for _, y in found], style=style))
+    return Dots(table.title, "bytes per image, measured", names, series)

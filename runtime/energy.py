@@ -1,0 +1,75 @@
+"""Energy: what the board drew while something ran, from its power monitor, sampled in the background.
+
+Jetsons have INA3221 monitors. Their kernel shows them below ``/sys/bus/i2c/drivers``: up to JetPack 4 as
+``ina3221x/*/iio:device*`` with ``rail_name_N`` and ``in_powerN_input`` in mW, later as ``ina3221/*/hwmon/hwmon*``
+with ``inN_label``, ``inN_input`` in mV and ``currN_input`` in mA (kernel documentation, hwmon/ina3221). The rail into
+the module holds all others, so only it is counted; a board whose rails have other names says nothing. No board was
+at hand: paths and names are from the kernel's documentation and from energymon's JetsonPowerRails.md.
+"""
+
+import glob
+import os
+import threading
+import time
+from typing import Callable, List, Optional
+
+#: Names of the rail into the module, by board: all others branch from it.
+TOTAL = ("VDD_IN", "POM_5V_IN", "5V_IN", "VIN_SYS_5V0")
+#: Seconds between samples.
+EVERY_S = 0.05
+
+
+class Energy:
+    """Joules between `start` and `stop`; `stop` gives None where the board shows no rail of `TOTAL`."""
+
+    def __init__(self, root: str = "/sys/bus/i2c/drivers") -> None:
+        self._watts = _total_rail(root)
+        self._joules = 0.0
+        self._ended = threading.Event()
+        self._thread: Optional[threading.Thread] = None
+
+    def start(self) -> None:
+        """Starts sampling."""
+        if self._watts is not None:
+            self._thread = threading.Thread(target=self._sample, args=(self._watts,), daemon=True)
+            self._thread.start()
+
+    def stop(self) -> Optional[float]:
+        """Ends sampling; the joules since `start`, or None."""
+        self._ended.set()
+        if self._thread is None:
+            return None
+        self._thread.join()
+        return self._joules
+
+    def _sample(self, watts: Callable[[], float]) -> None:
+        then, before = time.perf_counter(), watts()
+        ended = False
+        while not ended:
+            ended = self._ended.wait(EVERY_S)
+            now, after = time.perf_counter(), watts()
+            self._joules += (now - then) * (before + after) / 2
+            then, before = now, after
+
+
+def _total_rail(root: str) -> Optional[Callable[[], float]]:
+    """Reads the watts of the rail into the module; None where none is shown."""
+    for label in _found(root, "ina3221x/*/iio:device*/rail_name_*"):
+        if _read(label) in TOTAL:
+            power = os.path.join(os.path.dirname(label), "in_power{}_input".format(label[-1]))
+            return lambda: int(_read(power)) / 1e3
+    for label in _found(root, "ina3221*/*/hwmon/hwmon*/in*_label"):
+        if _read(label) in TOTAL:
+            volts = label[: -len("_label")] + "_input"
+            amperes = os.path.join(os.path.dirname(label), "curr{}_input".format(os.path.basename(label)[2]))
+            return lambda: int(_read(volts)) / 1e3 * int(_read(amperes)) / 1e3
+    return None
+
+
+def _found(root: str, pattern: str) -> List[str]:
+    return sorted(glob.glob(os.path.join(root, pattern)))
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="ascii", errors="replace") as file:
+        return file.read().strip()

@@ -1,0 +1,88 @@
+"""`edgekit measure` with real processes and an emulated line: its record, its table, and how it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+import edgekit
+from edgekit.data.base import Dataset
+from tests.conftest import export_small
+
+ROOT = Path(edgekit.__file__).parents[1]
+SCHEMA = json.loads((ROOT / "docs" / "measure.schema.json").read_text())
+
+
+def start(*arguments: str, folder: Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "edgekit", "measure", *arguments]
+    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory, digits: Dataset) -> Path:
+    folder = tmp_path_factory.mktemp("bundles")
+    export_small(folder / "fp32", digits, "raw")
+    export_small(folder / "sgq", digits, "sgq", groups=4, bits=4)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def measured(bundles: Path) -> dict[str, Any]:
+    flags = ("--links", "loopback,2mbit+20ms", "--seconds", "0.2", "--repeats", "1")
+    process = start("fp32", "sgq", *flags, "--out", "record.json", folder=bundles)
+    out, err = process.communicate(timeout=110)
+    assert process.returncode == 0, err
+    assert "link-bound" in out and "edgekit report record.json" in out
+    record: dict[str, Any] = json.loads((bundles / "record.json").read_text())
+    return record
+
+
+def test_the_record_is_what_the_schema_says(measured: dict[str, Any]) -> None:
+    jsonschema.validate(measured, SCHEMA)
+    keys = [(cell["repeat"], cell["link"], cell["in_flight"], cell["codec"]) for cell in measured["cells"]]
+    links, codecs = ("loopback", "2mbit+20ms"), ("fp32", "sgq")
+    assert keys == [(0, link, 1, codec) for link in links for codec in codecs]
+    assert len(measured["results"]) == 4 and len(measured["encoding"]) == 2
+
+
+def test_the_line_is_felt(measured: dict[str, Any]) -> None:
+    """32 images of 4 KiB each take half a second at 2 Mbit/s, so fp32 cannot be faster than its bound."""
+    fp32 = [cell for cell in measured["cells"] if cell["codec"] == "fp32" and cell["link"] != "loopback"]
+    for cell in fp32:
+        assert cell["images_per_s"] < 1.05 * 2e6 / 8 / sum(cell["bytes_per_image"]["up"].values())
+        assert cell["latency_s"]["p50"] > 0.5 + 0.02
+    results = {(r["codec"], r["link"]): r for r in measured["results"]}
+    assert results["sgq", "2mbit+20ms"]["speedup"]["fp32"]["low"] > 1
+    assert results["fp32", "loopback"]["link_bound_images_per_s"] is None
+
+
+def test_compared_with_itself(bundles: Path, measured: dict[str, Any]) -> None:
+    flags = ("--links", "loopback", "--seconds", "0.1", "--repeats", "1", "--compare", "record.json")
+    process = start("fp32", *flags, folder=bundles)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "against the earlier record" in out and "not the same: setting seconds: 0.1 now, 0.2 before" in out
+
+
+def test_stopped_it_leaves_no_process_behind(bundles: Path) -> None:
+    process = start("fp32", "--links", "10kbit", folder=bundles)
+    assert process.stderr is not None
+    while "encoding alone" not in process.stderr.readline():
+        pass
+    time.sleep(1)
+    with open(f"/proc/{process.pid}/task/{process.pid}/children", encoding="ascii") as file:
+        children = [int(pid) for pid in file.read().split()]
+    assert children
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130 and "Traceback" not in err
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in children)
