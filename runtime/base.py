@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from typing import Optional
+from typing import Any, Dict, Optional
 
 import numpy as np
 
@@ -16,17 +16,26 @@ class Backend(ABC):
     """One ONNX graph, loaded. Arrays that `run` returns may be reused by the engine at the next `run`."""
 
     backend_id = ""
+    #: Id of the backend that runs the graphs that learn, front_train and front_grad; "": this one.
+    learns_on = ""
 
     @classmethod
     def missing(cls) -> Optional[str]:
         """None when this backend can be used here, else what to install, in words."""
         return None
 
-    def __init__(self, model: bytes, graph: GraphSpec, threads: int = 1) -> None:
+    def __init__(
+        self, model: bytes, graph: GraphSpec, threads: int = 1, device: Optional[Dict[str, Any]] = None
+    ) -> None:
         self.graph = graph
         self.threads = threads
+        #: The board's profile as a bundle's manifest has it; {} where none was given.
+        self.device = device or {}
         #: Seconds that the last `run` spent in the engine.
         self.last_run_s = 0.0
+        #: Seconds that all changes of constants took together, and how many there were.
+        self.refresh_s = 0.0
+        self.refreshes = 0
         self._held: Arrays = {}
         self._open(model)
 
@@ -77,7 +86,10 @@ class Backend(ABC):
         self._held.update({name: array for name, array in named.items() if name in held})
         changed = {name: array for name, array in named.items() if name in constants}
         if changed:
+            start = time.perf_counter()
             self._replace(changed)
+            self.refresh_s += time.perf_counter() - start
+            self.refreshes += 1
 
     def close(self) -> None:
         """Frees the engine; the backend is not usable afterwards."""

@@ -7,7 +7,8 @@
     saved, gradient at the cut --front_grad.onnx--> d loss / d weight --optimizer--> weights --> the three graphs
 """
 
-from typing import NamedTuple, Optional
+import contextlib
+from typing import NamedTuple, Optional, Type
 
 import numpy as np
 
@@ -21,9 +22,17 @@ from edgekit.runtime.registry import backend_class
 
 #: Fewest golden codes that an engine must reproduce before it is used; rounding flips a near tie now and then.
 GOLDEN_SHARE = 0.99
+#: How far codes that are no integers (codec raw) may be off, as a share of the largest: float16 rounds at 0.0005.
+GOLDEN_SLACK = 1e-3
 
 #: With the norm policy "frozen": the longest gradient that an optimizer sees, as a share of its weight's length.
 LARGEST_STEP = 0.02
+
+
+def agreeing(codes: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Which codes of one engine are those of another (bool): equal, or within `GOLDEN_SLACK` where they are floats."""
+    slack = GOLDEN_SLACK * np.abs(expected).max() if expected.dtype.kind == "f" else 0
+    return np.asarray(np.abs(codes - expected) <= slack)
 
 
 class Forward(NamedTuple):
@@ -43,19 +52,28 @@ class FrontHalf:
         self.bundle = bundle
         self.codec = bundle.codec
         engine = backend_class(backend_id)
-        self._deployed, self._train, self._grad = (
-            engine(bundle.read(bundle.graphs[key].file), bundle.graphs[key], threads)
-            for key in ("front", "front_train", "front_grad")
-        )
-        self.state = bundle.arrays("front.safetensors")
-        self._check_names()
-        self.tables = bundle.tables()
-        self.set_tables(self.tables)
-        self._feature = bundle.feature_tensor
-        self._norms = bundle.manifest["batch_norms"]
-        for backend in (self._train, self._grad):
-            backend.set_weights(self._weights(backend))
-        self._check_golden()
+        learner = backend_class(engine.learns_on) if engine.learns_on else engine
+
+        def load(cls: Type[Backend], key: str) -> Backend:
+            return cls(bundle.read(bundle.graphs[key].file), bundle.graphs[key], threads, bundle.device)
+
+        self._train, self._grad = (load(learner, key) for key in ("front_train", "front_grad"))
+        #: The deployed graph on the engine that learns, which the deployed engine is held to after new weights.
+        self._twin = load(learner, "front") if engine.learns_on else None
+        self._deployed = load(engine, "front")
+        with contextlib.ExitStack() as failing:
+            failing.callback(self.close)
+            self.state = bundle.arrays("front.safetensors")
+            self._check_names()
+            self.tables = bundle.tables()
+            self.set_tables(self.tables)
+            self._feature = bundle.feature_tensor
+            self._norms = bundle.manifest["batch_norms"]
+            for backend in (self._train, self._grad):
+                backend.set_weights(self._weights(backend))
+            self._golden = bundle.arrays("golden.safetensors")
+            self._check_golden()
+            failing.pop_all()
 
     def set_tables(self, tables: Arrays) -> None:
         """New codec tables (codebooks, the order of channels) for the encoders inside the graphs.
@@ -83,9 +101,7 @@ class FrontHalf:
     def encode(self, image: np.ndarray) -> Arrays:
         """Codes of `image` (n,C,H,W) f32, normalised, as deployed."""
         if self._deployed_is_stale:
-            deployed = dict(fold(self.state, self.bundle.folds), **self.codec.table_feeds(self.tables))
-            self._deployed.set_weights(self._weights(self._deployed, deployed))
-            self._deployed_is_stale = False
+            self._deploy()
         return self._deployed.run_batch({"image": image})
 
     def forward(self, image: np.ndarray) -> Forward:
@@ -126,8 +142,35 @@ class FrontHalf:
         self._deployed_is_stale = True
 
     def close(self) -> None:
-        for backend in (self._deployed, self._train, self._grad):
-            backend.close()
+        for backend in (self._deployed, self._train, self._grad, self._twin):
+            if backend is not None:
+                backend.close()
+
+    @property
+    def refresh_s(self) -> float:
+        """Seconds that the deployed engine has spent on taking new weights: sessions, refits or rebuilds."""
+        return self._deployed.refresh_s
+
+    def _deploy(self) -> None:
+        """Brings the weights and tables of now to the deployed engine, and holds it to the one that learns.
+
+        The golden codes are those of the exported weights; for new ones the engine that learns computes codes of the
+        golden images anew. It does so every time: new weights are deployed once per evaluation, and it costs a
+        session and a small batch on the processor. Where one engine runs all graphs there is nothing to compare.
+        """
+        for backend in (self._deployed, self._twin):
+            if backend is not None:
+                backend.set_weights(self._weights(backend, self._deployed_values()))
+        self._deployed_is_stale = False
+        if self._twin is not None:
+            self._compare(
+                self._twin.run_batch({"image": self._golden["image"]}),
+                "codes that {} computes with the new weights".format(self._twin.backend_id),
+                "they did not reach the engine whole",
+            )
+
+    def _deployed_values(self) -> Arrays:
+        return dict(fold(self.state, self.bundle.folds), **self.codec.table_feeds(self.tables))
 
     def _weights(self, backend: Backend, instead: Optional[Arrays] = None) -> Arrays:
         values = dict(self.state, **(instead or {}))
@@ -158,17 +201,27 @@ class FrontHalf:
             )
 
     def _check_golden(self) -> None:
-        golden = self.bundle.arrays("golden.safetensors")
-        names = {"image"} | {"deployed." + spec.name for spec in self._deployed.graph.outputs}
-        if not names <= set(golden):
-            raise BundleError("{}: golden.safetensors lacks {}".format(self.bundle.path, sorted(names - set(golden))))
-        for name, codes in self.encode(golden["image"]).items():
-            expected = golden["deployed." + name]
-            share = float(np.isclose(codes, expected, rtol=1e-3, atol=1e-3).mean())
+        """BackendError unless the deployed engine, as it was opened, reproduces the golden codes."""
+        outputs = self._deployed.graph.outputs
+        names = {"image"} | {"deployed." + spec.name for spec in outputs}
+        if not names <= set(self._golden):
+            lacking = sorted(names - set(self._golden))
+            raise BundleError("{}: golden.safetensors lacks {}".format(self.bundle.path, lacking))
+        values = self._weights(self._deployed, self._deployed_values())
+        self._deployed.set_weights({spec.name: values[spec.name] for spec in self._deployed.graph.held})
+        self._compare(
+            {spec.name: self._golden["deployed." + spec.name] for spec in outputs},
+            "golden codes",
+            "this engine computes something else than the one the bundle was exported with",
+        )
+
+    def _compare(self, expected: Arrays, what: str, meaning: str) -> None:
+        """BackendError unless the deployed engine gives `expected` for the golden images."""
+        for name, codes in self._deployed.run_batch({"image": self._golden["image"]}).items():
+            share = float(agreeing(codes, expected[name]).mean())
             if share < GOLDEN_SHARE:
                 raise BackendError(
-                    "{} reproduces {:.1%} of the golden '{}', expected {:.0%}: this engine computes something else "
-                    "than the one the bundle was exported with; try --backend reference".format(
-                        self._deployed.backend_id, share, name, GOLDEN_SHARE
+                    "{} reproduces {:.1%} of the {} '{}', expected {:.0%}: {}; try --backend reference".format(
+                        self._deployed.backend_id, share, what, name, GOLDEN_SHARE, meaning
                     )
                 )

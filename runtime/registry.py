@@ -9,7 +9,9 @@ from edgekit.runtime.base import Backend
 BACKENDS = {
     "onnxruntime": "edgekit.runtime.backends.ort:OnnxRuntime",
     "reference": "edgekit.runtime.backends.reference:Reference",
+    "tensorrt": "edgekit.runtime.backends.trt:TensorRt",
     "null": "edgekit.runtime.backends.null:Null",
+    "ascend": "edgekit.runtime.backends.ascend:Ascend",
 }
 
 

@@ -55,7 +55,7 @@ def run_graph(model: bytes, spec: GraphSpec, held: Arrays, feeds: Arrays) -> Arr
 class _Unjudged(FrontHalf):
     """A front half that opens whatever it gives for the golden data."""
 
-    def _check_golden(self) -> None:
+    def _compare(self, expected: Arrays, what: str, meaning: str) -> None:
         return None
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from edgekit.codecs.base import Arrays
 from edgekit.errors import BackendError
 from edgekit.export.parity.half_scores import HalfScores
+from edgekit.runtime.learn import agreeing
 
 #: Largest relative error of a weight's gradient.
 GRADIENT = 0.05
@@ -66,7 +67,7 @@ class Report(NamedTuple):
 
 def equal_codes(name: str, got: np.ndarray, expected: np.ndarray, share: float, remedy: str) -> Check:
     """Passes when at least `share` of the codes are equal; of integer ones one may always differ."""
-    equal = np.isclose(got, expected, rtol=1e-3, atol=1e-3)
+    equal = agreeing(got, expected)
     wrong, value = int(equal.size - equal.sum()), float(equal.mean())
     allowed = max(int((1 - share) * equal.size), 1 if got.dtype.kind == "i" else 0)
     told = f"{value:.2%} equal, {wrong} of {equal.size} differ"

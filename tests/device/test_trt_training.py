@@ -1,0 +1,95 @@
+"""A whole training run through the TensorRT backend, on emulators: real server and device processes, digits."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import edgekit
+from edgekit.bundle import Bundle
+from edgekit.codecs.registry import feature_codec
+from edgekit.data.base import Dataset
+from edgekit.device_profiles.registry import profile
+from edgekit.export.build import build_bundle
+
+EPOCHS = 4
+# Three runs with a server and a device process each.
+pytestmark = pytest.mark.timeout(300)
+
+
+def environment(engines: Path) -> dict[str, str]:
+    root = str(Path(edgekit.__file__).parent.parent)
+    return {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", "EDGEKIT_CACHE": str(engines)}
+
+
+def start(engines: Path, *arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, env=environment(engines),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=[("8.2", "jetson-nano"), ("10.3", "jetson-orin-nano")], ids=lambda pair: pair[1])
+def board(request: Any, tmp_path_factory: pytest.TempPathFactory, digits: Dataset) -> tuple[str, Bundle]:
+    """A version of TensorRT, and a bundle for the board that has it."""
+    version, name = request.param
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(16, 16, 3, padding=1, groups=16, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(32, 10),
+    )  # fmt: skip
+    bundle = build_bundle(
+        str(tmp_path_factory.mktemp(name) / "bundle"), network, name="own", cut="6", images=digits.train_images[:256],
+        mean=digits.mean, std=digits.std, classes=10, codec=feature_codec("sgq", {"groups": 4, "bits": 4}),
+        device=profile(name), norm="batch", batch_size=32,
+    )  # fmt: skip
+    return version, bundle
+
+
+def train(bundle: Bundle, folder: Path, *device: str, epochs: int = EPOCHS) -> tuple[list[dict[str, Any]], str]:
+    """The epochs that one device makes against a server of its own, and what it says; both must end well."""
+    server = start(folder, "edgekit", "serve", bundle.path, "--listen", "127.0.0.1:0", "--json", "--devices", "1")
+    assert server.stdout is not None
+    port = json.loads(server.stdout.readline())["port"]
+    line = [bundle.path, "--server", f"127.0.0.1:{port}", "--epochs", str(epochs), "--limit", "800", "--json"]
+    process = start(folder / "engines", *device, *line)
+    try:
+        out, err = process.communicate(timeout=100)
+        assert process.returncode == 0, err
+        _, said = server.communicate(timeout=30)
+        assert server.returncode == 0, said
+    finally:
+        for each in (process, server):
+            each.kill()
+            each.communicate()
+    return [event for event in map(json.loads, out.splitlines()) if event["event"] == "epoch"], err
+
+
+def test_a_training_run_ends_where_onnx_runtime_ends(board: tuple[str, Bundle], tmp_path: Path) -> None:
+    version, bundle = board
+    record = tmp_path / "record.json"
+    emulated = ["tests.device.emulated_tensorrt", version, str(record)]
+    epochs, said = train(bundle, tmp_path, *emulated, "--backend", "tensorrt")
+    twin, _ = train(bundle, tmp_path, "edgekit.runtime")
+    assert len(epochs) == len(twin) == EPOCHS and epochs[-1]["accuracy"] > 70
+    # The graphs that learn are the same, in the same engine.
+    assert [epoch["loss"] for epoch in epochs] == pytest.approx([epoch["loss"] for epoch in twin])
+    # One of the 359 test images is 0.28 points; while the network is half trained, rounding moves a few of them.
+    apart = [abs(ours["accuracy"] - theirs["accuracy"]) for ours, theirs in zip(epochs, twin, strict=True)]
+    assert apart[-1] <= 0.5 and max(apart) <= 1.5, apart
+    told = json.loads(record.read_text())
+    assert told["misused"] == [] and told["left"] == 0
+    # Built once, in the board's precision; refitted for every evaluation.
+    assert told["build"] == 1 and told["refit"] == EPOCHS and told["context"] == 1 + EPOCHS
+    assert "building in float16" in said
+    # A second process finds the engine that the first one kept.
+    _, said = train(bundle, tmp_path, *emulated, "--backend", "tensorrt", epochs=1)
+    assert "building" not in said and json.loads(record.read_text())["build"] == 0
