@@ -12,7 +12,7 @@ demo: venv
 	.venv/bin/edgekit train $(MODEL) --dataset digits --devices 2 --codec sgq --bits 4 --groups 8 --epochs 10 --out runs/demo
 
 test: venv
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses auto --dist loadfile
 
 check: venv
 	.venv/bin/ruff check

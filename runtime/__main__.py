@@ -52,7 +52,8 @@ def parser(program: str) -> argparse.ArgumentParser:
         "--batch", type=int, default=32, help="images per step (default 32); a last partial batch is left out"
     )
     p.add_argument("--in-flight", type=int, default=1, metavar="N", help="batches sent before a gradient must be back")
-    p.add_argument("--backend", default="onnxruntime", help="inference engine: onnxruntime (default) or reference")
+    p.add_argument("--backend", default="onnxruntime",
+                   help="inference engine: onnxruntime (default), tensorrt, ascend or reference")  # fmt: skip
     p.add_argument("--patience", type=float, default=PATIENCE_S, metavar="SECONDS",
                    help="give the server up after this long without a reply (default %(default)s)")  # fmt: skip
     p.add_argument("--threads", type=int, default=1, help="threads of the engine (default 1)")
