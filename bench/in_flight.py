@@ -27,7 +27,7 @@ def train(depth: int, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
     given = [part for key, value in flags.items() if value is not None for part in (f"--{key}", str(value))]
     command = [sys.executable, "-m", "edgekit", "train", options.model, "--json", *given]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, text=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     summary = json.loads(done.stdout)
     return {"in_flight": depth, "seed": seed, **{key: summary[key] for key in KEPT}}
 
@@ -51,7 +51,10 @@ def main() -> None:
     runs: list[dict[str, Any]] = []
     if options.out and os.path.exists(options.out):
         with open(options.out, encoding="utf-8") as file:
-            runs = json.load(file)["runs"]
+            kept = json.load(file)
+        if kept["setting"] != setting(options):
+            raise SystemExit(f"{options.out} has runs of {kept['setting']}: choose another --out")
+        runs = kept["runs"]
     depths = [int(depth) for depth in options.depths.split(",")]
     for seed in map(int, options.seeds.split(",")):
         for depth in depths:
@@ -63,6 +66,12 @@ def main() -> None:
             _write(options, depths, runs)
 
 
+def setting(options: argparse.Namespace) -> dict[str, Any]:
+    """What all runs of a record share."""
+    shared = ("model", "cut", "dataset", "limit", "epochs", "lr", "link", "coding", "calibrate")
+    return {key: getattr(options, key) for key in shared}
+
+
 def _write(options: argparse.Namespace, depths: list[int], runs: list[dict[str, Any]]) -> None:
     table = []
     for depth in depths:
@@ -71,9 +80,8 @@ def _write(options: argparse.Namespace, depths: list[int], runs: list[dict[str, 
             table.append({"in_flight": depth, "seeds": [run["seed"] for run in same]} | {
                 key: statistics.mean(run[key] for run in same) for key in ("accuracy", "images_per_s", "staleness")
             })  # fmt: skip
-    setting = {key: getattr(options, key) for key in ("model", "cut", "dataset", "limit", "epochs", "lr", "link",
-                                                      "coding", "calibrate")}  # fmt: skip
-    record = {"command": ["python", *sys.argv], "setting": setting, "machine": describe(), "means": table, "runs": runs}
+    command = ["python", *sys.argv]
+    record = {"command": command, "setting": setting(options), "machine": describe(), "means": table, "runs": runs}
     text = json.dumps(record, indent=1) + "\n"
     if options.out:
         with open(options.out, "w", encoding="utf-8") as file:

@@ -83,6 +83,8 @@ Arrivals = list[tuple[float, int]]
 def receive(end: socket.socket, n_bytes: int, arrivals: Arrivals) -> None:
     while n_bytes:
         n = len(end.recv(1 << 18))
+        if not n:
+            raise SystemExit("the emulated link ended")
         arrivals.append((time.perf_counter(), n))
         n_bytes -= n
 

@@ -1,8 +1,9 @@
 """What measuring costs: the same training run with the meter and without it, in turn.
 
 ``python bench/meter.py MODEL [--cut LAYER] [--dataset D --data DIR] [--out FILE]``: a device in this process trains
-against a server process over loopback. Metered: bytes by kind, seconds by activity, latencies, and the energy sampler,
-as `edgekit measure` has them. Bare: none of these; the clock is read at the beginning and at the end.
+against a server process over loopback. Metered: bytes by kind, seconds by activity, latencies, and the energy sampler
+(which samples only where the board shows a rail), as `edgekit measure` has them. Bare: none of these; the clock is read
+at the beginning and at the end.
 """
 
 import argparse

@@ -21,7 +21,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import faiss
@@ -212,15 +213,24 @@ def peer_cell(peer: str, link: Any, options: argparse.Namespace, cores: Any, scr
         process = stack.enter_context(
             _start([*command, "--role", "device", "--server", address], cores[0] if cores else None)
         )
-        figures: dict[str, float] = json.loads(process.communicate()[0])
+        told = process.communicate()[0]
+        if process.returncode:
+            raise SystemExit(f"the device of {peer} ended with exit code {process.returncode}")
+        figures: dict[str, float] = json.loads(told)
     return figures
 
 
-def _start(command: list[str], cores: Any) -> "subprocess.Popen[str]":
+@contextmanager
+def _start(command: list[str], cores: Any) -> "Iterator[subprocess.Popen[str]]":
+    """A process that is killed, if it has not ended, when its `with` does."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ, OMP_NUM_THREADS="1"))
-    if cores:
-        os.sched_setaffinity(process.pid, cores)
-    return process
+    try:
+        if cores:
+            os.sched_setaffinity(process.pid, cores)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def compare(options: argparse.Namespace) -> None:
@@ -239,7 +249,7 @@ def compare(options: argparse.Namespace) -> None:
         flags = tuple(part for key, value in given.items() if value for part in (f"--{key}", str(value)))
         plan = Plan(methods, bundles, links, (1,), options.repeats, options.seconds, options.warm_up, options.batch,
                     flags, ("--lr", str(options.lr)), cores)  # fmt: skip
-        with Bench(plan) as bench:
+        with Bench(plan, {}) as bench:
             for repeat in range(options.repeats):
                 for name, link in links.items():
                     for peer in ("fp16", "faiss"):

@@ -213,6 +213,8 @@ class LinkEmulator:
             self._watch(end, _READ, True)
 
     def _on_end(self, end: "_End", events: int) -> None:
+        if end.closed:
+            return  # by what its peer did in the same turn
         if events & _WRITE:
             self._write(end)
         if events & _READ and not end.closed and end not in end.way.ready:

@@ -16,10 +16,10 @@ PACKAGES = ("edgekit", "numpy", "onnxruntime", "tensorrt", "torch", "grpc")
 
 
 class Usage(NamedTuple):
-    """Processor seconds of a process so far, and the most memory it ever held, in bytes."""
+    """Processor seconds of a process so far, and the most memory it held since `forget_peak`, in bytes, where known."""
 
     cpu_s: float
-    peak_bytes: int
+    peak_bytes: Optional[int]
 
 
 def describe() -> Dict[str, Any]:
@@ -44,7 +44,13 @@ def usage(pid: int) -> Usage:
         # The name, in brackets, may hold spaces.
         fields = file.read().rpartition(")")[2].split()
     peak = _field("/proc/{}/status".format(pid), "VmHWM")
-    return Usage((int(fields[11]) + int(fields[12])) / _ticks(), int(peak.split()[0]) * 1024 if peak else 0)
+    return Usage((int(fields[11]) + int(fields[12])) / _ticks(), int(peak.split()[0]) * 1024 if peak else None)
+
+
+def forget_peak(pid: int) -> None:
+    """Starts the peak of process `pid`'s memory anew; OSError when that is not allowed."""
+    with open("/proc/{}/clear_refs".format(pid), "w", encoding="ascii") as file:
+        file.write("5")
 
 
 def busy_s() -> float:

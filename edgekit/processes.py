@@ -42,8 +42,6 @@ class Children:
             errors="replace",
             env=dict(os.environ, PYTHONUNBUFFERED="1", OMP_NUM_THREADS="1"),
         )
-        if cores:
-            os.sched_setaffinity(process.pid, cores)
         self._processes[name] = process
         self._words[name] = []
         self._running += 1
@@ -53,6 +51,8 @@ class Children:
         ]
         for thread in self._readers[name]:
             thread.start()
+        if cores:
+            os.sched_setaffinity(process.pid, cores)
 
     def pid(self, name: str) -> int:
         """The process id of child `name`."""
@@ -71,9 +71,9 @@ class Children:
                 continue
             self._running -= 1
             code = self._processes[name].wait()
+            for thread in self._readers[name]:
+                thread.join(GRACE_S)  # its last words may still be on their way
             if code:
-                for thread in self._readers[name]:
-                    thread.join(GRACE_S)  # its last words may still be on their way
                 raise ChildError(name, code, self._words[name])
 
     def stop(self) -> None:

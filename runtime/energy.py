@@ -14,17 +14,17 @@ import time
 from typing import Callable, List, Optional
 
 #: Names of the rail into the module, by board: all others branch from it.
-TOTAL = ("VDD_IN", "POM_5V_IN", "5V_IN", "VIN_SYS_5V0")
+TOTAL = ("VDD_IN", "POM_5V_IN", "5V_IN")
 #: Seconds between samples.
 EVERY_S = 0.05
 
 
 class Energy:
-    """Joules between `start` and `stop`; `stop` gives None where the board shows no rail of `TOTAL`."""
+    """Joules between `start` and `stop`; None where the board shows no rail of `TOTAL`, or stopped showing it."""
 
     def __init__(self, root: str = "/sys/bus/i2c/drivers") -> None:
         self._watts = _total_rail(root)
-        self._joules = 0.0
+        self._joules: Optional[float] = None
         self._ended = threading.Event()
         self._thread: Optional[threading.Thread] = None
 
@@ -43,13 +43,17 @@ class Energy:
         return self._joules
 
     def _sample(self, watts: Callable[[], float]) -> None:
-        then, before = time.perf_counter(), watts()
-        ended = False
-        while not ended:
-            ended = self._ended.wait(EVERY_S)
-            now, after = time.perf_counter(), watts()
-            self._joules += (now - then) * (before + after) / 2
-            then, before = now, after
+        joules, ended = 0.0, False
+        try:
+            then, before = time.perf_counter(), watts()
+            while not ended:
+                ended = self._ended.wait(EVERY_S)
+                now, after = time.perf_counter(), watts()
+                joules += (now - then) * (before + after) / 2
+                then, before = now, after
+        except (OSError, ValueError):
+            return  # a part of the sum would be a wrong figure
+        self._joules = joules
 
 
 def _total_rail(root: str) -> Optional[Callable[[], float]]:

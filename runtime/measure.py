@@ -46,7 +46,8 @@ class Span(NamedTuple):
 def measure_training(device: Device, train: Images, span: Span, on_event: Callable[[Event], None]) -> None:
     """Trains on `train` over and over for `span`, then emits the "measured" event: see docs/measure.md for its fields.
 
-    "measuring" is emitted when the warm-up is over. The server's back half and this front half do learn.
+    "measuring" is emitted when the warm-up is over, "enough" when the measured time is. The server's back half and this
+    front half do learn.
     """
     span.check()
     steps = device.steps_per_epoch(train)
@@ -86,6 +87,7 @@ def measure_training(device: Device, train: Images, span: Span, on_event: Callab
             enough = True
             joules = energy.stop()
             end = _Reading(device)
+            on_event({"event": "enough"})
     device.bye()
     images = done * batch
     seconds = end.time - start.time

@@ -35,7 +35,9 @@ AREAS = {
                              "edgekit.device_profiles"},
     ),
     # A host's: it exports, starts the processes and adds up.
-    "edgekit.measure": May(CORE | {"edgekit.measure", "edgekit.export", "edgekit.server"}),
+    "edgekit.measure": May(
+        CORE | {"edgekit.measure", "edgekit.report", "edgekit.runtime", "edgekit.export", "edgekit.server"}
+    ),
     "edgekit.report": May(CORE | {"edgekit.report"}, frozenset({"jinja2", "matplotlib"})),
     "edgekit.runtime": May(CORE | {"edgekit.runtime"}),
     "edgekit.export": May(CORE | {"edgekit.device_profiles", "edgekit.export", "torch", "onnx", "onnxruntime"}),

@@ -1,6 +1,7 @@
 """edgekit measure"""
 
 import json
+import os
 import sys
 import tempfile
 import time
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli import options
-from edgekit.errors import UsageError
+from edgekit.errors import EdgekitError, UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -74,6 +75,7 @@ def measure(**given: Any) -> None:
     from edgekit.measure import cells, compare, methods
 
     options.check_writable(given["out"])
+    _check_bundles(given["what"])
     earlier = compare.load(given["compare"]) if given["compare"] else None
     links = split_links(given["links"])
     in_flight = _counts(given["in_flight"])
@@ -97,37 +99,59 @@ def measure(**given: Any) -> None:
             _flags(given, "lr", "seed", "server_threads", "torch_device"),
             None if given["no_pin"] else cells.two_sides(),
         )  # fmt: skip
+        plan.check()
+        if earlier:
+            compare.check_common(earlier, plan.bundles, plan.links, plan.in_flight)
         done: list[dict[str, Any]] = []
+        machines: dict[str, Any] = {}
+        failure: BaseException | None = None
+        began = time.time()
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         with Progress(*columns, console=screen) as progress:
             task = progress.add_task("starting", total=sum(1 for _ in plan.cells()) + plan.repeats * len(chosen))
 
             def show(cell: dict[str, Any]) -> None:
                 done.append(cell)
+                progress.update(task, advance=1)
                 where = f"over {cell['link']}, {cell['in_flight']} in flight" if "link" in cell else "encoding alone"
                 text = f"{cell['codec']} {where}: {cell['images_per_s']:.1f} images/s"
-                progress.update(task, advance=1, description=text)
-                if not screen.is_terminal:
-                    screen.print(text, highlight=False, soft_wrap=True)
+                progress.console.print(text, highlight=False, soft_wrap=True)
 
-            began = time.time()
-            machines = cells.run(plan, show)
+            try:
+                cells.run(plan, machines, lambda name: progress.update(task, description=name), show)
+            except (EdgekitError, KeyboardInterrupt) as error:
+                failure = error  # what was measured until then is kept
+        trained = [cell for cell in done if "link" in cell]
+        if failure and not trained:
+            raise failure
         result = record(
             _setting(given, plan, chosen[0].bundle),
             {each.method.name: each.described() for each in chosen},
             links,
-            [cell for cell in done if "link" in cell],
+            trained,
             [cell for cell in done if "link" not in cell],
             machines,
             ["edgekit", *sys.argv[1:]],
             time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
+            None if failure is None else str(failure) or "stopped",
         )
     if given["out"]:
-        with open(given["out"], "w", encoding="utf-8") as file:
-            file.write(json.dumps(result, indent=1) + "\n")
+        _write(given["out"], result)
+    differences = compare.compare(result, earlier) if earlier else []
     if given["as_json"]:
-        options.print_json(result)
-        return
+        told = {"comparison": [each._asdict() for each in differences]} if earlier else {}
+        options.print_json({**result, **told})
+    else:
+        _show(result, earlier, differences)
+    if failure:
+        raise failure
+
+
+def _show(result: dict[str, Any], earlier: dict[str, Any] | None, differences: list[Any]) -> None:
+    from rich.console import Console
+
+    from edgekit.measure import compare
+
     console = Console(width=max(Console().width, 130), highlight=False)
     console.print(_rates(result))
     for warning in result["warnings"]:
@@ -135,9 +159,25 @@ def measure(**given: Any) -> None:
     if earlier:
         for line in compare.other_settings(result, earlier):
             console.print(f"not the same: {line}", soft_wrap=True)
-        console.print(_differences(compare.compare(result, earlier)))
-    if given["out"]:
-        console.print(f"next: edgekit report {given['out']}")
+        console.print(_differences(differences))
+
+
+def _write(path: str, result: dict[str, Any]) -> None:
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(json.dumps(result, indent=1) + "\n")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}; the record was lost") from None
+    click.echo(f"next: edgekit report {path}", err=True)
+
+
+def _check_bundles(what: tuple[str, ...]) -> None:
+    """UsageError for options that bundles leave no choice about."""
+    if all(map(os.path.isdir, what)):
+        for name in ("codecs", "cut", "weights", "device", "input_shape", "mean", "std"):
+            if click.get_current_context().get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+                flag = {"input_shape": "input"}.get(name, name)
+                raise UsageError(f"--{flag} is of the export, and {' '.join(what)} was exported: leave it out")
 
 
 def _counts(text: str) -> tuple[int, ...]:
@@ -163,7 +203,7 @@ def _setting(given: dict[str, Any], plan: "Plan", bundle: "Bundle") -> dict[str,
         "limit": given["limit"],
         "batch": plan.batch,
         "in_flight": list(plan.in_flight),
-        "device": given["device"],
+        "device": bundle.device["name"],
         "backend": "onnxruntime",
         "threads": {"device": 1, "server": given["server_threads"]},
         "cores": {"device": list(cores[0]), "server": list(cores[1])} if cores else None,
@@ -208,7 +248,7 @@ def _differences(differences: list[Any]) -> "Table":
     for head in ("link", "in\nflight", "codec", "before", "now", "ratio", ""):
         table.add_column(head, no_wrap=True)
     for each in differences:
-        verdict = "within the spread" if each.within else "outside the spread"
+        verdict = {True: "within the spread", False: "outside the spread", None: "one repeat: no spread"}[each.within]
         row = each.link, str(each.in_flight), each.codec, f"{each.before:.4g}", f"{each.now:.4g}"
         table.add_row(*row, f"{each.now / each.before:.3f}", verdict)
     return table

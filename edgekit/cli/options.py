@@ -178,7 +178,8 @@ def codec_config(
 def check_writable(path: str | None) -> None:
     """Raises UsageError where `path` cannot become a file, before anything long is done."""
     folder = os.path.dirname(path or "") or "."
-    if path and (os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK)):
+    target = path if path and os.path.exists(path) else folder
+    if path and (os.path.isdir(path) or not os.path.isdir(folder) or not os.access(target, os.W_OK)):
         raise UsageError(f"{path} cannot be written: expected a file in a folder that exists and can be written to")
 
 

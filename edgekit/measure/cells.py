@@ -9,14 +9,17 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 from edgekit import machine
-from edgekit.errors import ChildFailed
+from edgekit.codecs.registry import feature_codec
+from edgekit.errors import ChildFailed, EdgekitError, UsageError
 from edgekit.link import Link
 from edgekit.link_emulator import LinkEmulator
 from edgekit.measure.methods import Method
 from edgekit.processes import Children
+from edgekit.runtime.measure import Span
 
 Cell = dict[str, Any]
 
@@ -38,6 +41,16 @@ class Plan(NamedTuple):
     #: Processors of the device and of everything else; None leaves that to the system.
     cores: tuple[tuple[int, ...], tuple[int, ...]] | None
 
+    def check(self) -> None:
+        """UsageError for what a process would refuse, but only after hours."""
+        Span(self.seconds, self.warm_up).check()
+        if self.batch < 2:
+            raise UsageError(f"batches of {self.batch}: expected at least 2 images")
+        for method in self.methods:
+            most = feature_codec(method.codec, method.config).stream().in_flight
+            if most is not None and max(self.in_flight) > most:
+                raise UsageError(f"{max(self.in_flight)} batches in flight: {method.name} takes at most {most}")
+
     def cells(self) -> Iterator[tuple[int, str, int, Method]]:
         """Repeat, link, batches in flight and method, in the order they are measured: A B A B."""
         for repeat in range(self.repeats):
@@ -58,15 +71,15 @@ def two_sides() -> tuple[tuple[int, ...], tuple[int, ...]] | None:
 class Bench:
     """The servers of a plan, and its cells. A context manager: it leaves no process behind."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, machines: dict[str, Any]) -> None:
         self.plan = plan
         self._children = Children()
         self._events = self._children.events()
         self._ports: dict[str, int] = {}
         self._count = 0
         self._exit = contextlib.ExitStack()
-        #: What the machines told of themselves last.
-        self.machines: dict[str, Any] = {"server": machine.describe()}
+        self._machines = machines
+        machines["server"] = machine.describe()
 
     def __enter__(self) -> "Bench":
         with contextlib.ExitStack() as stack:
@@ -104,11 +117,13 @@ class Bench:
                 address = f"127.0.0.1:{stack.enter_context(LinkEmulator(emulated, target)).port}"
             device = self._device(method, ["--server", address, "--in-flight", str(depth)])
             self._wait(device, "measuring")
+            machine.forget_peak(self._children.pid(f"server-{method.name}"))
             start = self._usage(method)
-            measured = self._wait(device, "measured")
+            self._wait(device, "enough")
             end = self._usage(method)
+            measured = self._wait(device, "measured")
             self._ended(device)
-        self.machines["device"] = measured.pop("machine")
+        self._machines["device"] = measured.pop("machine")
         images = measured["images"]
         own = {"device": measured["cpu_seconds_per_image"]}
         own |= {name: (end[name] - start[name]) / images for name in ("server", "link")}
@@ -123,7 +138,7 @@ class Bench:
             "cpu_seconds_per_image": own,
             "peak_memory_bytes": {
                 "device": measured["peak_memory_bytes"],
-                "server": machine.usage(self._children.pid(f"server-{method.name}")).peak_bytes,
+                "server": end["peak"],
             },
             "others_cpu": max(others / elapsed / (os.cpu_count() or 1), 0.0),
         }
@@ -156,21 +171,38 @@ class Bench:
         """Waits for the end of `child`: its last work must not disturb the next cell."""
         os.waitid(os.P_PID, self._children.pid(child), os.WEXITED | os.WNOWAIT)
 
-    def _usage(self, method: Method) -> dict[str, float]:
+    def _usage(self, method: Method) -> dict[str, Any]:
+        server = machine.usage(self._children.pid(f"server-{method.name}"))
         return {
-            "server": machine.usage(self._children.pid(f"server-{method.name}")).cpu_s,
+            "server": server.cpu_s,
+            "peak": server.peak_bytes,
             "link": machine.usage(os.getpid()).cpu_s,
             "busy": machine.busy_s(),
             "time": time.perf_counter(),
         }
 
 
-def run(plan: Plan, on_cell: Callable[[Cell], None]) -> dict[str, Any]:
-    """Measures all of `plan`; the machines it ran on. `on_cell` gets every cell; those of encoding have no "link"."""
-    with Bench(plan) as bench:
-        for repeat in range(plan.repeats):
-            for method in plan.methods:
-                on_cell(bench.encoding(method, repeat))
-        for repeat, link, depth, method in plan.cells():
-            on_cell(bench.cell(repeat, link, depth, method))
-        return bench.machines
+def run(plan: Plan, machines: dict[str, Any], on_start: Callable[[str], None], on_cell: Callable[[Cell], None]) -> None:
+    """Measures all of `plan`, and adds what the machines told of themselves to `machines`.
+
+    `on_start` gets every cell's name before it, `on_cell` the cell; those of encoding have no "link". An error names
+    the cell it came in.
+    """
+    with Bench(plan, machines) as bench:
+        jobs: list[tuple[str, Callable[[], Cell]]] = [
+            (f"{method.name}, encoding alone", partial(bench.encoding, method, repeat))
+            for repeat in range(plan.repeats)
+            for method in plan.methods
+        ]
+        jobs += [
+            (f"{method.name} over {link}, {depth} in flight", partial(bench.cell, repeat, link, depth, method))
+            for repeat, link, depth, method in plan.cells()
+        ]
+        for name, measure in jobs:
+            on_start(name)
+            try:
+                cell = measure()
+            except EdgekitError as error:
+                error.args = (f"{name}: {error}",)
+                raise
+            on_cell(cell)

@@ -1,10 +1,10 @@
 """Compare: one measurement against an earlier one, result by result."""
 
-import json
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from edgekit.errors import UsageError
-from edgekit.measure.record import FORMAT, VERSION
+from edgekit.report import records
 
 
 class Difference(NamedTuple):
@@ -15,50 +15,56 @@ class Difference(NamedTuple):
     in_flight: int
     before: float
     now: float
-    within: bool
+    within: bool | None
 
 
 def load(path: str) -> dict[str, Any]:
-    """The measure record in the file `path`; UsageError for anything else."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            record = json.load(file)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        raise UsageError(f"{path} is not JSON: expected a record that `edgekit measure --json FILE` wrote") from None
-    if not isinstance(record, dict) or (record.get("format"), record.get("version")) != (FORMAT, VERSION):
-        found = record.get("format") if isinstance(record, dict) else type(record).__name__
-        raise UsageError(f"{path} holds {found!r}, expected format {FORMAT!r}, version {VERSION}")
-    return record
+    """The measure record in the file `path`; UsageError for anything else, DataError for a damaged one."""
+    found = records.read(path)
+    if not isinstance(found, records.Measure):
+        raise UsageError(f"{path} holds another kind of record: expected one that `edgekit measure --out FILE` wrote")
+    return found.data
+
+
+def check_common(
+    earlier: dict[str, Any], codecs: Collection[str], links: Collection[str], depths: Collection[int]
+) -> None:
+    """UsageError unless some result of `earlier` is about to be measured again."""
+    old = [_key(result) for result in earlier["results"]]
+    if not any(codec in codecs and link in links and depth in depths for codec, link, depth in old):
+        raise UsageError(
+            "the earlier record has nothing that is measured now: it has "
+            + ", ".join(sorted({f"{codec} over {link} with {depth} in flight" for codec, link, depth in old}))
+        )
 
 
 def compare(now: dict[str, Any], before: dict[str, Any]) -> list[Difference]:
     """Every result of `now` that `before` has too.
 
-    Within: the ranges from lowest to highest of the repeats of both overlap. UsageError when the two have no result in
-    common.
+    Within: the ranges from lowest to highest of the repeats of both overlap; None where one repeat has no range.
     """
     old = {_key(result): result["images_per_s"] for result in before["results"]}
     found = []
     for result in now["results"]:
         if _key(result) in old:
             rate, earlier = result["images_per_s"], old[_key(result)]
-            within = rate["low"] <= earlier["high"] and earlier["low"] <= rate["high"]
+            within = None
+            if min(rate["n"], earlier["n"]) > 1:
+                within = rate["low"] <= earlier["high"] and earlier["low"] <= rate["high"]
             found.append(Difference(*_key(result), earlier["median"], rate["median"], within))
-    if not found:
-        raise UsageError("the two records have no codec, link and batches in flight in common")
     return found
 
 
 def other_settings(now: dict[str, Any], before: dict[str, Any]) -> list[str]:
     """What differs between the two besides time: settings, codecs and machine, in words."""
     pairs = [(f"setting {key}", value, before["setting"].get(key)) for key, value in now["setting"].items()]
-    shared = set(now["codecs"]) & set(before["codecs"])
+    shared = now["codecs"].keys() & before["codecs"].keys()
     pairs += [(f"codec {key}", *(r["codecs"][key]["method"] for r in (now, before))) for key in sorted(shared)]
     for side in now["machine"]:
         here, there = now["machine"][side], before["machine"].get(side, {})
-        pairs += [(f"{side} {key}", here[key], there.get(key)) for key in ("processor", "cores", "python", "versions")]
+        pairs += [
+            (f"{side} {key}", here.get(key), there.get(key)) for key in ("processor", "cores", "python", "versions")
+        ]
     return [f"{name}: {here} now, {there} before" for name, here, there in pairs if here != there]
 
 

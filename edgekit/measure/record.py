@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgekit.link import Link
+from edgekit.measure.methods import parse
 
 FORMAT, VERSION = "edgekit-measure", 1
 #: Published: images/s of SGQ over training with uniform quantisation.
@@ -32,9 +33,10 @@ def record(
     machines: dict[str, Any],
     command: list[str],
     when: str,
+    failed: str | None = None,
 ) -> dict[str, Any]:
-    """The whole record of one measurement; `when` is UTC in ISO 8601."""
-    results = summarise(cells, links)
+    """The record of one measurement; `when` is UTC in ISO 8601, `failed` says why it is not whole."""
+    results = summarise(cells, links, baselines(codecs))
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -49,14 +51,28 @@ def record(
         "results": results,
         "limits": limits(results),
         "paper": PAPER,
-        "warnings": warnings(results, cells, machines),
+        "warnings": [f"not complete: {failed}"] * bool(failed) + warnings(results, cells, machines),
     }
 
 
-def summarise(cells: list[Cell], links: dict[str, Link | None]) -> list[dict[str, Any]]:
+def baselines(codecs: dict[str, Any]) -> dict[str, str]:
+    """Which of `codecs` each of `BASELINES` is, whatever it is called: the same codec, settings and gradient."""
+    found = {}
+    for base in BASELINES:
+        wanted = parse(base)
+        for name, codec in codecs.items():
+            if (codec["codec"], codec["gradient"]) == (wanted.codec, wanted.gradient) and (
+                wanted.config.items() <= codec["config"].items()
+            ):
+                found[base] = name
+    return found
+
+
+def summarise(cells: list[Cell], links: dict[str, Link | None], against: dict[str, str]) -> list[dict[str, Any]]:
     """One result per codec, link and batches in flight: medians over repeats, and how far they lie apart.
 
-    A speedup is the ratio within one repeat, where both were measured one after the other, and then the median.
+    A speedup over `against`, codecs by the name they have as a baseline, is the ratio within one repeat, where both
+    were measured one after the other, and then the median.
     """
     by_key: dict[Key, list[Cell]] = {}
     for cell in cells:
@@ -74,29 +90,33 @@ def summarise(cells: list[Cell], links: dict[str, Link | None]) -> list[dict[str
                 "in_flight": depth,
                 "images_per_s": _spread(rates),
                 "speedup": {
-                    base: _spread(_ratios(repeats, by_key[base, link, depth]))
-                    for base in BASELINES
-                    if (base, link, depth) in by_key
+                    base: _spread(_ratios(repeats, by_key[name, link, depth]))
+                    for base, name in against.items()
+                    if (name, link, depth) in by_key
                 },
                 "bytes_up_per_image": up,
                 "bytes_down_per_image": down,
                 **{
-                    name: {part: statistics.median(cell[name][part] for cell in repeats) for part in repeats[0][name]}
+                    name: {part: _known([cell[name][part] for cell in repeats]) for part in repeats[0][name]}
                     for name in ("latency_s", "seconds_per_image", "cpu_seconds_per_image", "peak_memory_bytes")
                 },
                 "staleness": statistics.median(cell["staleness"] for cell in repeats),
-                "joules_per_image": None
-                if repeats[0]["joules_per_image"] is None
-                else statistics.median(cell["joules_per_image"] for cell in repeats),
-                "link_bound_images_per_s": link_bound(links[link], up, down),
+                "joules_per_image": _known([cell["joules_per_image"] for cell in repeats]),
+                "link_bound_images_per_s": link_bound(links[link], up, down, depth),
             }
         )
     return found
 
 
-def link_bound(link: Link | None, up: float, down: float) -> float | None:
-    """Images/s that the rates of `link` alone would allow, both ways at once; None over loopback."""
-    return None if link is None else 1 / max(8 * up / link.up_bit_s, 8 * down / link.down_bit_s)
+def link_bound(link: Link | None, up: float, down: float, in_flight: int) -> float | None:
+    """Images/s that the rates of `link` alone would allow; None over loopback.
+
+    With one batch in flight its bytes go up and then down, with several both ways are busy at once.
+    """
+    if link is None:
+        return None
+    ways = 8 * up / link.up_bit_s, 8 * down / link.down_bit_s
+    return link.moving / (sum(ways) if in_flight == 1 else max(ways))
 
 
 def limits(results: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
@@ -149,6 +169,12 @@ def _key(cell: Cell) -> Key:
 def _ratios(repeats: list[Cell], base: list[Cell]) -> list[float]:
     rates = {cell["repeat"]: cell["images_per_s"] for cell in base}
     return [cell["images_per_s"] / rates[cell["repeat"]] for cell in repeats if cell["repeat"] in rates]
+
+
+def _known(values: Sequence[float | None]) -> float | None:
+    """The median, or None where a value is not known."""
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if len(known) == len(values) else None
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:

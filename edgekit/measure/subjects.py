@@ -52,6 +52,10 @@ def subjects(
     if all(map(os.path.isdir, what)):
         carried = [_carried(open_bundle(path)) for path in what]
         check_distinct([subject.method for subject in carried])
+        kinds = {(s.bundle.model, s.bundle.cut, s.bundle.feature_shape, s.bundle.device["name"]) for s in carried}
+        if len(kinds) > 1:
+            told = "; ".join(f"{model} cut at {cut} for {board}" for model, cut, _, board in sorted(kinds))
+            raise UsageError(f"these bundles cannot be compared, expected one model, cut and board: {told}")
         return carried
     if len(what) > 1:
         raise UsageError(f"{' '.join(what)}: expected one model, or bundles, which are folders")
@@ -74,4 +78,6 @@ def _carried(bundle: Bundle) -> Subject:
     gradient = default_policy(bundle)
     pairs = ",".join(f"{key}={value}" for key, value in codec.config.items())
     text = f"{codec.codec_id}{':' if pairs else ''}{pairs}+{gradient}"
-    return Subject(Method(os.path.basename(bundle.path), text, codec.codec_id, codec.config, gradient), bundle)
+    return Subject(
+        Method(os.path.basename(os.path.realpath(bundle.path)), text, codec.codec_id, codec.config, gradient), bundle
+    )

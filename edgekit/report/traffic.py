@@ -31,16 +31,18 @@ def section(records: Records) -> Section | None:
 
 
 def _measured(measure: Measure) -> dict[str, tuple[dict[str, float], float | None]]:
-    """Codec -> (bytes per image by direction and kind over all its cells, formula bytes)."""
+    """Codec -> (bytes per image by direction and kind, the mean of its cells, and formula bytes).
+
+    Every cell counts alike: by images, those of fast links would speak for all, whose coders had longer to adapt.
+    """
     found = {}
     for codec, about in measure.data["codecs"].items():
         cells = [cell for cell in measure.data["cells"] if cell["codec"] == codec and cell["images"]]
-        images = sum(cell["images"] for cell in cells)
         total: dict[str, float] = {}
         for cell in cells:
             for way in WAYS:
                 for kind, n in cell["bytes_per_image"][way].items():
-                    total[f"{way} {kind}"] = total.get(f"{way} {kind}", 0.0) + n * cell["images"] / images
+                    total[f"{way} {kind}"] = total.get(f"{way} {kind}", 0.0) + n / len(cells)
         if cells:
             found[codec] = (total, about.get("formula_bytes_up_per_image"))
     return found

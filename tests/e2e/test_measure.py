@@ -41,7 +41,7 @@ def measured(bundles: Path) -> dict[str, Any]:
     process = start("fp32", "sgq", *flags, "--out", "record.json", folder=bundles)
     out, err = process.communicate(timeout=110)
     assert process.returncode == 0, err
-    assert "link-bound" in out and "edgekit report record.json" in out
+    assert "link-bound" in out and "edgekit report record.json" in err
     record: dict[str, Any] = json.loads((bundles / "record.json").read_text())
     return record
 

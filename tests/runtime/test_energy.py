@@ -36,6 +36,14 @@ def test_power_of_the_rail_into_the_module_times_seconds(board, tmp_path: Path) 
     assert joules is not None and 0.12 * 4.0 * 0.9 <= joules <= elapsed * 4.0
 
 
+def test_a_rail_that_fails_gives_no_part_of_the_sum(tmp_path: Path) -> None:
+    jetpack_4(tmp_path)
+    energy = Energy(str(tmp_path))
+    (tmp_path / "ina3221x" / "6-0040" / "iio:device0" / "in_power0_input").write_text("busy")
+    energy.start()
+    assert energy.stop() is None
+
+
 def test_no_rail_is_none_and_not_zero(tmp_path: Path) -> None:
     write(tmp_path / "ina3221" / "1-0040" / "hwmon" / "hwmon1", in1_label="VDD_SOC", in1_input="1", curr1_input="1")
     energy = Energy(str(tmp_path))

@@ -37,7 +37,7 @@ def measure(bundle: Bundle, digits: Dataset, seconds: float, **options: Any) -> 
                     events.append)  # fmt: skip
     measure_training(device, Images(digits.train_images[:160], digits.train_labels[:160]), Span(seconds, 2),
                      events.append)  # fmt: skip
-    assert [event["event"] for event in events] == ["measuring", "measured"]
+    assert [event["event"] for event in events] == ["measuring", "enough", "measured"]
     return events[-1], handle.kinds
 
 
