@@ -116,6 +116,9 @@ def summarise(source: str) -> list[dict[str, Any]]:
             row["below_fp32"] = round(fp32[0]["accuracy"] - row["accuracy"], 2)
             row["ratio_up"] = round(fp32[0]["bytes_up"] / row["bytes_up"], 1)
             row["ratio_both"] = round((fp32[0]["bytes_up"] + fp32[0]["bytes_down"]) / both, 1)
+        uniform = [other for other in rows if other["method"] == "UQ-4" and _setting(other) == _setting(row)]
+        if uniform:
+            row["ratio_uq"] = round(uniform[0]["bytes_up"] / row["bytes_up"], 1)
     return sorted(rows, key=lambda row: (row["model"], row["dataset"], -row["bytes_up"] - row["bytes_down"]))
 
 
@@ -164,6 +167,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     """`rows` as Markdown; bytes are measured at the frame, per training image."""
     heads = (
         "model",
+        "data",
         "cut",
         "epochs",
         "method",
@@ -174,12 +178,14 @@ def table(rows: list[dict[str, Any]]) -> str:
         "B up",
         "B down",
         "up",
+        "up, to UQ-4",
         "both ways",
     )
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for row in rows:
         cells = [
             row["model"],
+            row["dataset"],
             row["cut"] or "default",
             str(row["n_epochs"]),
             row["method"].replace("+" + row["gradient"], ""),
@@ -190,6 +196,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"{row['bytes_up']:,.0f}",
             f"{row['bytes_down']:,.0f}",
             f"{row['ratio_up']}x" if "ratio_up" in row else "",
+            f"{row['ratio_uq']}x" if "ratio_uq" in row else "",
             f"{row['ratio_both']}x" if "ratio_both" in row else "",
         ]
         lines.append(f"| {' | '.join(cells)} |")
