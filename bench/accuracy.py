@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import statistics
 import sys
 from typing import Any
@@ -226,12 +227,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", metavar="DIR", default="runs")
     parser.add_argument("--show", metavar="PATH", help="train nothing; print the table of that folder or --json file")
+    parser.add_argument("--only", metavar="REGEX", default="", help="of --show: rows whose model, data and cut match")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--plot", metavar="FILE")
     options = parser.parse_args()
     if options.show:
         rows = summarise(options.show)
-        sys.stdout.write(table(rows) + "\n")
+        shown = [row for row in rows if re.search(options.only, f"{row['model']} {row['dataset']} {row['cut']}")]
+        sys.stdout.write(table(shown) + "\n")
         if options.json:
             with open(options.json, "w", encoding="utf-8") as file:
                 file.write(json.dumps(rows, indent=1) + "\n")

@@ -230,7 +230,9 @@ def _start(command: list[str], cores: Any) -> "Iterator[subprocess.Popen[str]]":
         yield process
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 def compare(options: argparse.Namespace) -> None:
