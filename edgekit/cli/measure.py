@@ -40,7 +40,13 @@ if TYPE_CHECKING:
 @click.option("--in-flight", default="1", show_default=True, metavar="N,N", help="Batches under way; several compared.")
 @click.option("--device", default="cpu", show_default=True, help="Board to export for; runs on this machine's CPU.")
 @click.option("--batch", default=32, show_default=True, help="Images per step.")
-@click.option("--seconds", default=5.0, show_default=True, help="Measured in every cell, at least two batches.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=5.0,
+    show_default=True,
+    help="Measured in every cell, at least two batches.",
+)
 @click.option("--warm-up", default=3, show_default=True, help="Batches before that (fewer where they take so long).")
 @click.option(
     "--repeats", type=click.IntRange(1), default=3, show_default=True, help="Rounds, codecs in turn (A B A B)."
@@ -232,7 +238,7 @@ def _rates(record: dict[str, Any]) -> "Table":
         rate, speedup = result["images_per_s"], result["speedup"]
         table.add_row(
             result["link"], str(result["in_flight"]), result["codec"], f"{rate['median']:.4g}",
-            f"{rate['low']:.4g} to {rate['high']:.4g}",
+            f"{rate['low']:.4g} to {rate['high']:.4g}" if rate["n"] > 1 else "",
             *(f"{speedup[base]['median']:.2f}" if base in speedup else "" for base in ("fp32", "uq")),
             f"{result['bytes_up_per_image']:.0f}", f"{result['bytes_down_per_image']:.0f}",
             f"{1e3 * result['latency_s']['p50']:.1f}",

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from edgekit.codecs.registry import feature_codec
+from edgekit.codecs.registry import FEATURES, feature_codec
 from edgekit.errors import UnknownName, UsageError
 from edgekit.server.calibrate import calibrator
 
@@ -40,9 +40,13 @@ def parse(text: str, names: dict[str, str] = NAMES) -> Method:
         # "mine=sgq:groups=4": a name of the user's own.
         return parse(text[len(name) + 1 :], names)._replace(name=name)
     full = names.get(text, text)
+    if full == text and text in FEATURES:
+        return parse(f"{text}+none", names)
     if full == text and not set(":+") & set(text):
         spelt_out = f"or CODEC:KEY=VALUE,...+GRADIENT, for example {NAMES['sgq']}"
         raise UnknownName("method", text, names, f"there are {', '.join(names)}; {spelt_out}")
+    if "," in full.partition(":")[0]:
+        raise UsageError(f"methods '{text}': expected ; between methods where one of them is spelt out, not commas")
     codec, _, gradient = full.partition("+")
     codec_id, _, pairs = codec.partition(":")
     config = {}

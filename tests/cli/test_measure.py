@@ -22,7 +22,6 @@ from edgekit.errors import EdgekitError
         (("vgg11", "--compare", "BUNDLE"), "cannot be read"),
         (("BUNDLE", "--codecs", "uq"), "--codecs is of the export"),
         (("BUNDLE", "--in-flight", "16", "--batch", "1"), "at least 2 images"),
-        (("BUNDLE", "--seconds", "0"), "expected some seconds"),
         (("vgg11", "--out", "no/such/folder.json"), "cannot be written"),
     ],
 )

@@ -21,7 +21,7 @@ def test_spelt_out() -> None:
     assert (method.name, method.codec) == ("sgq", "sgq")
     assert method.config == {"groups": 4, "bits": 6, "coding": "context"}
     assert method.gradient == "sparse-masked:step=10,coarse=3"
-    assert parse("raw:").gradient == "none"
+    assert parse("raw:").gradient == parse("uniform").gradient == "none"
 
 
 def test_a_name_of_ones_own() -> None:
@@ -35,6 +35,7 @@ def test_a_name_of_ones_own() -> None:
         ("sgk", "did you mean sgq"),
         ("sgk:bits=4", "did you mean sgq"),
         ("sgq:bits", "lacks its value"),
+        ("uq,sgq:bits=4", "expected ; between methods"),
         ("sgq:bots=4", "bots"),
         ("raw+stochastik", "did you mean stochastic"),
     ],
