@@ -1,5 +1,6 @@
 """Transport: an ordered stream of frames to the server, several in flight."""
 
+import gc
 import queue
 import threading
 import time
@@ -156,3 +157,7 @@ class Grpc(Transport):
         self._stream.cancel()
         self._reader.join()
         self._channel.close()
+        # Collected now, while gRPC's threads can still let go of its lock: at the interpreter's end they cannot, and
+        # the process would wait for ever.
+        self._stream = None
+        gc.collect()
