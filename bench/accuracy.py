@@ -25,6 +25,7 @@ from accuracy_chart import draw
 from trainer import Plan, Trainer
 
 from edgekit.data import registry
+from edgekit.measure.methods import parse
 
 #: The methods of the paper's table at one cut, 4 bits, with an uncompressed gradient; and ours, both ways.
 METHODS = {
@@ -42,29 +43,12 @@ METHODS = {
 SETTING = ("model", "cut", "dataset", "limit", "n_epochs", "batch", "lr", "weight_decay", "mixed", "augment")
 
 
-def parse(method: str) -> tuple[str, dict[str, Any], str]:
-    """Codec, its configuration and the gradient's policy."""
-    codec, _, policy = METHODS.get(method, method).partition("+")
-    name, _, pairs = codec.partition(":")
-    config = dict(pair.split("=") for pair in pairs.split(",") if pair)
-    return name, {key: _value(value) for key, value in config.items()}, policy or "none"
-
-
-def _value(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return {"True": True, "False": False}.get(text, text)
-
-
 def run(method: str, seed: int, options: argparse.Namespace) -> None:
     """Trains one method and seed; writes its record when it is done."""
-    codec, config, policy = parse(method)
+    parsed = parse(method, METHODS)
     plan = Plan(
-        options.model, options.cut, codec, config, policy, seed, options.epochs, options.batch, options.lr,
-        options.weight_decay, options.augment, options.mixed, regroup=options.regroup,
+        options.model, options.cut, parsed.codec, parsed.config, parsed.gradient, seed, options.epochs, options.batch,
+        options.lr, options.weight_decay, options.augment, options.mixed, regroup=options.regroup,
         front=not options.freeze_front, decay=options.decay, tolerance=options.tolerance,
         every=options.every,
     )  # fmt: skip

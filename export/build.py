@@ -26,6 +26,7 @@ from edgekit.export.parity.golden import golden_arrays
 from edgekit.export.parity.pytorch import require_pytorch
 from edgekit.export.program import back_program
 from edgekit.export.rate import Goal, choose
+from edgekit.export.rate_measures import Bench
 from edgekit.export.significance import significance as channel_significance
 from edgekit.export.split import split
 from edgekit.export.targets.check import check_range, refuse, require
@@ -105,7 +106,7 @@ def build_bundle(
     if goal:
         plain = learning_graph(front, batch.shape[1:], Raw(), {})
         relu = _after_relu(plain.graph, plain.feature)
-        rate = choose(codec, goal, front, back, features, labels, weights, relu, seed)
+        rate = choose(codec, goal, Bench(goal.batch, front, back, features, labels, weights, relu, seed))
         codec, chosen = rate.codec, {"gradient": rate.gradient, "rate": rate.record}
     codec.check(features.shape[1])
     tables = codec.calibrate(features.numpy(), seed, weights)

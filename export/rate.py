@@ -8,8 +8,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import nn
 
 from edgekit.codecs.base import FeatureCodec
 from edgekit.codecs.features.sgq import SGQ
@@ -59,15 +57,9 @@ def candidates(codec: SGQ, feature: tuple[int, ...]) -> list[SGQ]:
 def choose(
     codec: FeatureCodec,
     goal: Goal,
-    front: nn.Module,
-    back: nn.Module,
-    features: torch.Tensor,
-    labels: np.ndarray | None,
-    significance: np.ndarray | None,
-    after_relu: bool,
-    seed: int,
+    bench: Bench,
 ) -> Rate:
-    """`codec` with the groups and bits, and the gradient policy, that keep `goal` for `features` (n,C,h,w) f32.
+    """`codec` with the groups and bits, and the gradient policy, that keep `goal` for the features of `bench`.
 
     `target_bytes`: of the pairs of uplink and step that fit together, those whose uplink, updates included, takes at
     most a third, or exceeds it least; of these the uplink of least error; with it about the shortest step that
@@ -80,13 +72,13 @@ def choose(
         raise UsageError(f"codec '{codec.codec_id}' has no groups and bits to choose a rate by: take --codec sgq")
     if (goal.target_bytes is None) == (goal.max_accuracy_drop is None):
         raise UsageError("give one of --target-bytes and --max-accuracy-drop")
-    bench = Bench(goal.batch, front, back, features, labels, significance, after_relu, seed)
+    shape = bench.first.shape[1:]
     exact = bench.accuracy()
     if goal.max_accuracy_drop is not None:
         _require_trained(exact, len(bench.second), int(bench.labels.max()) + 1)
-    every = candidates(codec, tuple(features.shape[1:]))
+    every = candidates(codec, shape)
     share = UPLINK_SHARE * (goal.target_bytes if goal.target_bytes is not None else np.inf)
-    worth = [each for each in every if each.formula_bits(features.shape[1:]) / 8 <= HOPELESS * share] or every[:1]
+    worth = [each for each in every if each.formula_bits(shape) / 8 <= HOPELESS * share] or every[:1]
     ups = []
     for done, each in enumerate(worth):
         goal.on_candidate(done, len(worth) + 1, f"{each.groups} groups, {each.bits} bits")

@@ -1,13 +1,12 @@
 """Calibrator: gradient at the cut -> the bytes to send, and how far what they say is from it."""
 
-import json
 from typing import Any
 
 import numpy as np
 
 from edgekit.bundle import Bundle
 from edgekit.codecs.base import GradientCodec
-from edgekit.codecs.registry import gradient_codec
+from edgekit.codecs.registry import gradient_codec, settings
 from edgekit.errors import UnknownName
 
 #: By name, the gradient codec, its configuration, and whether it is told where the decoded feature is active.
@@ -52,9 +51,7 @@ def calibrator(policy: str, seed: int) -> Calibrator:
     if name not in POLICIES:
         raise UnknownName("gradient policy", name, POLICIES, "there are: {}".format(", ".join(sorted(POLICIES))))
     codec_id, config, masked = POLICIES[name]
-    given = [pair.partition("=") for pair in pairs.split(",")] if pairs else []
-    config = {**config, **{key: _value(text) for key, _, text in given}}
-    return Calibrator(gradient_codec(codec_id, config), masked, seed)
+    return Calibrator(gradient_codec(codec_id, {**config, **settings(pairs)}), masked, seed)
 
 
 def default_policy(bundle: Bundle) -> str:
@@ -64,11 +61,3 @@ def default_policy(bundle: Bundle) -> str:
     if bundle.codec.codec_id == "raw":
         return "none"
     return "stochastic-masked" if bundle.after_relu else "stochastic"
-
-
-def _value(text: str) -> Any:
-    """A number, true or false, or the text itself."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text

@@ -31,8 +31,15 @@ AREAS = {
     "edgekit.data": May(CORE),
     "edgekit.cli": May(
         frozenset({"edgekit.cli", "edgekit.errors", "click", "rich"}),
-        CORE - {"numpy"} | {"edgekit.measure", "edgekit.report", "edgekit.runtime", "edgekit.export", "edgekit.server",
-                             "edgekit.device_profiles"},
+        CORE - {"numpy"}
+        | {
+            "edgekit.measure",
+            "edgekit.report",
+            "edgekit.runtime",
+            "edgekit.export",
+            "edgekit.server",
+            "edgekit.device_profiles",
+        },
     ),
     # A host's: it exports, starts the processes and adds up.
     "edgekit.measure": May(

@@ -1,6 +1,8 @@
 """The codecs by id, imported on demand."""
 
 import importlib
+import inspect
+import json
 from typing import Any, Dict
 
 from edgekit.codecs.base import FeatureCodec, GradientCodec
@@ -39,11 +41,35 @@ def gradient_codec(codec_id: str, config: Dict[str, Any]) -> GradientCodec:
     return codec
 
 
+def settings(text: str) -> Dict[str, Any]:
+    """The constructor arguments in "key=value,key=value": numbers, true and false, else text.
+
+    >>> settings("groups=4,weighted=true,coding=context")
+    {'groups': 4, 'weighted': True, 'coding': 'context'}
+    """
+    found = {}
+    for pair in filter(None, text.split(",")):
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UsageError("'{}' of '{}' lacks its value: expected KEY=VALUE,...".format(pair, text))
+        try:
+            found[key] = json.loads(value.lower())
+        except ValueError:
+            found[key] = value
+    return found
+
+
 def _make(what: str, table: Dict[str, str], codec_id: str, config: Dict[str, Any]) -> object:
     if codec_id not in table:
         raise UnknownName(what, codec_id, table, "there are: {}".format(", ".join(sorted(table))))
     module, name = table[codec_id].split(":")
+    cls = getattr(importlib.import_module(module), name)
+    known = list(inspect.signature(cls).parameters)
+    for key in config:
+        if key not in known:
+            there = "it takes {}".format(", ".join(known)) if known else "it takes none"
+            raise UnknownName("setting of {} '{}'".format(what, codec_id), key, known, there)
     try:
-        return getattr(importlib.import_module(module), name)(**config)
+        return cls(**config)
     except TypeError as error:
         raise UsageError("{} '{}' does not take {}: {}".format(what, codec_id, config, error)) from None

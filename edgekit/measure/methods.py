@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from edgekit.codecs.registry import FEATURES, feature_codec
+from edgekit.codecs.registry import FEATURES, feature_codec, settings
 from edgekit.errors import UnknownName, UsageError
 from edgekit.server.calibrate import calibrator
 
@@ -49,12 +49,7 @@ def parse(text: str, names: dict[str, str] = NAMES) -> Method:
         raise UsageError(f"methods '{text}': expected ; between methods where one of them is spelt out, not commas")
     codec, _, gradient = full.partition("+")
     codec_id, _, pairs = codec.partition(":")
-    config = {}
-    for pair in filter(None, pairs.split(",")):
-        key, found, value = pair.partition("=")
-        if not found:
-            raise UsageError(f"method '{text}': '{pair}' of {codec_id} lacks its value, expected KEY=VALUE")
-        config[key] = _value(value)
+    config = settings(pairs)
     feature_codec(codec_id, config)
     gradient = gradient or "none"
     calibrator(gradient, 0)
@@ -75,12 +70,3 @@ def check_distinct(methods: Sequence[Method]) -> None:
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise UsageError(f"'{twice[0]}' comes twice in {', '.join(names)}; NAME=CODEC:... gives a name of one's own")
-
-
-def _value(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return {"True": True, "False": False}.get(text, text)

@@ -7,8 +7,8 @@ from typing import Any
 
 from edgekit.link import Link
 from edgekit.measure.methods import parse
+from edgekit.report.records import FORMAT, VERSION
 
-FORMAT, VERSION = "edgekit-measure", 1
 #: Published: images/s of SGQ over training with uniform quantisation.
 PAPER = {
     "speedup_over_uniform": 9.22,

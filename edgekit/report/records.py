@@ -9,7 +9,8 @@ from edgekit.errors import DataError, UsageError
 from edgekit.report import kinds
 from edgekit.report.schema import check, shown
 
-VERSION = 1
+#: Of the records that `edgekit measure` writes.
+FORMAT, VERSION = "edgekit-measure", 1
 EXPECTED = (
     "expected a record of `edgekit measure`, the record.jsonl of `edgekit train --out DIR`, or a list of accuracy "
     "rows (bench/accuracy.py)"
@@ -98,7 +99,7 @@ def parse(data: bytes, path: str) -> Measure | Training | Accuracy:
         if isinstance(start, dict) and "event" in start:
             return _training(start, lines, path)
     value = _json(text, path)
-    if isinstance(value, dict) and value.get("format") == "edgekit-measure":
+    if isinstance(value, dict) and value.get("format") == FORMAT:
         return _measure(value, path)
     if isinstance(value, dict) and any(marks <= set(value) for marks in PLANS):
         raise UsageError(f"{path} is a record of `edgekit plan`, which predicts: a report is of what was measured")

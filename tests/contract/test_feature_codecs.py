@@ -239,7 +239,7 @@ def test_an_unknown_codec_offers_near_names():
 
 
 def test_a_wrong_configuration_is_refused():
-    with pytest.raises(UsageError, match="feature codec 'sgq' does not take"):
+    with pytest.raises(UsageError, match="unknown setting of feature codec 'sgq' 'group': did you mean groups"):
         feature_codec("sgq", {"group": 8})
     with pytest.raises(UsageError, match="does not take None"):
         feature_codec("raw", None)

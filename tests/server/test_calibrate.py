@@ -46,7 +46,7 @@ def test_sparse_gradients_cost_least() -> None:
 def test_a_policy_takes_settings() -> None:
     chosen = calibrator("sparse-masked:step=14,of=largest", 0)
     assert chosen.masked and chosen.codec.config == {"step": 14, "coarse": 2, "of": "largest"}
-    with pytest.raises(UsageError, match="does not take"):
+    with pytest.raises(UsageError, match="setting of gradient codec 'sparse' 'bits': it takes step, coarse, of"):
         calibrator("sparse:bits=4", 0)
     with pytest.raises(UsageError, match="takes a step"):
         calibrator("sparse:step=ten", 0)
