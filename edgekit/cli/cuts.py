@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.option("--input", "input_shape", default="3,32,32", show_default=True, metavar="C,H,W", help="Input shape.")
 @click.option("--classes", type=int, help="Classes that it tells apart (default: 10, or your network's own).")
 @options.feature_codec
-@click.option("--weights", metavar="FILE", help="Trained weights, .safetensors: loaded, so that they are checked.")
+@options.weights
 @options.as_json
 def cuts(
     model: str,

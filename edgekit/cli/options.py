@@ -38,6 +38,11 @@ def _numbers(context: click.Context, option: click.Parameter, text: str | None) 
 
 
 model = click.argument("model", metavar="MODEL")
+weights = click.option(
+    "--weights",
+    metavar="FILE",
+    help="Trained weights, .safetensors, or the folder of `edgekit train --out` (default: fresh ones, by --seed).",
+)
 network = options(
     click.option(
         "--input",
@@ -45,7 +50,7 @@ network = options(
         metavar="C,H,W",
         help="Input shape (default: the dataset's channels, at 28, 32 or 224 pixels).",
     ),
-    click.option("--weights", metavar="FILE", help="Trained weights, .safetensors (default: fresh ones, by --seed)."),
+    weights,
     click.option(
         "--mean", callback=_numbers, metavar="M,M,M", help="What the model subtracts, 0..1 (default: data's)."
     ),

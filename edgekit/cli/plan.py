@@ -43,7 +43,7 @@ PASSED = ("everything", "devices", "batch", "measure", "input_shape", "classes",
 @click.option("--input", "input_shape", metavar="C,H,W", help="Input shape (default: the dataset's, or 3,32,32).")
 @click.option("--classes", type=int, help="Classes it tells apart (default: the dataset's, 10, or your network's own).")
 @options.feature_codec
-@click.option("--weights", metavar="FILE", help="Trained weights, .safetensors (default: fresh ones, by --seed).")
+@options.weights
 @click.option("--torch-device", default="auto", show_default=True, help="Times the server's half: cpu, cuda or auto.")
 @click.option(
     "--server-threads",

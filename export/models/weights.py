@@ -1,6 +1,7 @@
 """Trained weights from a safetensors file into a network, checked tensor by tensor."""
 
 import difflib
+import os
 
 import numpy as np
 import torch
@@ -13,17 +14,20 @@ from edgekit.errors import DataError, ExportError, PayloadError, UsageError
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 #: Counts of batches, which nothing here reads, may be missing.
 OPTIONAL = "num_batches_tracked"
+#: The two halves of a network in the folder that `edgekit train --out` writes.
+HALVES = (os.path.join("device-0", "front.safetensors"), os.path.join("server", "back.safetensors"))
 SHOWN = 3
 
 
 def load_weights(network: nn.Module, path: str) -> None:
-    """Copies the tensors of the safetensors file `path` into `network`, in place.
+    """Copies the tensors of the safetensors file `path` into `network`, in place; or of both `HALVES` in a folder.
 
     Names and shapes must be those of ``network.state_dict()``, except that all names may begin with "module.", as
     DataParallel writes them; float16 and float64 are converted. UsageError for a file that cannot be read or is a
     pickle, DataError for a damaged one, ExportError for one that does not fit; `network` is then as it was.
     """
-    arrays = _read(path)
+    files = [os.path.join(path, half) for half in HALVES] if os.path.isdir(path) else [path]
+    arrays = {name: array for file in files for name, array in _read(file).items()}
     expected = network.state_dict()
     if arrays and all(name.startswith("module.") for name in arrays) and not arrays.keys() & expected.keys():
         arrays = {name[len("module.") :]: array for name, array in arrays.items()}
@@ -43,7 +47,10 @@ def _read(path: str) -> dict[str, np.ndarray]:
         with open(path, "rb") as file:
             return tensorfile.loads(file.read())
     except OSError as error:
-        raise UsageError(f"weights {path} cannot be read: {error.strerror}") from None
+        raise UsageError(
+            f"weights {path} cannot be read: {error.strerror}; expected a .safetensors file, or the folder of "
+            "`edgekit train --out`"
+        ) from None
     except PayloadError as error:
         raise DataError(
             f"weights {path}: {error}; expected a safetensors file of float16, float32 or float64 tensors, as "

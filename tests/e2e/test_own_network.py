@@ -122,3 +122,13 @@ def test_train(project: Path, device: str, norm: str) -> None:
         losses = [event["loss"] for event in events if event["event"] == "epoch" and event["device"] == name]
         assert len(losses) == 5 and losses[-1] < 0.6 * losses[0], losses
     assert summary["model"] == "mynet:make" and summary["accuracy"] > 70
+    if norm == "batch":
+        edgekit_command(project, "export", "--weights", str(out), "-o", "again")
+        again = open_bundle(str(project / "again"))
+        for half, folder in (("front", "device-0"), ("back", "server")):
+            trained = safetensors.torch.load_file(out / folder / f"{half}.safetensors")
+            first = open_bundle(str(out / "bundle")).arrays(f"{half}.safetensors")
+            got = again.arrays(f"{half}.safetensors")
+            assert any(not np.array_equal(got[name], first[name]) for name in first)
+            for name, value in trained.items():
+                np.testing.assert_array_equal(got[name], value.numpy(), err_msg=name)
