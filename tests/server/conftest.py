@@ -1,13 +1,14 @@
 """A small back half, exported as bundles hold it: two archives without weights, and the weights."""
 
 import io
-import warnings
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+
+from edgekit.export.program import back_program
 
 FEATURE = (8, 4, 4)
 CLASSES = 3
@@ -29,22 +30,13 @@ class Back(nn.Module):
 
 
 def archive(module: nn.Module, training: bool, bare: bool = True) -> bytes:
-    """`module` as a .pt2 archive; `bare` leaves out sample inputs, weights and traces of this machine's folders."""
-    batch = torch.export.Dim("batch", min=2 if training else 1, max=4096)
-    program = torch.export.export(module.train(training), (torch.zeros(2, *FEATURE),), dynamic_shapes=({0: batch},))
+    """`module` as a bundle holds it; not `bare`: with sample inputs, weights and traces of this machine's folders."""
     if bare:
-        program.example_inputs = None
-        for node in program.graph.nodes:
-            for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn"):
-                node.meta.pop(key, None)
-        for name, weight in program.state_dict.items():
-            empty = torch.zeros((), dtype=weight.dtype).expand(weight.shape)
-            program.state_dict[name] = nn.Parameter(empty) if isinstance(weight, nn.Parameter) else empty
+        return back_program(module.train(training), torch.zeros(4, *FEATURE))
+    batch = torch.export.Dim("batch", min=2 if training else 1, max=1 << 16)
+    program = torch.export.export(module.train(training), (torch.zeros(2, *FEATURE),), dynamic_shapes=({0: batch},))
     file = io.BytesIO()
-    with warnings.catch_warnings():
-        # torch warns of the expanded tensors that stand for the weights.
-        warnings.simplefilter("ignore", UserWarning)
-        torch.export.save(program, file)
+    torch.export.save(program, file)
     return file.getvalue()
 
 

@@ -98,7 +98,7 @@ def test_dropout_acts_in_training_only(make_back: Any, make_archive: Any) -> Non
 def test_a_batch_of_one_is_refused_in_training_and_leaves_the_statistics_alone(archives: Any) -> None:
     back = half(archives)
     coded, labels = batch(1, 0)
-    with pytest.raises(Refused, match="takes 2 to 4096 images at a time, got 1"):
+    with pytest.raises(Refused, match="takes 2 to 65536 images at a time, got 1"):
         back.step(coded, PLAIN, labels, 0.1)
     assert all(np.array_equal(back.state_dict()[name], array) for name, array in archives[2].items())
     assert np.isfinite(back.evaluate(coded, PLAIN, labels)[0])
