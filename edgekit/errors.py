@@ -14,7 +14,8 @@
     ├── TransportError          9   the line is broken: nothing listens, or the peer went away
     ├── Refused                10   the server understood and said no (wrong bundle, wrong step ...)
     ├── ChildFailed            11   a process that edgekit started ended with an error
-    └── Diverged               12   training went to infinity: a weight is no number any more
+    ├── Diverged               12   training went to infinity: a weight is no number any more
+    └── DeployError            13   a board that cannot be reached, or is not fit for what was asked of it
 
 A message states what was got, what was expected and what to do about it.
 """
@@ -109,3 +110,9 @@ class Diverged(EdgekitError):
     """Training went to infinity: a weight is no number any more."""
 
     exit_code = 12
+
+
+class DeployError(EdgekitError):
+    """A board that cannot be reached, or is not fit for what was asked of it."""
+
+    exit_code = 13

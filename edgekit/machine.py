@@ -22,19 +22,26 @@ class Usage(NamedTuple):
     peak_bytes: Optional[int]
 
 
+class Zone(NamedTuple):
+    """A thermal zone: its temperature, and the lowest at which the kernel slows the board down, where it says so."""
+
+    name: str
+    celsius: float
+    throttles_c: Optional[float]
+
+
 def describe() -> Dict[str, Any]:
     """This machine as a record keeps it: versions, processor, memory, clocks, power mode, temperatures."""
-    memory = _field("/proc/meminfo", "MemTotal")
     return {
         "python": platform.python_version(),
         "system": platform.platform(),
         "processor": _field("/proc/cpuinfo", "model name") or platform.machine(),
         "cores": os.cpu_count(),
-        "memory_bytes": int(memory.split()[0]) * 1024 if memory else None,
+        "memory_bytes": memory().get("MemTotal"),
         "versions": _versions(),
-        "clocks": _clocks(),
-        "power_mode": _power_mode(),
-        "temperatures_c": _temperatures(),
+        "clocks": clocks(),
+        "power_mode": power_mode(),
+        "temperatures_c": {zone.name: zone.celsius for zone in zones()},
     }
 
 
@@ -69,9 +76,15 @@ def _versions() -> Dict[str, str]:
     return {name: str(getattr(importlib.import_module(name), "__version__", "unknown")) for name in loaded}
 
 
-def _clocks() -> Dict[str, Any]:
+def memory(root: str = os.sep) -> Dict[str, int]:
+    """Bytes by the names of /proc/meminfo: MemTotal, MemAvailable, SwapFree; {} where Linux does not say."""
+    pairs = [line.partition(":") for line in (_read(os.path.join(root, "proc/meminfo")) or "").splitlines()]
+    return {name: int(value.split()[0]) * 1024 for name, _, value in pairs if value.endswith(" kB")}
+
+
+def clocks(root: str = os.sep) -> Dict[str, Any]:
     """Governor, present MHz of every processor, and whether clocks are locked: least and most allowed are the same."""
-    folders = sorted(glob.glob("/sys/devices/system/cpu/cpu[0-9]*/cpufreq"))
+    folders = sorted(glob.glob(os.path.join(root, "sys/devices/system/cpu/cpu[0-9]*/cpufreq")))
 
     def values(name: str) -> List[str]:
         return [text for text in (_read(os.path.join(folder, name)) for folder in folders) if text]
@@ -85,7 +98,7 @@ def _clocks() -> Dict[str, Any]:
     }
 
 
-def _power_mode() -> Optional[str]:
+def power_mode() -> Optional[str]:
     """What `nvpmodel -q` says on a Jetson."""
     try:
         done = subprocess.run(
@@ -97,14 +110,23 @@ def _power_mode() -> Optional[str]:
     return said[0] if said else None
 
 
-def _temperatures() -> Dict[str, float]:
-    """Degrees Celsius by thermal zone, of those that can be read."""
-    found = {}
-    for zone in sorted(glob.glob("/sys/class/thermal/thermal_zone*")):
-        text = _read(os.path.join(zone, "temp"))
-        if text:
-            found[_read(os.path.join(zone, "type")) or os.path.basename(zone)] = int(text) / 1000.0
+def zones(root: str = os.sep) -> List[Zone]:
+    """The thermal zones that can be read. PMIC-Die is left out: on a Jetson it says 100 degrees, whatever they are."""
+    found = []
+    for folder in sorted(glob.glob(os.path.join(root, "sys/class/thermal/thermal_zone*"))):
+        text = _read(os.path.join(folder, "temp"))
+        name = _read(os.path.join(folder, "type")) or os.path.basename(folder)
+        if text and name != "PMIC-Die":
+            found.append(Zone(name, int(text) / 1000.0, _throttles(folder)))
     return found
+
+
+def _throttles(zone: str) -> Optional[float]:
+    """Degrees of the lowest passive trip point of a zone; points of 0 and below are not in use."""
+    kinds = sorted(glob.glob(os.path.join(zone, "trip_point_*_type")))
+    texts = [_read(kind[: -len("type")] + "temp") for kind in kinds if _read(kind) == "passive"]
+    degrees = [int(text) / 1000.0 for text in texts if text]
+    return min([each for each in degrees if each > 0], default=None)
 
 
 def _field(path: str, name: str) -> Optional[str]:

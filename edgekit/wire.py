@@ -45,6 +45,8 @@ KINDS = {
     "ack": 8,
     "bye": 9,  # device -> server: done
     "error": 10,  # server -> device: refused, with the reason
+    "ping": 11,  # device -> server: are you there? nothing is joined
+    "pong": 12,  # server -> device: the time there, which bundle, which version
 }
 _KIND_NAMES = {number: name for name, number in KINDS.items()}
 _HEAD = struct.Struct("<3sBBBHIII")

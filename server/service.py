@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import edgekit
 from edgekit.bundle import Bundle
 from edgekit.codecs.base import Arrays, FeatureCodec, FeatureStream
 from edgekit.errors import EdgekitError, PayloadError, Refused, UsageError
@@ -93,10 +94,13 @@ class Service:
 
     def handle(self, message: Message) -> Message:
         """The reply; an EdgekitError becomes an error message with its exit code and text."""
+        if message.kind == "ping":
+            # Without the lock: behind a step of training the time in it would be old.
+            return self._pong(message)
         with self._lock:
             try:
                 if message.kind not in self._handlers:
-                    raise Refused(f"a server takes {', '.join(self._handlers)} messages, got {message.kind}")
+                    raise Refused(f"a server takes {', '.join(self._handlers)} and ping messages, got {message.kind}")
                 return self._handlers[message.kind](message)
             except EdgekitError as error:
                 return error_message(error, message.session, message.step)
@@ -107,6 +111,16 @@ class Service:
             if session in self._sessions:
                 self.lost += 1
                 self._end(session, finished=False)
+
+    def _pong(self, message: Message) -> Message:
+        """Seconds since 1970, the bundle, the version of edgekit, and how many devices are in training."""
+        header = {
+            "time": time.time(),
+            "bundle": self.digest,
+            "version": edgekit.__version__,
+            "devices": len(self._sessions),
+        }
+        return Message("pong", message.session, message.step, header)
 
     def _hello(self, message: Message) -> Message:
         digest, device, steps = (field(message, *f) for f in (("bundle", str), ("device", str), ("steps", int)))

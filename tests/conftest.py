@@ -33,6 +33,24 @@ class SmallNet(nn.Module):
         return y
 
 
+class DepthwiseNet(nn.Sequential):
+    """16x16 grey image -> 16x8x8 at "6", the last of a depthwise convolution, its norm and ReLU -> 10 classes."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(16, 16, 3, padding=1, groups=16, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
+            nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(), nn.Linear(32, 10),
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def depthwise_net() -> type[nn.Module]:
+    """Makes networks as boards have them; cut at "6"."""
+    return DepthwiseNet
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)

@@ -33,6 +33,7 @@ AREAS = {
         frozenset({"edgekit.cli", "edgekit.errors", "click", "rich"}),
         CORE - {"numpy"}
         | {
+            "edgekit.deploy",
             "edgekit.measure",
             "edgekit.report",
             "edgekit.runtime",
@@ -45,6 +46,8 @@ AREAS = {
     "edgekit.measure": May(
         CORE | {"edgekit.measure", "edgekit.report", "edgekit.runtime", "edgekit.export", "edgekit.server"}
     ),
+    # A host's: the board is spoken to through ssh alone.
+    "edgekit.deploy": May(CORE | {"edgekit.deploy", "edgekit.device_profiles", "edgekit.runtime"}),
     "edgekit.report": May(CORE | {"edgekit.report"}, frozenset({"jinja2", "matplotlib"})),
     "edgekit.runtime": May(CORE | {"edgekit.runtime"}),
     "edgekit.export": May(CORE | {"edgekit.device_profiles", "edgekit.export", "torch", "onnx", "onnxruntime"}),

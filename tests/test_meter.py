@@ -24,12 +24,15 @@ def test_bytes_and_frames_add_up_by_direction_and_kind():
     assert list(meter.by_kind().items()) == [("down.feature", 1), ("down.gradient", 30), ("up.feature", 150)]
 
 
+OTHERS = ("evaluate", "result", "error", "ping", "pong")
+
+
 def test_training_bytes_are_all_but_evaluation_and_errors():
     meter = Meter()
     for bit, kind in enumerate(sorted(KINDS)):
         meter.count("up", kind, 1 << bit)
         meter.count("down", kind, 1 << (bit + 16))
-    expected = sum(1 << bit for bit, kind in enumerate(sorted(KINDS)) if kind not in ("evaluate", "result", "error"))
+    expected = sum(1 << bit for bit, kind in enumerate(sorted(KINDS)) if kind not in OTHERS)
     assert meter.training_bytes("up") == expected
     assert meter.training_bytes("down") == expected << 16
     assert set(TRAINING_KINDS) <= set(KINDS)

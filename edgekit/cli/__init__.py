@@ -15,6 +15,11 @@ COMMANDS = {
     "export": ("edgekit.cli.export:export", "Cut a model at a layer and write a bundle for server and devices."),
     "serve": ("edgekit.cli.serve:serve", "Train the back half of a bundle for devices that connect."),
     "run": ("edgekit.cli.run:run", "Run and train the front half of a bundle on this device."),
+    "doctor": ("edgekit.cli.doctor:doctor", "Say whether this machine is fit to run a bundle, and what is missing."),
+    "package-device": (
+        "edgekit.cli.package_device:package_device",
+        "Write the part of edgekit that a board runs: a wheel, and one zip file.",
+    ),
     "link": ("edgekit.cli.link:link", "Forward connections as a line would, at its rate and with its delay."),
     "inspect": ("edgekit.cli.inspect:inspect", "Verify a bundle and show what is in it."),
     "check": ("edgekit.cli.check:check", "Rerun a bundle's golden data and its board's rules."),

@@ -36,20 +36,16 @@ def start(engines: Path, *arguments: str) -> "subprocess.Popen[str]":
 
 
 @pytest.fixture(scope="module", params=[("8.2", "jetson-nano"), ("10.3", "jetson-orin-nano")], ids=lambda pair: pair[1])
-def board(request: Any, tmp_path_factory: pytest.TempPathFactory, digits: Dataset) -> tuple[str, Bundle]:
+def board(
+    request: Any, tmp_path_factory: pytest.TempPathFactory, digits: Dataset, depthwise_net: type[nn.Module]
+) -> tuple[str, Bundle]:
     """A version of TensorRT, and a bundle for the board that has it."""
     version, name = request.param
     torch.manual_seed(0)
-    network = nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(16, 16, 3, padding=1, groups=16, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
-        nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(), nn.Linear(32, 10),
-    )  # fmt: skip
     bundle = build_bundle(
-        str(tmp_path_factory.mktemp(name) / "bundle"), network, name="own", cut="6", images=digits.train_images[:256],
-        mean=digits.mean, std=digits.std, classes=10, codec=feature_codec("sgq", {"groups": 4, "bits": 4}),
-        device=profile(name), norm="batch", batch_size=32,
+        str(tmp_path_factory.mktemp(name) / "bundle"), depthwise_net(), name="own", cut="6",
+        images=digits.train_images[:256], mean=digits.mean, std=digits.std, classes=10,
+        codec=feature_codec("sgq", {"groups": 4, "bits": 4}), device=profile(name), norm="batch", batch_size=32,
     )  # fmt: skip
     return version, bundle
 

@@ -1,10 +1,14 @@
-"""A bundle for the Jetson Nano on what that board runs: Python 3.6, numpy 1.19.5, onnxruntime 1.10.0, grpcio 1.48.2."""
+"""A bundle for the Jetson Nano on what that board runs: Python 3.6, numpy 1.19.5, onnxruntime 1.10.0, grpcio 1.48.2.
+
+Of edgekit the 3.6 has what `edgekit package-device` wrote, and nothing of the checkout.
+"""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +36,15 @@ pytestmark = pytest.mark.timeout(600)
 #: The last versions with wheels for Python 3.6; pip 18, which comes with it, does not know the form of those wheels.
 PIP = "pip==21.3.1"
 PACKAGES = ("numpy==1.19.5", "onnxruntime==1.10.0", "grpcio==1.48.2")
-ENVIRONMENT = {
-    **os.environ,
-    "PYTHONPATH": str(Path(edgekit.__file__).parent.parent),
+ROOT = Path(edgekit.__file__).parent.parent
+BOARD_ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
     "PYTHONDONTWRITEBYTECODE": "1",
     "OMP_NUM_THREADS": "1",
 }
+ENVIRONMENT = {**BOARD_ENVIRONMENT, "PYTHONPATH": str(ROOT)}
+#: Where scikit-learn is not installed, digits are read from a copy of its file.
+DATA = str(Path(sklearn.__file__).parent / "datasets" / "data")
 
 #: Encodes, takes one training step, encodes again. Run by both Pythons.
 STEP = """
@@ -71,8 +78,18 @@ print(sys.version.split()[0], np.__version__, onnxruntime.__version__)
 
 
 @pytest.fixture(scope="session")
-def python36(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A Python 3.6 with PACKAGES; skips where there is no 3.6, or no index to install from."""
+def package(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Path of each file that `edgekit package-device` writes, by form."""
+    folder = tmp_path_factory.mktemp("package")
+    command = [sys.executable, "-m", "edgekit", "package-device", "--json", "-o", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return {form: file["path"] for form, file in json.loads(done.stdout)["files"].items()}
+
+
+@pytest.fixture(scope="session")
+def python36(package: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Python 3.6 with the device's wheel and PACKAGES; skips where there is no 3.6, or no index to install from."""
     base = find_python36()
     if base is None:
         pytest.skip("no Python 3.6 here (looked for python3.6 on PATH and in pyenv)")
@@ -80,9 +97,10 @@ def python36(tmp_path_factory: pytest.TempPathFactory) -> str:
     made = subprocess.run([base, "-m", "venv", folder], capture_output=True, text=True, timeout=120)
     assert made.returncode == 0, made.stdout + made.stderr
     python = str(folder / "bin" / "python")
-    for packages in ((PIP,), PACKAGES):
+    # The wheel goes first, by the pip that comes with 3.6.
+    for packages in (("--no-index", "--no-deps", package["wheel"]), (PIP,), PACKAGES):
         install = [python, "-m", "pip", "install", "--retries", "2", "--only-binary", ":all:", *packages]
-        done = subprocess.run(install, capture_output=True, text=True, timeout=400)
+        done = subprocess.run(install, capture_output=True, text=True, env=BOARD_ENVIRONMENT, timeout=400)
         said = done.stdout + done.stderr
         if done.returncode and ("connection broken" in said or "Could not fetch URL" in said):
             pytest.skip(f"the package index cannot be reached, so {' '.join(packages)} cannot be installed for 3.6")
@@ -114,13 +132,57 @@ def normalised(pictures: np.ndarray, dataset: Dataset) -> np.ndarray:
     return np.asarray((pictures / 255 - mean) / std, dtype=np.float32)
 
 
-def run(python: str, bundle: Bundle, folder: Path) -> tuple[str, Arrays]:
+def run(python: str, bundle: Bundle, folder: Path, environment: dict[str, str]) -> tuple[str, Arrays]:
     """What STEP prints, and the arrays that it writes."""
     result = folder / f"{Path(python).name}.{len(list(folder.iterdir()))}.safetensors"
     command = [python, str(folder / "step.py"), bundle.path, str(folder / "given.safetensors"), str(result)]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=100)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, timeout=100)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip(), tensorfile.loads(result.read_bytes())
+
+
+def imported_from(python: str, folder: Path, package: str, path: str) -> set[str]:
+    """Where modules of edgekit come from when all that `package` holds are imported, with `path` as PYTHONPATH."""
+    with zipfile.ZipFile(package) as opened:
+        files = [name for name in opened.namelist() if name.startswith("edgekit/")]
+    names = [name[: -len(".py")].replace("/", ".") for name in files]
+    code = f"import sys, {', '.join(names)}\nprint(*(m.__file__ for n, m in sys.modules.items() if n[:7] == 'edgekit'))"
+    done = subprocess.run(
+        [python, "-c", code], capture_output=True, text=True, env={**BOARD_ENVIRONMENT, "PYTHONPATH": path}, cwd=folder,
+        timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    files = done.stdout.split()
+    assert len(files) >= len(names) > 60
+    return {file[: file.index("/edgekit/")] for file in files}
+
+
+def test_every_module_loads_from_the_package_alone(python36: str, package: dict[str, str], tmp_path: Path) -> None:
+    site = Path(python36).parents[1] / "lib" / "python3.6" / "site-packages"
+    assert imported_from(python36, tmp_path, package["wheel"], "") == {str(site)}
+    assert imported_from(python36, tmp_path, package["zip"], package["zip"]) == {package["zip"]}
+    paths = [python36, "-c", "import sys; print(*sys.path, sep='\\n')"]
+    done = subprocess.run(paths, capture_output=True, text=True, env=BOARD_ENVIRONMENT, cwd=tmp_path, timeout=60)
+    assert str(site) in done.stdout.splitlines()
+    assert not [path for path in done.stdout.splitlines() if Path(path).is_relative_to(ROOT)]
+
+
+def test_zip_runs(python36: str, package: dict[str, str], tmp_path: Path, small_bundle: Bundle) -> None:
+    """It takes precedence over the wheel that is installed, as the test above shows of its modules."""
+
+    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [python36, package["zip"], *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=BOARD_ENVIRONMENT, cwd=tmp_path, timeout=60)
+
+    done = run("--help")
+    assert done.returncode == 0 and done.stdout.startswith("usage: python3 " + package["zip"]), done.stderr
+    done = run(small_bundle.path, "--measure", "1", "--data", DATA, "--json")
+    assert done.returncode == 0, done.stderr
+    (event,) = map(json.loads, done.stdout.splitlines())
+    assert event["event"] == "encoded" and event["images"] > 32 and event["images_per_s"] > 0
+    done = run("doctor", "--json")
+    findings = {finding["name"]: finding for finding in json.loads(done.stdout)["findings"]}
+    assert findings["python"]["value"].startswith("3.6.") and findings["onnxruntime"]["value"] == "1.10.0"
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -145,8 +207,8 @@ def test_codes_and_gradients_are_those_of_the_host(python36: str, tmp_path: Path
     tensorfile.write(str(tmp_path / "given.safetensors"), {"images": pictures, "gradient": gradient})
     (tmp_path / "step.py").write_text(STEP)
 
-    versions, board = run(python36, bundle, tmp_path)
-    _, host = run(sys.executable, bundle, tmp_path)
+    versions, board = run(python36, bundle, tmp_path, BOARD_ENVIRONMENT)
+    _, host = run(sys.executable, bundle, tmp_path, ENVIRONMENT)
     assert versions.startswith("3.6.") and versions.endswith("1.19.5 1.10.0")
     assert board.keys() == host.keys()
     assert len(board["codes"]) == 300 and board["codes"].dtype == np.int32
@@ -164,26 +226,24 @@ def test_codes_and_gradients_are_those_of_the_host(python36: str, tmp_path: Path
         assert error <= 1e-3, f"{name}: relative error {error:.2e}"
 
 
-def test_a_device_of_python_3_6_trains(python36: str, tmp_path: Path, digits: Dataset) -> None:
+def test_a_device_of_python_3_6_trains(
+    python36: str, tmp_path: Path, digits: Dataset, depthwise_net: type[nn.Module]
+) -> None:
     """Against `edgekit serve` of this Python, side by side with a device of this Python."""
     torch.manual_seed(0)
-    network = nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(16, 16, 3, padding=1, groups=16, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
-        nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(), nn.Linear(32, 10),
-    )  # fmt: skip
-    bundle = export(tmp_path / "bundle", network, "6", digits, "batch")
-    # Where scikit-learn is not installed, digits are read from a copy of its file.
-    data = str(Path(sklearn.__file__).parent / "datasets" / "data")
-    server = start(sys.executable, "edgekit", "serve", bundle.path, "--listen", "127.0.0.1:0", "--devices", "2")
+    bundle = export(tmp_path / "bundle", depthwise_net(), "6", digits, "batch")
+    host = [sys.executable, "-m"]
+    server = start(
+        ENVIRONMENT, tmp_path, *host, "edgekit", "serve", bundle.path, "--listen", "127.0.0.1:0", "--devices", "2"
+    )
     assert server.stdout is not None
     address = f"127.0.0.1:{json.loads(server.stdout.readline())['port']}"
-    line = ["--server", address, "--dataset", "digits", "--data", data, "--epochs", "5"]
-    pythons = (python36, sys.executable)
+    line = ["--server", address, "--dataset", "digits", "--data", DATA, "--epochs", "5"]
+    # What pip made of the wheel's entry point.
+    board = [str(Path(python36).with_name("edgekit-run"))]
     devices = [
-        start(python, "edgekit.runtime", bundle.path, *line, "--share", f"{i}/2", "--out", str(tmp_path / str(i)))
-        for i, python in enumerate(pythons)
+        start(where, tmp_path, *command, bundle.path, *line, "--share", f"{i}/2", "--out", str(tmp_path / str(i)))
+        for i, (where, command) in enumerate([(BOARD_ENVIRONMENT, board), (ENVIRONMENT, [*host, "edgekit.runtime"])])
     ]
     try:
         for device in devices:
@@ -206,8 +266,8 @@ def test_a_device_of_python_3_6_trains(python36: str, tmp_path: Path, digits: Da
     assert any(not np.array_equal(trained[name], first[name]) for name in first)
 
 
-def start(python: str, module: str, *arguments: str) -> "subprocess.Popen[str]":
+def start(environment: dict[str, str], folder: Path, *command: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [python, "-m", module, *arguments, "--json"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
+        [*command, "--json"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=environment, cwd=folder,
     )  # fmt: skip

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import edgekit
 from edgekit.codecs.features.raw import Raw
 from edgekit.errors import TransportError, UsageError
 from edgekit.server.calibrate import calibrator
@@ -134,6 +135,30 @@ def test_a_line_that_breaks_without_bye_loses_the_session(service: Service, line
     wait_until(lambda: service.lost == 1)
     assert other.ask(feature(2, 0)).kind == "gradient"
     assert service.finished == 0
+
+
+def test_a_ping_joins_nothing_and_its_end_loses_nothing(service: Service, line: Callable[[], Line]) -> None:
+    events: list[dict[str, Any]] = []
+    service.on_event = events.append
+    doctor, device = line(), line()
+    before = time.time()
+    reply = doctor.ask(Message("ping", step=7))
+    assert (reply.kind, reply.session, reply.step) == ("pong", 0, 7)
+    assert before <= reply.header.pop("time") <= time.time()
+    assert reply.header == {"bundle": "b", "version": edgekit.__version__, "devices": 0}
+    assert device.ask(HELLO).session == 1
+    assert doctor.ask(Message("ping")).header["devices"] == 1
+    doctor.say(None)
+    with pytest.raises(StopIteration):
+        next(doctor.replies)
+    assert device.ask(Message("bye", 1)).kind == "ack"
+    assert [event["event"] for event in events] == ["joined", "left"]
+    assert (service.finished, service.lost) == (1, 0)
+
+
+def test_a_ping_does_not_wait_for_a_step_of_training(service: Service) -> None:
+    with service._lock:
+        assert service.handle(Message("ping")).kind == "pong"
 
 
 def test_one_device_too_many_is_told_at_once(line: Callable[[], Line]) -> None:

@@ -1,0 +1,31 @@
+"""edgekit doctor"""
+
+import click
+
+from edgekit.cli import options
+
+
+@click.command()
+@click.argument("bundle", metavar="[BUNDLE]", required=False)
+@click.option("--device", metavar="NAME", help="Board to compare with (default: the bundle's); `edgekit devices`.")
+@click.option("--server", metavar="HOST:PORT", help="Also ask the server there: reachable, its time, its bundle.")
+@click.option("--backend", help="Inference engine (default: the board's own, else onnxruntime).")
+@options.as_json
+def doctor(bundle: str | None, device: str | None, server: str | None, backend: str | None, as_json: bool) -> None:
+    """Say whether this machine is fit to run a bundle, and what is missing.
+
+    Looked at are Python and libraries, driver and chip, memory, swap and disk, system image, power mode, clocks and
+    temperatures, and the line to the server: versions against the profile of a board, the rest against what a run
+    takes. What cannot be read is said to be unknown, and why. Exit code 8 when something failed. On a board, where
+    only the device part is, the same is `python3 -m edgekit.runtime.doctor`.
+
+    \b
+    edgekit doctor                                   this machine, for ONNX Runtime
+    edgekit doctor bundle                            for the board that the bundle was exported for
+    edgekit doctor --device jetson-nano              for a board, without a bundle
+    edgekit doctor bundle --server 10.0.0.2:50051    and the line to its server
+    """
+    from edgekit.device_profiles.registry import profile
+    from edgekit.runtime.doctor import run
+
+    run(bundle, profile(device).to_json() if device else None, server, backend, as_json)

@@ -1,0 +1,40 @@
+"""Finding: one thing that was looked at on a machine, and what came out."""
+
+from typing import Any, Dict, NamedTuple
+
+from edgekit.errors import UsageError
+from edgekit.runtime.health import versions
+
+#: ok: as it has to be. warning: a run works, but slower or otherwise than planned. failed: a run does not work.
+#: unknown: it could not be read, and the text says why.
+STATES = ("ok", "warning", "failed", "unknown")
+GIB = float(1 << 30)
+
+
+class Finding(NamedTuple):
+    """What was found, in words and as a JSON value (None where there is none), and what to do about it."""
+
+    name: str
+    state: str
+    text: str
+    value: Any = None
+    advice: str = ""
+
+    def to_json(self) -> Dict[str, Any]:
+        return dict(self._asdict())
+
+
+def compared(name: str, version: str, wanted: str, older: str, advice: str, what: str = "") -> Finding:
+    """`version` against the range `wanted`: ok inside it, `older` (a state) below it, a warning above it.
+
+    `what` stands in front of the version in the text.
+    """
+    shown = "{}{}".format(what + " " if what else "", version)
+    try:
+        place = versions.compare(version, versions.parse(wanted))
+    except UsageError as error:
+        return Finding(name, "unknown", "{}: {}".format(shown, error), version, "look at the device profile's versions")
+    if place == 0:
+        return Finding(name, "ok", "{}, expected {}".format(shown, wanted), version)
+    direction, state = ("older", older) if place < 0 else ("newer", "warning")
+    return Finding(name, state, "{} is {} than expected: {}".format(shown, direction, wanted), version, advice)

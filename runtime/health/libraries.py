@@ -1,0 +1,92 @@
+"""Python and the libraries that a backend needs: are they there, do they load, and which versions are they."""
+
+import functools
+import importlib.util
+import os
+import platform
+import sys
+from typing import Dict, List, Tuple
+
+from edgekit.errors import BackendError
+from edgekit.runtime.health.commands import told_by
+from edgekit.runtime.health.finding import Finding, compared
+
+#: Library -> oldest version that edgekit works with.
+OLDEST = {"numpy": "1.19", "grpc": "1.48", "onnxruntime": "1.10", "tensorrt": "8.2"}
+#: Backend -> what it needs besides numpy and grpc. Graphs that learn run in ONNX Runtime wherever the others run.
+NEEDED = {"onnxruntime": ("onnxruntime",), "tensorrt": ("tensorrt", "onnxruntime"), "ascend": ("acl", "onnxruntime")}
+INSTALL = {
+    "numpy": "pip install numpy; on Python 3.6 numpy==1.19.5",
+    "grpc": "pip install grpcio; on Python 3.6 grpcio==1.48.2",
+    "onnxruntime": "pip install onnxruntime; on Python 3.6 onnxruntime==1.10.0",
+    "tensorrt": "on a Jetson it belongs to the system's own Python: apt-get install python3-libnvinfer, and use that "
+    "Python, or a venv made with --system-site-packages",
+}
+#: Known reasons of a library that ends the process when it is loaded.
+_CRASH = (
+    "it ends the process that loads it: it was built for another processor. On a Jetson Nano numpy 1.19.5 wants "
+    "`export OPENBLAS_CORETYPE=ARMV8`; else install another version"
+)
+
+
+def python(profile_floor: str) -> Finding:
+    """This Python against the oldest one of the board's image, "3.6"."""
+    advice = "use the Python of the board's own image: libraries such as tensorrt are installed there"
+    found = compared("python", platform.python_version(), ">= " + profile_floor, "failed", advice)
+    return found._replace(text="{} ({})".format(found.text, sys.executable))
+
+
+def needed(backend: str) -> List[str]:
+    """What `backend` needs besides numpy."""
+    return ["grpc", *NEEDED.get(backend, ())]
+
+
+def library(name: str, versions: Dict[str, str]) -> Finding:
+    """Library `name`, loaded in a process of its own, against the version of a profile, else against `OLDEST`."""
+    if importlib.util.find_spec(name) is None:
+        return Finding(name, "failed", "not installed for {}".format(sys.executable), None, _install(name))
+    printed, reason = _loaded(name, os.pathsep.join(path for path in sys.path if path))
+    if reason:
+        advice = _CRASH if "signal" in reason else _install(name)
+        return Finding(name, "failed", "installed, but it does not load: {}".format(reason), None, advice)
+    if name == "acl":
+        return _cann(versions)
+    version = printed.splitlines()[-1].strip() if printed else ""
+    if not version:
+        return Finding(name, "unknown", "loads, but does not say its version")
+    wanted = versions.get(name, ">= " + OLDEST[name])
+    advice = _install(name)
+    if name in versions:
+        advice = "install the version that the profile names, or export the bundle with the profile of this board"
+    return compared(name, version, wanted, "failed", advice)
+
+
+@functools.lru_cache(maxsize=None)
+def _loaded(name: str, path: str) -> Tuple[str, str]:
+    """What `told_by` gives of a process that loads `name`, from where this one would, and prints its version."""
+    code = "import {0}; print(getattr({0}, '__version__', ''))".format(name)
+    return told_by([sys.executable, "-c", code], dict(os.environ, PYTHONPATH=path))
+
+
+def _install(name: str) -> str:
+    return INSTALL[name] if name in INSTALL else _set_up_cann()
+
+
+def _set_up_cann() -> str:
+    from edgekit.runtime.backends.cann import SOURCE
+
+    return "install CANN on the board, then {}".format(SOURCE)
+
+
+def _cann(versions: Dict[str, str]) -> Finding:
+    """pyACL loads; it has no version but that of CANN."""
+    from edgekit.runtime.backends import cann
+
+    try:
+        version = cann.version()
+    except BackendError as error:
+        return Finding("acl", "unknown", "loads, but {}".format(error), None, _set_up_cann())
+    advice = "install the CANN that the profile names, or export the bundle with a profile of this board"
+    if "cann" not in versions:
+        return Finding("acl", "ok", "CANN {}".format(version), version)
+    return compared("acl", version, versions["cann"], "failed", advice, "CANN")
