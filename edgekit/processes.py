@@ -31,10 +31,17 @@ class Children:
         self._readers: Dict[str, List[threading.Thread]] = {}
         self._running = 0
 
-    def start(self, name: str, arguments: List[str], cores: Optional[Sequence[int]] = None) -> None:
-        """Starts ``COMMAND ARGUMENTS``, on the processors `cores` only where they are given."""
+    def start(
+        self,
+        name: str,
+        arguments: List[str],
+        cores: Optional[Sequence[int]] = None,
+        command: Optional[Sequence[str]] = None,
+    ) -> None:
+        """Starts ``COMMAND ARGUMENTS``, `command` instead of COMMAND where it is given, on the processors `cores` only
+        where they are."""
         process = subprocess.Popen(
-            self._command + arguments,
+            [*(self._command if command is None else command), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

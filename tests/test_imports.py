@@ -44,7 +44,15 @@ AREAS = {
     ),
     # A host's: it exports, starts the processes and adds up.
     "edgekit.measure": May(
-        CORE | {"edgekit.measure", "edgekit.report", "edgekit.runtime", "edgekit.export", "edgekit.server"}
+        CORE
+        | {
+            "edgekit.deploy",
+            "edgekit.measure",
+            "edgekit.report",
+            "edgekit.runtime",
+            "edgekit.export",
+            "edgekit.server",
+        }
     ),
     # A host's: the board is spoken to through ssh alone.
     "edgekit.deploy": May(CORE | {"edgekit.deploy", "edgekit.device_profiles", "edgekit.runtime"}),

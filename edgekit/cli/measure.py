@@ -1,10 +1,12 @@
 """edgekit measure"""
 
+import contextlib
 import json
 import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,9 +15,11 @@ from edgekit.cli import options
 from edgekit.errors import EdgekitError, UsageError
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from edgekit.bundle import Bundle
+    from edgekit.measure.board import Board
     from edgekit.measure.cells import Plan
 
 
@@ -38,7 +42,12 @@ if TYPE_CHECKING:
     "10mbit+stall=300ms@10s; loopback is none, and gives the compute-bound rate.",
 )
 @click.option("--in-flight", default="1", show_default=True, metavar="N,N", help="Batches under way; several compared.")
-@click.option("--device", default="cpu", show_default=True, help="Board to export for; runs on this machine's CPU.")
+@click.option(
+    "--device", default="cpu", show_default=True, help="Board to export for; without --host it runs on this CPU."
+)
+@click.option("--host", metavar="[USER@]BOARD", help="Run the device there, through ssh, as `edgekit deploy` does.")
+@options.reached_by_ssh
+@click.option("--board-data", metavar="DIR", help="Where the dataset's files are on the board (default: as --data).")
 @click.option("--batch", default=32, show_default=True, help="Images per step.")
 @click.option(
     "--seconds",
@@ -73,6 +82,10 @@ def measure(**given: Any) -> None:
     edgekit measure vgg11 --links 1mbit,10mbit+50ms --codecs uq,sgq --in-flight 1,2,4
     edgekit measure vgg11 --codecs 'uq;mine=sgq:groups=4,bits=6,coding=context+sparse-masked:step=10'
     edgekit measure bundle --links 2mbit/10mbit --compare measure.json
+    edgekit measure mobilenet_v1 --device jetson-nano --host me@nano --links loopback,1mbit
+
+    With --host the line to the board is a tunnel of ssh's, and --links are emulated at this end of it; "loopback" is
+    the tunnel alone.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -101,9 +114,9 @@ def measure(**given: Any) -> None:
         plan = cells.Plan(
             tuple(each.method for each in chosen), {each.method.name: each.bundle.path for each in chosen},
             links, in_flight, given["repeats"], given["seconds"], given["warm_up"], given["batch"],
-            _flags(given, "dataset", "data", "limit", "seed"),
+            _flags(dict(given, data=given["board_data"] or given["data"]), "dataset", "data", "limit", "seed"),
             _flags(given, "lr", "seed", "server_threads", "torch_device"),
-            None if given["no_pin"] else cells.two_sides(),
+            None if given["no_pin"] or given["host"] else cells.two_sides(),
         )  # fmt: skip
         plan.check()
         if earlier:
@@ -124,7 +137,8 @@ def measure(**given: Any) -> None:
                 progress.console.print(text, highlight=False, soft_wrap=True)
 
             try:
-                cells.run(plan, machines, lambda name: progress.update(task, description=name), show)
+                with _board(given, plan, screen) as board:
+                    cells.run(plan, machines, lambda name: progress.update(task, description=name), show, board)
             except (EdgekitError, KeyboardInterrupt) as error:
                 failure = error  # what was measured until then is kept
         trained = [cell for cell in done if "link" in cell]
@@ -151,6 +165,29 @@ def measure(**given: Any) -> None:
         _show(result, earlier, differences)
     if failure:
         raise failure
+
+
+@contextlib.contextmanager
+def _board(given: dict[str, Any], plan: "Plan", screen: "Console") -> Iterator["Board | None"]:
+    """The board of --host, with every bundle of `plan`; None without."""
+    if given["host"] is None:
+        if given["board_data"]:
+            raise UsageError("--board-data is of a board, and no --host is given")
+        yield None
+        return
+    from edgekit.deploy.deployment import Settings
+    from edgekit.measure.board import Board
+
+    def show(event: dict[str, Any]) -> None:
+        if event["event"] in ("step", "warning", "says"):
+            text = f"{event.get('step', 'warning')}: {event['text']}"
+            screen.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    names = ("host", "ssh", "target", "python", "wheels", "environment")
+    with Board(Settings("", None, **{name: given[name] for name in names}), show) as board:
+        for bundle in plan.bundles.values():
+            board.prepare(bundle)
+        yield board
 
 
 def _show(result: dict[str, Any], earlier: dict[str, Any] | None, differences: list[Any]) -> None:
@@ -200,6 +237,8 @@ def _flags(given: dict[str, Any], *names: str) -> tuple[str, ...]:
 
 
 def _setting(given: dict[str, Any], plan: "Plan", bundle: "Bundle") -> dict[str, Any]:
+    from edgekit.deploy.local import BACKENDS
+
     cores = plan.cores
     return {
         "model": bundle.model,
@@ -210,7 +249,8 @@ def _setting(given: dict[str, Any], plan: "Plan", bundle: "Bundle") -> dict[str,
         "batch": plan.batch,
         "in_flight": list(plan.in_flight),
         "device": bundle.device["name"],
-        "backend": "onnxruntime",
+        "host": given["host"],
+        "backend": BACKENDS[bundle.device["runtime"]] if given["host"] else "onnxruntime",
         "threads": {"device": 1, "server": given["server_threads"]},
         "cores": {"device": list(cores[0]), "server": list(cores[1])} if cores else None,
         "seconds": plan.seconds,

@@ -3,6 +3,7 @@
 ::
 
     device process (core 0) --- emulated link, in this process --- server process (core 1), one for every method
+    (or on a board, through ssh)
 """
 
 import contextlib
@@ -17,6 +18,7 @@ from edgekit.codecs.registry import feature_codec
 from edgekit.errors import ChildFailed, EdgekitError, UsageError
 from edgekit.link import Link
 from edgekit.link_emulator import LinkEmulator
+from edgekit.measure.board import Board
 from edgekit.measure.methods import Method
 from edgekit.processes import Children
 from edgekit.runtime.measure import Span
@@ -71,8 +73,9 @@ def two_sides() -> tuple[tuple[int, ...], tuple[int, ...]] | None:
 class Bench:
     """The servers of a plan, and its cells. A context manager: it leaves no process behind."""
 
-    def __init__(self, plan: Plan, machines: dict[str, Any]) -> None:
+    def __init__(self, plan: Plan, machines: dict[str, Any], board: Board | None = None) -> None:
         self.plan = plan
+        self._board = board
         self._children = Children()
         self._events = self._children.events()
         self._ports: dict[str, int] = {}
@@ -110,12 +113,13 @@ class Bench:
     def cell(self, repeat: int, link: str, depth: int, method: Method) -> Cell:
         """One cell: a new device process that trains against the method's server over a new link."""
         emulated = self.plan.links[link]
-        target = f"127.0.0.1:{self._ports[method.name]}"
+        port = self._ports[method.name]
         with contextlib.ExitStack() as stack:
-            address = target
             if emulated is not None:
-                address = f"127.0.0.1:{stack.enter_context(LinkEmulator(emulated, target)).port}"
-            device = self._device(method, ["--server", address, "--in-flight", str(depth)])
+                port = stack.enter_context(LinkEmulator(emulated, f"127.0.0.1:{port}")).port
+            if self._board is not None:
+                port = stack.enter_context(self._board.tunnel(port))
+            device = self._device(method, ["--server", f"127.0.0.1:{port}", "--in-flight", str(depth)])
             self._wait(device, "measuring")
             machine.forget_peak(self._children.pid(f"server-{method.name}"))
             start = self._usage(method)
@@ -128,7 +132,8 @@ class Bench:
         own = {"device": measured["cpu_seconds_per_image"]}
         own |= {name: (end[name] - start[name]) / images for name in ("server", "link")}
         elapsed = end["time"] - start["time"]
-        others = end["busy"] - start["busy"] - sum(own.values()) * images
+        here = sum(seconds for name, seconds in own.items() if name != "device" or self._board is None)
+        others = end["busy"] - start["busy"] - here * images
         return {
             "codec": method.name,
             "link": link,
@@ -156,8 +161,12 @@ class Bench:
         name = f"device-{self._count}"
         plan = self.plan
         span = ["--measure", str(plan.seconds), "--warm-up", str(plan.warm_up), "--batch", str(plan.batch), "--json"]
-        cores = plan.cores[0] if plan.cores else None
-        self._children.start(name, ["run", plan.bundles[method.name], *span, *flags, *plan.device_flags], cores)
+        words = [*span, *flags, *plan.device_flags]
+        bundle = plan.bundles[method.name]
+        if self._board is not None:
+            self._children.start(name, [], command=self._board.command(bundle, words))
+        else:
+            self._children.start(name, ["run", bundle, *words], plan.cores[0] if plan.cores else None)
         return name
 
     def _wait(self, child: str, kind: str) -> dict[str, Any]:
@@ -182,13 +191,21 @@ class Bench:
         }
 
 
-def run(plan: Plan, machines: dict[str, Any], on_start: Callable[[str], None], on_cell: Callable[[Cell], None]) -> None:
+def run(
+    plan: Plan,
+    machines: dict[str, Any],
+    on_start: Callable[[str], None],
+    on_cell: Callable[[Cell], None],
+    board: Board | None = None,
+) -> None:
     """Measures all of `plan`, and adds what the machines told of themselves to `machines`.
+
+    With `board`, which has the plan's bundles, device processes run there.
 
     `on_start` gets every cell's name before it, `on_cell` the cell; those of encoding have no "link". An error names
     the cell it came in.
     """
-    with Bench(plan, machines) as bench:
+    with Bench(plan, machines, board) as bench:
         jobs: list[tuple[str, Callable[[], Cell]]] = [
             (f"{method.name}, encoding alone", partial(bench.encoding, method, repeat))
             for repeat in range(plan.repeats)

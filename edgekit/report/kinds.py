@@ -29,6 +29,7 @@ MEASURE = {
         "dataset": Maybe(TEXT),
         "batch": Maybe(COUNT),
         "device": Maybe(TEXT),
+        "host": Maybe(TEXT),
         "backend": Maybe(TEXT),
         "seconds": Maybe(AMOUNT),
         "repeats": Maybe(COUNT),

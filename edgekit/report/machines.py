@@ -48,8 +48,8 @@ def _machine(measure: Measure, side: str) -> dict[str, Any]:
 def _setting(name: str, measure: Measure) -> Table:
     setting = measure.data["setting"]
     rows: list[list[Cell]] = []
-    for key in ("model", "cut", "feature", "dataset", "batch", "device", "backend", "threads", "cores", "seconds",
-                "warm_up_steps", "repeats"):  # fmt: skip
+    for key in ("model", "cut", "feature", "dataset", "batch", "device", "host", "backend", "threads", "cores",
+                "seconds", "warm_up_steps", "repeats"):  # fmt: skip
         value = setting.get(key)
         if isinstance(value, dict):
             value = ", ".join(f"{side} {_listed(each)}" for side, each in value.items())

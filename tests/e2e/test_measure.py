@@ -1,5 +1,6 @@
 """`edgekit measure` with real processes and an emulated line: its record, its table, and how it ends."""
 
+import getpass
 import json
 import os
 import subprocess
@@ -86,3 +87,26 @@ def test_stopped_it_leaves_no_process_behind(bundles: Path) -> None:
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130 and "Traceback" not in err
     assert not any(os.path.exists(f"/proc/{pid}") for pid in children)
+
+
+def test_the_device_may_be_a_board_behind_ssh(bundles: Path, board: Any) -> None:
+    where = ("--host", f"{getpass.getuser()}@127.0.0.1", "--ssh", board.ssh(), "--python", sys.executable)
+    flags = ("--links", "loopback,2mbit", "--seconds", "0.2", "--repeats", "1", "--out", "there.json")
+    process = start("sgq", *where, *flags, folder=bundles)
+    _, err = process.communicate(timeout=110)
+    assert process.returncode == 0, err
+    record = json.loads((bundles / "there.json").read_text())
+    jsonschema.validate(record, SCHEMA)
+    assert record["setting"]["host"] == where[1] and record["setting"]["cores"] is None
+    assert [cell["link"] for cell in record["cells"]] == ["loopback", "2mbit"]
+    assert len(record["encoding"]) == 1 and record["machine"]["device"]["python"]
+    assert all(cell["cpu_seconds_per_image"]["device"] > 0 for cell in record["cells"])
+    sent = list((board.home / "edgekit" / "bundles").iterdir())
+    assert {"files: ", "environment: "} <= {f"{line.partition(':')[0]}: " for line in err.splitlines()}
+    assert any((folder / "front.onnx").read_bytes() == (bundles / "sgq/front.onnx").read_bytes() for folder in sent)
+
+
+def test_a_board_that_cannot_be_reached_is_told_at_once(bundles: Path) -> None:
+    process = start("sgq", "--host", "nobody@127.0.0.1", "--ssh", "ssh -p 9 -F none", folder=bundles)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 13 and "nothing answers" in err

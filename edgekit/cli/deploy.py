@@ -1,0 +1,155 @@
+"""edgekit deploy"""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgekit.cli import options
+
+if TYPE_CHECKING:
+    from edgekit.bundle import Bundle
+    from edgekit.deploy.manage import Place
+
+#: Lines of a log that --logs shows first.
+LINES = 200
+
+
+@click.command(context_settings={"max_content_width": 120})
+@click.argument("bundle", metavar="[BUNDLE]", required=False)
+@click.argument("arguments", metavar="[-- ARGUMENTS OF edgekit run]", nargs=-1, type=click.UNPROCESSED)
+@click.option("--host", required=True, metavar="[USER@]BOARD", help="As ssh takes it; your ssh configuration counts.")
+@click.option("--device", help="Board that it is; `edgekit devices` lists them (default: the bundle's).")
+@click.option("--server", metavar="HOST:PORT", help="Address of `edgekit serve` as the board sees it; starts it.")
+@click.option("--name", help="Name of the deployment (default: the board and the bundle's hash).")
+@options.reached_by_ssh
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=2.0, show_default=True,
+              help="How long the check there encodes.")  # fmt: skip
+@click.option("--service", type=click.Choice(["auto", "systemd", "process"]), default="auto", show_default=True,
+              help="What the device process is started by.")  # fmt: skip
+@click.option("--patience", type=click.FloatRange(min=0), default=60.0, show_default=True, metavar="S",
+              help="Seconds for the process to connect.")  # fmt: skip
+@click.option("--no-check", is_flag=True, help="Leave out what `edgekit check` does, on this machine.")
+@click.option("--recheck", is_flag=True, help="Check here and there although it passed before.")
+@click.option("--dry-run", is_flag=True, help="Look at everything, change nothing, say what would be done.")
+@click.option("--status", "show_status", is_flag=True, help="Say what runs there, since when, how far, how well.")
+@click.option("--logs", is_flag=True, help="Show what the device process says.")
+@click.option("--follow", is_flag=True, help="With --logs: go on until it ends.")
+@click.option("--stop", is_flag=True, help="End the device process, and say how it ended.")
+@click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on standard output.")
+def deploy(**given: Any) -> None:
+    """Take BUNDLE to a board over ssh, and start its device process there.
+
+    Each step looks what is there and does what lacks: local, board, rules, files, environment, check, service,
+    health. So a second call does nothing, and one that was cut short goes on. Nothing is installed but what the board's
+    Python lacks of numpy, ONNX Runtime and grpcio, into an environment of its own. Exit code 13 where the board
+    cannot be reached or is not fit. All in docs/deploy.md.
+
+    \b
+    edgekit deploy bundle --host me@nano --device jetson-nano --server 10.0.0.2:50051 -- --epochs 20 --data /data
+    edgekit deploy bundle --host me@nano --dry-run
+    edgekit deploy bundle --host me@nano --ssh 'ssh -p 2222 -i KEY'      files and check only: nothing is started
+    edgekit deploy --host me@nano --status
+    edgekit deploy --host me@nano --name jetson-nano-4f1c22ab --logs --follow
+    edgekit deploy --host me@nano --stop
+    """
+    asked = [name for name in ("show_status", "logs", "stop") if given[name]]
+    if len(asked) > 1 or (asked and given["dry_run"]) or (given["follow"] and not given["logs"]):
+        raise click.UsageError("expected one of --dry-run, --status, --logs [--follow] and --stop")
+    if asked:
+        _manage(asked[0], given)
+        return
+    if given["bundle"] is None:
+        raise click.UsageError("BUNDLE is missing: the folder that `edgekit export` wrote")
+    from edgekit.deploy.deployment import Settings
+    from edgekit.deploy.steps import deploy as run
+
+    same = {name: given[name] for name in Settings._fields if name in given}
+    show = options.print_json if given["as_json"] else _Lines()
+    settings = Settings(**same, patience_s=given["patience"], check=None if given["no_check"] else _check)
+    try:
+        run(settings, show, given["dry_run"])
+    except KeyboardInterrupt:
+        click.echo("what was sent stays on the board: the same command goes on from there", err=True)
+        raise
+
+
+def _check(bundle: "Bundle") -> str:
+    from edgekit.export.parity.check import check_bundle
+
+    report = check_bundle(bundle, reference=False)
+    report.require()
+    return f"{len(report.checks)} checks of golden data and rules passed here"
+
+
+def _manage(what: str, given: dict[str, Any]) -> None:
+    from edgekit.bundle import open_bundle
+    from edgekit.deploy import manage
+    from edgekit.deploy.ssh import Ssh
+
+    name = given["name"]
+    if name is None and given["bundle"] is not None:
+        bundle = open_bundle(given["bundle"])
+        name = f"{bundle.device['name']}-{bundle.digest[:8]}"
+    with Ssh(given["host"], given["ssh"]) as ssh:
+        at = manage.Place(ssh, given["python"], given["target"])
+        if what == "show_status":
+            _status(at, name, given["as_json"])
+            return
+        name = manage.the_name(at, name)
+        if what == "stop":
+            said = manage.stop(at, name)
+            if given["as_json"]:
+                options.print_json({"event": "stopped", "name": name, "text": said})
+            else:
+                click.echo(said)
+        else:
+            manage.logs(at, name, LINES, given["follow"])
+
+
+def _status(at: "Place", name: str | None, as_json: bool) -> None:
+    from edgekit.deploy import manage
+
+    names = manage.names(at) if name is None else [manage.the_name(at, name)]
+    if not names:
+        manage.the_name(at, None)  # says that there is none
+    for each in names:
+        status = manage.status(at, each)
+        if as_json:
+            options.print_json(status)
+            continue
+        click.echo(f"{each}: {status['state']}")
+        click.echo(f"  {status['progress']}; server {status['server']}, by {status['service']}")
+        network = f"{status['model']} cut at {status['cut']} for {status['device']}"
+        click.echo(f"  bundle {str(status['bundle'])[:16]}: {network}")
+        if status["deployed"]:
+            click.echo(f"  deployed {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(status['deployed']))}")
+        if status["last_words"]:
+            click.echo(f"  it said: {status['last_words']}")
+
+
+class _Lines:
+    """Events as lines for a person; on a terminal a transfer shows a bar."""
+
+    def __init__(self) -> None:
+        self._bar: Callable[[dict[str, Any]], None] | None = None
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        kind = event["event"]
+        if kind == "progress":
+            if sys.stderr.isatty():
+                share = event["bytes"] / max(event["of"], 1)
+                end = "\r" if event["bytes"] < event["of"] else "\n"
+                text = f"{'':13}{share:4.0%} of {event['of'] / 1e6:.1f} MB, {event['file'].rpartition('/')[2]:40.40}"
+                click.echo(text + end, nl=False, err=True)
+        elif kind == "step":
+            state = "" if event["state"] == "done" else f" [{event['state']}]"
+            click.echo(f"{event['step']:<12} {event['text']}{state}  {event['seconds']:.1f} s")
+        elif kind == "plan":
+            click.echo(f"{event['step']:<12} ... {event['text'].splitlines()[0]}", err=True)
+        elif kind == "warning":
+            click.echo(f"warning: {event['text']}", err=True)
+        elif kind == "says":
+            click.echo(f"{'':13}{event['text']}", err=True)

@@ -1,0 +1,138 @@
+"""Step "environment": a Python on the board that imports what the device process needs; its own where it does."""
+
+import glob
+import hashlib
+import os
+
+from edgekit.deploy.board import MODULES, VENDOR, Facts, lacking, probe
+from edgekit.deploy.deployment import Deployment, File, Finding
+from edgekit.deploy.files import send
+from edgekit.deploy.ssh import quote
+from edgekit.errors import DeployError, UsageError
+
+#: Backend -> the entry of `VENDOR` that it needs besides.
+BACKENDS = {"tensorrt": "tensorrt", "ascend": "acl"}
+#: Module -> what pip calls it.
+PACKAGES = {"numpy": "numpy", "onnxruntime": "onnxruntime", "grpc": "grpcio"}
+#: The last versions with wheels for Python 3.6. The pip that comes with it does not know the form of those wheels.
+LAST_FOR_36 = {"numpy": "1.19.5", "onnxruntime": "1.10.0", "grpc": "1.48.2"}
+PIP_FOR_36 = "pip==21.3.1"
+
+
+def environment(d: Deployment) -> Finding:
+    """Chooses the Python: the board's, the environment of an earlier deployment, or one that is made now."""
+    facts, needed = d.facts, [*MODULES]
+    vendor = BACKENDS.get(d.options.backend)
+    if vendor is not None:
+        module, source = VENDOR[vendor]
+        why = lacking(facts, facts.executable, [module])
+        if why:
+            raise DeployError(
+                f"{d.ssh.host}: {facts.executable} cannot import {module} ({why[module]}); {source}. Another Python "
+                "that has it: --python PATH. On the board's processor instead: -- --backend onnxruntime"
+            )
+        needed.append(module)
+    for python in (facts.executable, facts.environment):
+        if python in facts.modules and not lacking(facts, python, needed):
+            return Finding(f"{python} (Python {facts.version}) has {_choose(d, python)}")
+    python = facts.environment
+    lack = lacking(facts, python if python in facts.modules else facts.executable, needed)
+    crashed = [name for name, why in lack.items() if "signal" in why]
+    if crashed:
+        raise DeployError(
+            f"{d.ssh.host}: {crashed[0]} of {facts.executable}: {lack[crashed[0]]}; built for another processor? "
+            "numpy 1.19.5 on a Cortex-A57 (Jetson Nano) is known for it: --env OPENBLAS_CORETYPE=ARMV8"
+        )
+    wanted = packages(facts, sorted(lack))
+    d.python = python
+    told = "; ".join(f"{name}: {why}" for name, why in sorted(lack.items()))
+
+    def do() -> str:
+        install(d, wanted)
+        facts_now = _look_again(d, needed)
+        still = lacking(facts_now, python, needed)
+        if still:
+            raise DeployError(f"{d.ssh.host}: {python} still lacks {still} after pip has installed {wanted}")
+        d.facts = facts_now
+        return f"{' '.join(wanted)} installed; {python} has {_choose(d, python)}"
+
+    return Finding(f"{facts.executable} lacks {told}", f"make {facts.target}/environment with {' '.join(wanted)}", do)
+
+
+def packages(facts: Facts, modules: list[str]) -> list[str]:
+    """What pip is asked for."""
+    if facts.python[:2] == (3, 6):
+        return [f"{PACKAGES[name]}=={LAST_FOR_36[name]}" for name in modules]
+    return [f"{PACKAGES[name]}>={MODULES[name]}" for name in modules]
+
+
+def install(d: Deployment, wanted: list[str]) -> None:
+    """Makes the environment, or completes it, and lets pip put `wanted` in; DeployError with pip's words."""
+    facts, python = d.facts, quote(d.facts.environment)
+    folder = quote(os.path.dirname(os.path.dirname(facts.environment)))
+    make = f"{quote(facts.executable)} -m venv --system-site-packages"
+    made = d.ssh.run(f"{make} {folder}")
+    if made.code:  # Debian without python3-venv: the system's pip serves the environment too
+        made = d.ssh.run(f"{make} --without-pip {folder}")
+    if made.code:
+        raise DeployError(
+            f"{d.ssh.host}: {facts.executable} cannot make an environment: sudo apt-get install python3-venv\n"
+            f"it said: {made.words}"
+        )
+    if d.ssh.run(f"{python} -m pip --version").code:
+        raise DeployError(f"{d.ssh.host}: {facts.executable} has no pip: sudo apt-get install python3-venv python3-pip")
+    source = _wheels(d)
+    upgrade = [[PIP_FOR_36]] if facts.python[:2] == (3, 6) else []
+    for names in (*upgrade, wanted):
+        words = " ".join(map(quote, names))
+        done = d.ssh.run(
+            f"{python} -m pip install --disable-pip-version-check --only-binary :all: {source} {words}",
+            on_error_line=lambda line: d.show({"event": "says", "step": "environment", "text": line}),
+        )
+        if done.code:
+            raise DeployError(
+                f"{d.ssh.host}: pip cannot install {' '.join(names)} for Python {facts.version} on {facts.machine}.\n"
+                f"Where the board has no internet, fetch the wheels here and send them with --wheels DIR:\n"
+                f"  {download(facts, [*upgrade[:1], wanted])}\npip said: {done.words}"
+            )
+
+
+def download(facts: Facts, groups: list[list[str]]) -> str:
+    """The command that fetches the wheels on a host."""
+    short = "".join(map(str, facts.python[:2]))
+    names = " ".join(f"'{name}'" for group in groups for name in group)
+    return (
+        f"pip download -d DIR --only-binary :all: --python-version {short} "
+        f"--platform manylinux2014_{facts.machine} --platform manylinux_2_17_{facts.machine} {names}"
+    )
+
+
+def _wheels(d: Deployment) -> str:
+    """pip's options for where packages come from; sends the wheels of --wheels first."""
+    if d.settings.wheels is None:
+        return ""
+    found = sorted(glob.glob(os.path.join(glob.escape(d.settings.wheels), "*.whl")))
+    if not found:
+        raise UsageError(f"--wheels {d.settings.wheels}: no file there ends in .whl")
+    folder = f"{d.facts.target}/wheels"
+    wanted = []
+    for path in found:
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        wanted.append(File(path, f"{folder}/{os.path.basename(path)}", os.path.getsize(path), digest))
+    sending = send(d, wanted)
+    if sending.do is not None:
+        sending.do()
+    return f"--no-index --find-links {quote(folder)}"
+
+
+def _look_again(d: Deployment, needed: list[str]) -> Facts:
+    return probe(d.ssh, d.settings.python, d.settings.target, d.variables, d.profile)
+
+
+def _choose(d: Deployment, python: str) -> str:
+    """Takes `python`; its versions in words."""
+    d.python = python
+    found = d.facts.modules[python]
+    d.versions = {name: str(found[name].version) for name in found if found[name].version is not None}
+    return ", ".join(f"{name} {version}" for name, version in sorted(d.versions.items()))

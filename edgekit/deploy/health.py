@@ -1,0 +1,37 @@
+"""Step "health": the process has told that it is connected to the server, or how it ended."""
+
+import time
+
+from edgekit.deploy.deployment import Deployment, Finding
+from edgekit.deploy.process import ended, last_words, said
+from edgekit.errors import DeployError
+
+EVERY_S = 0.5
+
+
+def health(d: Deployment) -> Finding:
+    """Waits for the first event of the process."""
+    if d.settings.server is None:
+        return Finding("nothing was started", skipped=True)
+    state = d.ask("process", do="state", base=d.base)
+    if state.maybe("pid", int) is not None and said(state):
+        return Finding(f"connected, {said(state)}")
+    return Finding("not connected yet", f"wait until it is connected to {d.settings.server}", lambda: wait(d))
+
+
+def wait(d: Deployment) -> str:
+    """What the process says first; DeployError with its last words when it has ended, or says nothing for too long."""
+    until = time.monotonic() + d.settings.patience_s
+    while True:
+        state = d.ask("process", do="state", base=d.base)
+        if said(state) and (state.maybe("pid", int) is not None or state.maybe("exit", int) == 0):
+            return f"connected, {said(state)}"
+        if state.maybe("pid", int) is None:
+            raise DeployError(f"{d.ssh.host}: the device process ended: {ended(state)}\nit said: {last_words(state)}")
+        if time.monotonic() > until:
+            raise DeployError(
+                f"{d.ssh.host}: the device process has not connected to {d.settings.server} within "
+                f"{d.settings.patience_s:g} s, and goes on trying; `edgekit deploy --host {d.settings.host} --name "
+                f"{d.name} --logs` shows what it says, --stop ends it\nit said: {last_words(state)}"
+            )
+        time.sleep(EVERY_S)

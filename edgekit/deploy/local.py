@@ -1,0 +1,96 @@
+"""Step "local": the bundle, its board, the arguments of the device process and what has to be there of files."""
+
+import argparse
+import contextlib
+import functools
+import hashlib
+import io
+import os
+
+from edgekit.bundle import MANIFEST, open_bundle
+from edgekit.deploy.deployment import Deployment, File, Finding, one_word, size
+from edgekit.deploy.package import write_zip
+from edgekit.device_profiles.registry import profile
+from edgekit.errors import DeployError, UsageError
+from edgekit.runtime.__main__ import parser
+
+#: Runtime of a profile -> backend of the device process.
+BACKENDS = {"onnxruntime": "onnxruntime", "tensorrt": "tensorrt", "acl": "ascend"}
+
+
+def local(d: Deployment) -> Finding:
+    """Opens the bundle, and refuses what cannot work before the board is spoken to."""
+    bundle = d.bundle = open_bundle(d.settings.bundle)
+    exported_for = str(bundle.device["name"])
+    d.profile = profile(d.settings.device or exported_for)
+    if d.profile.name != exported_for:
+        raise DeployError(
+            f"{d.settings.bundle} was exported for {exported_for}, --device {d.settings.device} is {d.profile.name}: "
+            f"`edgekit export {bundle.model} --cut {bundle.cut} --device {d.settings.device} -o DIR` exports for it"
+        )
+    d.options = arguments(d.settings.arguments, BACKENDS[d.profile.runtime])
+    for pair in d.settings.environment:
+        if not pair.partition("=")[0].isidentifier() or "=" not in pair:
+            raise UsageError(f"--env {pair!r}: expected NAME=VALUE")
+    d.name = one_word(d.settings.name or f"{d.profile.name}-{bundle.digest[:8]}", "--name")
+    zipped = write_zip(d.scratch)
+    d.part = _sha256(zipped)
+    stem, ending = os.path.splitext(os.path.basename(zipped))
+    names = [*sorted(bundle.manifest["files"]), MANIFEST]  # last: a folder with it is complete
+    folder = f"bundles/{bundle.digest[:16]}"
+    d.files = [
+        _file(zipped, f"device/{stem}-{d.part[:12]}{ending}"),
+        *(_file(os.path.join(bundle.path, name), f"{folder}/{name}") for name in names),
+    ]
+    whole = size(sum(file.n_bytes for file in d.files[1:]))
+    return Finding(
+        f"bundle {bundle.digest[:16]}: {bundle.model} cut at {bundle.cut} for {d.profile.title}, {len(names)} files, "
+        f"{whole}, every hash right; device part {size(d.files[0].n_bytes)}; deployment {d.name}"
+    )
+
+
+def arguments(words: tuple[str, ...], backend: str) -> argparse.Namespace:
+    """The options of the device process among `words`; UsageError for mistakes, and for what deploy sets itself."""
+    p = parser("edgekit run")
+    p.set_defaults(backend=backend)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            options = p.parse_args(["BUNDLE", *words])
+    except SystemExit as end:
+        if not end.code:
+            raise
+        problem = said.getvalue().strip().splitlines()[-1].partition("error: ")[2]
+        raise UsageError(f"the arguments after --: {problem}; `edgekit run --help` lists them") from None
+    for name in ("server", "measure"):
+        if getattr(options, name) is not None:
+            raise UsageError(f"--{name} after --: it is deploy's, give it before the --")
+    return options
+
+
+def rules(d: Deployment) -> Finding:
+    """Step "rules": the golden data of the bundle and the rules of its board, checked on this machine."""
+    check, digest = d.settings.check, d.bundle.digest
+    if check is None:
+        return Finding("golden data and rules of the board were not checked here (--no-check)", skipped=True)
+    if d.record.get("rules") == digest and not d.settings.recheck:
+        return Finding("golden data and rules of the board were checked for this bundle")
+
+    def do() -> str:
+        text = check(d.bundle)
+        d.record["rules"] = digest  # written with the first thing that is done on the board
+        return text
+
+    return Finding("not checked yet for this bundle", "rerun its golden data and the rules of the board here", do)
+
+
+def _file(path: str, to: str) -> File:
+    return File(path, to, os.path.getsize(path), _sha256(path))
+
+
+def _sha256(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for chunk in iter(functools.partial(file.read, 1 << 20), b""):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,122 @@
+"""What a board is, as JSON: its text is sent there and run by the board's own Python, even one that is too old.
+
+So it keeps to what Python 2.7 and 3.4 understand. Argument: JSON with "target" and "modules"; answers are one line that
+begins with "edgekit:", whatever a login script prints besides.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+
+if False:  # typing came with Python 3.5
+    from typing import Dict, List, Optional, Tuple  # noqa: F401
+
+#: Run by each Python in question, one line for each module as soon as it is imported: the next one may crash.
+IMPORT = """
+import sys
+for name in sys.argv[1:]:
+    try:
+        module = __import__(name)
+        words = ["ok", name, str(getattr(module, "__version__", "unknown"))]
+    except Exception as error:
+        words = ["no", name, "%s: %s" % (type(error).__name__, str(error).replace(chr(10), " ")[:300])]
+    sys.stdout.write("edgekit:" + chr(9).join(words) + chr(10))
+    sys.stdout.flush()
+"""
+
+
+def run(command):
+    # type: (List[str]) -> Tuple[Optional[int], str]
+    """Exit code and output of `command`; None where it cannot be started."""
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        out, _ = process.communicate()
+    except OSError:
+        return None, ""
+    return process.returncode, out.decode("utf-8", "replace").strip()
+
+
+def modules(python, names):
+    # type: (str, List[str]) -> Dict[str, List[str]]
+    """By name: ["ok", version] or ["no", why], as `python` imports them; a crash is put down to the one it came in."""
+    found = {}  # type: Dict[str, List[str]]
+    left = list(names)
+    while left:
+        command = [python, "-c", IMPORT]
+        command.extend(left)
+        code, out = run(command)
+        for line in out.splitlines():
+            words = line.split("\t")
+            if line.startswith("edgekit:") and len(words) == 3:
+                found[words[1]] = [words[0][len("edgekit:") :], words[2]]
+        silent = [name for name in left if name not in found]
+        if silent:
+            how = "its import ends Python with signal %d" % -code if code and code < 0 else "Python cannot run"
+            found[silent[0]] = ["no", how]
+        left = silent[1:]
+    return found
+
+
+def free_memory():
+    # type: () -> Optional[int]
+    """Bytes that programs can still get; None where the system does not say."""
+    try:
+        with open("/proc/meminfo") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except (IOError, OSError, ValueError, IndexError):
+        pass
+    return None
+
+
+def free_disk(path):
+    # type: (str) -> int
+    """Free bytes for this user where `path` is or will be."""
+    while not os.path.isdir(path) and os.path.dirname(path) != path:
+        path = os.path.dirname(path)
+    disk = os.statvfs(path)
+    return disk.f_bavail * disk.f_frsize
+
+
+def systemd():
+    # type: () -> Tuple[str, str]
+    """What the systemd of this user says of itself, and whether it stays when the user has logged out."""
+    runtime = "/run/user/%d" % os.getuid()
+    if "XDG_RUNTIME_DIR" not in os.environ and os.path.isdir(runtime):
+        os.environ["XDG_RUNTIME_DIR"] = runtime
+    _, state = run(["systemctl", "--user", "is-system-running"])
+    _, linger = run(["loginctl", "show-user", str(os.getuid()), "--property=Linger"])
+    return state.split("\n")[0], linger.replace("Linger=", "")
+
+
+def main():
+    # type: () -> None
+    given = json.loads(sys.argv[1])
+    target = os.path.abspath(os.path.join(os.path.expanduser("~"), os.path.expanduser(given["target"])))
+    environment = os.path.join(target, "environment", "bin", "python")
+    pythons = [sys.executable] + [environment] * os.path.exists(environment)
+    old = sys.version_info < (3, 6)
+    state, linger = systemd()
+    answer = {
+        "python": list(sys.version_info[:3]),
+        "executable": sys.executable,
+        "machine": platform.machine(),
+        "system": platform.platform(),
+        "home": os.path.expanduser("~"),
+        "target": target,
+        "free_disk": free_disk(target),
+        "free_memory": free_memory(),
+        "systemd": state,
+        "linger": linger,
+        "modules": {python: modules(python, given["modules"]) for python in pythons if not old},
+        "time": time.time(),
+    }
+    sys.stdout.write("edgekit:" + json.dumps(answer) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""A board at the other end of ssh: one connection for everything, by the `ssh` program and the user's configuration.
+
+::
+
+    ssh -M -N -S SOCKET HOST        once: handshake, password; lives as long as the `Ssh`
+    ssh -S SOCKET HOST COMMAND      each command, over that connection
+"""
+
+import contextlib
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, NamedTuple
+
+from edgekit.deploy.ssh_errors import explain
+from edgekit.errors import DeployError, UsageError
+
+#: ssh ends with this where it failed itself, as programs on the board hardly do.
+SSH_FAILED = 255
+#: Seconds for a connection to come about, and until a silent one counts as broken (4 times 15).
+OPTIONS = ("ConnectTimeout=15", "ServerAliveInterval=15", "ServerAliveCountMax=4")
+
+
+class Done(NamedTuple):
+    """How a command on the board ended: exit code, standard output, standard error as text."""
+
+    code: int
+    out: bytes
+    err: str
+
+    @property
+    def words(self) -> str:
+        """Its last lines of text, for an error."""
+        lines = (self.err + self.out.decode("utf-8", "replace")).strip().splitlines()
+        return "\n".join(lines[-15:]) or "nothing"
+
+
+def quote(text: str) -> str:
+    """One word for a POSIX shell, whatever is in `text`; UsageError for what no word can hold."""
+    if "\0" in text:
+        raise UsageError(f"{text!r} holds a zero byte, which no path or argument can")
+    return shlex.quote(text)
+
+
+def assignments(pairs: dict[str, str]) -> str:
+    """What a shell command begins with that sets variables for it: "A='b c' D=e "."""
+    return "".join(f"{name}={quote(value)} " for name, value in pairs.items())
+
+
+class Ssh:
+    """Runs commands on `host` ([USER@]HOST); `command` is ssh with options of the user's. A context manager."""
+
+    def __init__(self, host: str, command: str = "ssh") -> None:
+        try:
+            self._command = shlex.split(command)
+        except ValueError as error:
+            raise UsageError(f"--ssh {command!r}: {error}; expected for example 'ssh -p 2222 -i KEY'") from None
+        if not self._command or not host or host.startswith("-"):
+            raise UsageError(f"--host {host!r}, --ssh {command!r}: expected [USER@]HOST, and ssh with its options")
+        self.host = host
+        self._master: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> "Ssh":
+        self._folder = tempfile.TemporaryDirectory(prefix="edgekit-")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._master is not None:
+            self._master.terminate()
+            self._master.wait()
+        self._folder.cleanup()
+
+    def run(
+        self,
+        command: str,
+        data: Iterable[bytes] | None = None,
+        on_error_line: Callable[[str], None] = lambda line: None,
+        on_output: Callable[[bytes], None] | None = None,
+    ) -> Done:
+        """Runs `command` (for the login shell) and feeds it `data`; DeployError only where ssh itself fails.
+
+        `on_error_line` hears standard error as it comes; `on_output` takes standard output instead of `Done`.
+        """
+        process = self._start(self.words(command), data is not None)
+        assert process.stdout is not None and process.stderr is not None
+        out: list[bytes] = []
+        err: list[str] = []
+
+        def hear(line: bytes) -> None:
+            err.append(line.decode("utf-8", "replace"))
+            on_error_line(err[-1].rstrip())
+
+        readers = [
+            threading.Thread(target=_read, args=(process.stdout, on_output or out.append), daemon=True),
+            threading.Thread(target=_read, args=(process.stderr, hear), daemon=True),
+        ]
+        for reader in readers:
+            reader.start()
+        try:
+            if process.stdin is not None:
+                try:
+                    for chunk in data or ():
+                        if process.poll() is not None:
+                            break
+                        process.stdin.write(chunk)
+                        process.stdin.flush()
+                    process.stdin.close()
+                except BrokenPipeError:
+                    pass  # it has ended, and says why
+            code = process.wait()
+        finally:
+            process.kill()
+            process.wait()
+        for reader in readers:
+            reader.join()
+        done = Done(code, b"".join(out), "".join(err))
+        if code == SSH_FAILED:
+            raise self._failed(done.err)
+        return done
+
+    def words(self, command: str) -> list[str]:
+        """Program and arguments that run `command` there over the one connection, for a process of one's own."""
+        self._connect()
+        return [*self._command, *self._options("no"), "--", self.host, command]
+
+    @contextlib.contextmanager
+    def tunnel(self, port: int) -> Iterator[int]:
+        """A port of the board's loopback, chosen there, behind which is `port` of this machine's."""
+        self._connect()
+        forward = ["-R", f"127.0.0.1:0:127.0.0.1:{port}", "--", self.host]
+        asked = subprocess.run(
+            [*self._command, *self._options("no"), "-O", "forward", *forward], capture_output=True, text=True
+        )
+        if asked.returncode or not asked.stdout.strip().isdecimal():
+            raise DeployError(
+                f"{self.host}: no port there can be led here: {(asked.stderr + asked.stdout).strip()}\n"
+                "its sshd must allow it (AllowTcpForwarding)"
+            )
+        try:
+            yield int(asked.stdout)
+        finally:
+            # A connection that broke has taken its tunnels with it.
+            subprocess.run([*self._command, *self._options("no"), "-O", "cancel", *forward], capture_output=True)
+
+    def _connect(self) -> None:
+        if self._master is not None:
+            if self._master.poll() is not None:
+                raise self._failed("")
+            return
+        with open(self._path("words"), "wb") as words:
+            self._master = self._start(
+                [*self._command, "-M", "-N", *self._options("yes"), "--", self.host], False, words
+            )
+        while not os.path.exists(self._path("socket")):
+            if self._master.poll() is not None:
+                raise explain(self.host, self._master_words())
+            time.sleep(0.02)
+
+    def _failed(self, words: str) -> DeployError:
+        assert self._master is not None
+        # Without the one connection a command tries one of its own, which may fail for another reason.
+        return explain(self.host, self._master_words() + words, broken=self._master.poll() is not None)
+
+    def _options(self, master: str) -> list[str]:
+        # Nobody could answer a question where there is no terminal.
+        asking = () if sys.stdin is not None and sys.stdin.isatty() else ("BatchMode=yes",)
+        options = (*OPTIONS, *asking, f"ControlMaster={master}", f"ControlPath={self._path('socket')}")
+        return ["-T", *(word for option in options for word in ("-o", option))]
+
+    def _start(self, words: list[str], feed: bool, err: IO[bytes] | None = None) -> "subprocess.Popen[bytes]":
+        try:
+            return subprocess.Popen(
+                words,
+                stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL if err else subprocess.PIPE,
+                stderr=err or subprocess.PIPE,
+            )
+        except OSError as error:
+            raise DeployError(f"{self._command[0]} cannot be started: {error.strerror}; is OpenSSH there?") from None
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self._folder.name, name)
+
+    def _master_words(self) -> str:
+        with open(self._path("words"), encoding="utf-8", errors="replace") as file:
+            return file.read()
+
+
+def _read(stream: IO[bytes], take: Callable[[bytes], object]) -> None:
+    with stream:
+        for line in stream:
+            take(line)

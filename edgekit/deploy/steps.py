@@ -1,0 +1,54 @@
+"""The steps of a deployment, in their order."""
+
+import tempfile
+from collections.abc import Callable
+
+from edgekit.deploy.board import probe
+from edgekit.deploy.deployment import Deployment, Event, Finding, Settings, run, size
+from edgekit.deploy.environment import environment
+from edgekit.deploy.files import files
+from edgekit.deploy.health import health
+from edgekit.deploy.local import local, rules
+from edgekit.deploy.record import load
+from edgekit.deploy.service import service
+from edgekit.deploy.ssh import Ssh
+from edgekit.deploy.verify import check
+
+#: Seconds between the clocks of host and board that are worth a warning.
+SKEW_S = 60.0
+
+
+def board(d: Deployment) -> Finding:
+    """Connects, and asks the board what it is."""
+    facts = d.facts = probe(d.ssh, d.settings.python, d.settings.target, d.variables, d.profile)
+    d.record = load(d)
+    if abs(facts.skew_s) > SKEW_S:
+        d.warn(f"the board's clock is {facts.skew_s:+.0f} s off this machine's: times in its records will be wrong")
+    server = (d.settings.server or "").rpartition(":")[0]
+    here = ("localhost", "127.0.0.1", "[::1]")
+    if server in here and d.ssh.host.rpartition("@")[2] not in here:
+        d.warn(f"--server {d.settings.server} is, for the board, the board itself: give this machine's address")
+    memory = "" if facts.free_memory is None else f", {size(facts.free_memory)} of memory"
+    clock = f"its clock is {facts.skew_s:+.1f} s off" if facts.skew_s else "its clock agrees"
+    return Finding(
+        f"{d.ssh.host}: Python {facts.version}, {facts.machine}; free: {size(facts.free_disk)} at {facts.target}"
+        f"{memory}; {clock}"
+    )
+
+
+STEPS = (
+    ("local", local),
+    ("board", board),
+    ("rules", rules),
+    ("files", files),
+    ("environment", environment),
+    ("check", check),
+    ("service", service),
+    ("health", health),
+)
+
+
+def deploy(settings: Settings, show: Callable[[Event], None], dry_run: bool = False) -> None:
+    """Every step; `show` is told of each."""
+    with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch, Ssh(settings.host, settings.ssh) as ssh:
+        run(Deployment(settings, ssh, scratch, show), STEPS, dry_run)

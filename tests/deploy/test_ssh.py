@@ -1,0 +1,77 @@
+"""Words for a shell, ssh's own failures, and options that make no sense."""
+
+import subprocess
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgekit.deploy.ssh import Ssh, assignments, quote
+from edgekit.deploy.ssh_errors import MEANINGS, explain
+from edgekit.errors import DeployError, UsageError
+
+TEXTS = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"))
+
+# As OpenSSH 9.2 says them.
+CHANGED = """@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@
+@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @
+Offending ED25519 key in /home/me/.ssh/known_hosts:3
+Host key verification failed.
+"""
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(TEXTS, min_size=1, max_size=5), TEXTS)
+def test_any_text_survives_the_shell(texts: list[str], value: str) -> None:
+    show = "sh -c 'printf \"%s\\0\" \"$@\" \"$GIVEN\"' sh "
+    command = assignments({"GIVEN": value}) + show + " ".join(map(quote, texts))
+    done = subprocess.run(["sh", "-c", command], capture_output=True, check=True, timeout=30)
+    assert done.stdout.decode().split("\0")[:-1] == [*texts, value]
+
+
+def test_a_zero_byte_is_no_word() -> None:
+    with pytest.raises(UsageError, match="zero byte"):
+        quote("a\0b")
+
+
+@pytest.mark.parametrize(
+    ("words", "meaning"),
+    [
+        (CHANGED, "its host key is not the one that this machine knows"),
+        ("No ED25519 host key is known for nano and you have requested strict checking.\n"
+         "Host key verification failed.", "its host key is not known to this machine"),
+        ("me@nano: Permission denied (publickey,password).", "it accepts no key or password of yours"),
+        ("Received disconnect from 10.0.0.7 port 22:2: Too many authentication failures", "too many keys were offered"),
+        ("ssh: connect to host nano port 22: Connection refused", "nothing answers at that port"),
+        ("ssh: connect to host 10.0.0.7 port 22: Connection timed out", "it does not answer in time"),
+        ("Connection timed out during banner exchange", "it does not answer in time"),
+        ("ssh: Could not resolve hostname nano: Name or service not known", "its name is not known"),
+        ("ssh: connect to host 10.0.0.7 port 22: No route to host", "there is no way to it from this machine"),
+        ("kex_exchange_identification: Connection closed by remote host", "closed it before a login"),
+        ("client_loop: send disconnect: Broken pipe", "the connection broke"),
+        ("Timeout, server 10.0.0.7 not responding.", "it does not answer in time"),
+        ("command-line: line 0: Bad configuration option: foo", "ssh does not take its options"),
+        ("something new", "cannot be reached"),
+        ("", "ssh said: nothing"),
+    ],
+)  # fmt: skip
+def test_what_ssh_says_is_explained_and_quoted(words: str, meaning: str) -> None:
+    error = explain("me@nano", words)
+    assert isinstance(error, DeployError) and error.exit_code == 13
+    assert str(error).startswith("me@nano") and meaning in str(error)
+    assert all(line in str(error) for line in words.strip().splitlines())
+
+
+@given(TEXTS)
+def test_nothing_that_ssh_says_is_lost(words: str) -> None:
+    assert all(line.rstrip() in str(explain("b", words)) for line in words.splitlines() if line.strip())
+
+
+def test_every_meaning_says_what_to_do() -> None:
+    assert all(meaning and advice and not advice.endswith(".") for _, meaning, advice in MEANINGS)
+
+
+@pytest.mark.parametrize(("host", "command"), [("", "ssh"), ("-oProxyCommand=x", "ssh"), ("a", ""), ("a", "ssh 'x")])
+def test_options_that_make_no_sense(host: str, command: str) -> None:
+    with pytest.raises(UsageError, match="expected"):
+        Ssh(host, command)

@@ -1,0 +1,149 @@
+"""`edgekit deploy` to a real sshd on loopback: first, again, interrupted, to a bare Python, by systemd."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sklearn
+
+from edgekit.bundle import Bundle
+from edgekit.link import parse_link
+from edgekit.link_emulator import LinkEmulator
+
+pytestmark = pytest.mark.timeout(300)
+QUICK = ("--seconds", "0.2")
+
+
+@pytest.fixture(scope="module")
+def server(small_bundle: Bundle) -> Iterator[str]:
+    """The address of a real `edgekit serve`."""
+    command = [sys.executable, "-m", "edgekit", "serve", small_bundle.path, "--listen", "127.0.0.1:0", "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    yield f"127.0.0.1:{json.loads(process.stdout.readline())['port']}"
+    process.terminate()
+    process.communicate(timeout=60)
+
+
+def steps(out: str) -> dict[str, dict[str, Any]]:
+    events = [json.loads(line) for line in out.splitlines()]
+    return {event["step"]: event for event in events if event["event"] == "step"}
+
+
+def test_first_deployment_then_nothing_then_status_logs_and_stop(board: Any, bundle: str, server: str) -> None:
+    words = (bundle, "--device", "cpu", "--target", "a b'c", "--server", server, "--name", "one", *QUICK)
+    run = ("--", "--epochs", "2000", "--limit", "320")
+    manage = ("--target", "a b'c", "--name", "one")
+
+    code, out, err = board.deploy(*words, "--dry-run", *run)
+    assert code == 0 and not (board.home / "a b'c").exists(), err
+    assert out.count("[planned]") == 5 and "would send 11 files" in out and "one.sh" in out
+
+    code, out, err = board.deploy(*words, "--json", *run)
+    assert code == 0, err + out
+    first = steps(out)
+    assert [step for step, event in first.items() if event["state"] == "done"] == [
+        "rules", "files", "check", "service", "health",
+    ]  # fmt: skip
+    assert "images/s encoded" in first["check"]["text"] and "connected" in first["health"]["text"]
+
+    code, out, err = board.deploy(*words, "--json", *run)
+    again = steps(out)
+    assert code == 0 and list(again) == list(first), err
+    assert {event["state"] for event in again.values()} == {"nothing to do"}, out
+    assert "runs as asked for" in again["service"]["text"]
+
+    until = time.monotonic() + 60
+    status: dict[str, Any] = {}
+    while not status.get("epoch") and time.monotonic() < until:
+        code, out, err = board.deploy(*manage, "--status", "--json")
+        status = json.loads(out)
+    assert status["running"] and status["epoch"] >= 1 and status["accuracy"] > 10 and status["server"] == server
+    code, out, err = board.deploy(*manage, "--logs")
+    assert json.loads(out.splitlines()[0])["event"] in ("connected", "progress", "epoch")
+
+    code, out, err = board.deploy(*manage, "--stop")
+    assert code == 0 and out == "one: it was asked to end: it has ended with exit code 130 (stopped on request)\n", err
+    code, out, err = board.deploy("--target", "a b'c", "--status")
+    assert code == 0 and out.startswith("one: it has ended with exit code 130") and "epoch" in out, err
+
+
+def test_what_was_interrupted_goes_on(board: Any, bundle: str) -> None:
+    target = board.home / "interrupted"
+    public = (board.folder / "host_key.pub").read_text()
+    words = (bundle, "--target", "interrupted", "--no-check", "--json", *QUICK)
+    with LinkEmulator(parse_link("1mbit"), f"127.0.0.1:{board.port}") as slow:
+        process = subprocess.Popen(
+            board.command(*words, ssh=board.ssh(slow.port, known=board.knows(slow.port, public))),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        until = time.monotonic() + 60
+        while sum(path.stat().st_size for path in target.rglob("*.part")) < 40_000 and time.monotonic() < until:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "files" not in steps(out), out
+    assert "what was sent stays on the board: the same command goes on from there" in err and "stopped" in err
+    (part,) = target.rglob("*.part")
+    there = part.stat().st_size
+    assert there >= 40_000
+
+    with LinkEmulator(parse_link("1gbit"), f"127.0.0.1:{board.port}") as counted:
+        fast = board.ssh(counted.port, known=board.knows(counted.port, public))
+        code, out, err = board.deploy(*words, ssh=fast)
+        up = counted.bytes["up"]
+    assert code == 0, err + out
+    files = [*target.glob("bundles/*/*"), *target.glob("device/*")]
+    rest = sum(path.stat().st_size for path in files) - there
+    assert f"11 of 11 files sent, {rest} B" in steps(out)["files"]["text"]
+    assert "from a transfer that was cut short" in steps(out)["files"]["text"]
+    # The rest, and what asks and answers: a script of 4 kB for each question.
+    assert rest < up < rest + 130_000
+    assert list(target.rglob("*.part")) == []
+
+
+def test_a_bare_python_gets_an_environment(board: Any, bundle: str, tmp_path: Path) -> None:
+    roots = {Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")), Path.home() / ".pyenv"}
+    bare = [str(path) for root in sorted(roots) for path in sorted(root.glob("versions/3.6.*/bin/python"))]
+    if not bare:
+        pytest.skip("no Python 3.6 in pyenv here")
+    platforms = [word for name in ("manylinux2014_x86_64", "manylinux_2_17_x86_64") for word in ("--platform", name)]
+    fetch = [sys.executable, "-m", "pip", "download", "-q", "-d", str(tmp_path), "--only-binary", ":all:", *platforms]
+    wanted = ["--python-version", "36", "numpy==1.19.5", "onnxruntime==1.10.0", "grpcio==1.48.2", "pip==21.3.1"]
+    fetched = subprocess.run([*fetch, *wanted], capture_output=True, text=True, timeout=280)
+    if fetched.returncode:
+        pytest.skip(f"the wheels for Python 3.6 cannot be fetched: {fetched.stderr.strip()[-300:]}")
+    data = str(Path(sklearn.__file__).parent / "datasets" / "data")
+    wheels = ("--target", "bare", "--no-check", "--wheels", str(tmp_path))
+    words = ("--json", *QUICK, "--", "--data", data)
+    code, out, err = board.deploy(bundle, *wheels, *words, python=bare[-1])
+    assert code == 0, err + out
+    done = steps(out)
+    assert "numpy==1.19.5" in done["environment"]["text"] and "grpc 1.48.2" in done["environment"]["text"]
+    assert "images/s encoded" in done["check"]["text"]
+    code, out, err = board.deploy(bundle, *wheels, "--dry-run", *words, python=bare[-1])
+    assert code == 0, err
+    assert {steps(out)[name]["state"] for name in ("files", "environment", "check")} == {"nothing to do"}
+
+
+def test_systemd_of_the_user_runs_it(systemd_board: Any, bundle: str, server: str) -> None:
+    words = (bundle, "--name", "unit", "--no-check", "--server", server, "--json", *QUICK, "--", "--epochs", "2000")
+    code, out, err = systemd_board.deploy(*words)
+    assert code == 0, err + out
+    assert "started by systemd" in steps(out)["service"]["text"]
+    pid = json.loads(systemd_board.deploy("--status", "--json")[1])["pid"]
+    assert pid is not None
+    code, out, err = systemd_board.deploy(*words, "--seed", "1")  # something else: the old one gives way
+    assert code == 0 and "stopped on request" in steps(out)["service"]["text"], out + err
+    code, out, err = systemd_board.deploy("--status", "--json")
+    status = json.loads(out)
+    assert status["running"] and status["pid"] != pid and status["service"] == "systemd"
+    code, out, err = systemd_board.deploy("--stop")
+    assert code == 0 and "exit code 130 (stopped on request)" in out, err
