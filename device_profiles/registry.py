@@ -2,9 +2,10 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from edgekit.device_profiles.parse import parse
-from edgekit.device_profiles.profile import Profile
+from edgekit.device_profiles.profile import RUNTIMES, Hardware, Profile, Target
 from edgekit.errors import UnknownName
 
 PROFILES = {
@@ -37,3 +38,21 @@ def profile(name: str) -> Profile:
         how_to_list = "`edgekit devices` lists them; the path of a .toml file describes another"
         raise UnknownName("device", name, [*PROFILES, *ALIASES], how_to_list)
     return parse(Path(__file__).parent / PROFILES[name])
+
+
+def from_json(value: dict[str, Any]) -> Profile:
+    """The board that `Profile.to_json` wrote, as a bundle carries it; ValueError for anything else."""
+    try:
+        target = dict(value["target"])
+        lists = {key: tuple(target[key]) for key in ("rules", "operators")}
+        nested = {"target": Target(**{**target, **lists}), "hardware": Hardware(**value["hardware"])}
+        board = Profile(**{**value, **nested, "sources": tuple(value["sources"])})
+    except (KeyError, TypeError) as error:
+        raise ValueError(repr(error)) from None
+    kinds = [type(field) for field in profile("cpu").target]
+    texts = [board.name, board.title, board.python, board.runtime, *board.target.rules, *board.target.operators]
+    if [type(field) for field in board.target] != kinds or not all(isinstance(text, str) for text in texts):
+        raise ValueError(repr(value))
+    if board.runtime not in RUNTIMES:
+        raise ValueError(f"runtime {board.runtime!r}")
+    return board

@@ -25,8 +25,8 @@ from onnx.reference import ReferenceEvaluator
 
 from edgekit.bundle import Bundle
 from edgekit.codecs.base import Arrays
-from edgekit.device_profiles.profile import Hardware, Profile, Target
-from edgekit.device_profiles.registry import PROFILES, profile
+from edgekit.device_profiles.profile import Profile
+from edgekit.device_profiles.registry import PROFILES, from_json, profile
 from edgekit.errors import BundleError, ExportError, PayloadError
 from edgekit.export.encoders.registry import ENCODERS
 from edgekit.export.parity.golden import GOLDEN_BACKEND, rerun, run_graph
@@ -82,16 +82,9 @@ def check_bundle(
 def board_of(bundle: Bundle) -> tuple[Profile, list[str]]:
     """The profile in the manifest, and in words what sets it apart from the installed one of that name."""
     try:
-        target = dict(bundle.device["target"])
-        lists = {key: tuple(target[key]) for key in ("rules", "operators")}
-        nested = {"target": Target(**{**target, **lists}), "hardware": Hardware(**bundle.device["hardware"])}
-        board = Profile(**{**bundle.device, **nested, "sources": tuple(bundle.device["sources"])})
-    except (KeyError, TypeError, ValueError) as error:
-        raise BundleError(f"{bundle.path}: the manifest describes no board: {error!r}: {EXPORT_AGAIN}") from None
-    kinds = [type(value) for value in profile("cpu").target]
-    texts = [board.title, *board.target.rules, *board.target.operators]
-    if [type(value) for value in board.target] != kinds or not all(isinstance(text, str) for text in texts):
-        raise BundleError(f"{bundle.path}: the manifest describes no board: {bundle.device!r}: {EXPORT_AGAIN}")
+        board = from_json(bundle.device)
+    except ValueError as error:
+        raise BundleError(f"{bundle.path}: the manifest describes no board: {error}: {EXPORT_AGAIN}") from None
     if board.name not in PROFILES:
         return board, [f"'{board.name}' is no built-in board: judged by the profile in the bundle"]
     installed = profile(board.name).to_json()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import edgekit.device_profiles.registry as registry
 from edgekit.device_profiles.parse import OPERATORS, parse
 from edgekit.device_profiles.profile import Hardware, Profile, Target
-from edgekit.device_profiles.registry import ALIASES, PROFILES, profile, profiles
+from edgekit.device_profiles.registry import ALIASES, PROFILES, from_json, profile, profiles
 from edgekit.errors import UnknownName, UsageError
 from edgekit.export.targets.check import RULES
 
@@ -274,3 +274,24 @@ def test_any_value_is_taken_or_refused(
     else:
         kept = board.to_json()
         assert (kept[table] if table else kept)[key] == value
+
+
+@pytest.mark.parametrize("name", profiles())
+def test_a_bundle_carries_the_whole_profile(name: str) -> None:
+    assert from_json(json.loads(json.dumps(profile(name).to_json()))) == profile(name)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(key=st.sampled_from(sorted(profile("cpu").to_json())), value=JSON)
+def test_any_other_description_is_a_value_error(key: str, value: object) -> None:
+    described = {**profile("cpu").to_json(), key: value}
+    try:
+        board = from_json(described)
+    except ValueError:
+        return
+    assert board.runtime == "onnxruntime" and all(isinstance(text, str) for text in board.target.rules)
