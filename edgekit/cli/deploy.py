@@ -87,6 +87,7 @@ def _check(bundle: "Bundle") -> str:
 def _manage(what: str, given: dict[str, Any]) -> None:
     from edgekit.bundle import open_bundle
     from edgekit.deploy import manage
+    from edgekit.deploy.local import variables
     from edgekit.deploy.ssh import Ssh
 
     name = given["name"]
@@ -94,7 +95,7 @@ def _manage(what: str, given: dict[str, Any]) -> None:
         bundle = open_bundle(given["bundle"])
         name = f"{bundle.device['name']}-{bundle.digest[:8]}"
     with Ssh(given["host"], given["ssh"]) as ssh:
-        at = manage.Place(ssh, given["python"], given["target"])
+        at = manage.Place(ssh, given["python"], given["target"], variables(given["environment"]))
         if what == "show_status":
             _status(at, name, given["as_json"])
             return
@@ -121,9 +122,11 @@ def _status(at: "Place", name: str | None, as_json: bool) -> None:
             options.print_json(status)
             continue
         click.echo(f"{each}: {status['state']}")
-        click.echo(f"  {status['progress']}; server {status['server']}, by {status['service']}")
-        network = f"{status['model']} cut at {status['cut']} for {status['device']}"
-        click.echo(f"  bundle {str(status['bundle'])[:16]}: {network}")
+        if status["server"]:
+            click.echo(f"  {status['progress']}; server {status['server']}, by {status['service']}")
+        if status["bundle"]:
+            network = f"{status['model']} cut at {status['cut']} for {status['device']}"
+            click.echo(f"  bundle {str(status['bundle'])[:16]}: {network}")
         if status["deployed"]:
             click.echo(f"  deployed {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(status['deployed']))}")
         if status["last_words"]:

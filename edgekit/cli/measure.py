@@ -237,7 +237,7 @@ def _flags(given: dict[str, Any], *names: str) -> tuple[str, ...]:
 
 
 def _setting(given: dict[str, Any], plan: "Plan", bundle: "Bundle") -> dict[str, Any]:
-    from edgekit.deploy.local import BACKENDS
+    from edgekit.runtime.doctor import BACKENDS
 
     cores = plan.cores
     return {

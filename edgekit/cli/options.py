@@ -200,12 +200,17 @@ def _finite(value: Any) -> Any:
         return [_finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
+
 reached_by_ssh = options(
     click.option("--ssh", default="ssh", show_default=True, help="ssh with options, as in 'ssh -p 2222 -i KEY'."),
     click.option("--target", default="edgekit", show_default=True, help="Folder on the board, from its home."),
     click.option("--python", default="python3", show_default=True, help="Python on the board."),
     click.option("--wheels", metavar="DIR", help="Wheels of this machine for a board without internet."),
     click.option(
-        "--env", "environment", multiple=True, metavar="NAME=VALUE", help="For the processes there; repeatable."
+        "--env",
+        "environment",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="For every Python that is run there; repeatable.",
     ),
 )

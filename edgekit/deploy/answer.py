@@ -4,12 +4,17 @@ import json
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgekit.deploy.ssh import Done, Ssh, quote
+from edgekit.deploy.ssh import Done, Ssh, assignments, quote
 from edgekit.errors import DeployError
 
 #: What the line of an answer begins with.
 MARK = b"edgekit:"
 T = TypeVar("T")
+#: What a script's last line begins with where Python itself is not fit, and what that means.
+UNFIT = {
+    "SyntaxError": "is older than Python 3.6; name a newer one with --python PATH",
+    "UnicodeEncodeError": "runs without a UTF-8 locale; choose a --target in ASCII letters, or --env LC_ALL=C.UTF-8",
+}
 
 
 class Answer:
@@ -56,15 +61,17 @@ def parse(out: bytes, source: str) -> Answer:
         raise DeployError(f"{source} answered {lines[-1][:300]!r}, which does not parse: {error}") from None
 
 
-def command(python: str, script: str, argument: dict[str, Any]) -> str:
-    """The shell command that runs on_board_`script` with `argument` there."""
+def command(python: str, script: str, argument: dict[str, Any], variables: dict[str, str] | None = None) -> str:
+    """The shell command that runs on_board_`script` with `argument` there, with `variables` set."""
     text = Path(__file__).with_name(f"on_board_{script}.py").read_text(encoding="utf-8")
-    return f"{quote(python)} -c {quote(text)} {quote(json.dumps(argument))}"
+    return f"{assignments(variables or {})}{quote(python)} -c {quote(text)} {quote(json.dumps(argument))}"
 
 
-def ask(ssh: Ssh, python: str, script: str, argument: dict[str, Any]) -> Answer:
+def ask(
+    ssh: Ssh, python: str, script: str, argument: dict[str, Any], variables: dict[str, str] | None = None
+) -> Answer:
     """What on_board_`script` answers; DeployError where it cannot be run or does not answer."""
-    return answered(ssh, python, ssh.run(command(python, script, argument)))
+    return answered(ssh, python, ssh.run(command(python, script, argument, variables)))
 
 
 def answered(ssh: Ssh, python: str, done: Done) -> Answer:
@@ -74,6 +81,9 @@ def answered(ssh: Ssh, python: str, done: Done) -> Answer:
             f"{ssh.host}: {python} cannot be run there; name the board's Python with --python PATH\n"
             f"the board said: {done.words}"
         )
+    for error, meaning in UNFIT.items():
+        if done.code and done.words.splitlines()[-1].startswith(error):
+            raise DeployError(f"{ssh.host}: {python} {meaning}\nit said: {done.words.splitlines()[-1]}")
     if done.code:
         raise DeployError(f"{ssh.host}: a script of edgekit's ended with exit code {done.code} there: {done.words}")
     return parse(done.out, ssh.host)

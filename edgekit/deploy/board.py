@@ -4,7 +4,7 @@ import time
 from typing import Any, NamedTuple
 
 from edgekit.deploy.answer import Answer, answered, command
-from edgekit.deploy.ssh import Ssh, assignments
+from edgekit.deploy.ssh import Ssh
 from edgekit.device_profiles.profile import Profile
 from edgekit.errors import DeployError
 
@@ -28,7 +28,7 @@ class Facts(NamedTuple):
     """A board as found."""
 
     python: tuple[int, ...]
-    #: The Python that was asked, and the probe's own path of TARGET.
+    #: The Python that was asked, perhaps a script that starts one, and TARGET: both absolute.
     executable: str
     target: str
     home: str
@@ -57,9 +57,10 @@ class Facts(NamedTuple):
 
 def probe(ssh: Ssh, python: str, target: str, variables: dict[str, str], profile: Profile) -> Facts:
     """What `python` on the board tells, with `variables` set; DeployError when it is none or too old."""
-    argument = {"target": target, "modules": [*MODULES, *(module for module, _ in VENDOR.values())]}
+    modules = [*MODULES, *(module for module, _ in VENDOR.values())]
+    argument = {"python": python, "target": target, "modules": modules}
     began = time.time()
-    answer = answered(ssh, python, ssh.run(assignments(variables) + command(python, "probe", argument)))
+    answer = answered(ssh, python, ssh.run(command(python, "probe", argument, variables)))
     facts = parse(answer, began, time.time())
     floor = tuple(int(part) for part in profile.python.split("."))
     if facts.python[: len(floor)] < floor:

@@ -109,7 +109,7 @@ class Deployment:
 
     def ask(self, script: str, **argument: Any) -> Answer:
         """The answer of on_board_`script`, run by the Python that --python names; DeployError for an error there."""
-        return ask(self.ssh, self.facts.executable, script, argument).require()
+        return ask(self.ssh, self.facts.executable, script, argument, self.variables).require()
 
     def keep(self, **fields: Any) -> None:
         """Adds to the record on the board."""

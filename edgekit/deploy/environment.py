@@ -1,13 +1,13 @@
 """Step "environment": a Python on the board that imports what the device process needs; its own where it does."""
 
 import glob
-import hashlib
 import os
 
 from edgekit.deploy.board import MODULES, VENDOR, Facts, lacking, probe
 from edgekit.deploy.deployment import Deployment, File, Finding
 from edgekit.deploy.files import send
-from edgekit.deploy.ssh import quote
+from edgekit.deploy.on_board_files import digest
+from edgekit.deploy.ssh import assignments, quote
 from edgekit.errors import DeployError, UsageError
 
 #: Backend -> the entry of `VENDOR` that it needs besides.
@@ -68,9 +68,10 @@ def packages(facts: Facts, modules: list[str]) -> list[str]:
 
 def install(d: Deployment, wanted: list[str]) -> None:
     """Makes the environment, or completes it, and lets pip put `wanted` in; DeployError with pip's words."""
-    facts, python = d.facts, quote(d.facts.environment)
+    facts, given = d.facts, assignments(d.variables)
+    python = given + quote(facts.environment)
     folder = quote(os.path.dirname(os.path.dirname(facts.environment)))
-    make = f"{quote(facts.executable)} -m venv --system-site-packages"
+    make = f"{given}{quote(facts.executable)} -m venv --system-site-packages"
     made = d.ssh.run(f"{make} {folder}")
     if made.code:  # Debian without python3-venv: the system's pip serves the environment too
         made = d.ssh.run(f"{make} --without-pip {folder}")
@@ -101,10 +102,9 @@ def download(facts: Facts, groups: list[list[str]]) -> str:
     """The command that fetches the wheels on a host."""
     short = "".join(map(str, facts.python[:2]))
     names = " ".join(f"'{name}'" for group in groups for name in group)
-    return (
-        f"pip download -d DIR --only-binary :all: --python-version {short} "
-        f"--platform manylinux2014_{facts.machine} --platform manylinux_2_17_{facts.machine} {names}"
-    )
+    forms = ("manylinux2014", "manylinux_2_17", "manylinux_2_27", "manylinux_2_28")
+    platforms = " ".join(f"--platform {form}_{facts.machine}" for form in forms)
+    return f"pip download -d DIR --only-binary :all: --python-version {short} {platforms} {names}"
 
 
 def _wheels(d: Deployment) -> str:
@@ -117,9 +117,7 @@ def _wheels(d: Deployment) -> str:
     folder = f"{d.facts.target}/wheels"
     wanted = []
     for path in found:
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        wanted.append(File(path, f"{folder}/{os.path.basename(path)}", os.path.getsize(path), digest))
+        wanted.append(File(path, f"{folder}/{os.path.basename(path)}", os.path.getsize(path), digest(path)))
     sending = send(d, wanted)
     if sending.do is not None:
         sending.do()

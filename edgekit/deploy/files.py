@@ -72,7 +72,7 @@ def _take(d: Deployment, file: File, offset: int, done: int, of: int) -> None:
 
     python = d.facts.executable
     argument = {"do": "take", "path": file.to, "offset": offset, "bytes": file.n_bytes, "sha256": file.sha256}
-    answer = answered(d.ssh, python, d.ssh.run(command(python, "files", argument), chunks()))
+    answer = answered(d.ssh, python, d.ssh.run(command(python, "files", argument, d.variables), chunks()))
     if answer.maybe("errno", int) == ENOSPC:
         raise DeployError(
             f"{d.ssh.host}: the disk is full: {answer.get('error', str)} while {file.to} was written; make room there, "

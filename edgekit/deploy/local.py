@@ -6,32 +6,35 @@ import functools
 import hashlib
 import io
 import os
+import re
+from collections.abc import Collection
 
-from edgekit.bundle import MANIFEST, open_bundle
+from edgekit.bundle import MANIFEST, Bundle, open_bundle
 from edgekit.deploy.deployment import Deployment, File, Finding, one_word, size
 from edgekit.deploy.package import write_zip
-from edgekit.device_profiles.registry import profile
-from edgekit.errors import DeployError, UsageError
+from edgekit.device_profiles.profile import Profile
+from edgekit.device_profiles.registry import from_json, profile
+from edgekit.errors import BundleError, DeployError, UsageError
 from edgekit.runtime.__main__ import parser
-
-#: Runtime of a profile -> backend of the device process.
-BACKENDS = {"onnxruntime": "onnxruntime", "tensorrt": "tensorrt", "acl": "ascend"}
+from edgekit.runtime.doctor import BACKENDS
+from edgekit.wire import check_address
 
 
 def local(d: Deployment) -> Finding:
     """Opens the bundle, and refuses what cannot work before the board is spoken to."""
     bundle = d.bundle = open_bundle(d.settings.bundle)
     exported_for = str(bundle.device["name"])
-    d.profile = profile(d.settings.device or exported_for)
+    # A board of one's own is known to the bundle, not by its name.
+    d.profile = profile(d.settings.device) if d.settings.device else _described(bundle)
     if d.profile.name != exported_for:
         raise DeployError(
             f"{d.settings.bundle} was exported for {exported_for}, --device {d.settings.device} is {d.profile.name}: "
             f"`edgekit export {bundle.model} --cut {bundle.cut} --device {d.settings.device} -o DIR` exports for it"
         )
     d.options = arguments(d.settings.arguments, BACKENDS[d.profile.runtime])
-    for pair in d.settings.environment:
-        if not pair.partition("=")[0].isidentifier() or "=" not in pair:
-            raise UsageError(f"--env {pair!r}: expected NAME=VALUE")
+    if d.settings.server is not None:
+        check_address(d.settings.server)
+    variables(d.settings.environment)
     d.name = one_word(d.settings.name or f"{d.profile.name}-{bundle.digest[:8]}", "--name")
     zipped = write_zip(d.scratch)
     d.part = _sha256(zipped)
@@ -47,6 +50,21 @@ def local(d: Deployment) -> Finding:
         f"bundle {bundle.digest[:16]}: {bundle.model} cut at {bundle.cut} for {d.profile.title}, {len(names)} files, "
         f"{whole}, every hash right; device part {size(d.files[0].n_bytes)}; deployment {d.name}"
     )
+
+
+def variables(pairs: Collection[str]) -> dict[str, str]:
+    """What --env sets; UsageError unless each is NAME=VALUE."""
+    for pair in pairs:
+        if not re.match(r"[A-Za-z_][A-Za-z0-9_]*=", pair):
+            raise UsageError(f"--env {pair!r}: expected NAME=VALUE")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def _described(bundle: Bundle) -> Profile:
+    try:
+        return from_json(bundle.device)
+    except ValueError as error:
+        raise BundleError(f"{bundle.path}: the manifest describes no board: {error}; export it again") from None
 
 
 def arguments(words: tuple[str, ...], backend: str) -> argparse.Namespace:
@@ -78,7 +96,9 @@ def rules(d: Deployment) -> Finding:
 
     def do() -> str:
         text = check(d.bundle)
-        d.record["rules"] = digest  # written with the first thing that is done on the board
+        if d.record:
+            d.keep(rules=digest)
+        d.record["rules"] = digest  # a first record is written with the first thing that is done on the board
         return text
 
     return Finding("not checked yet for this bundle", "rerun its golden data and the rules of the board here", do)

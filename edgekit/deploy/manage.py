@@ -18,15 +18,17 @@ class Place(NamedTuple):
     ssh: Ssh
     python: str
     target: str
+    #: What --env sets for the Python there.
+    variables: dict[str, str]
 
     def ask(self, do: str, name: str | None, **argument: Any) -> Answer:
         argument.update(do=do, base=self.target if name is None else f"{self.target}/{name}")
-        return ask(self.ssh, self.python, "process", argument).require()
+        return ask(self.ssh, self.python, "process", argument, self.variables).require()
 
 
 def names(at: Place) -> list[str]:
     """The deployments there."""
-    return [str(name) for name in at.ask("list", None).get("names", list)]
+    return [str(name) for name in at.ask("list", None).get("names", dict)]
 
 
 def the_name(at: Place, name: str | None) -> str:
@@ -71,6 +73,8 @@ def stop(at: Place, name: str) -> str:
 
 def logs(at: Place, name: str, lines: int, on: bool) -> None:
     """Writes the end of the log, and with `on` what comes, to standard output."""
+    if at.ask("state", name).maybe("log", str) is None:
+        raise DeployError(f"{at.ssh.host}: nothing was started as {name} yet; --server HOST:PORT does")
     argument = {"do": "follow", "base": f"{at.target}/{name}", "lines": lines, "on": on}
 
     def show(line: bytes) -> None:
@@ -79,8 +83,9 @@ def logs(at: Place, name: str, lines: int, on: bool) -> None:
         sys.stdout.buffer.write(line)
         sys.stdout.buffer.flush()
 
+    words = command(at.python, "process", argument, at.variables)
     # Standard input stays open for as long as somebody listens: with its end the other side ends too.
-    done = at.ssh.run(command(at.python, "process", argument), listening() if on else None, on_output=show)
+    done = at.ssh.run(words, listening() if on else None, on_output=show)
     if done.code:
         raise DeployError(f"{at.ssh.host}: {done.words}")
 

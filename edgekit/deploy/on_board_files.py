@@ -81,6 +81,7 @@ def read(path: str) -> Optional[str]:
 
 
 def main() -> None:
+    os.umask(0o077)  # what --env sets may be secret
     given = json.loads(sys.argv[1])
     answer = None  # type: Any
     try:

@@ -1,12 +1,13 @@
 """What a board is, as JSON: its text is sent there and run by the board's own Python, even one that is too old.
 
-So it keeps to what Python 2.7 and 3.4 understand. Argument: JSON with "target" and "modules"; answers are one line that
-begins with "edgekit:", whatever a login script prints besides.
+So it keeps to what Python 2.7 and 3.4 understand. Argument: JSON with "python" (the word it was run by), "target" and
+"modules"; answers are one line that begins with "edgekit:", whatever a login script prints besides.
 """
 
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -98,12 +99,14 @@ def main():
     given = json.loads(sys.argv[1])
     target = os.path.abspath(os.path.join(os.path.expanduser("~"), os.path.expanduser(given["target"])))
     environment = os.path.join(target, "environment", "bin", "python")
-    pythons = [sys.executable] + [environment] * os.path.exists(environment)
     old = sys.version_info < (3, 6)
+    # Not sys.executable where it can be helped: the word may be a script that sets variables for it.
+    python = sys.executable if old else os.path.abspath(shutil.which(given["python"]) or sys.executable)
+    pythons = [python] + [environment] * os.path.exists(environment)
     state, linger = systemd()
     answer = {
         "python": list(sys.version_info[:3]),
-        "executable": sys.executable,
+        "executable": python,
         "machine": platform.machine(),
         "system": platform.platform(),
         "home": os.path.expanduser("~"),
@@ -112,7 +115,7 @@ def main():
         "free_memory": free_memory(),
         "systemd": state,
         "linger": linger,
-        "modules": {python: modules(python, given["modules"]) for python in pythons if not old},
+        "modules": {each: modules(each, given["modules"]) for each in pythons if not old},
         "time": time.time(),
     }
     sys.stdout.write("edgekit:" + json.dumps(answer) + "\n")

@@ -129,6 +129,7 @@ def follow(base: str, lines: int, on: bool) -> None:
 
 
 def main() -> None:
+    os.umask(0o077)
     given = json.loads(sys.argv[1])
     home = os.path.expanduser("~")
     base = os.path.abspath(os.path.join(home, os.path.expanduser(given["base"])))
@@ -141,8 +142,8 @@ def main() -> None:
         elif given["do"] == "stop":
             answer = stop(base, given["grace_s"])
         elif given["do"] == "list":
-            paths = sorted(glob.glob(os.path.join(glob.escape(base), "*.json")))
-            answer = {"names": [os.path.basename(path)[: -len(".json")] for path in paths]}
+            bases = sorted(path[: -len(".json")] for path in glob.glob(os.path.join(glob.escape(base), "*.json")))
+            answer = {"names": {os.path.basename(each): running(each) for each in bases}}
         else:
             follow(base, given["lines"], given["on"])
             return

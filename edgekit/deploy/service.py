@@ -25,6 +25,9 @@ rm -f {base}.exit
 child=$!
 trap 'kill -TERM $child' TERM INT HUP
 echo $$ >{base}.pid
+wait $child
+code=$?
+# A signal ends the wait, not the child.
 while kill -0 $child 2>/dev/null; do
     wait $child
     code=$?
@@ -59,6 +62,9 @@ def service(d: Deployment) -> Finding:
     if pid is not None and same:
         return Finding(f"process {pid} runs as asked for, since {since(state)}, by {kind}")
     found = f"process {pid} runs otherwise" if pid is not None else ended(state)
+    for other, its in d.ask("process", do="list", base=d.facts.target).get("names", dict).items():
+        if its is not None and other != d.name:
+            d.warn(f"{other} runs there too (process {its}): --name {other} --stop ends it")
     plan = f"{'stop it and ' * (pid is not None)}start by {kind} ({why})"
 
     def do() -> str:

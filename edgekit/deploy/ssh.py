@@ -8,6 +8,7 @@
 
 import contextlib
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -24,6 +25,12 @@ from edgekit.errors import DeployError, UsageError
 SSH_FAILED = 255
 #: Seconds for a connection to come about, and until a silent one counts as broken (4 times 15).
 OPTIONS = ("ConnectTimeout=15", "ServerAliveInterval=15", "ServerAliveCountMax=4")
+#: The one connection is ours, whatever the user's configuration says of shared ones and of commands.
+OURS = ("ControlPersist=no", "RemoteCommand=none")
+#: Words of --ssh that would take it away: ssh lets the first -o win and the last -S, and two -M ask.
+NOT_YOURS = re.compile(r"(?i:(-o)?\s*Control(Master|Path|Persist)\b)|-[SM]")
+#: Seconds for a connection and whatever the user types for it; sshd gives a login 120.
+LOGIN_S = 300.0
 
 
 class Done(NamedTuple):
@@ -35,8 +42,8 @@ class Done(NamedTuple):
 
     @property
     def words(self) -> str:
-        """Its last lines of text, for an error."""
-        lines = (self.err + self.out.decode("utf-8", "replace")).strip().splitlines()
+        """Its last lines of text, for an error: of standard output only where standard error is empty."""
+        lines = (self.err.strip() or self.out.decode("utf-8", "replace").strip()).splitlines()
         return "\n".join(lines[-15:]) or "nothing"
 
 
@@ -62,6 +69,9 @@ class Ssh:
             raise UsageError(f"--ssh {command!r}: {error}; expected for example 'ssh -p 2222 -i KEY'") from None
         if not self._command or not host or host.startswith("-"):
             raise UsageError(f"--host {host!r}, --ssh {command!r}: expected [USER@]HOST, and ssh with its options")
+        for word in self._command[1:]:
+            if NOT_YOURS.match(word):
+                raise UsageError(f"--ssh {command!r}: leave {word} out, the shared connection is edgekit's own")
         self.host = host
         self._master: subprocess.Popen[bytes] | None = None
 
@@ -84,20 +94,31 @@ class Ssh:
     ) -> Done:
         """Runs `command` (for the login shell) and feeds it `data`; DeployError only where ssh itself fails.
 
-        `on_error_line` hears standard error as it comes; `on_output` takes standard output instead of `Done`.
+        `on_error_line` hears standard error as it comes; `on_output` takes standard output instead of `Done`. What they
+        raise ends the command, and is raised here.
         """
         process = self._start(self.words(command), data is not None)
         assert process.stdout is not None and process.stderr is not None
         out: list[bytes] = []
         err: list[str] = []
+        raised: list[BaseException] = []
 
         def hear(line: bytes) -> None:
             err.append(line.decode("utf-8", "replace"))
             on_error_line(err[-1].rstrip())
 
+        def read(stream: IO[bytes], take: Callable[[bytes], object]) -> None:
+            try:
+                with stream:
+                    for line in stream:
+                        take(line)
+            except BaseException as error:  # noqa: BLE001 - raised again by the thread that asked
+                raised.append(error)
+                process.kill()
+
         readers = [
-            threading.Thread(target=_read, args=(process.stdout, on_output or out.append), daemon=True),
-            threading.Thread(target=_read, args=(process.stderr, hear), daemon=True),
+            threading.Thread(target=read, args=(process.stdout, on_output or out.append), daemon=True),
+            threading.Thread(target=read, args=(process.stderr, hear), daemon=True),
         ]
         for reader in readers:
             reader.start()
@@ -118,6 +139,8 @@ class Ssh:
             process.wait()
         for reader in readers:
             reader.join()
+        if raised:
+            raise raised[0]
         done = Done(code, b"".join(out), "".join(err))
         if code == SSH_FAILED:
             raise self._failed(done.err)
@@ -156,9 +179,15 @@ class Ssh:
             self._master = self._start(
                 [*self._command, "-M", "-N", *self._options("yes"), "--", self.host], False, words
             )
+        until = time.monotonic() + LOGIN_S
         while not os.path.exists(self._path("socket")):
             if self._master.poll() is not None:
                 raise explain(self.host, self._master_words())
+            if time.monotonic() > until:
+                raise DeployError(
+                    f"{self.host}: no connection came about within {LOGIN_S:g} s; try {shlex.join(self._command)} by "
+                    f"hand\nssh said: {self._master_words().strip() or 'nothing'}"
+                )
             time.sleep(0.02)
 
     def _failed(self, words: str) -> DeployError:
@@ -169,7 +198,7 @@ class Ssh:
     def _options(self, master: str) -> list[str]:
         # Nobody could answer a question where there is no terminal.
         asking = () if sys.stdin is not None and sys.stdin.isatty() else ("BatchMode=yes",)
-        options = (*OPTIONS, *asking, f"ControlMaster={master}", f"ControlPath={self._path('socket')}")
+        options = (*OPTIONS, *OURS, *asking, f"ControlMaster={master}", f"ControlPath={self._path('socket')}")
         return ["-T", *(word for option in options for word in ("-o", option))]
 
     def _start(self, words: list[str], feed: bool, err: IO[bytes] | None = None) -> "subprocess.Popen[bytes]":
@@ -189,9 +218,3 @@ class Ssh:
     def _master_words(self) -> str:
         with open(self._path("words"), encoding="utf-8", errors="replace") as file:
             return file.read()
-
-
-def _read(stream: IO[bytes], take: Callable[[bytes], object]) -> None:
-    with stream:
-        for line in stream:
-            take(line)

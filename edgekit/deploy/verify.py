@@ -26,7 +26,10 @@ def check(d: Deployment) -> Finding:
 
     def do() -> str:
         encoded = measure(d)
-        d.keep(checked=dict(key, versions=d.versions), figures=encoded)
+        d.keep(
+            checked=dict(key, versions=d.versions), figures=encoded, bundle=d.bundle.digest, model=d.bundle.model,
+            cut=d.bundle.cut, device=d.profile.name,
+        )  # fmt: skip
         return f"{d.options.backend} repeats the golden codes; {figures(encoded)}"
 
     text = "asked to check again" if d.record.get("checked") == key else "not checked yet with these versions"

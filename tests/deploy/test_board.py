@@ -13,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import edgekit.deploy
-from edgekit.deploy.answer import MARK, parse
+from edgekit.deploy.answer import MARK, answered, command, parse
 from edgekit.deploy.board import Facts, Module, lacking
 from edgekit.deploy.board import parse as facts_of
+from edgekit.deploy.environment import download
 from edgekit.deploy.process import ended, last_words, said
 from edgekit.deploy.record import parse as parse_record
+from edgekit.deploy.ssh import Done, Ssh
 from edgekit.errors import DeployError
 
 FOLDER = Path(edgekit.deploy.__file__).parent
@@ -99,19 +101,61 @@ def pythons() -> list[str]:
 
 @pytest.mark.parametrize("python", pythons())
 def test_the_probe_answers(python: str, tmp_path: Path) -> None:
-    argument = json.dumps({"target": str(tmp_path / "no" / "such"), "modules": ["json", "no_such_module"]})
+    modules = ["json", "no_such_module"]
+    argument = json.dumps({"python": python, "target": str(tmp_path / "no" / "such"), "modules": modules})
     text = (FOLDER / "on_board_probe.py").read_text()
     done = subprocess.run([python, "-c", text, argument], capture_output=True, check=True, timeout=60)
     found = facts_of(parse(done.stdout, "board"), 0.0, 1e12)
     assert found.target == str(tmp_path / "no" / "such") and found.free_disk > 0
     if found.python >= (3, 6):
+        assert found.executable == python
         assert found.modules[found.executable]["json"].version == "2.0.9"
         assert "No module named" in found.modules[found.executable]["no_such_module"].why
 
 
+@pytest.mark.parametrize("word", ["a-python", "bin/a-python", "./bin/../bin/a-python"])
+def test_the_probe_keeps_the_script_that_it_was_run_by(word: str, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "only_by_script.py").touch()
+    script = tmp_path / "bin" / "a-python"
+    script.write_text(f'#!/bin/sh\nexport PYTHONPATH={tmp_path}\nexec {sys.executable} "$@"\n')
+    script.chmod(0o755)
+    argument = json.dumps({"python": word, "target": "edgekit", "modules": ["only_by_script"]})
+    text = (FOLDER / "on_board_probe.py").read_text()
+    environment = {**os.environ, "PATH": f"{script.parent}:{os.environ['PATH']}"}
+    command = [str(script), "-c", text, argument]
+    done = subprocess.run(command, capture_output=True, cwd=tmp_path, env=environment, check=True, timeout=60)
+    found = facts_of(parse(done.stdout, "board"), 0.0, 1e12)
+    assert found.executable == str(script) and not lacking(found, str(script), ["only_by_script"])
+
+
+def test_a_python_that_is_not_fit_is_named() -> None:
+    with Ssh("board") as ssh:
+        for err, words in (
+            ("  File\n    def text(path: str)\nSyntaxError: invalid syntax\n", "python2 is older than Python 3.6"),
+            ("UnicodeEncodeError: 'ascii' codec can't encode characters", "python2 runs without a UTF-8 locale"),
+        ):
+            with pytest.raises(DeployError, match=words):
+                answered(ssh, "python2", Done(1, b"", err))
+        with pytest.raises(DeployError, match="ended with exit code 1 there: boom"):
+            answered(ssh, "python2", Done(1, b"", "boom"))
+
+
+def test_a_command_sets_variables() -> None:
+    text = command("python3", "files", {"do": "read", "paths": []}, {"A": "b c"})
+    assert text.startswith("A='b c' python3 -c ")
+    assert command("python3", "files", {}).startswith("python3 -c ")
+
+
+def test_wheels_of_new_pythons_are_asked_for_in_their_form() -> None:
+    text = download(facts({**GOOD, "python": [3, 12, 3]}), [["numpy>=1.19"]])
+    forms = ("manylinux2014", "manylinux_2_17", "manylinux_2_27", "manylinux_2_28")
+    assert all(f"--platform {form}_aarch64 " in text for form in forms) and "--python-version 312 " in text
+
+
 def test_a_module_that_crashes_python_is_named(tmp_path: Path) -> None:
     (tmp_path / "crashing.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n")
-    argument = json.dumps({"target": "edgekit", "modules": ["json", "crashing", "math"]})
+    argument = json.dumps({"python": sys.executable, "target": "edgekit", "modules": ["json", "crashing", "math"]})
     text = (FOLDER / "on_board_probe.py").read_text()
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", text, argument], capture_output=True, env=environment, timeout=60)

@@ -70,6 +70,7 @@ def test_errors_of_the_board_have_their_words(tmp_path: Path) -> None:
         answer.require()
     texts = [[str(tmp_path / "ok"), "a\nb\n"]]
     ask(do="write", texts=texts).require()
+    assert (tmp_path / "ok").stat().st_mode & 0o777 == 0o600  # what --env sets is nobody else's
     assert ask(do="read", paths=[texts[0][0], "nowhere"]).get("texts", list) == ["a\nb\n", None]
 
 

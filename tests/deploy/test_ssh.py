@@ -1,12 +1,14 @@
 """Words for a shell, ssh's own failures, and options that make no sense."""
 
 import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit.deploy.ssh import Ssh, assignments, quote
+from edgekit.deploy import ssh as ssh_module
+from edgekit.deploy.ssh import Done, Ssh, assignments, quote
 from edgekit.deploy.ssh_errors import MEANINGS, explain
 from edgekit.errors import DeployError, UsageError
 
@@ -75,3 +77,63 @@ def test_every_meaning_says_what_to_do() -> None:
 def test_options_that_make_no_sense(host: str, command: str) -> None:
     with pytest.raises(UsageError, match="expected"):
         Ssh(host, command)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ssh -o ControlPath=none", "ssh -oControlMaster=auto", "ssh -o 'controlpersist yes'", "ssh -S /tmp/x",
+        "ssh -S/tmp/x", "ssh -M", "sshpass -e ssh -o 'ControlPath none'",
+    ],
+)  # fmt: skip
+def test_the_shared_connection_is_not_the_users(command: str) -> None:
+    with pytest.raises(UsageError, match=r"leave .* out"):
+        Ssh("a", command)
+
+
+def test_other_options_are_the_users() -> None:
+    Ssh("a", "sshpass -e ssh -m hmac-sha2-256 -s -p 22 -i 'Control' -o ConnectTimeout=60 -J me@jump")
+
+
+def test_last_words_are_of_standard_error_first() -> None:
+    lines = "".join(f"line {n}\n" for n in range(20))
+    assert Done(1, b"{}\n" * 20, lines).words == "\n".join(f"line {n}" for n in range(5, 20))
+    assert Done(1, lines.encode() + b"\xff", " \n").words.splitlines()[0] == "line 6"
+    assert Done(1, b"", "").words == "nothing"
+
+
+#: Takes the place of ssh: its last argument is run here; as the master it makes the socket and stays.
+STAND_IN = """#!/bin/sh
+for word; do case $word in ControlPath=*) socket=${word#ControlPath=};; -N) master=1;; esac; last=$word; done
+[ -z "$master" ] || { >"$socket"; exec sleep 60; }
+exec sh -c "$last"
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> str:
+    path = tmp_path / "ssh"
+    path.write_text(STAND_IN)
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_what_a_listener_raises_ends_the_command_and_is_raised(stand_in: str) -> None:
+    def refuse(_: object) -> None:
+        raise DeployError("refused")
+
+    with Ssh("board", stand_in) as ssh:
+        assert ssh.run("echo a; echo b >&2") == Done(0, b"a\n", "b\n")
+        with pytest.raises(DeployError, match="refused"):
+            ssh.run("echo a; exec sleep 60", on_output=refuse)
+        with pytest.raises(DeployError, match="refused"):
+            ssh.run("echo a >&2", on_error_line=refuse)
+
+
+def test_the_wait_for_a_connection_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh_module, "LOGIN_S", 0.2)
+    path = tmp_path / "ssh"
+    path.write_text("#!/bin/sh\necho hello >&2\nexec sleep 60\n")
+    path.chmod(0o755)
+    with Ssh("board", str(path)) as ssh, pytest.raises(DeployError, match=r"within 0\.2 s(.|\n)*hello"):
+        ssh.run("true")

@@ -66,6 +66,14 @@ class Board:
         path.write_text(f"[127.0.0.1]:{port} {' '.join(public.split()[:2])}\n")
         return path
 
+    def config(self, more: str) -> Path:
+        """A user's configuration of ssh with this board's port and keys, and `more`."""
+        path = self.folder / "ssh_config"
+        known = self.knows(self.port, (self.folder / "host_key.pub").read_text())
+        lines = [f"Port {self.port}", f"IdentityFile {self.folder / 'key'}", "IdentitiesOnly yes"]
+        path.write_text("\n".join([*lines, f"UserKnownHostsFile {known}", "GlobalKnownHostsFile none", more, ""]))
+        return path
+
     def ssh(self, port: int | None = None, key: str = "key", known: Path | None = None) -> str:
         port = port or self.port
         known = known or self.knows(port, (self.folder / "host_key.pub").read_text())

@@ -1,0 +1,58 @@
+"""What is refused before a board is spoken to, and a board that is known to its bundle alone."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from edgekit.bundle import Bundle
+from edgekit.codecs.registry import feature_codec
+from edgekit.data.base import Dataset
+from edgekit.deploy.deployment import Deployment, Settings
+from edgekit.deploy.local import local
+from edgekit.deploy.ssh import Ssh
+from edgekit.device_profiles import registry
+from edgekit.device_profiles.registry import profile
+from edgekit.errors import DeployError, EdgekitError, UsageError
+from edgekit.export.build import build_bundle
+from tests.conftest import SmallNet
+
+
+def prepared(folder: Path, bundle: str, device: str | None = None, **settings: Any) -> Deployment:
+    d = Deployment(Settings(bundle, device, "board", **settings), Ssh("board"), str(folder), lambda event: None)
+    local(d)
+    return d
+
+
+def test_a_board_of_ones_own_needs_no_name(tmp_path: Path, digits: Dataset) -> None:
+    assert registry.__file__
+    own = tmp_path / "myboard.toml"
+    text = (Path(registry.__file__).parent / "cpu.toml").read_text(encoding="utf-8")
+    own.write_text(text.replace('name = "cpu"', 'name = "myboard"').replace('python = "3.6"', 'python = "3.8"'))
+    torch.manual_seed(0)
+    build_bundle(
+        str(tmp_path / "bundle"), SmallNet(), name="small", cut="features", images=digits.train_images[:64],
+        mean=digits.mean, std=digits.std, classes=10, codec=feature_codec("raw", {}), device=profile(str(own)),
+    )  # fmt: skip
+    for device in (None, str(own)):
+        d = prepared(tmp_path, str(tmp_path / "bundle"), device)
+        assert (d.profile.name, d.profile.python, d.options.backend) == ("myboard", "3.8", "onnxruntime")
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"device": "jetson"}, DeployError, "was exported for cpu, --device jetson is jetson-orin-nano"),
+        ({"server": "nano"}, UsageError, "expected HOST:PORT"),
+        ({"environment": ("ä=1",)}, UsageError, "expected NAME=VALUE"),
+        ({"environment": ("PATH",)}, UsageError, "expected NAME=VALUE"),
+        ({"arguments": ("--epochs", "many")}, UsageError, "invalid int value"),
+        ({"name": "a/b"}, UsageError, "letters, digits"),
+    ],
+)
+def test_refused(
+    small_bundle: Bundle, tmp_path: Path, settings: dict[str, Any], error: type[EdgekitError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        prepared(tmp_path, small_bundle.path, **settings)
