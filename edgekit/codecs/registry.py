@@ -64,6 +64,8 @@ def _make(what: str, table: Dict[str, str], codec_id: str, config: Dict[str, Any
         raise UnknownName(what, codec_id, table, "there are: {}".format(", ".join(sorted(table))))
     module, name = table[codec_id].split(":")
     cls = getattr(importlib.import_module(module), name)
+    if not isinstance(config, dict):
+        raise UsageError("{} '{}' does not take {}: expected settings by name".format(what, codec_id, config))
     known = list(inspect.signature(cls).parameters)
     for key in config:
         if key not in known:

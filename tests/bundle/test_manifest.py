@@ -123,7 +123,7 @@ def test_any_value_anywhere_gives_a_bundle_or_a_bundle_error(bundle, full, rewri
     [
         (("codec", "id"), "sqg", "unknown feature codec 'sqg': did you mean sgq"),
         (("codec", "id"), [], "does not describe a bundle"),
-        (("codec", "config"), {"groups": 2, "bits": 4, "depth": 1}, "does not take"),
+        (("codec", "config"), {"groups": 2, "bits": 4, "depth": 1}, "unknown setting of feature codec"),
         (("codec", "config"), {"groups": 2.0, "bits": 4}, "got 2.0 and 4"),
         (("codec", "config"), {"groups": 2, "bits": 9}, "1 to 8 bits"),
         (("codec", "config"), {"groups": 3, "bits": 4}, "3 groups cannot code 4 channels"),
