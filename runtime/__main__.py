@@ -27,6 +27,8 @@ EXAMPLES = """examples:
 
 The bundle comes from `edgekit export`; the server is started by `edgekit serve` with the same bundle."""
 
+#: Instead of a dataset, for `--measure` without a server: the images that the bundle itself carries.
+GOLDEN = "golden"
 #: Images of the dataset that `--measure` without a server encodes over and over.
 MOST_ENCODED = 1024
 
@@ -42,7 +44,8 @@ def parser(program: str) -> argparse.ArgumentParser:
     )
     p.add_argument("bundle", metavar="BUNDLE", help="folder written by `edgekit export`")
     p.add_argument("--server", metavar="HOST:PORT", help="address of `edgekit serve`")
-    p.add_argument("--dataset", default="digits", help="digits, mnist, fashion-mnist, cifar10, cifar100, folder")
+    p.add_argument("--dataset", default="digits", help="digits, mnist, fashion-mnist, cifar10, cifar100, folder; "
+                   "with --measure alone also golden, the bundle's own images")  # fmt: skip
     p.add_argument("--data", metavar="DIR", help="where the dataset's files are")
     p.add_argument("--limit", type=int, metavar="N", help="use N training images of the dataset, balanced over classes")
     p.add_argument("--share", default="0/1", metavar="I/N", help="this device's share of the training images")
@@ -95,6 +98,14 @@ def run(options: argparse.Namespace) -> None:
         raise UsageError("--server HOST:PORT is missing: the address of `edgekit serve`; only --measure does without")
     index, count = partition.parse_share(options.share)
     bundle = open_bundle(options.bundle)
+    if options.server is None and options.dataset == GOLDEN:
+        with contextlib.closing(FrontHalf(bundle, options.backend, options.threads)) as front:
+            golden = bundle.arrays("golden.safetensors")["image"]
+            measure_encoding(
+                front, golden, options.batch, Span(options.measure, options.warm_up),
+                Recorder(sys.stdout) if options.json else _print,
+            )  # fmt: skip
+        return
     dataset = registry.load(options.dataset, options.data, options.limit, options.seed)
     if len(dataset.classes) != bundle.classes:
         raise UsageError(

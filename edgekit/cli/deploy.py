@@ -49,8 +49,8 @@ def deploy(**given: Any) -> None:
 
     \b
     edgekit deploy bundle --host me@nano --device jetson-nano --server 10.0.0.2:50051 -- --epochs 20 --data /data
-    edgekit deploy bundle --host me@nano --dry-run
-    edgekit deploy bundle --host me@nano --ssh 'ssh -p 2222 -i KEY'      files and check only: nothing is started
+    edgekit deploy bundle --host me@nano                   without --server: files and check, nothing is started
+    edgekit deploy bundle --host me@nano --ssh 'ssh -p 2222 -i KEY' --dry-run
     edgekit deploy --host me@nano --status
     edgekit deploy --host me@nano --name jetson-nano-4f1c22ab --logs --follow
     edgekit deploy --host me@nano --stop

@@ -6,9 +6,10 @@ from edgekit.deploy.deployment import Deployment, Finding
 from edgekit.deploy.process import events
 from edgekit.deploy.ssh import assignments, quote
 from edgekit.errors import DeployError
+from edgekit.runtime.__main__ import GOLDEN
 
 #: Options of the device process that also make sense where it only encodes.
-HANDED_ON = ("dataset", "data", "limit", "batch", "threads", "seed")
+HANDED_ON = ("batch", "threads")
 
 
 def check(d: Deployment) -> Finding:
@@ -41,7 +42,8 @@ def measure(d: Deployment) -> dict[str, Any]:
     """The "encoded" event of the device process on the board; DeployError with its last words."""
     given = {name: getattr(d.options, name) for name in HANDED_ON}
     flags = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
-    words = ["--measure", f"{d.settings.seconds:g}", "--backend", d.options.backend, "--json", *flags]
+    flags += ["--dataset", GOLDEN, "--backend", d.options.backend]
+    words = ["--measure", f"{d.settings.seconds:g}", "--json", *flags]
     done = d.ssh.run(
         f"{process(d, words)} </dev/null",
         on_error_line=lambda line: d.show({"event": "says", "step": "check", "text": line}),

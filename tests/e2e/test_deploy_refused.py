@@ -117,9 +117,11 @@ def test_what_only_the_board_can_tell(board: Any, small_bundle: Bundle, tmp_path
     code, _, err = board.deploy(for_nano, "--no-check")
     assert code == DEPLOY_ERROR and "cannot import tensorrt" in err and "comes with JetPack" in err, err
     words = (small_bundle.path, "--no-check", "--seconds", "0.2", "--target", "told", "--json")
-    code, out, err = board.deploy(*words, "--", "--data", "/nowhere")
-    assert code == DEPLOY_ERROR and "the check failed there (exit code 6): error: " in err and "/nowhere" in err, err
+    code, out, err = board.deploy(*words, "--", "--backend", "null")
+    assert code == DEPLOY_ERROR and "the check failed there (exit code 8): error: " in err and "golden" in err, err
     assert json.loads(out.splitlines()[-1])["event"] == "failed"
+    code, _, err = board.deploy(*words, "--server", "127.0.0.1:1", "--", "--data", "/nowhere")
+    assert code == DEPLOY_ERROR and "exit code 6 (an error)" in err and "/nowhere" in err, err
     code, _, err = board.deploy(*words, "--server", "127.0.0.1:1", "--", "--share", "5/2")
     assert code == DEPLOY_ERROR and "exit code 2 (an error)" in err and "it said: error: share '5/2'" in err, err
 
