@@ -19,6 +19,8 @@ POLICIES: dict[str, tuple[str, dict[str, Any], bool]] = {
     "ternary-masked": ("ternary", {}, True),
     "sparse": ("sparse", {}, False),
     "sparse-masked": ("sparse", {}, True),
+    "dct": ("dct", {}, False),
+    "dct-masked": ("dct", {}, True),
     "vq": ("vq", {"groups": 4, "bits": 8}, False),
     "residual": ("residual", {}, False),
     "sampled-masked": ("sampled", {"share": 0.5, "codec": ["sparse", {"step": 5}]}, True),

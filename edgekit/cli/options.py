@@ -152,8 +152,8 @@ training = options(
     click.option("--schedule", default="cosine", show_default=True, help="cosine (with warm-up) or constant."),
     click.option(
         "--calibrate",
-        help="Gradient sent back: none, masked, stochastic, ternary or sparse (these three also NAME-masked), vq, "
-        "residual or sampled-masked, with settings as in sparse-masked:step=5 (default: the bundle's, where a rate was "
+        help="Gradient sent back: none, masked, stochastic, ternary, sparse or dct (these four also NAME-masked), "
+        "vq, residual or sampled-masked, with settings as in dct:zone=2 (default: the bundle's, where a rate was "
         "chosen; none for --codec raw; else stochastic-masked, or stochastic for a cut that is not after a ReLU).",
     ),
     click.option("--torch-device", default="auto", show_default=True, help="cpu, cuda or auto."),

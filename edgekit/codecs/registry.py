@@ -22,6 +22,7 @@ GRADIENTS = {
     "ternary": "edgekit.codecs.gradients.ternary:Ternary",
     "sparse": "edgekit.codecs.gradients.sparse:Sparse",
     "vq": "edgekit.codecs.gradients.vq:VQ",
+    "dct": "edgekit.codecs.gradients.dct:DCT",
     "residual": "edgekit.codecs.gradients.residual:Residual",
     "sampled": "edgekit.codecs.gradients.sampled:Sampled",
 }

@@ -1,8 +1,7 @@
 """Levels: integers that are mostly 0 and seldom beyond 1 <-> bytes.
 
-The elements where the mask is True and those where it is False are two segments of every image: first all the former,
-then all the latter, row-major. Of each it is coded how many are not 0, and which (`gaps`); of these which are beyond 1,
-and by how much.
+They come in segments, whose sizes both ends know: elements that are 0 about as often. Of each segment it is coded how
+many are not 0, and which (`gaps`); of all these which are beyond 1, and by how much.
 
 ======  ====  ===============================================================================================
 offset  size  field (integers little-endian)
@@ -19,7 +18,7 @@ offset  size  field (integers little-endian)
 """
 
 import struct
-from typing import Optional, Sequence, Tuple
+from typing import Tuple
 
 import numpy as np
 
@@ -30,10 +29,8 @@ from edgekit.errors import PayloadError
 _HEAD = struct.Struct("<BI")
 
 
-def encode(levels: np.ndarray, mask: Optional[np.ndarray]) -> bytes:
-    """Bytes of `levels` (n,C,h,w) int32; `mask` of the same shape, bool, or None."""
-    order, sizes = _segments(levels.shape, mask)
-    flat = levels.reshape(-1) if order is None else levels.reshape(-1)[order]
+def encode(flat: np.ndarray, sizes: np.ndarray) -> bytes:
+    """Bytes of the levels `flat` (m,) int32 in segments of `sizes`, which add up to m."""
     chosen = np.flatnonzero(flat)
     values = flat[chosen]
     ends = np.searchsorted(chosen, np.cumsum(sizes))
@@ -62,21 +59,18 @@ def encode(levels: np.ndarray, mask: Optional[np.ndarray]) -> bytes:
     return _HEAD.pack(width, len(packed)) + packed + coded
 
 
-def decode(
-    payload: bytes, start: int, shape: Sequence[int], mask: Optional[np.ndarray]
-) -> Tuple[np.ndarray, np.ndarray]:
-    """Places of the levels of `shape` that are not 0, row-major, and these levels int64, from byte `start` to the end.
+def decode(payload: bytes, start: int, sizes: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """Places of the levels that are not 0, ascending, and these levels, both (k,) int64, from byte `start` to the end.
 
     PayloadError on any other bytes.
     """
-    order, sizes = _segments(shape, mask)
+    tables = gaps.tables(gaps.octaves(int(sizes.sum())))
     reader = _Bits(payload, start)
     counts = reader.take(np.full(len(sizes) + 1, reader.count_width))
     chosen = int(counts[:-1].sum())
     sizes = np.append(sizes, chosen)
     if (counts > sizes).any():
         raise PayloadError("a segment of {} elements has {} that are not 0".format(*_first(sizes, counts)), start)
-    tables = gaps.tables(gaps.octaves(int(np.prod(shape))))
     buckets = _buckets(payload, reader.end, np.repeat(gaps.classes(counts, sizes), counts), tables)
     negative = reader.take(np.ones(chosen, dtype=np.int64)).astype(bool)
     passed = gaps.join(buckets, reader.take(gaps.widths(buckets)))
@@ -90,7 +84,7 @@ def decode(
     values = np.ones(chosen, dtype=np.int64)
     values[beyond] += excess
     np.negative(values, out=values, where=negative)
-    return places if order is None else order[places], values
+    return places, values
 
 
 def _buckets(payload: bytes, start: int, kind: np.ndarray, tables: gaps.Tables) -> np.ndarray:
@@ -108,17 +102,6 @@ def _buckets(payload: bytes, start: int, kind: np.ndarray, tables: gaps.Tables) 
         at += size
     coded.finish()
     return buckets
-
-
-def _segments(shape: Sequence[int], mask: Optional[np.ndarray]) -> Tuple[Optional[np.ndarray], np.ndarray]:
-    """Places of all elements, segment by segment (None: as they are), and the sizes of the segments."""
-    n = shape[0]
-    each = int(np.prod(shape[1:]))
-    if mask is None or mask.all():
-        return None, np.full(n, each)
-    flat = mask.reshape(-1)
-    first = mask.reshape(n, -1).sum(axis=1)
-    return np.concatenate((np.flatnonzero(flat), np.flatnonzero(~flat))), np.concatenate((first, each - first))
 
 
 def _lengths(values: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """sparse: the gradient in multiples of one step, rounded at random: few are left, and the expectation is exact."""
 
 import struct
-from typing import Any, Dict, Optional, Sequence
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -30,6 +30,8 @@ class Sparse(GradientCodec):
     0       4     little-endian float32 u of the batch; 4n, one per image, with ``of="largest"``
     ...     rest  the integers, see `levels`; nothing when all u are 0, as they are for zero gradients
     ======  ====  ===================================================================================
+
+    Every image has two segments of integers: all where the mask is True come first, then all where it is False.
 
     >>> gradient = np.array([[[[0, 0, 0, 0, 0, 0, -3, 0]]]], dtype=np.float32)
     >>> payload = Sparse(step=1).pack(gradient, None, np.random.default_rng(0))
@@ -70,7 +72,9 @@ class Sparse(GradientCodec):
         scaled = gradient / np.where(units > 0, units, np.float32(1))[:, None, None, None]
         if mask is not None and self.coarse > 1:
             scaled *= np.where(mask, np.float32(1), np.float32(1 / self.coarse))
-        return head + encode(self.rounded(scaled, rng), mask)
+        levels = self.rounded(scaled, rng).reshape(-1)
+        order, sizes = segments(gradient.shape, mask)
+        return head + encode(levels if order is None else levels[order], sizes)
 
     def unpack(self, payload: bytes, shape: Sequence[int], mask: Optional[np.ndarray]) -> np.ndarray:
         units = self._read_units(payload, shape[0])
@@ -80,7 +84,10 @@ class Sparse(GradientCodec):
             if len(payload) != start:
                 raise PayloadError("{} B after steps of 0, expected none".format(len(payload) - start), start)
             return gradient
-        places, levels = decode(payload, start, shape, mask)
+        order, sizes = segments(shape, mask)
+        places, levels = decode(payload, start, sizes)
+        if order is not None:
+            places = order[places]
         values = levels * units.astype(np.float64)[places // gradient[0].size if len(units) > 1 else 0]
         if mask is not None:
             values[~mask.reshape(-1)[places]] *= self.coarse
@@ -112,3 +119,14 @@ class Sparse(GradientCodec):
             first = int(np.argmin(good))
             raise PayloadError("step {} is {}, expected 0 or more".format(first, units[first]), 4 * first)
         return units
+
+
+def segments(shape: Sequence[int], mask: Optional[np.ndarray]) -> Tuple[Optional[np.ndarray], np.ndarray]:
+    """Row-major places of all elements, segment by segment (None: as they are), and the sizes of the segments."""
+    n = shape[0]
+    each = int(np.prod(shape[1:]))
+    if mask is None or mask.all():
+        return None, np.full(n, each)
+    flat = mask.reshape(-1)
+    first = mask.reshape(n, -1).sum(axis=1)
+    return np.concatenate((np.flatnonzero(flat), np.flatnonzero(~flat))), np.concatenate((first, each - first))

@@ -1,0 +1,151 @@
+"""dct: the gradient's cosine transform, low frequencies more exactly, with a dead zone.
+
+What a device makes of the gradient is that of its weights: sums over positions of the gradient times what is smooth and
+of one sign, features after a ReLU. Such sums hang on the gradient's low frequencies, and most on its mean.
+"""
+
+import struct
+from functools import lru_cache
+from typing import Any, Dict, Optional, Sequence, Tuple
+
+import numpy as np
+
+from edgekit.codecs.base import GradientCodec
+from edgekit.codecs.gradients.levels import decode, encode
+from edgekit.errors import PayloadError, UsageError
+from edgekit.tensors import TensorSpec
+
+_LARGEST = float(np.finfo(np.float32).max)
+_SMALLEST = float(np.float32(1e-45))
+_HEAD = struct.Struct("<ff")
+#: Lengths of images are told to an eighth of an octave, from 8 octaves above their root mean square down.
+_NOTCHES, _ABOVE = 8, 64
+
+
+class DCT(GradientCodec):
+    """Each channel's DCT-II, (h,w) coefficients, of which the one at (i,j) counts 1 / (1 + slope (i/h + j/w)).
+
+    Of what they count so, an image's unit is `zone` times their root mean square in that image; what is shorter than
+    a unit is not sent, the rest to whole units, with what the sent ones have above these on the average. All arrive
+    longer by one factor, so that the batch's transform, projected on what arrives, is as long as it: what is not sent
+    is made up for by what is. Not unbiased: it is always the small that is left out.
+
+    Where `mask` is False the gradient is taken as 0, and arrives as 0.
+
+    ======  ====  ===================================================================================
+    offset  size  field
+    ======  ====  ===================================================================================
+    0       4     little-endian float32 unit u; a zero gradient is u = 0 and nothing else
+    4       4     little-endian float32 excess e, 0 to 1: a level l arrives as (\\|l| + e) units, l's sign
+    8       n     uint8 k of each image: its unit is ``u 2**(8 - k/8)``
+    8 + n   rest  the levels, see `levels`: a segment for every i + j, and in it the frequencies in row-major order,
+                  of each all images' channels
+    ======  ====  ===================================================================================
+
+    >>> gradient = np.ones((1, 2, 4, 4), dtype=np.float32)
+    >>> payload = DCT().pack(gradient, None, np.random.default_rng(0))
+    >>> DCT().unpack(payload, gradient.shape, None)[0, 0, 0].tolist()
+    [1.0, 1.0, 1.0, 1.0]
+    """
+
+    codec_id = "dct"
+
+    def __init__(self, zone: float = 2.0, slope: float = 4.0) -> None:
+        if not (isinstance(zone, (int, float)) and 0.01 <= zone <= 100):
+            raise UsageError("dct takes a zone of 0.01 to 100, got {!r}".format(zone))
+        if not (isinstance(slope, (int, float)) and 0 <= slope <= 100):
+            raise UsageError("dct takes a slope of 0 to 100, got {!r}".format(slope))
+        self.zone = zone
+        self.slope = slope
+
+    @property
+    def config(self) -> Dict[str, Any]:
+        return {"zone": self.zone, "slope": self.slope}
+
+    def pack(self, gradient: np.ndarray, mask: Optional[np.ndarray], rng: np.random.Generator) -> bytes:
+        """UsageError when `gradient` holds NaN or infinity, which no unit can carry."""
+        TensorSpec("gradient", "float32", (-1, -1, -1, -1)).check(gradient, repr(self))
+        if mask is not None:
+            TensorSpec("mask", "bool", gradient.shape).check(mask, repr(self))
+            gradient = np.where(mask, gradient, np.float32(0))
+        largest = max(float(gradient.max()), -float(gradient.min()))
+        if not np.isfinite(largest):
+            raise UsageError("a gradient with NaN or infinity cannot be sent: training diverged, lower --lr")
+        if not largest:
+            return bytes(4)
+        n, _, h, w = gradient.shape
+        # Squares of small and of large numbers stay in range.
+        coefficients = _transform(gradient / np.float32(largest), False) * self._weights(h, w)
+        lengths = np.sqrt(np.mean(np.square(coefficients, dtype=np.float64), axis=(1, 2, 3)))
+        rms = float(np.sqrt(np.mean(np.square(lengths))))
+        notches = np.rint(_ABOVE - _NOTCHES * np.log2(np.maximum(lengths / rms, 1e-30))).clip(0, 255).astype(np.uint8)
+        units = self.zone * rms * _spread(notches)
+        scaled = np.abs(coefficients / units[:, None, None, None].astype(np.float32))
+        levels = scaled.astype(np.int32)
+        sent = levels > 0
+        excess = float((scaled - levels)[sent].mean()) if sent.any() else 0.0
+        arriving = np.where(sent, levels + np.float32(excess), np.float32(0)) * units[:, None, None, None]
+        along = float((arriving * np.abs(coefficients)).sum())
+        longer = n * rms**2 * gradient[0].size / along if along else 1.0
+        unit = min(max(largest * self.zone * rms * longer, _SMALLEST), _LARGEST)
+        levels[coefficients < 0] *= -1
+        order, sizes = _bands(h, w)
+        flat = levels.transpose(2, 3, 0, 1).reshape(h * w, -1)[order]
+        head: bytes = _HEAD.pack(unit, excess) + notches.tobytes()
+        return head + encode(flat.reshape(-1), sizes * flat.shape[1])
+
+    def unpack(self, payload: bytes, shape: Sequence[int], mask: Optional[np.ndarray]) -> np.ndarray:
+        n, channels, h, w = shape
+        if payload == bytes(4):
+            return np.zeros(shape, dtype=np.float32)
+        start = _HEAD.size + n
+        if len(payload) < start:
+            raise PayloadError("dct gradient of {} B, expected more than {}".format(len(payload), start), len(payload))
+        unit, excess = _HEAD.unpack_from(payload)
+        if not 0 < unit <= _LARGEST:
+            raise PayloadError("unit {}, expected more than 0 and finite".format(unit), 0)
+        if not 0 <= excess <= 1:
+            raise PayloadError("excess {}, expected 0 to 1".format(excess), 4)
+        units = _spread(np.frombuffer(payload, dtype=np.uint8, count=n, offset=_HEAD.size))
+        order, sizes = _bands(h, w)
+        places, levels = decode(payload, start, sizes * (n * channels))
+        frequency, place = order[places // (n * channels)], places % (n * channels)
+        coefficients = np.zeros((n * channels, h * w), dtype=np.float32)
+        coefficients[place, frequency] = (levels + np.sign(levels) * excess) * units[place // channels]
+        weighted = coefficients.reshape(n, channels, h, w) / self._weights(h, w)
+        gradient = np.clip(_transform(weighted, True).astype(np.float64) * unit, -_LARGEST, _LARGEST)
+        return gradient.astype(np.float32) if mask is None else np.where(mask, gradient, 0).astype(np.float32)
+
+    def _weights(self, h: int, w: int) -> np.ndarray:
+        """(h,w) float32: what a coefficient counts."""
+        frequencies = np.arange(h)[:, None] / h + np.arange(w) / w
+        return np.asarray(1 / (1 + self.slope * frequencies), dtype=np.float32)
+
+
+def _spread(notches: np.ndarray) -> np.ndarray:
+    """(n,) float64: units of images, of the batch's."""
+    return np.exp2((_ABOVE - notches.astype(np.float64)) / _NOTCHES)
+
+
+@lru_cache(maxsize=8)
+def _bands(h: int, w: int) -> Tuple[np.ndarray, np.ndarray]:
+    """Row-major places of all frequencies by rising i + j, and how many there are of each."""
+    sums = np.add.outer(np.arange(h), np.arange(w)).reshape(-1)
+    return np.argsort(sums, kind="stable"), np.bincount(sums)
+
+
+def _transform(planes: np.ndarray, inverse: bool) -> np.ndarray:
+    """(n,C,h,w) f32: orthonormal DCT-II of every plane, or its inverse."""
+    for _ in range(2):
+        basis = _basis(planes.shape[-1])
+        planes = np.matmul(planes, basis if inverse else basis.T).swapaxes(-1, -2)
+    return planes
+
+
+@lru_cache(maxsize=8)
+def _basis(size: int) -> np.ndarray:
+    """(size,size) f32: of every frequency a row of its cosine."""
+    k = np.arange(size)
+    rows = np.cos(np.pi / size * (k + 0.5) * k[:, None]) * np.sqrt(2 / size)
+    rows[0] /= np.sqrt(2)
+    return np.asarray(rows, dtype=np.float32)
