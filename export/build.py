@@ -13,7 +13,6 @@ import edgekit
 from edgekit import tensorfile
 from edgekit.bundle import Bundle, GraphSpec, write_bundle
 from edgekit.codecs.base import Arrays, FeatureCodec
-from edgekit.codecs.features.raw import Raw
 from edgekit.device_profiles.profile import Profile
 from edgekit.device_profiles.registry import profile
 from edgekit.errors import ExportError, UsageError
@@ -104,9 +103,7 @@ def build_bundle(
         weights = channel_significance(significance or "gradient", back, features, labels, seed)
     chosen: dict[str, Any] = {}
     if goal:
-        plain = learning_graph(front, batch.shape[1:], Raw(), {})
-        relu = _after_relu(plain.graph, plain.feature)
-        rate = choose(codec, goal, Bench(goal.batch, front, back, features, labels, weights, relu, seed))
+        rate = choose(codec, goal, Bench(goal.batch, front, back, features, labels, weights, seed))
         codec, chosen = rate.codec, {"gradient": rate.gradient, "rate": rate.record}
     codec.check(features.shape[1])
     tables = codec.calibrate(features.numpy(), seed, weights)

@@ -1,4 +1,4 @@
-"""Rate control: from calibration images to the groups and bits of a codec and the step of gradients that keep a goal.
+"""Rate control: from calibration images to the groups and bits of a codec and the dead zone of gradients that keep a goal.
 
 The network stands still while it is measured. When it learns, features and gradients change, and the coder's tables get
 better; what its codebooks cost to follow is allowed for (`edgekit.export.rate_measures.MOVING`).
@@ -11,8 +11,9 @@ import numpy as np
 
 from edgekit.codecs.base import FeatureCodec
 from edgekit.codecs.features.sgq import SGQ
+from edgekit.codecs.gradients.dct import DCT
 from edgekit.errors import UsageError
-from edgekit.export.rate_measures import STEPS, Bench, Downlink, Uplink
+from edgekit.export.rate_measures import ZONES, Bench, Downlink, Uplink
 
 #: Candidates: groups that divide the channels, up to so many, times these bits.
 MOST_GROUPS = 16
@@ -21,10 +22,8 @@ BITS = (2, 3, 4, 6, 8)
 UPLINK_SHARE = 1 / 3
 #: Not measured: candidates whose indices at their fixed width take so many times the uplink's share.
 HOPELESS = 4
-#: The step is refined between two of the ladder by halving so often.
+#: The zone is refined between two of the ladder by halving so often.
 HALVINGS = 3
-#: With `Goal.max_accuracy_drop`, the step is the longest whose gradients deviate by at most this.
-LARGEST_DEVIATION = 2.5
 
 
 class Goal(NamedTuple):
@@ -61,11 +60,11 @@ def choose(
 ) -> Rate:
     """`codec` with the groups and bits, and the gradient policy, that keep `goal` for the features of `bench`.
 
-    `target_bytes`: of the pairs of uplink and step that fit together, those whose uplink, updates included, takes at
-    most a third, or exceeds it least; of these the uplink of least error; with it about the shortest step that
-    fits. Where that is the shortest there is, what is left goes to the uplink of least error.
+    `target_bytes`: of the pairs of uplink and zone that fit together, those whose uplink, updates included, takes at
+    most a third, or exceeds it least; of these the uplink of least error; with it about the smallest zone that
+    fits. Where that is the smallest there is, what is left goes to the uplink of least error.
     `max_accuracy_drop`: the uplink of fewest bytes that classifies the second half at most so many points worse than
-    no codec does; with it the longest step whose gradients deviate by at most `LARGEST_DEVIATION`, or the shortest.
+    no codec does; with it the zone that `DCT` has by itself.
     UsageError when nothing keeps the goal, naming what could be reached.
     """
     if not isinstance(codec, SGQ):
@@ -129,14 +128,14 @@ def _within(most: float, share: float, ups: list[Uplink], bench: Bench) -> Choic
             f"{up.bits} bits and {down.policy} in batches of {bench.batch}; a later cut or larger batches take less"
         )
     up, down = min(fitting, key=lambda p: (max(p[0].total - share, 0), p[0].error, p[1].deviation))
-    if down.step == STEPS[0]:
-        up, down = min((p for p in fitting if p[1].step == STEPS[0]), key=lambda p: p[0].error)
+    if down.zone == ZONES[0]:
+        up, down = min((p for p in fitting if p[1].zone == ZONES[0]), key=lambda p: p[0].error)
         return up, down, downs
     for _ in range(HALVINGS):
-        shorter = max(each.step for each in downs[up] if each.step < down.step)
-        between = round((down.step + shorter) / 2, 2)
+        smaller = max(each.zone for each in downs[up] if each.zone < down.zone)
+        between = round((down.zone + smaller) / 2, 3)
         (finer,) = bench.downlinks(up, [between])
-        downs[up] = sorted({*downs[up], finer}, key=lambda each: each.step)
+        downs[up] = sorted({*downs[up], finer}, key=lambda each: each.zone)
         down = finer if total((up, finer)) <= most else down
     return up, down, downs
 
@@ -152,8 +151,8 @@ def _accurate(exact: float | None, drop: float | None, ups: list[Uplink], bench:
             f"{len(bench.second)} images, before any training with it, which closes part of the gap"
         )
     downs = bench.downlinks(good[0])
-    near = [down for down in downs if down.deviation <= LARGEST_DEVIATION] or downs[:1]
-    return good[0], min(near, key=lambda down: down.bytes), {good[0]: downs}
+    (down,) = [each for each in downs if each.zone == DCT().zone]
+    return good[0], down, {good[0]: downs}
 
 
 def _require_trained(accuracy: float | None, images: int, classes: int) -> None:

@@ -24,8 +24,8 @@ from edgekit.export.fold import is_fresh, with_batch_statistics
 from edgekit.export.plan.payload import REPLY
 from edgekit.wire import Message
 
-#: Steps of gradients, in root mean squares.
-STEPS = (3, 5, 7, 10, 14, 20)
+#: Dead zones of gradients, in root mean squares.
+ZONES = (0.75, 1, 1.5, 2, 3, 4)
 #: Positions that a candidate's codebooks come from.
 POSITIONS = 1 << 13
 #: Share of a codebook that a batch of training moves far enough to be sent: 4.5 % of 2 groups of 8 bits in the first
@@ -56,7 +56,7 @@ class Downlink(NamedTuple):
     """A gradient policy, with bytes as above and the mean of ``||gradient - what arrives|| / ||gradient||``."""
 
     policy: str
-    step: float
+    zone: float
     bytes: float
     deviation: float
 
@@ -85,7 +85,6 @@ class Bench:
         features: torch.Tensor,
         labels: np.ndarray | None,
         significance: np.ndarray | None,
-        after_relu: bool,
         seed: int,
     ) -> None:
         half = len(features) // 2
@@ -96,7 +95,7 @@ class Bench:
             )
         order = np.random.default_rng(seed).permutation(len(features))
         second = order[half : half + half // batch * batch]
-        self.batch, self.seed, self.after_relu = batch, seed, after_relu
+        self.batch, self.seed = batch, seed
         self.first = features.detach().numpy()[order[:half]]
         self.second = features.detach().numpy()[second]
         self.labels = labels.astype(np.int64)[second]
@@ -164,10 +163,9 @@ class Bench:
             # A copy: the back half may overwrite what it is given.
             return int((self.deployed(feature.clone()).argmax(dim=1).numpy() == labels).sum())
 
-    def downlinks(self, uplink: Uplink, steps: Sequence[float] = STEPS) -> list[Downlink]:
-        """The loss's gradient at the decoded feature, by each of `steps`."""
-        name = "sparse-masked" if self.after_relu else "sparse"
-        codecs = {step: gradient_codec("sparse", {"step": step}) for step in steps}
+    def downlinks(self, uplink: Uplink, zones: Sequence[float] = ZONES) -> list[Downlink]:
+        """The loss's gradient at the decoded feature, by each of `zones`."""
+        codecs = {zone: gradient_codec("dct", {"zone": zone}) for zone in zones}
         sent, apart = dict.fromkeys(codecs, 0), dict.fromkeys(codecs, 0.0)
         batches = len(self.coded[uplink])
         for i, (each, labels) in enumerate(zip(self.coded[uplink], self.batches(self.labels), strict=True)):
@@ -175,13 +173,12 @@ class Bench:
             loss = cross_entropy(self.learning(leaf.clone()), torch.from_numpy(labels))
             (at_cut,) = torch.autograd.grad(loss, leaf)
             gradient = np.ascontiguousarray(at_cut.numpy()[:, each.tables["order"]])
-            mask = each.codec.active(each.codes, each.tables) if self.after_relu else None
-            for step, codec in codecs.items():
-                payload = codec.pack(gradient, mask, np.random.default_rng((self.seed, i)))
-                sent[step] += len(wire.encode(Message("gradient", 1, 1, REPLY, (payload,))))
-                apart[step] += deviation(gradient, codec.unpack(payload, gradient.shape, mask)) / batches
+            for zone, codec in codecs.items():
+                payload = codec.pack(gradient, None, np.random.default_rng((self.seed, i)))
+                sent[zone] += len(wire.encode(Message("gradient", 1, 1, REPLY, (payload,))))
+                apart[zone] += deviation(gradient, codec.unpack(payload, gradient.shape, None)) / batches
         n = len(self.second)
-        return [Downlink(f"{name}:step={step:g}", step, sent[step] / n, apart[step]) for step in codecs]
+        return [Downlink(f"dct:zone={zone:g}", zone, sent[zone] / n, apart[zone]) for zone in codecs]
 
 
 def deviation(exact: np.ndarray, arrives: np.ndarray) -> float:

@@ -58,8 +58,4 @@ def calibrator(policy: str, seed: int) -> Calibrator:
 
 def default_policy(bundle: Bundle) -> str:
     """The policy of `bundle` unless one is asked for: what its rate was chosen with, else what suits its codec."""
-    if bundle.gradient:
-        return bundle.gradient
-    if bundle.codec.codec_id == "raw":
-        return "none"
-    return "stochastic-masked" if bundle.after_relu else "stochastic"
+    return bundle.gradient or ("none" if bundle.codec.codec_id == "raw" else "dct")

@@ -15,7 +15,7 @@ NAMES = {
     "pq": "product:groups=8,bits=4+stochastic:bits=4",
     "clio": "slicing:bits=4+stochastic:bits=4",
     "topk": "topk:bits=4+stochastic:bits=4",
-    "sgq": "sgq:groups=8,bits=4,coding=context+sparse-masked:step=4",
+    "sgq": "sgq:groups=8,bits=5,coding=context+dct:zone=2",
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit.codecs.gradients.dct import DCT, _bands, _transform
+from edgekit.codecs.gradients.dct import DCT, _bands, _notches, _rms, _spread, _transform
 from edgekit.codecs.gradients.sparse import Sparse
 from edgekit.errors import PayloadError, UsageError
 
@@ -50,7 +50,8 @@ def test_bands_go_from_low_to_high() -> None:
 @pytest.mark.parametrize("zone", [0.3, 1, 2])
 def test_what_arrives_is_as_long_as_the_gradient_projected_on_it(zone: float) -> None:
     gradient = heavy_tailed(0)
-    weights = DCT()._weights(8, 8)
+    balance = _spread(_notches(np.sqrt(_rms(gradient, (0, 2, 3)))))[:, None, None]
+    weights = DCT()._weights(8, 8) / balance
     exact, arrives = (_transform(part, False) * weights for part in (gradient, sent(DCT(zone), gradient)[0]))
     # Longer by what is not sent: the whole's energy is the inner product's.
     assert (exact * arrives).sum() == pytest.approx((exact**2).sum(), rel=1e-3)
@@ -75,6 +76,15 @@ def test_every_image_has_a_unit_of_its_own() -> None:
     # The unit is told to an eighth of an octave, so a few that are near it are sent of one image alone.
     cosine = (arrives[0] * arrives[1]).sum() / np.linalg.norm(arrives[0]) / np.linalg.norm(arrives[1])
     assert cosine > 0.9 and 0.0008 < np.linalg.norm(arrives[1]) / np.linalg.norm(arrives[0]) < 0.0012
+
+
+def test_a_loud_channel_leaves_the_others_their_share() -> None:
+    gradient = np.random.default_rng(0).normal(size=(4, 16, 8, 8)).astype(np.float32)
+    gradient[:, 3] *= 64
+    arrives, _ = sent(DCT(), gradient)
+    share = np.sqrt((arrives**2).sum(axis=(0, 2, 3)) / (gradient**2).sum(axis=(0, 2, 3)))
+    # Sent as if it were 8 times as loud: finer than the others, which are not lost beside it.
+    assert share.min() > 0.1 and share[3] > share.mean()
 
 
 def test_sums_over_positions_arrive_better_than_by_sparse_at_more_bytes() -> None:

@@ -18,12 +18,16 @@ from edgekit.tensors import TensorSpec
 _LARGEST = float(np.finfo(np.float32).max)
 _SMALLEST = float(np.float32(1e-45))
 _HEAD = struct.Struct("<ff")
-#: Lengths of images are told to an eighth of an octave, from 8 octaves above their root mean square down.
+#: Lengths of images and channels are told to an eighth of an octave, from 8 octaves above their rms down.
 _NOTCHES, _ABOVE = 8, 64
 
 
 class DCT(GradientCodec):
     """Each channel's DCT-II, (h,w) coefficients, of which the one at (i,j) counts 1 / (1 + slope (i/h + j/w)).
+
+    Channels are balanced before: divided by the square root of their root mean square. A channel that a batch norm
+    behind the cut makes larger has a gradient as much larger, which a batch norm before the cut makes as much smaller
+    again, so that one channel can have nine tenths of all energy and be no more to the weights than others.
 
     Of what they count so, an image's unit is `zone` times their root mean square in that image; what is shorter than
     a unit is not sent, the rest to whole units, with what the sent ones have above these on the average. All arrive
@@ -38,7 +42,8 @@ class DCT(GradientCodec):
     0       4     little-endian float32 unit u; a zero gradient is u = 0 and nothing else
     4       4     little-endian float32 excess e, 0 to 1: a level l arrives as (\\|l| + e) units, l's sign
     8       n     uint8 k of each image: its unit is ``u 2**(8 - k/8)``
-    8 + n   rest  the levels, see `levels`: a segment for every i + j, and in it the frequencies in row-major order,
+    8 + n   C     uint8 k of each channel: it was divided by ``2**(8 - k/8)``
+    then    rest  the levels, see `levels`: a segment for every i + j, and in it the frequencies in row-major order,
                   of each all images' channels
     ======  ====  ===================================================================================
 
@@ -50,7 +55,7 @@ class DCT(GradientCodec):
 
     codec_id = "dct"
 
-    def __init__(self, zone: float = 2.0, slope: float = 4.0) -> None:
+    def __init__(self, zone: float = 1.5, slope: float = 4.0) -> None:
         if not (isinstance(zone, (int, float)) and 0.01 <= zone <= 100):
             raise UsageError("dct takes a zone of 0.01 to 100, got {!r}".format(zone))
         if not (isinstance(slope, (int, float)) and 0 <= slope <= 100):
@@ -75,12 +80,14 @@ class DCT(GradientCodec):
             return bytes(4)
         n, _, h, w = gradient.shape
         # Squares of small and of large numbers stay in range.
-        coefficients = _transform(gradient / np.float32(largest), False) * self._weights(h, w)
-        lengths = np.sqrt(np.mean(np.square(coefficients, dtype=np.float64), axis=(1, 2, 3)))
-        rms = float(np.sqrt(np.mean(np.square(lengths))))
-        notches = np.rint(_ABOVE - _NOTCHES * np.log2(np.maximum(lengths / rms, 1e-30))).clip(0, 255).astype(np.uint8)
-        units = self.zone * rms * _spread(notches)
-        scaled = np.abs(coefficients / units[:, None, None, None].astype(np.float32))
+        gradient = gradient / np.float32(largest)
+        channels = _notches(np.sqrt(_rms(gradient, (0, 2, 3))))
+        coefficients = _transform(gradient / _spread(channels)[:, None, None], False) * self._weights(h, w)
+        lengths = _rms(coefficients, (1, 2, 3))
+        rms = float(_rms(lengths))
+        images = _notches(lengths)
+        units = self.zone * rms * _spread(images)
+        scaled = np.abs(coefficients / units[:, None, None, None])
         levels = scaled.astype(np.int32)
         sent = levels > 0
         excess = float((scaled - levels)[sent].mean()) if sent.any() else 0.0
@@ -91,14 +98,14 @@ class DCT(GradientCodec):
         levels[coefficients < 0] *= -1
         order, sizes = _bands(h, w)
         flat = levels.transpose(2, 3, 0, 1).reshape(h * w, -1)[order]
-        head: bytes = _HEAD.pack(unit, excess) + notches.tobytes()
+        head: bytes = _HEAD.pack(unit, excess) + images.tobytes() + channels.tobytes()
         return head + encode(flat.reshape(-1), sizes * flat.shape[1])
 
     def unpack(self, payload: bytes, shape: Sequence[int], mask: Optional[np.ndarray]) -> np.ndarray:
         n, channels, h, w = shape
         if payload == bytes(4):
             return np.zeros(shape, dtype=np.float32)
-        start = _HEAD.size + n
+        start = _HEAD.size + n + channels
         if len(payload) < start:
             raise PayloadError("dct gradient of {} B, expected more than {}".format(len(payload), start), len(payload))
         unit, excess = _HEAD.unpack_from(payload)
@@ -106,13 +113,13 @@ class DCT(GradientCodec):
             raise PayloadError("unit {}, expected more than 0 and finite".format(unit), 0)
         if not 0 <= excess <= 1:
             raise PayloadError("excess {}, expected 0 to 1".format(excess), 4)
-        units = _spread(np.frombuffer(payload, dtype=np.uint8, count=n, offset=_HEAD.size))
+        spread = _spread(np.frombuffer(payload, dtype=np.uint8, count=n + channels, offset=_HEAD.size))
         order, sizes = _bands(h, w)
         places, levels = decode(payload, start, sizes * (n * channels))
         frequency, place = order[places // (n * channels)], places % (n * channels)
         coefficients = np.zeros((n * channels, h * w), dtype=np.float32)
-        coefficients[place, frequency] = (levels + np.sign(levels) * excess) * units[place // channels]
-        weighted = coefficients.reshape(n, channels, h, w) / self._weights(h, w)
+        coefficients[place, frequency] = (levels + np.sign(levels) * excess) * spread[place // channels]
+        weighted = coefficients.reshape(n, channels, h, w) * (spread[n:, None, None] / self._weights(h, w))
         gradient = np.clip(_transform(weighted, True).astype(np.float64) * unit, -_LARGEST, _LARGEST)
         return gradient.astype(np.float32) if mask is None else np.where(mask, gradient, 0).astype(np.float32)
 
@@ -122,9 +129,21 @@ class DCT(GradientCodec):
         return np.asarray(1 / (1 + self.slope * frequencies), dtype=np.float32)
 
 
+def _rms(values: np.ndarray, axes: Optional[Tuple[int, ...]] = None) -> np.ndarray:
+    """Root mean squares over `axes`, float64."""
+    return np.asarray(np.sqrt(np.mean(np.square(values, dtype=np.float64), axis=axes)))
+
+
+def _notches(lengths: np.ndarray) -> np.ndarray:
+    """uint8 of each of `lengths` over their root mean square."""
+    octaves = np.log2(np.maximum(lengths / _rms(lengths), 1e-30))
+    notches: np.ndarray = np.rint(_ABOVE - _NOTCHES * octaves).clip(0, 255).astype(np.uint8)
+    return notches
+
+
 def _spread(notches: np.ndarray) -> np.ndarray:
-    """(n,) float64: units of images, of the batch's."""
-    return np.exp2((_ABOVE - notches.astype(np.float64)) / _NOTCHES)
+    """float32: what `_notches` says, to an eighth of an octave."""
+    return np.asarray(np.exp2((_ABOVE - notches.astype(np.float32)) / np.float32(_NOTCHES)))
 
 
 @lru_cache(maxsize=8)
