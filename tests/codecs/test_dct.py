@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit.codecs.gradients.dct import DCT, _bands, _notches, _rms, _spread, _transform
+from edgekit.codecs.gradients.dct import _BALANCE, DCT, _bands, _notches, _rms, _spread, _transform
 from edgekit.codecs.gradients.sparse import Sparse
 from edgekit.errors import PayloadError, UsageError
 
@@ -50,7 +50,7 @@ def test_bands_go_from_low_to_high() -> None:
 @pytest.mark.parametrize("zone", [0.3, 1, 2])
 def test_what_arrives_is_as_long_as_the_gradient_projected_on_it(zone: float) -> None:
     gradient = heavy_tailed(0)
-    balance = _spread(_notches(np.sqrt(_rms(gradient, (0, 2, 3)))))[:, None, None]
+    balance = _spread(_notches(_rms(gradient, (0, 2, 3)) ** _BALANCE))[:, None, None]
     weights = DCT()._weights(8, 8) / balance
     exact, arrives = (_transform(part, False) * weights for part in (gradient, sent(DCT(zone), gradient)[0]))
     # Longer by what is not sent: the whole's energy is the inner product's.
@@ -83,7 +83,7 @@ def test_a_loud_channel_leaves_the_others_their_share() -> None:
     gradient[:, 3] *= 64
     arrives, _ = sent(DCT(), gradient)
     share = np.sqrt((arrives**2).sum(axis=(0, 2, 3)) / (gradient**2).sum(axis=(0, 2, 3)))
-    # Sent as if it were 8 times as loud: finer than the others, which are not lost beside it.
+    # Sent as if it were 3 times as loud: finer than the others, which are not lost beside it.
     assert share.min() > 0.1 and share[3] > share.mean()
 
 

@@ -20,12 +20,13 @@ _SMALLEST = float(np.float32(1e-45))
 _HEAD = struct.Struct("<ff")
 #: Lengths of images and channels are told to an eighth of an octave, from 8 octaves above their rms down.
 _NOTCHES, _ABOVE = 8, 64
+_BALANCE = 0.75
 
 
 class DCT(GradientCodec):
     """Each channel's DCT-II, (h,w) coefficients, of which the one at (i,j) counts 1 / (1 + slope (i/h + j/w)).
 
-    Channels are balanced before: divided by the square root of their root mean square. A channel that a batch norm
+    Channels are balanced before: divided by their root mean square to the power of 3/4. A channel that a batch norm
     behind the cut makes larger has a gradient as much larger, which a batch norm before the cut makes as much smaller
     again, so that one channel can have nine tenths of all energy and be no more to the weights than others.
 
@@ -81,7 +82,7 @@ class DCT(GradientCodec):
         n, _, h, w = gradient.shape
         # Squares of small and of large numbers stay in range.
         gradient = gradient / np.float32(largest)
-        channels = _notches(np.sqrt(_rms(gradient, (0, 2, 3))))
+        channels = _notches(_rms(gradient, (0, 2, 3)) ** _BALANCE)
         coefficients = _transform(gradient / _spread(channels)[:, None, None], False) * self._weights(h, w)
         lengths = _rms(coefficients, (1, 2, 3))
         rms = float(_rms(lengths))
