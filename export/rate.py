@@ -1,4 +1,4 @@
-"""Rate control: from calibration images to the groups and bits of a codec and the dead zone of gradients that keep a goal.
+"""Rate control: from calibration images to the codec and the dead zone of gradients that keep a goal.
 
 The network stands still while it is measured. When it learns, features and gradients change, and the coder's tables get
 better; what its codebooks cost to follow is allowed for (`edgekit.export.rate_measures.MOVING`).
@@ -127,7 +127,7 @@ def _within(most: float, share: float, ups: list[Uplink], bench: Bench) -> Choic
             f"--target-bytes {most:g}: the least is {total((up, down)):.0f} B an image, with {up.groups} groups, "
             f"{up.bits} bits and {down.policy} in batches of {bench.batch}; a later cut or larger batches take less"
         )
-    up, down = min(fitting, key=lambda p: (max(p[0].total - share, 0), p[0].error, p[1].deviation))
+    up, down = min(fitting, key=lambda p: (max(p[0].total - share, 0), p[0].error, p[1].zone))
     if down.zone == ZONES[0]:
         up, down = min((p for p in fitting if p[1].zone == ZONES[0]), key=lambda p: p[0].error)
         return up, down, downs

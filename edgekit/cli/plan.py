@@ -131,10 +131,10 @@ def _speeds(plan: "Plan") -> "Table":
 
 
 def _sizes(plan: "Plan") -> "Table":
-    table = _table("B/image up:\ncoded", "\nformula", "B/image down:\ncoded", "\nformula", "\nMiB to learn")
+    table = _table("B/image up:\ncoded", "\nformula", "B/image down:\ncoded", "\nMiB to learn")
     table.add_column("", no_wrap=True)
     for each in plan.predictions:
-        sizes = (each.bytes_up, each.formula_bytes_up, each.bytes_down, each.formula_bytes_down)
+        sizes = (each.bytes_up, each.formula_bytes_up, each.bytes_down)
         notes = ["default"] if each.cut.layer == plan.default else []
         notes += [] if each.fits else [f"more than the board's {plan.board.hardware.memory_gib:g} GiB"]
         table.add_row(

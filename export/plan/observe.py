@@ -48,9 +48,8 @@ class Observed(NamedTuple):
     #: Whole frames, really coded; bytes.
     frame_up: int
     frame_down: int
-    #: Bytes per image of feature and gradient, by formula.
+    #: Bytes per image of the feature, by formula.
     formula_up: float
-    formula_down: float
     server_s: float
     front_time: FrontTime | None
 
@@ -100,7 +99,7 @@ def _observe(network: nn.Module, cut: Cut, work: NetworkWork, trial: Trial) -> O
         learning = with_batch_statistics(front) if trial.norm == "batch" else front.eval()
         feature = learning(torch.from_numpy(images)).numpy()
     tables = quick_tables(codec, feature, trial.seed)
-    sent = payload(codec, tables, feature, cut.after_relu, trial.classes, trial.seed)
+    sent = payload(codec, tables, feature, trial.classes, trial.seed)
     for board in trial.boards:
         deployed_graph(fold_norms(front)[0], images.shape[1:], codec, tables, board, len(images))
     timed = None
@@ -114,7 +113,6 @@ def _observe(network: nn.Module, cut: Cut, work: NetworkWork, trial: Trial) -> O
         frame_up=sent.frame_up,
         frame_down=sent.frame_down,
         formula_up=codec.formula_bits(cut.shape) / 8,
-        formula_down=sent.formula_down,
         server_s=server_seconds(back, sent, trial.classes, trial.server),
         front_time=timed,
     )

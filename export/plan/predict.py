@@ -38,7 +38,7 @@ class Step(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """One cut. Bytes are per image: of frames really coded, and by formula (no headers, labels, scales or masks)."""
+    """One cut. Bytes are per image: of frames really coded, and of codes by formula."""
 
     cut: Cut
     step: Step
@@ -50,7 +50,6 @@ class Prediction(NamedTuple):
     bytes_up: float
     bytes_down: float
     formula_bytes_up: float
-    formula_bytes_down: float
     #: Weights, gradients, momentum and all values of the front half while it learns, at least.
     memory_bytes: int
     fits: bool
@@ -100,7 +99,6 @@ def _predict(observed: Observed, board: Profile, link: Link, devices: int) -> Pr
         bytes_up=observed.frame_up / batch,
         bytes_down=observed.frame_down / batch,
         formula_bytes_up=observed.formula_up,
-        formula_bytes_down=observed.formula_down,
         memory_bytes=memory,
         fits=memory <= board.hardware.memory_gib * 2**30,
     )

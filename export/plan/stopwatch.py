@@ -58,15 +58,14 @@ def server_seconds(back: nn.Module, sent: Payload, classes: int, device: torch.d
     optimizer = torch.optim.SGD(back.parameters(), lr=0.0, momentum=0.9, weight_decay=5e-4)
 
     def step() -> None:
-        decoded, active = sent.decode()
-        feature = torch.tensor(decoded, device=device, requires_grad=True)
+        feature = torch.tensor(sent.decode(), device=device, requires_grad=True)
         loss = cross_entropy(back(feature), labels)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         assert feature.grad is not None
-        gradient = sent.gradient_codec.pack(feature.grad.cpu().numpy(), active, rng)
-        sent.gradient_codec.unpack(gradient, sent.shape, active)
+        gradient = sent.gradient_codec.pack(feature.grad.cpu().numpy(), None, rng)
+        sent.gradient_codec.unpack(gradient, sent.shape, None)
 
     return median_seconds(step)
 
@@ -87,15 +86,10 @@ def front_time(graphs: FrontGraphs, codec: FeatureCodec, tables: Arrays, sent: P
 
     following = OnlineCodebook(codec, tables, decay=0.9, tolerance=0.1, seed=0) if isinstance(codec, SGQ) else None
 
-    # Rounding flips a code now and then, and then the mask of the outputs is not that of the packed gradient.
-    _, active = sent.decode()
-
     def learn() -> None:
         outputs = run("front_train", {"image": image})
         pack(outputs)
-        if sent.masked:
-            codec.active(outputs, tables)
-        gradient = sent.gradient_codec.unpack(sent.packed_gradient, sent.shape, active)
+        gradient = sent.gradient_codec.unpack(sent.packed_gradient, sent.shape, None)
         run("front_grad", {**outputs, "image": image, "gradient": gradient})
         if following:
             following.update(outputs[graphs.feature], outputs["codes"])

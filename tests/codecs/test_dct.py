@@ -151,3 +151,22 @@ def test_a_diverged_gradient_is_refused_before_it_is_sent(value: float) -> None:
 def test_configurations_that_make_no_sense_are_refused(config: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="dct takes"):
         DCT(**config)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (32, 1, 1, 1), (3, 2, 1, 1), (64, 16, 1, 1), (2, 4, 1, 3), (4, 3, 2, 2)])
+@pytest.mark.parametrize("zone", [0.01, 1.5, 4, 100])
+def test_of_every_image_that_is_not_zero_something_arrives(shape: tuple[int, ...], zone: float) -> None:
+    same = np.sign(np.random.default_rng(0).normal(size=shape)).astype(np.float32)
+    drawn = heavy_tailed(1, shape)
+    drawn[0] = 0
+    for gradient in (same, drawn, same * np.float32(1e-30), same * np.float32(1e30)):
+        arrives, _ = sent(DCT(zone), gradient)
+        here, there = (np.abs(part).max(axis=(1, 2, 3)) > 0 for part in (gradient, arrives))
+        np.testing.assert_array_equal(here, there)
+
+
+def test_one_that_stands_out_is_not_made_up_into_all_the_others() -> None:
+    gradient = np.ones((64, 16, 1, 1), np.float32)
+    gradient[0, 0] = 4
+    arrives, _ = sent(DCT(), gradient)
+    assert np.abs(arrives).max() <= 4 * 4 + 1e-3 and np.linalg.norm(arrives) <= 4 * np.linalg.norm(gradient)

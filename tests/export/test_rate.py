@@ -18,7 +18,7 @@ from edgekit.errors import UsageError
 from edgekit.export.build import build_bundle
 from edgekit.export.rate import BITS, UPLINK_SHARE, Goal, candidates
 from edgekit.export.rate_measures import ZONES
-from edgekit.server.calibrate import calibrator
+from edgekit.server.calibrate import calibrator, default_policy
 
 #: Bytes that leave something to be chosen.
 TARGET = 40.0
@@ -86,7 +86,7 @@ def test_target_keeps_its_rule(bounded: Bundle) -> None:
     assert rate["bytes"] == pytest.approx(up_bytes(chosen) + down["bytes"]) and rate["bytes"] <= TARGET
     assert up_bytes(chosen) <= UPLINK_SHARE * TARGET
     assert down["zone"] > ZONES[0]
-    finer = [each for each in chosen["downlinks"] if each["deviation"] < down["deviation"]]
+    finer = [each for each in chosen["downlinks"] if each["zone"] < down["zone"]]
     assert all(up_bytes(chosen) + each["bytes"] > TARGET for each in finer)
     # Whatever has less error within the share leaves too little for every gradient.
     for up in rate["uplinks"]:
@@ -113,6 +113,7 @@ def test_policy_is_what_was_measured(bounded: Bundle, digits: Dataset, tmp_path:
     assert bounded.gradient is not None and bounded.after_relu
     chosen = calibrator(bounded.gradient, 0)
     assert not chosen.masked and chosen.codec.codec_id == "dct"
+    assert default_policy(bounded) == bounded.gradient
     assert f"zone={chosen.codec.config['zone']}" in bounded.gradient
     plain = export(tmp_path, digits, network(relu=False), Goal(target_bytes=400.0))
     assert plain.gradient is not None and not plain.after_relu

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
+from edgekit.bundle import Bundle
 from edgekit.codecs.gradients.raw import Raw
 from edgekit.codecs.gradients.stochastic import Stochastic
 from edgekit.errors import UnknownName, UsageError
-from edgekit.server.calibrate import POLICIES, Calibrator, calibrator
+from edgekit.server.calibrate import POLICIES, Calibrator, calibrator, default_policy
 
 GRADIENT = np.random.default_rng(0).normal(size=(4, 8, 3, 3)).astype(np.float32)
 ACTIVE = np.random.default_rng(1).random(GRADIENT.shape) > 0.5
@@ -66,3 +67,9 @@ def test_a_zero_gradient_arrives_whole() -> None:
 def test_an_unknown_policy_lists_the_known_ones() -> None:
     with pytest.raises(UnknownName, match="did you mean ternary"):
         calibrator("ternari", 0)
+
+
+def test_the_default_is_dct_but_for_raw_features(any_bundle: Bundle) -> None:
+    policy = default_policy(any_bundle)
+    assert policy == ("none" if any_bundle.codec.codec_id == "raw" else "dct")
+    assert not calibrator(policy, 0).masked

@@ -21,6 +21,8 @@ _HEAD = struct.Struct("<ff")
 #: Lengths of images and channels are told to an eighth of an octave, from 8 octaves above their rms down.
 _NOTCHES, _ABOVE = 8, 64
 _BALANCE = 0.75
+#: Beyond it noise would be made louder than what it hides.
+_LONGEST = 4.0
 
 
 class DCT(GradientCodec):
@@ -30,10 +32,10 @@ class DCT(GradientCodec):
     behind the cut makes larger has a gradient as much larger, which a batch norm before the cut makes as much smaller
     again, so that one channel can have nine tenths of all energy and be no more to the weights than others.
 
-    Of what they count so, an image's unit is `zone` times their root mean square in that image; what is shorter than
-    a unit is not sent, the rest to whole units, with what the sent ones have above these on the average. All arrive
-    longer by one factor, so that the batch's transform, projected on what arrives, is as long as it: what is not sent
-    is made up for by what is. Not unbiased: it is always the small that is left out.
+    Of what they count so, an image's unit is `zone` times their root mean square in that image, and at most its
+    largest; what is shorter than a unit is not sent, the rest to whole units, with what the sent ones have above these
+    on the average. All arrive longer by one factor, at most 4, so that the batch's transform, projected on what
+    arrives, is as long as it: what is not sent is made up for by what is. Not unbiased: always the small is left out.
 
     Where `mask` is False the gradient is taken as 0, and arrives as 0.
 
@@ -79,12 +81,15 @@ class DCT(GradientCodec):
             raise UsageError("a gradient with NaN or infinity cannot be sent: training diverged, lower --lr")
         if not largest:
             return bytes(4)
-        n, _, h, w = gradient.shape
+        h, w = gradient.shape[2:]
         # Squares of small and of large numbers stay in range.
         gradient = gradient / np.float32(largest)
         channels = _notches(_rms(gradient, (0, 2, 3)) ** _BALANCE)
         coefficients = _transform(gradient / _spread(channels)[:, None, None], False) * self._weights(h, w)
-        lengths = _rms(coefficients, (1, 2, 3))
+        energy = float(np.square(coefficients, dtype=np.float64).sum())
+        largest_of = np.abs(coefficients).max(axis=(1, 2, 3)).astype(np.float64)
+        # Half a notch below the largest, so that it is sent however the notch is rounded.
+        lengths = np.minimum(_rms(coefficients, (1, 2, 3)), largest_of / self.zone * 2 ** (-0.5 / _NOTCHES - 1e-3))
         rms = float(_rms(lengths))
         images = _notches(lengths)
         units = self.zone * rms * _spread(images)
@@ -94,7 +99,7 @@ class DCT(GradientCodec):
         excess = float((scaled - levels)[sent].mean()) if sent.any() else 0.0
         arriving = np.where(sent, levels + np.float32(excess), np.float32(0)) * units[:, None, None, None]
         along = float((arriving * np.abs(coefficients)).sum())
-        longer = n * rms**2 * gradient[0].size / along if along else 1.0
+        longer = min(energy / along, _LONGEST)
         unit = min(max(largest * self.zone * rms * longer, _SMALLEST), _LARGEST)
         levels[coefficients < 0] *= -1
         order, sizes = _bands(h, w)
@@ -118,11 +123,14 @@ class DCT(GradientCodec):
         order, sizes = _bands(h, w)
         places, levels = decode(payload, start, sizes * (n * channels))
         frequency, place = order[places // (n * channels)], places % (n * channels)
+        values = (levels + np.sign(levels) * excess) * unit / self._weights(h, w).reshape(-1)[frequency]
+        values *= spread[place // channels].astype(np.float64) * spread[n + place % channels]
+        # No sum of so many goes beyond float32.
+        most = _LARGEST / (4 * h * w)
         coefficients = np.zeros((n * channels, h * w), dtype=np.float32)
-        coefficients[place, frequency] = (levels + np.sign(levels) * excess) * spread[place // channels]
-        weighted = coefficients.reshape(n, channels, h, w) * (spread[n:, None, None] / self._weights(h, w))
-        gradient = np.clip(_transform(weighted, True).astype(np.float64) * unit, -_LARGEST, _LARGEST)
-        return gradient.astype(np.float32) if mask is None else np.where(mask, gradient, 0).astype(np.float32)
+        coefficients[place, frequency] = np.clip(values, -most, most)
+        gradient = _transform(coefficients.reshape(n, channels, h, w), True)
+        return np.ascontiguousarray(gradient) if mask is None else np.where(mask, gradient, np.float32(0))
 
     def _weights(self, h: int, w: int) -> np.ndarray:
         """(h,w) float32: what a coefficient counts."""
