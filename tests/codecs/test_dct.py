@@ -153,7 +153,7 @@ def test_configurations_that_make_no_sense_are_refused(config: dict[str, object]
         DCT(**config)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (32, 1, 1, 1), (3, 2, 1, 1), (64, 16, 1, 1), (2, 4, 1, 3), (4, 3, 2, 2)])
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (32, 1, 1, 1), (3, 2, 1, 1), (64, 16, 1, 1), (4, 3, 2, 2)])
 @pytest.mark.parametrize("zone", [0.01, 1.5, 4, 100])
 def test_of_every_image_that_is_not_zero_something_arrives(shape: tuple[int, ...], zone: float) -> None:
     same = np.sign(np.random.default_rng(0).normal(size=shape)).astype(np.float32)

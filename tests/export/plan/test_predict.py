@@ -144,7 +144,8 @@ def test_cuts_are_observed_and_predicted(norm: str | None) -> None:
     cuts = {one.cut.layer: one for one in predictions}
     assert cuts["relu"].step.uplink == pytest.approx(8 * 4 * cuts["relu"].bytes_up / 10e6)
     assert cuts["relu"].step.latency == 0.02
-    assert cuts["pool"].bytes_up < cuts["relu"].bytes_up and cuts["pool"].bytes_down < cuts["relu"].bytes_down == cuts["bn"].bytes_down
+    assert cuts["pool"].bytes_up < cuts["relu"].bytes_up
+    assert cuts["pool"].bytes_down < cuts["relu"].bytes_down == cuts["bn"].bytes_down
     assert cuts["relu"].formula_bytes_up == 4 * 4 * 256 / 8 < cuts["relu"].bytes_up
     for one in predictions:
         assert one.images_per_s == pytest.approx(rate(one.step, 4, 2))
