@@ -35,11 +35,12 @@ def test_every_page_is_reached_from_the_readme() -> None:
         ("docs/compression.md", "bench/calibration.py --show bench/results/calibration-vgg11_thin.json"),
         ("docs/measure.md", "bench/link.py --show bench/results/link.json"),
         ("README.md", "bench/accuracy.py --show bench/results/accuracy.json --only blocks.4|mnist"),
-        ("README.md", "-m edgekit report bench/results/measure-mobilenet_v1.json --format md --only speed"),
+        ("README.md", "-m edgekit report bench/results/thin-mobilenet_v1.json --format md --only speed"),
         (
             "docs/results.md",
-            "-m edgekit report bench/results/measure-mobilenet_v1.json bench/results/measure-vgg11.json "
-            "bench/results/in-flight-mobilenet_v1.json bench/results/thin-vgg11_thin.json --format md",
+            "-m edgekit report bench/results/thin-mobilenet_v1.json bench/results/measure-mobilenet_v1.json "
+            "bench/results/measure-vgg11.json bench/results/in-flight-mobilenet_v1.json "
+            "bench/results/thin-vgg11_thin.json --format md",
         ),
     ],
 )
