@@ -80,7 +80,7 @@ def measure(**given: Any) -> None:
     \b
     edgekit measure mobilenet_v1 --dataset cifar10 --data DIR --out measure.json
     edgekit measure vgg11 --links 1mbit,10mbit+50ms --codecs uq,sgq --in-flight 1,2,4
-    edgekit measure vgg11 --codecs 'uq;mine=sgq:groups=4,bits=6,coding=context+sparse-masked:step=10'
+    edgekit measure vgg11 --codecs 'uq;mine=sgq:groups=4,bits=6,coding=context+dct:zone=3'
     edgekit measure bundle --links 2mbit/10mbit --compare measure.json
     edgekit measure mobilenet_v1 --device jetson-nano --host me@nano --links loopback,1mbit
 

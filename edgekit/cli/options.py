@@ -154,7 +154,7 @@ training = options(
         "--calibrate",
         help="Gradient sent back: none, masked, stochastic, ternary, sparse or dct (these four also NAME-masked), "
         "vq, residual or sampled-masked, with settings as in dct:zone=2 (default: the bundle's, where a rate was "
-        "chosen; none for --codec raw; else dct).",
+        "chosen; none for --codec raw; else dct, whose zone is 1.5).",
     ),
     click.option("--torch-device", default="auto", show_default=True, help="cpu, cuda or auto."),
     click.option("--server-threads", default=1, show_default=True, help="Threads of the back half on a CPU."),
