@@ -2,7 +2,7 @@
 
 \b
 python bench/calibration.py vgg11_thin --cut features.10 --data DIR [--out FILE]
-python bench/calibration.py --show FILE...
+python bench/calibration.py --show FILE... [--accuracy FILE]
 
 Trains in one process and probes at three stages. A probe takes batches of training images; the reference is the
 gradient of the front half's weights without any codec. Then the features are coded, and the server's gradient at the
@@ -15,6 +15,9 @@ cosine     of the weights' gradient with the reference, and
 error      length of its difference from the reference over the reference's
 added      the same against "decode only": what the method itself does
 averaged   `added` when one batch is sent eight times and averaged: about a third of it unless the method is biased
+accuracy   after a whole training with the method, where `--accuracy` has it
+
+Three figures in a cell are those of the three stages.
 
 A method is a policy of `edgekit train --calibrate`, with settings as in "sparse-masked:step=14".
 """
@@ -204,18 +207,32 @@ def study(options: argparse.Namespace) -> dict[str, Any]:
     return record
 
 
-def markdown(record: dict[str, Any]) -> str:
-    """A table per stage, one line per method."""
-    plan = record["plan"]
-    lines = []
-    for stage in record["stages"]:
-        head = f"{plan['model']} cut at {plan['cut']}, {plan['config']}, after {stage['images']:,} images"
-        lines += [f"{head}, loss {stage['loss']:.2f}", "", f"| method | {' | '.join(COLUMNS)} |"]
-        lines.append("|---|" + "--:|" * len(COLUMNS))
-        for name, row in stage["rows"].items():
-            lines.append(f"| {name} | {' | '.join(figure(column, row[column]) for column in COLUMNS)} |")
-        lines.append("")
-    return "\n".join(lines)
+def markdown(record: dict[str, Any], accuracies: list[dict[str, Any]] | None = None) -> str:
+    """One line per method, the stages in one cell; `accuracies` are rows of `bench/accuracy.py` of one codec."""
+    plan, stages = record["plan"], record["stages"]
+    when = ", ".join(f"{stage['images']:,} images (loss {stage['loss']:.2f})" for stage in stages)
+    heads = ["method", *COLUMNS, *(["accuracy"] if accuracies else [])]
+    lines = [
+        f"{plan['model']} cut at {plan['cut']}, {plan['config']}, after {when}",
+        "",
+        f"| {' | '.join(heads)} |",
+        "|---|" + "--:|" * (len(heads) - 1),
+    ]
+    for name in stages[0]["rows"]:
+        cells = [name, *(" ".join(figure(key, stage["rows"][name][key]) for stage in stages) for key in COLUMNS)]
+        if accuracies:
+            found = [row for row in accuracies if name != DECODE_ONLY and same_method(name, row["gradient"])]
+            cells.append(" ".join(f"{row['accuracy']:.2f}" for row in found))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def same_method(first: str, second: str) -> bool:
+    """Whether two policies send the same, defaults written out or not."""
+    if ALONE in first:
+        return False
+    one, other = calibrator(first, 0), calibrator(second, 0)
+    return type(one.codec) is type(other.codec) and (one.codec.config, one.masked) == (other.codec.config, other.masked)
 
 
 def figure(column: str, value: float) -> str:
@@ -242,12 +259,33 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--show", nargs="+", metavar="FILE", help="tables of such records")
+    parser.add_argument(
+        "--accuracy", metavar="FILE", help="of --show: accuracies after training, as in bench/results/accuracy.json"
+    )
+    parser.add_argument(
+        "--of",
+        default="sgq:groups=4,bits=6,coding=context",
+        metavar="METHOD",
+        help="whose accuracies (default %(default)s)",
+    )
+    parser.add_argument("--epochs", type=int, default=16, help="after which (default %(default)s)")
     parser.add_argument("--out", metavar="FILE")
     options = parser.parse_args()
     if options.show:
+        known = []
+        if options.accuracy:
+            with open(options.accuracy, encoding="utf-8") as file:
+                known = [
+                    row
+                    for row in json.load(file)
+                    if row["method"] == f"{options.of}+{row['gradient']}" and row["n_epochs"] == options.epochs
+                ]
         for path in options.show:
             with open(path, encoding="utf-8") as file:
-                sys.stdout.write(markdown(json.load(file)) + "\n")
+                record = json.load(file)
+            plan = record["plan"]
+            rows = [row for row in known if (row["model"], row["cut"]) == (plan["model"], plan["cut"])]
+            sys.stdout.write(markdown(record, rows) + "\n")
         return
     if options.model is None:
         parser.error("which model?")

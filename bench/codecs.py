@@ -2,9 +2,10 @@
 
 ``python bench/codecs.py [--models A,B] [--data DIR] [--weights MODEL=FILE] [--batch 32] [--repeats 40] [--out FILE]``:
 per model one batch of real images (CIFAR-10 from DIR, or digits), whose features every codec gets, in one process, one
-thread each of ONNX Runtime, PyTorch, numpy and faiss. Rounds in which everything runs once, in turn; medians and
-quartiles of the process's CPU time, in which other processes do not count and a second thread would ("cores_used" is
-its share of the time that passed). The record goes to FILE and to standard output, a table to standard error.
+thread each of ONNX Runtime, PyTorch, numpy and faiss. Rounds in which everything runs once, in an order of their own;
+medians and quartiles of the process's CPU time, in which other processes do not count and a second thread would
+("cores_used" is its share of the time that passed). The record goes to FILE and to standard output, a table to standard
+error.
 
 ========  ==============================================================================================================
 stage     what is timed

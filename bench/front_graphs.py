@@ -80,12 +80,16 @@ def variants(name: str, batch: int) -> dict[str, Callable[[], Any]]:
 def alternate(
     functions: dict[str, Callable[[], Any]], repeats: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, np.ndarray]:
-    """Milliseconds (repeats,) of each, everything once in every round, after two rounds of warm-up."""
+    """Milliseconds (repeats,) of each, everything once in every round, after two rounds of warm-up.
+
+    Every round has an order of its own: what runs before leaves caches and heap in a state that counts.
+    """
     times: dict[str, list[float]] = {name: [] for name in functions}
+    rng = np.random.default_rng(0)
     for i in range(repeats + 2):
-        for name, function in functions.items():
+        for name in rng.permutation(list(functions)):
             start = clock()
-            function()
+            functions[name]()
             if i >= 2:
                 times[name].append(1e3 * (clock() - start))
     return {name: np.array(values) for name, values in times.items()}

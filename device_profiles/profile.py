@@ -23,7 +23,7 @@ class Target(NamedTuple):
     norm: str
     #: How the distances to codewords are computed: "conv" (one grouped 1x1 convolution) or "matmul".
     scores: str
-    #: How codebooks reach the engine: "inputs" of the graph, or "initialisers", which are refitted.
+    #: How codebooks reach the engine: "inputs" of the graph, or "initialisers", replaced as weights are.
     codebooks: str
     #: How weights reach the engine: "session" (a new one), "refit" or "rebuild".
     weights: str

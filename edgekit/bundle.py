@@ -31,16 +31,19 @@ from edgekit.errors import BundleError, EdgekitError, PayloadError, ShapeError, 
 from edgekit.folding import fold_from_json
 from edgekit.tensors import TensorSpec, spec_from_json
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
 GRAPHS = ("front", "front_train", "front_grad")
+#: The fields of a graph that list tensors.
+SPECS = ("inputs", "held", "constants", "outputs")
 
 
 class GraphSpec(NamedTuple):
     """One ONNX graph of a bundle.
 
     `inputs` are fed at every run; `held` are inputs that keep their value between runs (weights, codebooks);
-    `constants` are initialisers that a backend can replace (a new session, a refit). `outputs` come back.
+    `constants` are initialisers that a backend can replace (a new session, a refit). `outputs` come back. `ordered`
+    names the constants whose first axis, the feature's channels, is in the codec's order, not in the network's.
     """
 
     file: str
@@ -48,18 +51,20 @@ class GraphSpec(NamedTuple):
     held: Tuple[TensorSpec, ...]
     constants: Tuple[TensorSpec, ...]
     outputs: Tuple[TensorSpec, ...]
+    ordered: Tuple[str, ...] = ()
 
     def to_json(self) -> Dict[str, Any]:
-        fields = {key: [spec.to_json() for spec in getattr(self, key)] for key in self._fields[1:]}
-        return dict(fields, file=self.file)
+        fields = {key: [spec.to_json() for spec in getattr(self, key)] for key in SPECS}
+        return dict(fields, file=self.file, ordered=list(self.ordered))
 
 
 def graph_from_json(value: Dict[str, Any]) -> GraphSpec:
     """Inverse of `GraphSpec.to_json`; KeyError, TypeError or ValueError on a value that it never gives."""
-    specs: List[Tuple[TensorSpec, ...]] = [
-        tuple(spec_from_json(spec) for spec in value[key]) for key in ("inputs", "held", "constants", "outputs")
-    ]
-    return GraphSpec(_text(value["file"]), specs[0], specs[1], specs[2], specs[3])
+    specs: List[Tuple[TensorSpec, ...]] = [tuple(spec_from_json(spec) for spec in value[key]) for key in SPECS]
+    ordered = tuple(_text(name) for name in value["ordered"])
+    if not set(ordered) <= {spec.name for spec in specs[2]}:
+        raise ValueError("ordered: {} are not all constants".format(ordered))
+    return GraphSpec(_text(value["file"]), specs[0], specs[1], specs[2], specs[3], ordered)
 
 
 class Bundle:
@@ -100,6 +105,10 @@ class Bundle:
                 handed_out.remove(norm["batch_mean"])
                 handed_out.remove(norm["batch_var"])
             handed_out.remove(self.feature_tensor)
+            for graph in self.graphs.values():
+                for spec in graph.constants:
+                    if spec.name in graph.ordered and spec.shape[:1] != self.feature_shape[:1]:
+                        raise ValueError("'{}' has other channels than the feature".format(spec.name))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BundleError(
                 "{} does not describe a bundle: {!r}".format(os.path.join(path, MANIFEST), error)

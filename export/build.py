@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto
 from torch import nn
 
 import edgekit
@@ -21,6 +20,7 @@ from edgekit.export.fold import fold_norms, is_fresh, settle_norms, state_of, wi
 from edgekit.export.front import BatchNorm, FrontBuilder, image_input
 from edgekit.export.gradient import differentiate
 from edgekit.export.graph import BATCH, Graph, Versions
+from edgekit.export.ordering import fold_order, ordered
 from edgekit.export.parity.golden import golden_arrays
 from edgekit.export.parity.pytorch import require_pytorch
 from edgekit.export.program import back_program
@@ -193,12 +193,17 @@ def deployed_graph(
     target = device.target
     graph = Graph(Versions(target.opset, target.ir_version))
     feature = FrontBuilder(graph, training=False).build(folded, image_input(graph, shape))
-    _encode(graph, feature, codec, tables, target.scores)
+    arranged = fold_order(graph, feature, codec, tables)
+    graph.in_layer("codec")
+    if not arranged:
+        feature = ordered(graph, feature, codec, tables)
+    ENCODERS[codec.codec_id].encode(graph, feature, codec, tables, target.scores)
     model, spec = graph.model(
         [spec.name for spec in codec.code_specs(graph.specs[feature])],
         held=codec.table_feeds(tables) if target.codebooks == "inputs" else (),
         file="front.onnx",
         batch=batch_size if target.static else BATCH,
+        ordered=arranged,
     )
     require(onnx.ModelProto.FromString(model), device, graph.layers, [constant.name for constant in spec.constants])
     return model, spec
@@ -220,14 +225,15 @@ def learning_graph(front: nn.Module, shape: tuple[int, ...], codec: FeatureCodec
     graph = Graph()
     builder = FrontBuilder(graph, training=True)
     raw = builder.build(front, image_input(graph, shape))
-    feature = _encode(graph, raw, codec, tables, "conv")
+    graph.in_layer("codec")
+    feature = ordered(graph, raw, codec, tables)
+    ENCODERS[codec.codec_id].encode(graph, feature, codec, tables, "conv")
     n_forward = len(graph.nodes)
     gradient = graph.input(TensorSpec("gradient", "float32", graph.shape(feature)))
     trainable = [name for name, weight in front.named_parameters() if weight.requires_grad and name in graph.weights]
     if not trainable:
         raise ExportError("no weight of the front half has requires_grad: nothing is left for the device to train")
-    back = np.argsort(codec.order(graph.shape(raw)[1], tables))
-    arrived = _ordered(graph, gradient, back, "codebook_order_back", codec, tables)
+    arrived = ordered(graph, gradient, codec, tables, back=True)
     computed = differentiate(graph, raw, arrived, trainable)
     graph.in_layer("")
     results = [
@@ -237,29 +243,6 @@ def learning_graph(front: nn.Module, shape: tuple[int, ...], codec: FeatureCodec
     # Only now: differentiation may have given forward nodes a further output.
     forward = {name for node in graph.nodes[:n_forward] for name in node.output}
     return LearningGraph(graph, feature, forward, results, builder.batch_norms)
-
-
-def _encode(graph: Graph, feature: str, codec: FeatureCodec, tables: Arrays, scores: str) -> str:
-    """Adds the quantise stage; returns the feature with its channels in coded order."""
-    graph.in_layer("codec")
-    order = codec.order(graph.shape(feature)[1], tables)
-    feature = _ordered(graph, feature, order, "codebook_order", codec, tables)
-    ENCODERS[codec.codec_id].encode(graph, feature, codec, tables, scores)
-    return feature
-
-
-def _ordered(graph: Graph, x: str, order: np.ndarray, name: str, codec: FeatureCodec, tables: Arrays) -> str:
-    """`x` (n,C,h,w) with its channels in `order`: for good, or in that of table `name` where the codec has it."""
-    feeds = codec.table_feeds(tables)
-    if name in feeds:
-        # Inputs and initialisers that are refitted are floats; indices are not.
-        indices = graph.add(
-            "Cast", [graph.weight(name, feeds[name])], order.shape, dtypes=["int32"], to=TensorProto.INT32
-        )
-        return graph.op("Gather", [x, *indices], graph.shape(x), axis=1)
-    if np.array_equal(order, np.arange(len(order))):
-        return x
-    return graph.op("Gather", [x, graph.constant(order)], graph.shape(x), axis=1)
 
 
 def _after_relu(graph: Graph, feature: str) -> bool:

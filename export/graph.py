@@ -112,12 +112,13 @@ class Graph:
         *,
         file: str,
         batch: int = BATCH,
+        ordered: tuple[str, ...] = (),
     ) -> tuple[bytes, GraphSpec]:
         """An ONNX model that computes `outputs`, with no node that is not needed for them.
 
         Tensors in `given` become inputs instead of being computed. Inputs and weights in `held` become inputs that
         keep their value between runs; other weights become replaceable initialisers. With `batch` given, the batch
-        is static. The model has passed onnx.checker with shape inference.
+        is static. `ordered` goes into the spec as it is. The model has passed onnx.checker with shape inference.
         """
         needed, nodes = set(outputs), []
         given = set(given)
@@ -136,6 +137,7 @@ class Graph:
             tuple(s for s in [*inputs, *weights] if s.name in held),
             tuple(s for s in weights if s.name not in held),
             tuple(sized[name] for name in outputs),
+            ordered,
         )
         stored = {s.name: self.weights[s.name] for s in spec.constants}
         stored.update((name, value) for name, value in self.constants.items() if name in needed)

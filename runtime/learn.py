@@ -173,9 +173,14 @@ class FrontHalf:
         return dict(fold(self.state, self.bundle.folds), **self.codec.table_feeds(self.tables))
 
     def _weights(self, backend: Backend, instead: Optional[Arrays] = None) -> Arrays:
-        values = dict(self.state, **(instead or {}))
-        specs = backend.graph.constants + backend.graph.held
-        return {spec.name: values[spec.name] for spec in specs if spec.name in values}
+        values, graph = dict(self.state, **(instead or {})), backend.graph
+        wanted = {spec.name: values[spec.name] for spec in graph.constants + graph.held if spec.name in values}
+        order = self.codec.order(self.bundle.feature_shape[0], self.tables)
+        for spec in graph.constants:
+            if spec.name in graph.ordered:
+                spec.check(wanted[spec.name], "filters to be put in the codec's order")
+                wanted[spec.name] = wanted[spec.name][order]
+        return wanted
 
     def _move(self, name: str, momentum: float, batch: np.ndarray) -> None:
         self.state[name] += np.float32(momentum) * (batch - self.state[name])

@@ -16,7 +16,7 @@ STATISTICS = (TensorSpec("mean_1", "float32", (4,)), TensorSpec("var_1", "float3
 WEIGHT = TensorSpec("conv.weight", "float32", (4, 3, 3, 3))
 CODES = TensorSpec("codes", "int32", (-1, 2, 2, 2))
 SPECS = {
-    "front": GraphSpec("front.onnx", (IMAGE,), (), (WEIGHT,), (CODES,)),
+    "front": GraphSpec("front.onnx", (IMAGE,), (), (WEIGHT,), (CODES,), (WEIGHT.name,)),
     "front_train": GraphSpec("front_train.onnx", (IMAGE,), (), (WEIGHT,), (CODES, FEATURE, *STATISTICS)),
     "front_grad": GraphSpec(
         "front_grad.onnx", (IMAGE,), (WEIGHT,), (), (TensorSpec("gradient.conv.weight", "float32", (4, 3, 3, 3)),)

@@ -45,7 +45,7 @@ def test_the_manifest_holds_the_hash_of_every_file_and_its_own_is_the_bundles(bu
     raw = Path(bundle.path, MANIFEST).read_bytes()
     assert bundle.digest == hashlib.sha256(raw).hexdigest()
     manifest = json.loads(raw)
-    assert manifest["format"] == 2
+    assert manifest["format"] == 3
     assert manifest["files"] == {
         name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()
     }

@@ -54,7 +54,7 @@ def test_garbage_for_a_manifest_is_refused(bundle, rewrite, garbage):
         open_bundle(bundle.path)
 
 
-@pytest.mark.parametrize("raw", [b"[" * 60_000, b'{"format": 2, "files": {}}', b"null", b'"format"', b"[1]", b"1e999"])
+@pytest.mark.parametrize("raw", [b"[" * 60_000, b'{"format": 3, "files": {}}', b"null", b'"format"', b"[1]", b"1e999"])
 def test_other_json_for_a_manifest_is_refused(bundle, rewrite, raw):
     rewrite(raw)
     with pytest.raises(BundleError, match=MANIFEST):
@@ -62,8 +62,8 @@ def test_other_json_for_a_manifest_is_refused(bundle, rewrite, raw):
 
 
 def test_another_format_is_refused_even_when_nothing_else_is_known_of_it(bundle, rewrite):
-    rewrite({"format": 3})
-    with pytest.raises(BundleError, match="bundle format 3, this version reads 2: export it again"):
+    rewrite({"format": 4})
+    with pytest.raises(BundleError, match="bundle format 4, this version reads 3: export it again"):
         open_bundle(bundle.path)
 
 
@@ -145,6 +145,8 @@ def test_any_value_anywhere_gives_a_bundle_or_a_bundle_error(bundle, full, rewri
         (("device",), [], "KeyError"),
         (("norm",), "none", "KeyError"),
         (("graphs", "front", "inputs", 0, "dtype"), "(1 2f4,i4", "is no tensor"),
+        (("graphs", "front", "ordered"), ["nothing"], "are not all constants"),
+        (("graphs", "front", "constants", 0, "shape", 0), 5, "other channels than the feature"),
     ],
 )  # fmt: skip
 def test_a_refusal_says_what_is_wrong(bundle, full, rewrite, path, value, reason):

@@ -46,7 +46,7 @@ def make(tmp_path: Path, archives: Any) -> Callable[..., Service]:
             "model": {"name": "tiny", "cut": "body", "input": [1, 8, 8], "classes": classes},
             "feature": [8, 4, 4],
             "codec": {"id": codec.codec_id, "config": codec.config},
-            "graphs": {name: {"file": f"{name}.onnx", **graph} for name in GRAPHS},
+            "graphs": {name: {"file": f"{name}.onnx", "ordered": [], **graph} for name in GRAPHS},
             "normalise": {"mean": [0.0], "std": [1.0]},
             "feature_tensor": "feature",
             "after_relu": True,
