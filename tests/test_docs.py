@@ -34,7 +34,8 @@ def test_every_page_is_reached_from_the_readme() -> None:
         ("docs/compression.md", "bench/accuracy.py --show bench/results/accuracy.json"),
         (
             "docs/compression.md",
-            "bench/calibration.py --show bench/results/calibration-vgg11_thin.json --accuracy bench/results/accuracy.json",
+            "bench/calibration.py --show bench/results/calibration-vgg11_thin.json "
+            "--accuracy bench/results/accuracy.json",
         ),
         ("docs/measure.md", "bench/link.py --show bench/results/link.json"),
         ("README.md", "bench/accuracy.py --show bench/results/accuracy.json --only blocks.4|mnist"),
