@@ -28,6 +28,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -66,7 +67,10 @@ CODECS: dict[str, tuple[str, dict[str, Any]]] = {
     "sgq 4x4": ("sgq", {"groups": 4, "bits": 4}),
     "sgq 8x4 context": ("sgq", {"groups": 8, "bits": 4, "coding": "context"}),
     "sgq 4x4 context": ("sgq", {"groups": 4, "bits": 4, "coding": "context"}),
+    "sgq 8x4 gathered": ("sgq", {"groups": 8, "bits": 4}),
 }
+#: The end of a label whose deployed graph orders the channels by a Gather and takes its codebooks as inputs.
+GATHERED = " gathered"
 #: Stages of the table, and their short names.
 SHOWN = {
     "quantise, alone": "alone", "quantise, in front": "in front", "pack": "pack", "unpack": "unpack",
@@ -111,10 +115,17 @@ def engine(model: bytes, spec: GraphSpec, held: Arrays) -> OnnxRuntime:
     return backend
 
 
-def quantise_stage(half: nn.Module, given: np.ndarray, codec: FeatureCodec, tables: Arrays) -> Callable[[], Arrays]:
+def quantise_stage(
+    half: nn.Module, given: np.ndarray, codec: FeatureCodec, tables: Arrays, gathered: bool = False
+) -> Callable[[], Arrays]:
     """Runs the deployed graph of `half`, quantise stage included, on `given`."""
     board, n = profile("cpu"), len(given)
-    model = engine(*deployed_graph(half, given.shape[1:], codec, tables, board, n), codec.table_feeds(tables))
+    folding = mock.patch("edgekit.export.build.fold_order", return_value=()) if gathered else nullcontext()
+    if gathered:
+        board = board._replace(target=board.target._replace(codebooks="inputs"))
+    with folding:
+        graph, spec = deployed_graph(half, given.shape[1:], codec, tables, board, n)
+    model = engine(graph, spec, codec.table_feeds(tables))
     return lambda: model.run({"image": given})
 
 
@@ -145,12 +156,12 @@ class Coded(NamedTuple):
     functions: Functions
 
 
-def coded(codec: FeatureCodec, front: Front) -> Coded:
+def coded(codec: FeatureCodec, front: Front, gathered: bool = False) -> Coded:
     tables = codec.calibrate(front.calibration, 0)
     shape = front.feature.shape
     order = codec.order(shape[1], tables)
     deployed, alone = (
-        quantise_stage(half, given, codec, tables)
+        quantise_stage(half, given, codec, tables, gathered)
         for half, given in ((front.folded, front.image), (nn.Identity(), front.feature))
     )
     codes, sender, receiver = alone(), codec.stream(), codec.stream()
@@ -208,7 +219,7 @@ def timing(ms: np.ndarray, front: Front, times: dict[str, np.ndarray]) -> dict[s
 
 def bench(model: str, front: Front, labels: list[str], repeats: int) -> dict[str, Any]:
     """The record of one model."""
-    entries = {label: coded(feature_codec(*CODECS[label]), front) for label in labels}
+    entries = {label: coded(feature_codec(*CODECS[label]), front, label.endswith(GATHERED)) for label in labels}
     product = entries["product 8x4"]
     others = other_functions(front, entries["uniform 4"].payload, product.codec, product.tables)
     functions = {**front_functions(front), **others}
