@@ -17,7 +17,7 @@ added      the same against "decode only": what the method itself does
 averaged   `added` when one batch is sent eight times and averaged: about a third of it unless the method is biased
 accuracy   after a whole training with the method, where `--accuracy` has it
 
-Three figures in a cell are those of the three stages.
+Several figures in a cell are those of the stages.
 
 A method is a policy of `edgekit train --calibrate`, with settings as in "sparse-masked:step=14".
 """

@@ -105,10 +105,9 @@ class Bundle:
                 handed_out.remove(norm["batch_mean"])
                 handed_out.remove(norm["batch_var"])
             handed_out.remove(self.feature_tensor)
-            for graph in self.graphs.values():
-                for spec in graph.constants:
-                    if spec.name in graph.ordered and spec.shape[:1] != self.feature_shape[:1]:
-                        raise ValueError("'{}' has other channels than the feature".format(spec.name))
+            for spec in self.graphs["front"].constants:
+                if spec.name in self.graphs["front"].ordered and spec.shape[:1] != self.feature_shape[:1]:
+                    raise ValueError("'{}' has other channels than the feature".format(spec.name))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BundleError(
                 "{} does not describe a bundle: {!r}".format(os.path.join(path, MANIFEST), error)

@@ -8,8 +8,8 @@ from edgekit.export.graph import Graph
 
 #: Operators of one input whose output channels each come from one channel of it, in the same way for all.
 CHANNELWISE = {
-    "AveragePool", "Clip", "Elu", "GlobalAveragePool", "HardSigmoid", "Identity", "LeakyRelu", "MaxPool", "Relu",
-    "Sigmoid", "Softplus", "Tanh",
+    "AveragePool", "Clip", "Elu", "Erf", "Exp", "GlobalAveragePool", "HardSigmoid", "Identity", "LeakyRelu", "MaxPool",
+    "Neg", "Relu", "Sigmoid", "Sqrt", "Tanh",
 }  # fmt: skip
 
 #: Tables of codecs whose order may change while a device learns.

@@ -206,18 +206,19 @@ class FrontHalf:
             )
 
     def _check_golden(self) -> None:
-        """BackendError unless the deployed engine, as it was opened, reproduces the golden codes."""
+        """BackendError unless the deployed engine, with weights and tables given to it, reproduces the golden codes."""
         outputs = self._deployed.graph.outputs
         names = {"image"} | {"deployed." + spec.name for spec in outputs}
         if not names <= set(self._golden):
             lacking = sorted(names - set(self._golden))
             raise BundleError("{}: golden.safetensors lacks {}".format(self.bundle.path, lacking))
-        values = self._weights(self._deployed, self._deployed_values())
-        self._deployed.set_weights({spec.name: values[spec.name] for spec in self._deployed.graph.held})
+        self._deployed.set_weights(self._weights(self._deployed, self._deployed_values()))
+        self._deployed_is_stale = False
         self._compare(
             {spec.name: self._golden["deployed." + spec.name] for spec in outputs},
             "golden codes",
-            "this engine computes something else than the one the bundle was exported with",
+            "this engine computes something else than the one the bundle was exported with, or its files do not belong "
+            "together",
         )
 
     def _compare(self, expected: Arrays, what: str, meaning: str) -> None:

@@ -47,7 +47,7 @@ def trained(bundle: Bundle, backend: str, variables: dict[str, str]) -> tuple[di
         port = json.loads(server.stdout.readline())["port"]
         options = ["--server", f"127.0.0.1:{port}", "--epochs", str(EPOCHS), "--backend", backend]
         device = start(["edgekit.runtime", bundle.path, *options], {**VARIABLES, **variables})
-        out, err = device.communicate(timeout=100)
+        out, err = device.communicate(timeout=80)
         assert device.returncode == 0, err
         return json.loads(out.splitlines()[-1]), err
     finally:

@@ -14,7 +14,7 @@ from edgekit import tensorfile, wire
 from edgekit.bundle import Bundle, write_bundle
 from edgekit.codecs.context import ContextStream
 from edgekit.data.base import Dataset
-from edgekit.errors import BundleError, Diverged, PayloadError, Refused, UsageError
+from edgekit.errors import BackendError, BundleError, Diverged, PayloadError, Refused, UsageError
 from edgekit.meter import Meter
 from edgekit.runtime.edge import Device, Images, Options
 from edgekit.runtime.learn import FrontHalf
@@ -357,6 +357,16 @@ class TestRegrouping:
         second = front.encode(image)["codes"]
         assert not np.array_equal(first, second)
         np.testing.assert_array_equal(second, first[:, ::-1])
+
+    def test_a_bundle_that_says_nothing_of_its_order_does_not_open(
+        self, shuffled_bundle: Bundle, tmp_path: Any
+    ) -> None:
+        files = {name: shuffled_bundle.read(name) for name in shuffled_bundle.manifest["files"]}
+        content = {key: value for key, value in shuffled_bundle.manifest.items() if key not in ("files", "format")}
+        front = dict(content["graphs"]["front"], ordered=[])
+        content["graphs"] = dict(content["graphs"], front=front)
+        with pytest.raises(BackendError, match="of the golden codes 'codes', expected 99%"):
+            FrontHalf(write_bundle(str(tmp_path / "bundle"), content, files), "onnxruntime", 1)
 
     def test_never_unless_asked(self, shuffled_bundle: Bundle, digits: Dataset) -> None:
         device, events = train(shuffled_bundle, digits, service(shuffled_bundle).handle, epochs=2)
