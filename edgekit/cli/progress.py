@@ -25,9 +25,10 @@ class LiveProgress:
     def __enter__(self) -> "LiveProgress":
         run = self._run
         config = ", ".join(f"{key} {value}" for key, value in run["codec_config"].items())
+        devices = f"{run['devices']} device{'' if run['devices'] == 1 else 's'}"
         self._console.print(
             f"{run['model']} cut at {run['cut']}, feature {'x'.join(map(str, run['feature']))}, "
-            f"codec {run['codec']}{f' ({config})' if config else ''}, {run['devices']} devices, {run['dataset']}"
+            f"codec {run['codec']}{f' ({config})' if config else ''}, {devices}, {run['dataset']}"
         )
         self._progress.start()
         return self

@@ -82,6 +82,11 @@ def show(console: Console, bundle: "Bundle", plot: str | None) -> None:
     console.print(_table(rate))
     images = rate["images"]
     console.print(
+        "->: chosen; error: how far decoded features are off, deviation: gradients that arrive, both in lengths of "
+        "what was sent",
+        soft_wrap=True,
+    )
+    console.print(
         f"measured on {images} images that no codebook comes from, in batches of {rate['batch']}, whole frames; "
         "codebook updates: at least what learning is expected to move",
         soft_wrap=True,
@@ -99,13 +104,15 @@ def show(console: Console, bundle: "Bundle", plot: str | None) -> None:
 def _table(rate: dict[str, Any]) -> Table:
     table = Table(title="rates, bytes a training image", box=None, pad_edge=False)
     table.add_column("", no_wrap=True)
-    for head in ("groups", "bits", "up", "codebook", "error", "accuracy", "down", "deviation"):
+    # Networks without weights have no accuracy worth telling.
+    trained = rate["accuracy"] is not None
+    heads = ["groups", "bits", "up", "codebook", "error", *(["accuracy"] if trained else []), "down", "deviation"]
+    for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("gradient", no_wrap=True)
     for up in rate["uplinks"]:
-        accuracy = "" if up["accuracy"] is None else f"{up['accuracy']:.2f}"
         cells = [str(up["groups"]), str(up["bits"]), f"{up['bytes']:.1f}", f"{up['update_bytes']:.1f}"]
-        cells += [f"{up['error']:.3f}", accuracy]
+        cells += [f"{up['error']:.3f}", *([f"{up['accuracy']:.2f}"] if trained else [])]
         chosen = (up["groups"], up["bits"]) == (rate["groups"], rate["bits"])
         # All gradients of the chosen uplink; of others that were tried, the smallest.
         downs = up["downlinks"] if chosen else up["downlinks"][-1:]
@@ -113,6 +120,9 @@ def _table(rate: dict[str, Any]) -> Table:
             last = [f"{down['bytes']:.1f}", f"{down['deviation']:.2f}", down["policy"]] if down else []
             best = chosen and down is not None and down["policy"] == rate["gradient"]
             table.add_row(
-                "->" if best else "", *(cells if i == 0 or best else [""] * 6), *last, style="bold" if best else None
+                "->" if best else "",
+                *(cells if i == 0 or best else [""] * len(cells)),
+                *last,
+                style="bold" if best else None,
             )
     return table
