@@ -284,7 +284,8 @@ def table(record: dict[str, Any]) -> str:
             cells += [f"{row['stages'][stage]['median_ms']:.3f}" for stage in SHOWN]
             cells += [str(both["mb_per_s"]), *(f"{100 * both[f'share_of_{name}']:.1f}" for name in FRONT)]
             low, middle, high = row["times_as_fast_as_faiss"]["in front"]
-            lines.append(f"{label:<20}" + "".join(f"{cell:>11}" for cell in cells) + f"  {middle} ({low} to {high})")
+            ratio = f"  {middle:.2f} ({low:.2f} to {high:.2f})" if low and middle and high else ""
+            lines.append(f"{label:<20}" + "".join(f"{cell:>11}" for cell in cells) + ratio)
         for label, row in result["others"].items():
             lines.append(f"{label:<20}{row['bytes_per_image']:>11.1f}{row['median_ms']:>22.3f}{row['mb_per_s']:>66}")
     return "\n".join(lines)
