@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 def draw(rows: list[dict[str, Any]], path: str) -> None:
     """Writes the figure, a line of three plots per model and dataset, to `path`."""
     kinds = sorted({(row["model"], row["dataset"]) for row in rows})
-    figure, axes = plt.subplots(len(kinds), 3, figsize=(18, 5 * len(kinds)), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(len(kinds), 3, figsize=(22, 5 * len(kinds)), squeeze=False, layout="constrained")
     for line, kind in zip(axes, kinds, strict=True):
         mine = [row for row in rows if (row["model"], row["dataset"]) == kind]
         for i, row in enumerate(mine):
@@ -29,6 +29,8 @@ def draw(rows: list[dict[str, Any]], path: str) -> None:
             axis.grid(alpha=0.3)
         for axis in (line[0], line[2]):
             axis.set_xscale("log")
-        line[0].legend(fontsize=7)
+        # Beside the row: a model has more methods than a panel has room for.
+        handles, labels = line[0].get_legend_handles_labels()
+        line[2].legend(handles, labels, fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
     figure.savefig(path, dpi=110)
     plt.close(figure)
