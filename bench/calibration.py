@@ -278,7 +278,8 @@ def main() -> None:
                 known = [
                     row
                     for row in json.load(file)
-                    if row["method"] == f"{options.of}+{row['gradient']}" and row["n_epochs"] == options.epochs
+                    if row["method"] in (options.of, f"{options.of}+{row['gradient']}")
+                    and row["n_epochs"] == options.epochs
                 ]
         for path in options.show:
             with open(path, encoding="utf-8") as file:
