@@ -3,6 +3,7 @@
 import getpass
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -99,6 +100,14 @@ class Board:
 def require_sshd() -> None:
     if not os.access(SSHD, os.X_OK) or shutil.which("ssh") is None:
         pytest.skip("no sshd or no ssh here: apt-get install openssh-server openssh-client")
+
+
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """A shell starts what it puts in the background with SIGINT ignored, and children would inherit that from here."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -188,14 +188,6 @@ def test_serve_ends_after_its_devices(small_bundle: Bundle, tmp_path: Path) -> N
     assert (tmp_path / "kept" / "back.safetensors").exists()
 
 
-@pytest.fixture
-def heard() -> Iterator[None]:
-    """A shell starts what it puts in the background with SIGINT ignored, and children would inherit that from here."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.usefixtures("heard")
 def test_interrupt_leaves_no_orphan(tmp_path: Path, how: signal.Signals) -> None:
