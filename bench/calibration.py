@@ -265,7 +265,7 @@ def main() -> None:
     parser.add_argument(
         "--of",
         default="sgq:groups=4,bits=6,coding=context",
-        metavar="METHOD",
+        metavar="CODEC",
         help="whose accuracies (default %(default)s)",
     )
     parser.add_argument("--epochs", type=int, default=16, help="after which (default %(default)s)")
