@@ -5,13 +5,12 @@ the exported graphs, for runs that are too long for the processes. `bench/equal.
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
-from torch.nn.functional import conv2d, cross_entropy
+from bfloat16 import bfloat16, precision
+from torch.nn.functional import cross_entropy
 
 from edgekit import wire
 from edgekit.codecs.codebook import OnlineCodebook
@@ -33,6 +32,9 @@ from edgekit.server.decode import decode, to_network_order
 from edgekit.wire import Message
 
 CPU = torch.device("cpu")
+#: At every so many batches what the server decodes is compared with what the device coded, and else taken from it:
+#: decoding is as long as half of a thin network's step.
+DECODED = 16
 
 
 class Plan(NamedTuple):
@@ -94,8 +96,8 @@ class Trainer:
         for half in (self.front, self.back):
             half.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if plan.mixed:
-            _full_depthwise(self.front)
-            _full_depthwise(self.back)
+            bfloat16(self.front)
+            bfloat16(self.back)
         self.device_end, self.server_end = codec.stream(), codec.stream()
         self.codebook = (
             OnlineCodebook(codec, self.tables, plan.decay, plan.tolerance, plan.seed)
@@ -111,7 +113,7 @@ class Trainer:
         self._rng = np.random.default_rng(plan.seed)
         self._crops = np.random.default_rng((plan.seed, 1))
         torch.manual_seed(plan.seed)
-        self._step = 0
+        self._step = self._decode_at = 0
         self._recent: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=RECENT)
         self.losses: list[float] = []
         self.deviations: list[float] = []
@@ -157,21 +159,25 @@ class Trainer:
         labels = self.data.train_labels[chosen]
         picked = self.data.train_images[chosen]
         image = self._tensor(_augmented(picked, self._crops) if plan.augment else picked)
-        with self._precision():
+        with precision(plan.mixed):
             output = self.front(image)
         order = self.codec.order(self.shape[0], self.tables)
         feature = output.detach().float().numpy()[:, order]
         feature = np.ascontiguousarray(feature)
-        codes = self.codec.quantize(feature, self.tables)
+        codes = dict(self.codec.quantize(feature, self.tables), images=chosen)
         payload = self.device_end.pack(codes)
         version = self.codebook.version if self.codebook else 0
         parts = (labels.astype("u1").tobytes(), payload)
         self._count("up", Message("feature", 1, step, {"n": len(labels), "v": version}, parts))
         # The server's side.
-        arrived = self.server_end.unpack(payload, feature.shape)
+        arrived = codes
+        if step >= self._decode_at:
+            arrived = self.server_end.unpack(payload, feature.shape)
+            self._decode_at = step + DECODED
+            assert all(np.array_equal(arrived[name], codes[name]) for name in arrived)
         leaf = decode(self.codec, arrived, self.tables, CPU).requires_grad_()
         coded = to_network_order(leaf, order).contiguous(memory_format=torch.channels_last)
-        with self._precision():
+        with precision(plan.mixed):
             logits = self.back(coded).float()
         target = torch.from_numpy(labels)
         loss = cross_entropy(logits, target)
@@ -214,6 +220,7 @@ class Trainer:
         if self.codebook.regroup(feature, matters):
             self._publish()
             self.device_end.reset()
+            self._decode_at = self._step
 
     def _publish(self) -> None:
         assert self.codebook is not None
@@ -232,12 +239,12 @@ class Trainer:
         with torch.no_grad():
             for start in range(0, n, 250):
                 labels = torch.from_numpy(self.data.test_labels[start : start + 250])
-                with self._precision():
+                with precision(self.plan.mixed):
                     output = self.front(self._tensor(self.data.test_images[start : start + 250]))
                 feature = np.ascontiguousarray(output.float().numpy()[:, order])
                 leaf = decode(self.codec, self.codec.quantize(feature, self.tables), self.tables, CPU)
                 coded = to_network_order(leaf, order).contiguous(memory_format=torch.channels_last)
-                with self._precision():
+                with precision(self.plan.mixed):
                     logits = self.back(coded).float()
                 loss += cross_entropy(logits, labels, reduction="sum").item()
                 right += int((logits.argmax(1) == labels).sum())
@@ -254,9 +261,6 @@ class Trainer:
         mean, std = (np.array(v, dtype=np.float32).reshape(-1, 1, 1) for v in (self.data.mean, self.data.std))
         scaled = torch.from_numpy((batch.astype(np.float32) * np.float32(1 / 255) - mean) / std)
         return scaled.contiguous(memory_format=torch.channels_last)
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.plan.mixed)
 
     def _rate(self, rate: float) -> None:
         for optimizer in self.optimizers:
@@ -277,19 +281,3 @@ def _augmented(batch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         window = padded[i, :, down[i] : down[i] + height, right[i] : right[i] + width]
         cut[i] = window[:, :, ::-1] if flip[i] else window
     return cut
-
-
-def _full_depthwise(half: nn.Module) -> None:
-    """Depthwise convolutions of `half` compute in float32: their bfloat16 gradient is slower than that."""
-    for module in half.modules():
-        if isinstance(module, nn.Conv2d) and module.groups > 1:
-            module.forward = _full_precision(module)  # type: ignore[method-assign]
-
-
-def _full_precision(layer: nn.Conv2d) -> Callable[[torch.Tensor], torch.Tensor]:
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", enabled=False):
-            settings = layer.stride, layer.padding, layer.dilation, layer.groups
-            return conv2d(x.float(), layer.weight, layer.bias, *settings)
-
-    return forward

@@ -213,7 +213,7 @@ class Device:
         batch with the reply to it once it was learned from."""
         waiting: "Deque[InFlight]" = deque()
         for batch in batches:
-            waiting.append(self._send_batch(train.images[batch], train.labels[batch]))
+            waiting.append(self._send_batch(train.images[batch], train.labels[batch], batch))
             if len(waiting) >= self.options.in_flight:
                 yield self._finish(waiting.popleft())
         while waiting:
@@ -240,10 +240,12 @@ class Device:
         for i in range(steps):
             yield order[i * self.options.batch : (i + 1) * self.options.batch]
 
-    def _send_batch(self, images: np.ndarray, labels: np.ndarray) -> InFlight:
+    def _send_batch(self, images: np.ndarray, labels: np.ndarray, numbers: np.ndarray) -> InFlight:
+        """Sends `images` (n,C,H,W) uint8, which are those of `numbers` (n,) in this device's share."""
         began = time.perf_counter()
         with self.meter.timed("compute"):
             forward = self.front.forward(normalise(self.bundle, images))
+        forward.codes["images"] = numbers
         entry = InFlight(forward, self.front.tables, self._step, self._acks, began, self._updates)
         self._send_codes("feature", self._step, labels, forward.codes, "encode")
         self._acks = 0

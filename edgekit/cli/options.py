@@ -119,7 +119,8 @@ codec = options(
     ),
     click.option(
         "--coding",
-        help="Indices on the line (sgq): packed, at their fixed width, or context, entropy coded "
+        help="Indices on the line (sgq): packed, at their fixed width; context, entropy coded; or memory, entropy "
+        "coded given those that the same image had in the epoch before, which both ends keep "
         f"(default: {CODING}; context with --target-bytes or --max-accuracy-drop).",
     ),
     click.option("--weighted", is_flag=True, help="Code significant channels better than others (sgq)."),

@@ -116,6 +116,8 @@ class FeatureCodec(ABC):
 class FeatureStream:
     """One device's codes on the line, as one end of it keeps them: what a codec may learn from the codes before.
 
+    Codes of a training batch may say which images they are of: {"images": (n,) numbers} among them.
+
     This one learns nothing. Both ends call `absorb` with the codes of each training batch, in order: the server when it
     has trained on them, the device when the gradient came back. What is lost or comes again before moves neither.
     """

@@ -11,20 +11,22 @@ from edgekit.codecs.context import HISTORY, NEIGHBOURS, ContextStream, scan
 from edgekit.codecs.features.sgq import SGQ
 from edgekit.errors import PayloadError, UnknownName
 
+each_coding = pytest.mark.parametrize("coding", ["context", "memory"])
 
-def stream(groups: int = 4, bits: int = 4) -> ContextStream:
-    end = SGQ(groups, bits, coding="context").stream()
+
+def stream(groups: int = 4, bits: int = 4, coding: str = "context") -> ContextStream:
+    end = SGQ(groups, bits, coding=coding).stream()
     assert isinstance(end, ContextStream)
     return end
 
 
 def batch(seed: int, n: int = 4, groups: int = 4, bits: int = 4, side: int = 6) -> Arrays:
-    """Codes that resemble those around them: the upper bits of smooth random maps."""
+    """Codes that resemble those around them, the upper bits of smooth random maps, of `n` images out of eleven."""
     maps = np.random.default_rng(seed).normal(size=(n, groups, side, side))
     for _ in range(2):
         maps = maps + np.roll(maps, 1, axis=2) + np.roll(maps, 1, axis=3) + np.roll(maps, 1, axis=1)
     levels = (maps - maps.min()) / (maps.max() - maps.min()) * (2**bits - 0.01)
-    return {"codes": np.floor(levels).astype(np.int32)}
+    return {"codes": np.floor(levels).astype(np.int32), "images": (7 * seed + np.arange(n)) % 11}
 
 
 def shape(codes: Arrays) -> tuple[int, ...]:
@@ -33,7 +35,10 @@ def shape(codes: Arrays) -> tuple[int, ...]:
 
 
 def equal(end: ContextStream, payload: bytes, codes: Arrays) -> None:
-    np.testing.assert_array_equal(end.unpack(payload, shape(codes))["codes"], codes["codes"])
+    arrived = end.unpack(payload, shape(codes))
+    assert set(arrived) == ({"codes", "images"} if end.codec.config["coding"] == "memory" else {"codes"})
+    for name, values in arrived.items():
+        np.testing.assert_array_equal(values, codes[name])
 
 
 def plain(n: int, groups: int, bits: int, seed: int) -> Arrays:
@@ -81,10 +86,11 @@ def test_what_was_packed_comes_back(n: int, groups: int, bits: int, h: int, w: i
     assert sender.check == receiver.check
 
 
+@each_coding
 @settings(max_examples=150, deadline=None)
-@given(st.binary(max_size=300), st.booleans())
-def test_any_bytes(payload: bytes, headed: bool) -> None:
-    end = stream()
+@given(payload=st.binary(max_size=300), headed=st.booleans())
+def test_any_bytes(payload: bytes, headed: bool, coding: str) -> None:
+    end = stream(coding=coding)
     head = end.pack(batch(0))[:7] if headed else b""
     try:
         assert end.unpack(head + payload, (4, 16, 6, 6))["codes"].shape == (4, 4, 6, 6)
@@ -92,10 +98,11 @@ def test_any_bytes(payload: bytes, headed: bool) -> None:
         assert 0 <= error.offset <= len(head + payload)
 
 
+@each_coding
 @settings(max_examples=60, deadline=None)
 @given(at=st.integers(0, 400), flip=st.integers(1, 255))
-def test_a_damaged_payload(at: int, flip: int) -> None:
-    end, codes = stream(), batch(1)
+def test_a_damaged_payload(at: int, flip: int, coding: str) -> None:
+    end, codes = stream(coding=coding), batch(1)
     end.absorb(batch(0))
     payload = bytearray(end.pack(codes))
     payload[at % len(payload)] ^= flip
@@ -149,11 +156,12 @@ def test_forgets() -> None:
     assert len(end.pack(other[0])) < 1.05 * len(fresh.pack(other[0]))
 
 
+@each_coding
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, HISTORY])
-def test_two_ends_stay_together(depth: int) -> None:
+def test_two_ends_stay_together(depth: int, coding: str) -> None:
     """Batches in flight; some are lost on the way, or their gradient is, and the sender sends their bytes again."""
     rng = np.random.default_rng(depth)
-    sender, receiver = stream(), stream()
+    sender, receiver = stream(coding=coding), stream(coding=coding)
     waiting: list[tuple[int, bytes, Arrays]] = []
     trained = 0
 
@@ -183,9 +191,10 @@ def test_two_ends_stay_together(depth: int) -> None:
     assert (sender.version, sender.check) == (receiver.version, receiver.check) == (20, sender.check)
 
 
+@each_coding
 @pytest.mark.parametrize("in_flight", [0, 1, 3])
-def test_the_receiver_follows_a_sender_that_begins_anew(in_flight: int) -> None:
-    sender, receiver = stream(), stream()
+def test_the_receiver_follows_a_sender_that_begins_anew(in_flight: int, coding: str) -> None:
+    sender, receiver = stream(coding=coding), stream(coding=coding)
     for seed in range(5):
         sender.absorb(batch(seed))
         receiver.absorb(batch(seed))
@@ -210,8 +219,9 @@ def test_the_receiver_follows_a_sender_that_begins_anew(in_flight: int) -> None:
             receiver.unpack(before[0][0], shape(before[0][1]))
 
 
-def test_tables_the_receiver_does_not_have() -> None:
-    sender, receiver = stream(), stream()
+@each_coding
+def test_tables_the_receiver_does_not_have(coding: str) -> None:
+    sender, receiver = stream(coding=coding), stream(coding=coding)
     codes = batch(0)
     old = sender.pack(codes)
     for seed in range(HISTORY + 2):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,13 +91,17 @@ def test_several_batches_in_flight(small_bundle: Bundle, digits: Dataset, depth:
     assert events[-1]["accuracy"] > 50
 
 
+def coded_by(coding: str, bundle: Bundle, folder: Path) -> Bundle:
+    """`bundle`, its indices on the line by `coding`."""
+    config = {**bundle.codec.config, "coding": coding}
+    manifest = {**bundle.manifest, "codec": {"id": "sgq", "config": config}}
+    files = {name: bundle.read(name) for name in manifest.pop("files")}
+    return write_bundle(str(folder / "bundle"), manifest, files)
+
+
 @pytest.fixture(scope="module")
 def context_bundle(tmp_path_factory: pytest.TempPathFactory, small_bundle: Bundle) -> Bundle:
-    """`small_bundle`, its indices entropy coded."""
-    config = {**small_bundle.codec.config, "coding": "context"}
-    manifest = {**small_bundle.manifest, "codec": {"id": "sgq", "config": config}}
-    files = {name: small_bundle.read(name) for name in manifest.pop("files")}
-    return write_bundle(str(tmp_path_factory.mktemp("context") / "bundle"), manifest, files)
+    return coded_by("context", small_bundle, tmp_path_factory.mktemp("context"))
 
 
 @pytest.mark.parametrize("depth", [1, 3])
@@ -109,6 +114,22 @@ def test_entropy_coding_sends_the_same_in_fewer_bytes(
         np.testing.assert_array_equal(coded.front.state[name], value)
     assert events[-1]["accuracy"] == packed_events[-1]["accuracy"]
     assert events[-1]["bytes_up"] < 0.9 * packed_events[-1]["bytes_up"]
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_a_memory_sends_the_same_in_still_fewer(
+    context_bundle: Bundle, digits: Dataset, depth: int, tmp_path: Path
+) -> None:
+    memory_bundle = coded_by("memory", context_bundle, tmp_path)
+    context, context_events = train(context_bundle, digits, service(context_bundle).handle, epochs=4, in_flight=depth)
+    memory, events = train(memory_bundle, digits, service(memory_bundle).handle, epochs=4, in_flight=depth)
+    for name, value in context.front.state.items():
+        np.testing.assert_array_equal(memory.front.state[name], value)
+    sent, before = (
+        [event["bytes_up"] for event in each if event["event"] == "epoch"] for each in (events, context_events)
+    )
+    # Two bytes an image are its number, and nothing is remembered yet.
+    assert sent[0] > before[0] and sent[3] - sent[2] < 0.9 * (before[3] - before[2])
 
 
 def test_a_context_does_not_remember_for_ever(context_bundle: Bundle, digits: Dataset) -> None:

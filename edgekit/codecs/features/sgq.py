@@ -25,8 +25,9 @@ from edgekit.tensors import TensorSpec, check_all
 FLOOR = np.float32(0.1)
 #: Smallest weight of a channel in the distance to a codeword, as a share of the mean channel's.
 LEAST = np.float32(0.01)
-#: How a stream puts indices on the line: at their fixed width, or entropy coded, see `edgekit.codecs.context`.
-CODINGS = ("packed", "context")
+#: How a stream puts indices on the line: at their fixed width, or entropy coded (`edgekit.codecs.context`), given those
+#: around them, or also those that the same image had before.
+CODINGS = ("packed", "context", "memory")
 
 
 class SGQ(FeatureCodec):
@@ -185,7 +186,9 @@ class SGQ(FeatureCodec):
         return {"codes": codes.reshape(n, self.groups, h, w)}
 
     def stream(self) -> FeatureStream:
-        return ContextStream(self, self.groups, self.bits) if self.coding == "context" else super().stream()
+        if self.coding == "packed":
+            return super().stream()
+        return ContextStream(self, self.groups, self.bits, self.coding == "memory")
 
     def dequantize(self, codes: Arrays, tables: Arrays) -> np.ndarray:
         return self._look_up(codes["codes"], tables["codebook"])

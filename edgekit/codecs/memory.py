@@ -1,0 +1,85 @@
+"""What both ends of a line remember of every training image: the codes that it had when it was last trained on.
+
+An image comes again in every epoch, and the later in a training, the less its codes have changed: then they cost less
+to send. Images have numbers, which the sender chooses; they go before the indices of a batch:
+
+::
+
+    1 B   size of a number: 1, 2 or 4, or 0 where images have none
+    n *   number of each image, little-endian
+"""
+
+import zlib
+from collections import deque
+from typing import Deque, Dict, Optional, Sequence, Tuple
+
+import numpy as np
+
+from edgekit.errors import PayloadError
+
+#: Bytes of codes that are remembered at most; images that are new then stay without.
+CAPACITY = 1 << 26
+_SIZES = (1, 2, 4)
+
+
+def write_numbers(images: Optional[np.ndarray]) -> bytes:
+    """Bytes of the numbers (n,) of a batch's images, whole and from 0 below 2**32."""
+    if images is None:
+        return b"\0"
+    largest = int(images.max()) if len(images) else 0
+    size = next(size for size in _SIZES if largest < 256**size)
+    return bytes([size]) + images.astype("<u{}".format(size)).tobytes()
+
+
+def read_numbers(payload: bytes, n: int, start: int) -> Tuple[Optional[np.ndarray], int]:
+    """The numbers (n,) int64 from byte `start` of `payload` on, and where they end. PayloadError on other bytes."""
+    size = payload[start] if start < len(payload) else -1
+    end = start + 1 + n * size
+    if size == 0:
+        return None, end
+    if size not in _SIZES or end > len(payload):
+        told = "numbers of {} images, {} B each, from byte {} of {} B: expected sizes of 0, 1, 2 or 4 B"
+        raise PayloadError(told.format(n, size, start, len(payload)), start)
+    return np.frombuffer(payload, "<u{}".format(size), n, start + 1).astype(np.int64), end
+
+
+class Memory:
+    """Codes by image, as they were at each of the latest `history` versions; version 0 knows none."""
+
+    def __init__(self, history: int) -> None:
+        self._codes: Dict[int, np.ndarray] = {}
+        self._bytes = 0
+        #: The version that replaced codes, and what it replaced.
+        self._replaced: Deque[Tuple[int, Dict[int, Optional[np.ndarray]]]] = deque(maxlen=history)
+        #: CRC-32 of all that was ever kept.
+        self.check = 0
+
+    def recall(self, images: Optional[np.ndarray], shape: Sequence[int], version: int, absent: int) -> np.ndarray:
+        """(n,G,h,w) int64: the codes of `images` (n,) as at `version`, and `absent` where there were none."""
+        codes = np.full(shape, absent, dtype=np.int64)
+        if images is None or version == 0:
+            return codes
+        before: Dict[int, Optional[np.ndarray]] = {}
+        for since, replaced in reversed(self._replaced):
+            if since > version:
+                before.update(replaced)
+        for i, image in enumerate(images.tolist()):
+            known = before[image] if image in before else self._codes.get(image)
+            if known is not None and known.shape == codes[i].shape:
+                codes[i] = known
+        return codes
+
+    def keep(self, images: np.ndarray, codes: np.ndarray, version: int) -> None:
+        """Remembers `codes` (n,G,h,w), 0 to 255, of `images` (n,) from `version` on."""
+        small = codes.astype(np.uint8)
+        self.check = zlib.crc32(images.astype("<i8").tobytes() + small.tobytes(), self.check)
+        replaced: Dict[int, Optional[np.ndarray]] = {}
+        for image, each in zip(images.tolist(), small):
+            known = self._codes.get(image)
+            grows = each.nbytes - (0 if known is None else known.nbytes)
+            if self._bytes + grows > CAPACITY:
+                continue
+            replaced.setdefault(image, known)
+            self._codes[image] = each.copy()
+            self._bytes += grows
+        self._replaced.append((version, replaced))
