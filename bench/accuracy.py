@@ -2,9 +2,10 @@
 
 \b
 python bench/accuracy.py vgg11_thin --cut features.10 --data DIR --methods FP32,UQ-4,SGQ-4 --seeds 0,1,2 --out runs
-python bench/accuracy.py --show runs --json bench/results/accuracy.json --plot docs/accuracy.png
+python bench/accuracy.py --show bench/results/accuracy.json runs --json bench/results/accuracy.json --plot FILE
 
-Runs that `--out` has already are not made again, so an interrupted bench goes on where it stopped. A method is a
+Runs that `--out` has already are not made again, so an interrupted bench goes on where it stopped. `--show` takes
+folders of runs and what `--json` wrote; seeds of one method come together, whichever they lie in. A method is a
 name of METHODS or "codec:key=value,...+policy", for example "sgq:groups=4,bits=6,coding=context+sparse".
 """
 
@@ -41,6 +42,8 @@ METHODS = {
 
 #: What two rows must share to be compared.
 SETTING = ("model", "cut", "dataset", "limit", "n_epochs", "batch", "lr", "weight_decay", "mixed", "augment")
+#: What two rows must share besides to be one, of other seeds.
+METHOD = ("method", "config", "gradient", "regroup", "front", "decay", "tolerance")
 
 
 def run(method: str, seed: int, options: argparse.Namespace) -> None:
@@ -78,21 +81,14 @@ def run(method: str, seed: int, options: argparse.Namespace) -> None:
     os.replace(path + ".part", path)
 
 
-def summarise(source: str) -> list[dict[str, Any]]:
-    """One row per method, dataset and setting, over its seeds; or the rows that the file `source` holds."""
-    if os.path.isfile(source):
-        with open(source, encoding="utf-8") as file:
-            rows: list[dict[str, Any]] = json.load(file)
-        return rows
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted(glob.glob(os.path.join(source, "*.json"))):
-        with open(path, encoding="utf-8") as file:
-            record = json.load(file)
-        key = {k: v for k, v in record["plan"].items() if k != "seed"}
-        groups.setdefault(
-            json.dumps([record[k] for k in ("method", "dataset", "limit")] + [key], sort_keys=True), []
-        ).append(record)
-    rows = [_row(records) for records in groups.values()]
+def summarise(sources: list[str]) -> list[dict[str, Any]]:
+    """One row per method, dataset and setting, over its seeds, of all that folders of runs and files of rows hold."""
+    joined: dict[str, dict[str, Any]] = {}
+    for source in sources:
+        for row in _rows(source):
+            key = json.dumps([row[name] for name in SETTING + METHOD], sort_keys=True)
+            joined[key] = _joined(joined[key], row) if key in joined else row
+    rows = list(joined.values())
     for row in rows:
         whole = [other for other in rows if other["method"] == "FP32" and other["front"]]
         fp32 = [other for other in whole if _setting(other) == _setting(row)]
@@ -107,44 +103,77 @@ def summarise(source: str) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["model"], row["dataset"], -row["bytes_up"] - row["bytes_down"]))
 
 
+def _rows(source: str) -> list[dict[str, Any]]:
+    """The rows of a file, or one for each run of a folder."""
+    if os.path.isfile(source):
+        with open(source, encoding="utf-8") as file:
+            rows: list[dict[str, Any]] = json.load(file)
+        return rows
+    paths = sorted(glob.glob(os.path.join(source, "*.json")))
+    if not paths:
+        sys.exit(f"{source}: neither a file of rows nor a folder with runs")
+    records = []
+    for path in paths:
+        with open(path, encoding="utf-8") as file:
+            records.append(json.load(file))
+    return [_row(record) for record in sorted(records, key=lambda record: int(record["plan"]["seed"]))]
+
+
+def _joined(row: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """`row` with the seeds of `other` that it lacks; curve, versions and command stay those of its first seed."""
+    new = [i for i, seed in enumerate(other["seeds"]) if seed not in row["seeds"]]
+    if not new:
+        return row
+    seeds, accuracies = (row[name] + [other[name][i] for i in new] for name in ("seeds", "accuracies"))
+    means = {
+        name: round((row[name] * len(row["seeds"]) + other[name] * len(new)) / len(seeds), 1)
+        for name in ("bytes_up", "bytes_down")
+    }
+    told = {"accuracy": round(statistics.mean(accuracies), 2), "spread": round(max(accuracies) - min(accuracies), 2)}
+    commands = {"further_commands": [*row.get("further_commands", []), other["command"]]}
+    return {**row, "seeds": seeds, "accuracies": accuracies, **told, **means, **commands}
+
+
 def _setting(row: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(row[key] for key in SETTING)
 
 
-def _row(records: list[dict[str, Any]]) -> dict[str, Any]:
-    first, plan = records[0], records[0]["plan"]
-    last = [record["epochs"][-1] for record in records]
-    accuracies = [line["accuracy"] for line in last]
+def _row(record: dict[str, Any]) -> dict[str, Any]:
+    plan, last = record["plan"], record["epochs"][-1]
     return {
         "model": plan["model"],
         "cut": plan["cut"],
-        "feature": first["feature"],
-        "dataset": first["dataset"],
-        "limit": first["limit"],
+        "feature": record["feature"],
+        "dataset": record["dataset"],
+        "limit": record["limit"],
         "n_epochs": plan["epochs"],
         "batch": plan["batch"],
         "lr": plan["lr"],
         "mixed": plan["mixed"],
         "augment": plan["augment"],
         "weight_decay": plan["weight_decay"],
-        "method": first["method"] if plan["front"] else f"{first['method']}, front half frozen",
+        "method": record["method"] if plan["front"] else f"{record['method']}, front half frozen",
         "codec": plan["codec"],
         "config": plan["config"],
         "gradient": plan["gradient"],
         "regroup": plan["regroup"],
         "front": plan["front"],
-        "seeds": [record["plan"]["seed"] for record in records],
-        "accuracy": round(statistics.mean(accuracies), 2),
-        "accuracies": accuracies,
-        "spread": round(max(accuracies) - min(accuracies), 2),
-        "bytes_up": round(statistics.mean(line["bytes_up_per_image"] for line in last), 1),
-        "bytes_down": round(statistics.mean(line["bytes_down_per_image"] for line in last), 1),
-        "formula_bytes_up": first["formula_bytes_up"],
+        "decay": plan["decay"],
+        "tolerance": plan["tolerance"],
+        "seeds": [plan["seed"]],
+        "accuracy": round(last["accuracy"], 2),
+        "accuracies": [last["accuracy"]],
+        "spread": 0.0,
+        "bytes_up": round(last["bytes_up_per_image"], 1),
+        "bytes_down": round(last["bytes_down_per_image"], 1),
+        "formula_bytes_up": record["formula_bytes_up"],
         "curve": [
-            [line["images"], line["accuracy"], round(line["loss"], 4)] for line in first["epochs"] if "accuracy" in line
+            [line["images"], line["accuracy"], round(line["loss"], 4)]
+            for line in record["epochs"]
+            if "accuracy" in line
         ],
-        "versions": first["versions"],
-        "command": first["command"],
+        "versions": record["versions"],
+        "command": record["command"],
     }
 
 
@@ -210,7 +239,7 @@ def main() -> None:
     parser.add_argument("--freeze-front", action="store_true", help="do not train the front half")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", metavar="DIR", default="runs")
-    parser.add_argument("--show", metavar="PATH", help="train nothing; print the table of that folder or --json file")
+    parser.add_argument("--show", metavar="PATH", nargs="+", help="train nothing; print the table of what these hold")
     parser.add_argument("--only", metavar="REGEX", default="", help="of --show: rows whose model, data and cut match")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--plot", metavar="FILE")
