@@ -5,7 +5,8 @@ python bench/accuracy.py vgg11_thin --cut features.10 --data DIR --methods FP32,
 python bench/accuracy.py --show bench/results/accuracy.json runs --json bench/results/accuracy.json --plot FILE
 
 Runs that `--out` has already are not made again, so an interrupted bench goes on where it stopped. `--show` takes
-folders of runs and what `--json` wrote; seeds of one method come together, whichever they lie in. A method is a
+folders of runs and what `--json` wrote; seeds of one method come together, whichever they lie in, a seed from where it
+comes first. A method is a
 name of METHODS or "codec:key=value,...+policy", for example "sgq:groups=4,bits=6,coding=context+sparse".
 """
 
@@ -43,7 +44,7 @@ METHODS = {
 #: What two rows must share to be compared.
 SETTING = ("model", "cut", "dataset", "limit", "n_epochs", "batch", "lr", "weight_decay", "mixed", "augment")
 #: What two rows must share besides to be one, of other seeds.
-METHOD = ("method", "config", "gradient", "regroup", "front", "decay", "tolerance")
+METHOD = ("method", "codec", "config", "gradient", "regroup", "front", "decay", "tolerance")
 
 
 def run(method: str, seed: int, options: argparse.Namespace) -> None:
@@ -122,6 +123,9 @@ def _rows(source: str) -> list[dict[str, Any]]:
 def _joined(row: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """`row` with the seeds of `other` that it lacks; curve, versions and command stay those of its first seed."""
     new = [i for i, seed in enumerate(other["seeds"]) if seed not in row["seeds"]]
+    for seed, accuracy in zip(other["seeds"], other["accuracies"], strict=True):
+        if accuracy != dict(zip(row["seeds"], row["accuracies"], strict=True)).get(seed, accuracy):
+            sys.stderr.write(f"{row['method']} seed {seed}: {accuracy} left out, an earlier source has another\n")
     if not new:
         return row
     seeds, accuracies = (row[name] + [other[name][i] for i in new] for name in ("seeds", "accuracies"))
@@ -130,8 +134,11 @@ def _joined(row: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
         for name in ("bytes_up", "bytes_down")
     }
     told = {"accuracy": round(statistics.mean(accuracies), 2), "spread": round(max(accuracies) - min(accuracies), 2)}
-    commands = {"further_commands": [*row.get("further_commands", []), other["command"]]}
-    return {**row, "seeds": seeds, "accuracies": accuracies, **told, **means, **commands}
+    commands = row.get("further_commands", [])
+    for command in (other["command"], *other.get("further_commands", [])):
+        if command not in (row["command"], *commands):
+            commands = [*commands, command]
+    return {**row, "seeds": seeds, "accuracies": accuracies, **told, **means, "further_commands": commands}
 
 
 def _setting(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -231,7 +238,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=0.02)
     parser.add_argument("--weight-decay", type=float, default=5e-4)
     parser.add_argument("--augment", action="store_true", help="random crops and flips")
-    parser.add_argument("--mixed", action="store_true", help="networks compute in bfloat16 (see trainer.py)")
+    parser.add_argument("--mixed", action="store_true", help="networks compute in bfloat16 (see bfloat16.py)")
     parser.add_argument("--regroup", type=int, default=0, metavar="EPOCHS")
     parser.add_argument("--decay", type=float, default=0.9, help="of the codebooks' moving averages")
     parser.add_argument("--tolerance", type=float, default=0.1, help="codewords that moved further are sent")

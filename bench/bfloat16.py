@@ -1,17 +1,17 @@
 """Networks that compute in bfloat16: by autocast where the processor multiplies it, else by rounding in float32.
 
 Without such instructions autocast takes twice as long as float32. Rounding the weights, and what enters and leaves
-convolutions and linear layers, forward and backward, takes a quarter longer, and gives the same but for the order in
-which sums are made.
+convolutions and linear layers, forward and backward, takes a quarter longer. It gives the same but for the order in
+which sums are made and for what rounding makes equal before a max pool; sums of residual branches stay float32.
 """
 
-from collections.abc import Callable
+import types
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import conv2d, linear
+from torch.nn.functional import linear
 
 
 def native() -> bool:
@@ -24,9 +24,9 @@ def bfloat16(half: nn.Module) -> None:
     slower than float32."""
     for module in half.modules():
         if isinstance(module, nn.Conv2d) and module.groups > 1:
-            module.forward = _full_precision(module)  # type: ignore[method-assign]
+            module.forward = types.MethodType(_full_precision, module)  # type: ignore[method-assign]
         elif not native() and isinstance(module, nn.Conv2d | nn.Linear):
-            module.forward = _rounded(module)  # type: ignore[method-assign]
+            module.forward = types.MethodType(_rounded, module)  # type: ignore[method-assign]
     if not native():
         half.register_forward_hook(lambda module, given, output: _round(output))
 
@@ -52,21 +52,15 @@ def _round(x: torch.Tensor) -> torch.Tensor:
     return _Round.apply(x)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def _rounded(layer: nn.Conv2d | nn.Linear) -> Callable[[torch.Tensor], torch.Tensor]:
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        x, weight = _round(x), _round(layer.weight)
-        bias = None if layer.bias is None else _round(layer.bias)
-        if isinstance(layer, nn.Linear):
-            return _round(linear(x, weight, bias))
-        return _round(conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation))
-
-    return forward
+def _rounded(layer: nn.Conv2d | nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    bias = None if layer.bias is None else _round(layer.bias)
+    if isinstance(layer, nn.Linear):
+        return _round(linear(_round(x), _round(layer.weight), bias))
+    return _round(layer._conv_forward(_round(x), _round(layer.weight), bias))
 
 
-def _full_precision(layer: nn.Conv2d) -> Callable[[torch.Tensor], torch.Tensor]:
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", enabled=False):
-            settings = layer.stride, layer.padding, layer.dilation, layer.groups
-            return conv2d(x.float(), layer.weight, layer.bias, *settings)
-
-    return forward
+def _full_precision(layer: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+    with torch.autocast("cpu", enabled=False):
+        # What enters is bfloat16, what leaves is not.
+        entering = x.float() if native() else _round(x)
+        return layer._conv_forward(entering, layer.weight, layer.bias)

@@ -127,6 +127,8 @@ class Bench:
             tables = book.tables
             codes = self._code(codec, part, book)
             coded.append(Coded(codec, codes, tables))
+            # No image again, as in a first epoch, and two bytes for its number: a memory saves later on.
+            codes["images"] = np.arange(self.batch) + max(256, self.batch) * len(coded)
             header = {"n": len(part), "v": book.version}
             message = Message("feature", 1, 1, header, (labels.astype(self.label).tobytes(), stream.pack(codes)))
             sent += len(wire.encode(message))

@@ -39,6 +39,7 @@ class Forward(NamedTuple):
     """What one training batch leaves behind for its backward pass."""
 
     image: np.ndarray
+    #: And what the line is told with them, see `FeatureStream`.
     codes: Arrays
     #: (n,C,h,w) f32, channels in coded order
     feature: np.ndarray

@@ -14,7 +14,7 @@ offset  size  field (integers little-endian)
 ======  ====  ===========================================================================
 0       1     generation: how often the sender began anew, modulo 256
 1       4     version of the tables: batches absorbed since
-5       2     low 16 bits of the CRC-32 of the tables, int16
+5       2     low 16 bits of the CRC-32 of the tables, int16, begun with a memory's
 7       ...   with a memory: the images' numbers, see `edgekit.codecs.memory`
 ...     ...   the indices, wave by wave, see `edgekit.codecs.rans`
 ======  ====  ===========================================================================
@@ -44,7 +44,7 @@ NEIGHBOURS = (
     (1, -1, 0, 4),
     (2, 0, 0, 3),
 )
-#: The weight, in eighths, of the index that a memory has: fitted likewise, on the epochs 2 to 16 of a training.
+#: The weight, in eighths, of the index that a memory has: fitted likewise, on the epochs 2 and 6 of a training.
 PAST = 6
 #: Versions of the tables before the current one that a stream still decodes: so many batches can be in flight.
 HISTORY = 8
@@ -120,7 +120,7 @@ class ContextStream(FeatureStream):
         #: What an index weighs that is so many 256ths of a bit less probable than the most probable one.
         self._weights = np.searchsorted(_LOG2[: 1 << top], np.arange(256 * top, -2, -1), side="right").astype(np.uint32)
         self._memory = Memory(HISTORY) if memory else None
-        self._exponents = [weight for _, _, _, weight in NEIGHBOURS] + [PAST] * memory
+        self._exponents = [weight for _, _, _, weight in NEIGHBOURS] + ([PAST] if memory else [])
         self._counts = np.zeros((len(self._exponents), groups, self.words + 1, self.words), dtype=np.int32)
         self._first = self._now = self._tables(0, 0)
         self._kept = OrderedDict([(0, self._first)])
@@ -169,9 +169,9 @@ class ContextStream(FeatureStream):
         generation, version, check = _HEAD.unpack_from(payload)
         tables = self._find(generation, version, check)
         plan = scan(n, self.groups, h, w)
-        images, at = read_numbers(payload, n, _HEAD.size) if self._memory is not None else (None, _HEAD.size)
+        images, start = read_numbers(payload, n, _HEAD.size) if self._memory is not None else (None, _HEAD.size)
         past = self._past(images, plan, (n, self.groups, h, w), version)
-        decoder = rans.Decoder(payload, plan.runs, at)
+        decoder = rans.Decoder(payload, plan.runs, start)
         volume = self._volume(np.full((n, self.groups, h, w), self.words), plan)
         sizes = iter(decoder.sizes)
         begin = 0

@@ -17,8 +17,9 @@ import numpy as np
 
 from edgekit.errors import PayloadError
 
-#: Bytes of codes that are remembered at most; images that are new then stay without.
-CAPACITY = 1 << 26
+#: Bytes that are remembered at most, images that are new then stay without; and what an image takes beside its codes.
+#: Both ends have to have the same.
+CAPACITY, OVERHEAD = 1 << 26, 256
 _SIZES = (1, 2, 4)
 
 
@@ -26,8 +27,7 @@ def write_numbers(images: Optional[np.ndarray]) -> bytes:
     """Bytes of the numbers (n,) of a batch's images, whole and from 0 below 2**32."""
     if images is None:
         return b"\0"
-    largest = int(images.max()) if len(images) else 0
-    size = next(size for size in _SIZES if largest < 256**size)
+    size = _size(images)
     return bytes([size]) + images.astype("<u{}".format(size)).tobytes()
 
 
@@ -37,10 +37,17 @@ def read_numbers(payload: bytes, n: int, start: int) -> Tuple[Optional[np.ndarra
     end = start + 1 + n * size
     if size == 0:
         return None, end
-    if size not in _SIZES or end > len(payload):
-        told = "numbers of {} images, {} B each, from byte {} of {} B: expected sizes of 0, 1, 2 or 4 B"
-        raise PayloadError(told.format(n, size, start, len(payload)), start)
-    return np.frombuffer(payload, "<u{}".format(size), n, start + 1).astype(np.int64), end
+    if size in _SIZES and end <= len(payload):
+        images = np.frombuffer(payload, "<u{}".format(size), n, start + 1).astype(np.int64)
+        if _size(images) == size:
+            return images, end
+    told = "numbers of {} images, {} B each, from byte {} of {} B: expected the fewest of 1, 2 and 4 B, or 0"
+    raise PayloadError(told.format(n, size, start, len(payload)), start)
+
+
+def _size(images: np.ndarray) -> int:
+    largest = int(images.max()) if len(images) else 0
+    return 1 if largest < 1 << 8 else 2 if largest < 1 << 16 else 4
 
 
 class Memory:
@@ -51,7 +58,7 @@ class Memory:
         self._bytes = 0
         #: The version that replaced codes, and what it replaced.
         self._replaced: Deque[Tuple[int, Dict[int, Optional[np.ndarray]]]] = deque(maxlen=history)
-        #: CRC-32 of all that was ever kept.
+        #: CRC-32 of the numbers and codes that were ever kept.
         self.check = 0
 
     def recall(self, images: Optional[np.ndarray], shape: Sequence[int], version: int, absent: int) -> np.ndarray:
@@ -71,15 +78,14 @@ class Memory:
 
     def keep(self, images: np.ndarray, codes: np.ndarray, version: int) -> None:
         """Remembers `codes` (n,G,h,w), 0 to 255, of `images` (n,) from `version` on."""
-        small = codes.astype(np.uint8)
-        self.check = zlib.crc32(images.astype("<i8").tobytes() + small.tobytes(), self.check)
         replaced: Dict[int, Optional[np.ndarray]] = {}
-        for image, each in zip(images.tolist(), small):
+        for image, each in zip(images.tolist(), codes.astype(np.uint8)):
             known = self._codes.get(image)
-            grows = each.nbytes - (0 if known is None else known.nbytes)
+            grows = each.nbytes + OVERHEAD if known is None else each.nbytes - known.nbytes
             if self._bytes + grows > CAPACITY:
                 continue
             replaced.setdefault(image, known)
             self._codes[image] = each.copy()
             self._bytes += grows
+            self.check = zlib.crc32(b"%d " % image + each.tobytes(), self.check)
         self._replaced.append((version, replaced))

@@ -1,4 +1,5 @@
 import hashlib
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,12 @@ def stream(coding: str = "memory") -> ContextStream:
     end = SGQ(4, 4, coding=coding).stream()
     assert isinstance(end, ContextStream)
     return end
+
+
+@pytest.mark.parametrize("payload", [b"\4\1\0\0\0", b"\2\xff\0", b"\3\0\0\0", b"\1", b""])
+def test_a_number_in_another_size(payload: bytes) -> None:
+    with pytest.raises(PayloadError, match="numbers of 1 images"):
+        read_numbers(payload, 1, 0)
 
 
 @given(st.lists(st.integers(0, 2**32 - 1), max_size=9), st.binary(max_size=5))
@@ -65,12 +72,28 @@ def test_what_is_kept_is_its_own() -> None:
 
 
 def test_a_full_memory_takes_no_new_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "CAPACITY", 2 * 18)
+    monkeypatch.setattr(memory, "CAPACITY", 2 * (18 + memory.OVERHEAD))
     held = Memory(HISTORY)
     for version in (1, 2):
         held.keep(np.arange(3), np.full((3, 2, 3, 3), version, dtype=np.int32), version)
     known = held.recall(np.arange(3), (3, 2, 3, 3), 2, 16)[:, 0, 0, 0]
     assert known.tolist() == [2, 2, 16]
+
+
+def test_two_ends_of_which_both_are_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches in flight name versions from before images that found no place, and before others that were replaced."""
+    monkeypatch.setattr(memory, "CAPACITY", 7 * (4 * 36 + memory.OVERHEAD))
+    sender, receiver = stream(), stream()
+    waiting: deque[tuple[bytes, Arrays]] = deque()
+    for epoch in range(9):
+        waiting.append((sender.pack(codes(epoch)), codes(epoch)))
+        if len(waiting) > 3:
+            payload, sent = waiting.popleft()
+            arrived = receiver.unpack(payload, (10, 16, 6, 6))
+            np.testing.assert_array_equal(arrived["codes"], sent["codes"])
+            receiver.absorb(arrived)
+            sender.absorb(sent)
+    assert sender.check == receiver.check
 
 
 def codes(seed: int, n: int = 10) -> Arrays:
@@ -124,4 +147,4 @@ def test_golden_bytes() -> None:
         given = {"codes": (numbers % 16).reshape(10, 4, 6, 6).astype(np.int32), "images": np.arange(10) * 300}
         digest.update(end.pack(given))
         end.absorb(given)
-    assert (end.check, digest.hexdigest()[:16]) == (0xF100, "1ca923a1e8278880")
+    assert (end.check, digest.hexdigest()[:16]) == (0xC373, "9a413d3d80f01fa6")

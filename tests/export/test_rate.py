@@ -137,6 +137,14 @@ def test_what_the_smallest_zone_leaves_goes_up(digits: Dataset, tmp_path: Path) 
     assert uplink(rate)["error"] == min(up["error"] for up in rate["uplinks"] if up_bytes(up) < 1000)
 
 
+def test_a_memory_is_measured_as_in_its_first_epoch(bounded: Bundle, digits: Dataset, tmp_path: Path) -> None:
+    rate = export(tmp_path, digits, network(), Goal(target_bytes=TARGET), SGQ(coding="memory")).manifest["rate"]
+    context = {(up["groups"], up["bits"]): up["bytes"] for up in bounded.manifest["rate"]["uplinks"]}
+    for up in rate["uplinks"]:
+        # Two bytes an image, and one a batch.
+        assert 1.9 < up["bytes"] - context[up["groups"], up["bits"]] < 2.3
+
+
 def test_accuracy_goal(trained: nn.Module, digits: Dataset, tmp_path: Path) -> None:
     bundle = export(tmp_path, digits, trained, Goal(max_accuracy_drop=4.0))
     rate = bundle.manifest["rate"]

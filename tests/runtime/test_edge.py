@@ -331,13 +331,17 @@ class TestRegrouping:
         saved = tensorfile.loads((tmp_path / "out" / "tables.safetensors").read_bytes())
         np.testing.assert_array_equal(saved["order"], device.front.tables["order"])
 
-    def test_a_context_starts_anew(self, context_bundle: Bundle, digits: Dataset, monkeypatch: Any) -> None:
+    @pytest.mark.parametrize("coding", ["context", "memory"])
+    def test_a_context_starts_anew(
+        self, context_bundle: Bundle, coding: str, digits: Dataset, monkeypatch: Any, tmp_path: Path
+    ) -> None:
+        bundle = coded_by(coding, context_bundle, tmp_path)
         resets = []
         reset = ContextStream.reset
         monkeypatch.setattr(ContextStream, "reset", lambda self, *given: (resets.append(self), reset(self, *given))[1])
         monkeypatch.setattr("edgekit.codecs.codebook.GAIN", 0)  # any other grouping will do
         device, events = train(
-            context_bundle, digits, service(context_bundle).handle, epochs=4, regroup_every=2, in_flight=2
+            bundle, digits, service(bundle).handle, epochs=4, regroup_every=2, in_flight=2
         )
         assert len(resets) == events[-1]["codebook"]["regrouped"] == 1 and resets[0] is device._stream
         assert device._stream.version == events[-1]["step"] // 2
