@@ -6,8 +6,8 @@ python bench/accuracy.py --show bench/results/accuracy.json runs --json bench/re
 
 Runs that `--out` has already are not made again, so an interrupted bench goes on where it stopped. `--show` takes
 folders of runs and what `--json` wrote; seeds of one method come together, whichever they lie in, a seed from where it
-comes first. A method is a
-name of METHODS or "codec:key=value,...+policy", for example "sgq:groups=4,bits=6,coding=context+sparse".
+comes first. A method is a name of METHODS or
+"codec:key=value,...+policy", for example "sgq:groups=4,bits=6,coding=context+sparse".
 """
 
 import argparse

@@ -33,7 +33,7 @@ from edgekit.wire import Message
 
 CPU = torch.device("cpu")
 #: At every so many batches what the server decodes is compared with what the device coded, and else taken from it:
-#: decoding is as long as half of a thin network's step.
+#: decoding would be about a sixth of a thin network's step.
 DECODED = 16
 
 
