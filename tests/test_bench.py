@@ -43,15 +43,18 @@ def test_seeds_come_together(tmp_path: Path) -> None:
 
 
 def test_every_method_trains(tmp_path: Path) -> None:
-    """Two epochs on digits; at a new grouping the server's end follows."""
+    """Two epochs on digits. Channels are grouped anew between two batches that the server decodes, and it follows."""
     script = [sys.executable, str(BENCH / "accuracy.py")]
-    methods = "FP32;UQ-4;PQ-4;CLIO;Top-K;SGQ-4;sgq:groups=4,bits=3,coding=memory+dct"
-    options = ["--dataset", "digits", "--limit", "128", "--epochs", "2", "--regroup", "1", "--mixed"]
+    methods = "FP32;UQ-4;PQ-4;CLIO;Top-K;SGQ-4;sgq:groups=4,bits=3,grouping=significance,coding=memory+dct"
+    options = ["--dataset", "digits", "--limit", "125", "--batch", "5", "--epochs", "2", "--regroup", "1", "--mixed"]
     subprocess.run(
         [*script, "vgg11_thin", *options, "--methods", methods, "--out", str(tmp_path)], check=True, timeout=100
     )
     shown = subprocess.run([*script, "--show", str(tmp_path)], check=True, capture_output=True, text=True, timeout=60)
     assert len(shown.stdout.splitlines()) == 2 + 7
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in tmp_path.glob("*.json")]
+    (last,) = [run["epochs"][-1] for run in runs if "memory" in run["method"]]
+    assert last["codebook"]["regrouped"] == 1
 
 
 def test_rounding_is_what_autocast_computes(monkeypatch: pytest.MonkeyPatch) -> None:
