@@ -28,7 +28,7 @@ from edgekit.meter import Meter
 from edgekit.runtime.edge import RECENT
 from edgekit.schedule import learning_rate
 from edgekit.server.calibrate import calibrator
-from edgekit.server.decode import decode, to_network_order
+from edgekit.server.decode import decode, fill, to_network_order
 from edgekit.wire import Message
 
 CPU = torch.device("cpu")
@@ -105,6 +105,7 @@ class Trainer:
             else None
         )
         self.calibrator = calibrator(plan.gradient, plan.seed)
+        self._noise = torch.Generator().manual_seed(plan.seed)
         self.meter = Meter()
         self.optimizers = [
             torch.optim.SGD(half.parameters(), plan.lr, momentum=0.9, weight_decay=plan.weight_decay)
@@ -168,7 +169,8 @@ class Trainer:
         payload = self.device_end.pack(codes)
         version = self.codebook.version if self.codebook else 0
         parts = (labels.astype("u1").tobytes(), payload)
-        self._count("up", Message("feature", 1, step, {"n": len(labels), "v": version}, parts))
+        lost = {"d": self.codebook.lost} if self.codebook and self.codec.filling else {}
+        self._count("up", Message("feature", 1, step, {"n": len(labels), "v": version, **lost}, parts))
         # The server's side.
         arrived = codes
         if step >= self._decode_at:
@@ -176,7 +178,10 @@ class Trainer:
             self._decode_at = step + DECODED
             assert np.array_equal(*(self.codec.dequantize(each, self.tables) for each in (arrived, codes)))
             assert np.array_equal(arrived.get("images", chosen), chosen)
-        leaf = decode(self.codec, arrived, self.tables, CPU).requires_grad_()
+        leaf = decode(self.codec, arrived, self.tables, CPU)
+        if lost:
+            leaf = fill(leaf, lost["d"], self._noise)
+        leaf.requires_grad_()
         coded = to_network_order(leaf, order).contiguous(memory_format=torch.channels_last)
         with precision(plan.mixed):
             logits = self.back(coded).float()

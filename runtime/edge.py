@@ -255,9 +255,11 @@ class Device:
     def _send_codes(self, kind: str, step: int, labels: np.ndarray, codes: Arrays, activity: str) -> None:
         with self.meter.timed(activity):
             payload = self._stream.pack(codes)
-        version = self._codebook.version if self._codebook else 0
+        header: Dict[str, Any] = {"n": len(labels), "v": self._codebook.version if self._codebook else 0}
+        if self._codebook and self.bundle.codec.filling and kind == "feature":
+            header["d"] = self._codebook.lost
         parts = (labels.astype(self._label_dtype).tobytes(), payload)
-        self.transport.send(Message(kind, self._session, step, {"n": len(labels), "v": version}, parts))
+        self.transport.send(Message(kind, self._session, step, header, parts))
 
     def _finish(self, batch: InFlight) -> Tuple[InFlight, Message]:
         """Waits for the gradient of `batch` and learns from it; `batch` and the reply."""

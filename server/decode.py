@@ -5,6 +5,7 @@
     codes --decode--> feature, channels in coded order --to_network_order--> feature as the back half takes it
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -19,6 +20,16 @@ def decode(codec: FeatureCodec, codes: Arrays, tables: Arrays, device: torch.dev
     if twin is None:
         return torch.from_numpy(np.ascontiguousarray(codec.dequantize(codes, tables))).to(device)
     return twin(codes, tables, device)
+
+
+def fill(feature: torch.Tensor, lost: float, noise: torch.Generator) -> torch.Tensor:
+    """`feature` (n,C,h,w) and Gaussian `noise` of the energy that quantising took from it, channel by channel.
+
+    `lost` is the share of the variance before that is missing, 0 to below 1. A codeword is the mean of what it stands
+    for, and a network that is trained on means alone learns them by heart; noise substitution is what audio codecs do.
+    """
+    size = math.sqrt(lost / (1 - lost)) * feature.std((0, 2, 3), correction=0, keepdim=True)
+    return feature + size * torch.randn(feature.shape, generator=noise, device=feature.device)
 
 
 def to_network_order(coded: torch.Tensor, order: np.ndarray) -> torch.Tensor:

@@ -18,10 +18,11 @@ import torch
 import edgekit
 from edgekit.bundle import Bundle
 from edgekit.codecs.base import Arrays, FeatureCodec, FeatureStream
+from edgekit.codecs.codebook import MOST_LOST
 from edgekit.errors import EdgekitError, PayloadError, Refused, UsageError
 from edgekit.schedule import check_schedule, learning_rate
 from edgekit.server.calibrate import Calibrator
-from edgekit.server.decode import decode
+from edgekit.server.decode import decode, fill
 from edgekit.server.train import BackHalf, OptimizerConfig
 from edgekit.wire import HEAD_SIZE, Message, field, parts
 
@@ -34,9 +35,10 @@ LONGEST_NAME = 200
 
 
 class _Session:
-    """One device: its end of the line, its codec tables and their version, its next step, and its latest replies."""
+    """One device: its end of the line, its codec tables and their version, its next step, its latest replies, and what
+    noise is drawn from."""
 
-    def __init__(self, device: str, steps: int, tables: Arrays, stream: FeatureStream) -> None:
+    def __init__(self, device: str, steps: int, tables: Arrays, stream: FeatureStream, noise: torch.Generator) -> None:
         self.device = device
         self.steps = steps
         self.tables = {name: array.copy() for name, array in tables.items()}
@@ -44,6 +46,7 @@ class _Session:
         self.version = 0
         self.step = 0
         self.replies: OrderedDict[int, Message] = OrderedDict()
+        self.noise = noise
 
 
 class Service:
@@ -136,7 +139,8 @@ class Service:
                 HEAD_SIZE,
             )
         self._joined += 1
-        self._sessions[self._joined] = _Session(device, steps, self._tables, self._codec.stream())
+        noise = torch.Generator(self.back.device).manual_seed(self._joined)
+        self._sessions[self._joined] = _Session(device, steps, self._tables, self._codec.stream(), noise)
         self.on_event({"event": "joined", "session": self._joined, "device": device, "steps": steps})
         codec = self._calibrator.codec
         header = {
@@ -158,6 +162,8 @@ class Service:
             raise Refused(f"got step {step}, expected step {session.step}: steps come one after another")
         labels, codes = self._inputs(message, session)
         feature, order = self._decoded(codes, session)
+        if self._codec.filling:
+            feature = fill(feature, _lost(message), session.noise)
         rate = learning_rate(self._schedule, self._optimizer.lr, step, session.steps)
         loss, right, gradient = self.back.step(feature, order, labels, rate)
         active = self._codec.active(codes, session.tables) if self._calibrator.masked else None
@@ -252,6 +258,14 @@ def service_from_bundle(
 def error_message(error: EdgekitError, session: int, step: int) -> Message:
     """What the device is told of `error`; the text is cut where a header would overflow."""
     return Message("error", session, step, {"code": error.exit_code, "message": str(error)[:4000]})
+
+
+def _lost(message: Message) -> float:
+    """The share of the feature's variance that quantising took, as the device tells it."""
+    lost: float = field(message, "d", float)
+    if not 0 <= lost <= MOST_LOST:
+        raise PayloadError(f"{message.kind} message: 'd' is {lost}, expected 0 to {MOST_LOST}", HEAD_SIZE)
+    return lost
 
 
 def _seconds_since(start: float) -> float:

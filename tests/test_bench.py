@@ -45,7 +45,8 @@ def test_seeds_come_together(tmp_path: Path) -> None:
 def test_every_method_trains(tmp_path: Path) -> None:
     """Two epochs on digits. Channels are grouped anew between two batches that the server decodes, and it follows."""
     script = [sys.executable, str(BENCH / "accuracy.py")]
-    methods = "FP32;UQ-4;PQ-4;CLIO;Top-K;SGQ-4;sgq:groups=4,bits=3,grouping=significance,coding=memory+dct"
+    sgq = "sgq:groups=4,bits=3,grouping=significance,coding=memory,filling=true+dct"
+    methods = "FP32;UQ-4;PQ-4;CLIO;Top-K;SGQ-4;" + sgq
     options = ["--dataset", "digits", "--limit", "125", "--batch", "5", "--epochs", "2", "--regroup", "1", "--mixed"]
     subprocess.run(
         [*script, "vgg11_thin", *options, "--methods", methods, "--out", str(tmp_path)], check=True, timeout=100

@@ -123,6 +123,12 @@ codec = options(
         "coded given those that the same image had in the epoch before, which both ends keep "
         f"(default: {CODING}; context with --target-bytes or --max-accuracy-drop).",
     ),
+    click.option(
+        "--filling",
+        is_flag=True,
+        help="The server trains on codewords and noise in the place of what quantising lost (sgq): for long trainings "
+        "on few images, which they would learn by heart.",
+    ),
     click.option("--weighted", is_flag=True, help="Code significant channels better than others (sgq)."),
     click.option(
         "--significance",
@@ -169,12 +175,14 @@ def codec_config(
     grouping: str = "spectral",
     weighted: bool = False,
     coding: str = CODING,
+    filling: bool = False,
 ) -> dict[str, Any]:
     """The constructor arguments of feature codec `codec`; UsageError for settings that are not its own."""
-    if codec != "sgq" and (grouping, weighted, coding) != ("spectral", False, CODING):
-        raise UsageError(f"--grouping, --weighted and --coding are of --codec sgq: leave them out with {codec}")
+    if codec != "sgq" and (grouping, weighted, coding, filling) != ("spectral", False, CODING, False):
+        told = "--grouping, --weighted, --coding and --filling are of --codec sgq: leave them out with"
+        raise UsageError(f"{told} {codec}")
     grouped, plain = {"groups": groups, "bits": bits}, {"bits": bits}
-    sgq = {**grouped, "grouping": grouping, "weighted": weighted, "coding": coding}
+    sgq = {**grouped, "grouping": grouping, "weighted": weighted, "coding": coding, "filling": filling}
     table: dict[str, dict[str, Any]] = {
         "sgq": sgq, "product": grouped, "uniform": plain, "slicing": plain, "topk": plain,
     }  # fmt: skip

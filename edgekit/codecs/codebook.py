@@ -15,6 +15,8 @@ DEAD = 0.02
 FADED = 1e-6
 #: What a device's moving averages keep of themselves at each batch, and how far a codeword moves before it is sent.
 DECAY, TOLERANCE = 0.9, 0.1
+#: The largest share of the variance that is told as lost: noise in its place is three times what is left.
+MOST_LOST = 0.9
 #: A spectral grouping is replaced by one that has at least this many times its correlations inside groups.
 GAIN = 1.01
 
@@ -95,6 +97,11 @@ class OnlineCodebook:
         self._start(new, self.codec.fit(raw[:, new], dict(self.tables, order=new), self._rng))
         self.regrouped += 1
         return True
+
+    @property
+    def lost(self) -> float:
+        """The share of the feature's variance that quantising took from the last batch, as a server fills it."""
+        return min(round(float(self.distortion.mean()), 2), MOST_LOST)
 
     def _labels(self, order: np.ndarray) -> np.ndarray:
         """(C,) first channel of each channel's group: equal for the same groups under other numbers."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgekit.codecs.codebook import DEAD, OnlineCodebook
+from edgekit.codecs.codebook import DEAD, MOST_LOST, OnlineCodebook
 from edgekit.codecs.features.sgq import SGQ
 
 CODEC = SGQ(groups=2, bits=3)
@@ -259,3 +259,14 @@ class TestRegroup:
 
 def test_dead_is_far_below_an_even_split():
     assert 0 < DEAD < 0.1
+
+
+def test_what_is_lost_is_the_mean_over_groups_and_never_all():
+    book = OnlineCodebook(CODEC, calibrated(), 0.9, 0.1, 0)
+    assert book.lost == 0
+    coded = features(seed=3)[:, book.tables["order"]]
+    book.update(coded, CODEC.quantize(coded, book.tables)["codes"])
+    assert 0 < book.lost < 0.1
+    # Codewords that are far off: more than there was.
+    book.update(coded + 10, CODEC.quantize(coded, book.tables)["codes"])
+    assert book.distortion.mean() > 1 and book.lost == MOST_LOST

@@ -91,9 +91,9 @@ def test_several_batches_in_flight(small_bundle: Bundle, digits: Dataset, depth:
     assert events[-1]["accuracy"] > 50
 
 
-def coded_by(coding: str, bundle: Bundle, folder: Path) -> Bundle:
+def coded_by(coding: str, bundle: Bundle, folder: Path, **settings: Any) -> Bundle:
     """`bundle`, its indices on the line by `coding`."""
-    config = {**bundle.codec.config, "coding": coding}
+    config = {**bundle.codec.config, "coding": coding, **settings}
     manifest = {**bundle.manifest, "codec": {"id": "sgq", "config": config}}
     files = {name: bundle.read(name) for name in manifest.pop("files")}
     return write_bundle(str(folder / coding), manifest, files)

@@ -5,7 +5,7 @@ import torch
 from edgekit.codecs.base import FeatureCodec
 from edgekit.codecs.features.sgq import SGQ
 from edgekit.codecs.registry import FEATURES, feature_codec
-from edgekit.server.decode import TWINS, decode, to_network_order
+from edgekit.server.decode import TWINS, decode, fill, to_network_order
 
 CPU = torch.device("cpu")
 
@@ -38,3 +38,22 @@ def test_network_order_puts_coded_channels_back_and_gradients_forth(order: np.nd
     assert coded.grad is not None and torch.equal(coded.grad, (network**2)[:, order])
     restored.detach().zero_()
     assert coded.any(), "what comes back is a copy"
+
+
+@pytest.mark.parametrize("lost", [0.2, 0.75])
+def test_noise_has_the_energy_that_was_lost(lost: float) -> None:
+    noise = torch.Generator().manual_seed(0)
+    feature = torch.randn(64, 3, 16, 16, generator=noise) * torch.tensor([0.1, 1, 7])[:, None, None] + 5
+    kept = feature.clone()
+    filled = fill(feature, lost, noise)
+    assert torch.equal(feature, kept)
+    variance, before = (each.var((0, 2, 3)) for each in (filled, feature))
+    torch.testing.assert_close(variance, before / (1 - lost), rtol=0.05, atol=0)
+    # Noise of mean 0: 16,384 values a channel.
+    assert ((filled - feature).mean((0, 2, 3)).abs() < 4 * (variance / 16384) ** 0.5).all()
+    assert abs(float(((filled - feature) * (feature - feature.mean((0, 2, 3), keepdim=True))).mean())) < 0.3
+
+
+def test_nothing_lost_is_nothing_filled() -> None:
+    feature = torch.randn(2, 3, 4, 4)
+    assert torch.equal(fill(feature, 0.0, torch.Generator()), feature)

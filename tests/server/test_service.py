@@ -61,7 +61,7 @@ def make(tmp_path: Path, archives: Any) -> Callable[..., Service]:
             "back.safetensors": tensorfile.dumps(archives[2]),
             "tables.safetensors": tensorfile.dumps(tables),
         }
-        bundle = write_bundle(str(tmp_path / "bundle"), manifest, files)
+        bundle = write_bundle(str(tmp_path / f"bundle{len(list(tmp_path.iterdir()))}"), manifest, files)
         return service_from_bundle(bundle, CPU, calibrator(policy, 0), SGD, schedule)
 
     return service
@@ -341,3 +341,40 @@ def test_a_context_does_not_learn_from_a_refused_step(make: Callable[..., Servic
         sent = Message("feature", session, step, {"n": 12, "v": 0}, (LABELS.tobytes(), stream.pack(codes)))
         assert service.handle(sent).kind == "gradient"
         stream.absorb(codes)
+
+
+class TestFilling:
+    """A codec whose features the server fills with noise."""
+
+    filled = SGQ(groups=2, bits=4, filling=True)
+
+    def told(self, session: int, step: int, lost: Any, kind: str = "feature") -> Message:
+        message = feature(session, step, kind=kind)
+        return message._replace(header={**message.header, "d": lost})
+
+    def test_it_is_the_devices_share_of_noise_that_is_trained_on(self, make: Callable[..., Service]) -> None:
+        losses = []
+        for codec, lost in ((CODEC, 0.5), (self.filled, 0.0), (self.filled, 0.5), (self.filled, 0.5)):
+            service = make(codec)
+            session = hello(service)
+            reply = service.handle(self.told(session, 0, lost))
+            assert reply.kind == "gradient" and service.handle(self.told(session, 0, lost)) == reply
+            losses.append(reply.header["loss"])
+        plain, none, half, again = losses
+        assert plain == none != half == again
+
+    def test_evaluation_is_of_what_arrives(self, make: Callable[..., Service]) -> None:
+        results = []
+        for codec in (CODEC, self.filled):
+            service = make(codec)
+            reply = service.handle(feature(hello(service), 0, kind="evaluate"))
+            results.append((reply.kind, reply.header["loss"]))
+        assert results[0] == results[1] and results[0][0] == "result"
+
+    @pytest.mark.parametrize("lost", [None, -0.01, 0.95, True, "0.5"])
+    def test_a_share_that_is_none(self, make: Callable[..., Service], lost: Any) -> None:
+        service = make(self.filled)
+        session = hello(service)
+        assert "'d' is" in refusal(service, self.told(session, 0, lost), PayloadError.exit_code)
+        # Nothing moved.
+        assert service.handle(self.told(session, 0, 0.5)).kind == "gradient"

@@ -35,7 +35,7 @@ class SGQ(FeatureCodec):
 
     `grouping` is "spectral" (channels that move together), "significance" (as significant as each other) or
     "contiguous" (as the network has them). With `weighted`, a codeword is the nearer the better it has the significant
-    channels.
+    channels. With `filling` the server trains on the codewords and noise in the place of what quantising lost.
 
     Tables: "codebook" (2**bits, C) f32, columns in coded order, group g owning columns ``g*C/G : (g+1)*C/G``;
     "order" (C,) int64; with `weighted`, "significance" (C,) f32 in the network's order, of mean 1. Payload: n*G*h*w
@@ -54,19 +54,22 @@ class SGQ(FeatureCodec):
         grouping: str = "spectral",
         weighted: bool = False,
         coding: str = "packed",
+        filling: bool = False,
     ) -> None:
         if not (isinstance(groups, int) and isinstance(bits, int) and groups >= 1 and 1 <= bits <= 8):
             told = "{} takes at least 1 group and 1 to 8 bits, got {!r} and {!r}"
             raise UsageError(told.format(self.codec_id, groups, bits))
         if grouping not in GROUPINGS:
             raise UnknownName("grouping", str(grouping), GROUPINGS, "there are: {}".format(", ".join(GROUPINGS)))
-        if not isinstance(weighted, bool):
-            raise UsageError("sgq is weighted or not, True or False, got {!r}".format(weighted))
+        for name, value in (("weighted", weighted), ("filling", filling)):
+            if not isinstance(value, bool):
+                raise UsageError("{} of sgq is True or False, got {!r}".format(name, value))
         if coding not in CODINGS:
             raise UnknownName("coding", str(coding), CODINGS, "there are: {}".format(", ".join(CODINGS)))
         self.groups = groups
         self.bits = bits
         self.coding = coding
+        self.filling = filling
         self.grouping = grouping
         self.weighted = weighted
         self.words = 2**bits
@@ -78,6 +81,7 @@ class SGQ(FeatureCodec):
             "grouping": (self.grouping, "spectral"),
             "weighted": (self.weighted, False),
             "coding": (self.coding, "packed"),
+            "filling": (self.filling, False),
         }
         changed = {name: value for name, (value, default) in chosen.items() if value != default}
         return dict(groups=self.groups, bits=self.bits, **changed)
