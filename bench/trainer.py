@@ -105,7 +105,6 @@ class Trainer:
             else None
         )
         self.calibrator = calibrator(plan.gradient, plan.seed)
-        self._noise = torch.Generator().manual_seed(plan.seed)
         self.meter = Meter()
         self.optimizers = [
             torch.optim.SGD(half.parameters(), plan.lr, momentum=0.9, weight_decay=plan.weight_decay)
@@ -167,10 +166,9 @@ class Trainer:
         feature = np.ascontiguousarray(feature)
         codes = dict(self.codec.quantize(feature, self.tables), images=chosen)
         payload = self.device_end.pack(codes)
-        version = self.codebook.version if self.codebook else 0
+        header = self.codebook.header if self.codebook else {"v": 0}
         parts = (labels.astype("u1").tobytes(), payload)
-        lost = {"d": self.codebook.lost} if self.codebook and self.codec.filling else {}
-        self._count("up", Message("feature", 1, step, {"n": len(labels), "v": version, **lost}, parts))
+        self._count("up", Message("feature", 1, step, dict(header, n=len(labels)), parts))
         # The server's side.
         arrived = codes
         if step >= self._decode_at:
@@ -179,8 +177,8 @@ class Trainer:
             assert np.array_equal(*(self.codec.dequantize(each, self.tables) for each in (arrived, codes)))
             assert np.array_equal(arrived.get("images", chosen), chosen)
         leaf = decode(self.codec, arrived, self.tables, CPU)
-        if lost:
-            leaf = fill(leaf, lost["d"], self._noise)
+        if self.codec.filling:
+            leaf = fill(leaf, header["d"], (plan.seed, 1, step))
         leaf.requires_grad_()
         coded = to_network_order(leaf, order).contiguous(memory_format=torch.channels_last)
         with precision(plan.mixed):

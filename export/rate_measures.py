@@ -129,7 +129,7 @@ class Bench:
             coded.append(Coded(codec, codes, tables))
             # No image again, as in a first epoch, and two bytes for its number: a memory saves later on.
             codes["images"] = np.arange(self.batch) + max(256, self.batch) * len(coded)
-            header = {"n": len(part), "v": book.version}
+            header = dict(book.header, n=len(part))
             message = Message("feature", 1, 1, header, (labels.astype(self.label).tobytes(), stream.pack(codes)))
             sent += len(wire.encode(message))
             stream.absorb(codes)

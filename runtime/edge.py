@@ -255,9 +255,7 @@ class Device:
     def _send_codes(self, kind: str, step: int, labels: np.ndarray, codes: Arrays, activity: str) -> None:
         with self.meter.timed(activity):
             payload = self._stream.pack(codes)
-        header: Dict[str, Any] = {"n": len(labels), "v": self._codebook.version if self._codebook else 0}
-        if self._codebook and self.bundle.codec.filling and kind == "feature":
-            header["d"] = self._codebook.lost
+        header = dict(self._codebook.header if self._codebook else {"v": 0}, n=len(labels))
         parts = (labels.astype(self._label_dtype).tobytes(), payload)
         self.transport.send(Message(kind, self._session, step, header, parts))
 

@@ -6,7 +6,7 @@
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -22,13 +22,14 @@ def decode(codec: FeatureCodec, codes: Arrays, tables: Arrays, device: torch.dev
     return twin(codes, tables, device)
 
 
-def fill(feature: torch.Tensor, lost: float, noise: torch.Generator) -> torch.Tensor:
-    """`feature` (n,C,h,w) and Gaussian `noise` of the energy that quantising took from it, channel by channel.
+def fill(feature: torch.Tensor, missing: float, seed: Sequence[int]) -> torch.Tensor:
+    """Decoded `feature` (n,C,h,w) f32 and Gaussian noise in the place of what quantising took, drawn from `seed`.
 
-    `lost` is the share of the variance before that is missing, 0 to below 1. A codeword is the mean of what it stands
-    for, and a network that is trained on means alone learns them by heart; noise substitution is what audio codecs do.
+    `missing` is the share of the variance that is gone, 0 to below 1, taken to be the same in all channels: each one's
+    noise is as long as its own deviation makes it. Codewords are means of what they stand for, and vary less.
     """
-    size = math.sqrt(lost / (1 - lost)) * feature.std((0, 2, 3), correction=0, keepdim=True)
+    noise = torch.Generator(feature.device).manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+    size = math.sqrt(missing / (1 - missing)) * feature.std((0, 2, 3), correction=0, keepdim=True)
     return feature + size * torch.randn(feature.shape, generator=noise, device=feature.device)
 
 

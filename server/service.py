@@ -18,7 +18,7 @@ import torch
 import edgekit
 from edgekit.bundle import Bundle
 from edgekit.codecs.base import Arrays, FeatureCodec, FeatureStream
-from edgekit.codecs.codebook import MOST_LOST
+from edgekit.codecs.codebook import MOST_MISSING
 from edgekit.errors import EdgekitError, PayloadError, Refused, UsageError
 from edgekit.schedule import check_schedule, learning_rate
 from edgekit.server.calibrate import Calibrator
@@ -35,10 +35,9 @@ LONGEST_NAME = 200
 
 
 class _Session:
-    """One device: its end of the line, its codec tables and their version, its next step, its latest replies, and what
-    noise is drawn from."""
+    """One device: its end of the line, its codec tables and their version, its next step, and its latest replies."""
 
-    def __init__(self, device: str, steps: int, tables: Arrays, stream: FeatureStream, noise: torch.Generator) -> None:
+    def __init__(self, device: str, steps: int, tables: Arrays, stream: FeatureStream) -> None:
         self.device = device
         self.steps = steps
         self.tables = {name: array.copy() for name, array in tables.items()}
@@ -46,7 +45,6 @@ class _Session:
         self.version = 0
         self.step = 0
         self.replies: OrderedDict[int, Message] = OrderedDict()
-        self.noise = noise
 
 
 class Service:
@@ -139,8 +137,7 @@ class Service:
                 HEAD_SIZE,
             )
         self._joined += 1
-        noise = torch.Generator(self.back.device).manual_seed(self._joined)
-        self._sessions[self._joined] = _Session(device, steps, self._tables, self._codec.stream(), noise)
+        self._sessions[self._joined] = _Session(device, steps, self._tables, self._codec.stream())
         self.on_event({"event": "joined", "session": self._joined, "device": device, "steps": steps})
         codec = self._calibrator.codec
         header = {
@@ -163,7 +160,7 @@ class Service:
         labels, codes = self._inputs(message, session)
         feature, order = self._decoded(codes, session)
         if self._codec.filling:
-            feature = fill(feature, _lost(message), session.noise)
+            feature = fill(feature, _missing(message), (self._calibrator.seed, message.session, step))
         rate = learning_rate(self._schedule, self._optimizer.lr, step, session.steps)
         loss, right, gradient = self.back.step(feature, order, labels, rate)
         active = self._codec.active(codes, session.tables) if self._calibrator.masked else None
@@ -260,12 +257,12 @@ def error_message(error: EdgekitError, session: int, step: int) -> Message:
     return Message("error", session, step, {"code": error.exit_code, "message": str(error)[:4000]})
 
 
-def _lost(message: Message) -> float:
+def _missing(message: Message) -> float:
     """The share of the feature's variance that quantising took, as the device tells it."""
-    lost: float = field(message, "d", float)
-    if not 0 <= lost <= MOST_LOST:
-        raise PayloadError(f"{message.kind} message: 'd' is {lost}, expected 0 to {MOST_LOST}", HEAD_SIZE)
-    return lost
+    share: float = field(message, "d", float)
+    if not 0 <= share <= MOST_MISSING:
+        raise PayloadError(f"{message.kind} message: 'd' is {share}, expected 0 to {MOST_MISSING}", HEAD_SIZE)
+    return share
 
 
 def _seconds_since(start: float) -> float:

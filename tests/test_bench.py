@@ -45,17 +45,20 @@ def test_seeds_come_together(tmp_path: Path) -> None:
 def test_every_method_trains(tmp_path: Path) -> None:
     """Two epochs on digits. Channels are grouped anew between two batches that the server decodes, and it follows."""
     script = [sys.executable, str(BENCH / "accuracy.py")]
-    sgq = "sgq:groups=4,bits=3,grouping=significance,coding=memory,filling=true+dct"
-    methods = "FP32;UQ-4;PQ-4;CLIO;Top-K;SGQ-4;" + sgq
+    methods = "FP32;UQ-4;PQ-4;CLIO;Top-K;SGQ-4;sgq:groups=4,bits=3,grouping=significance,coding=memory+dct"
+    methods += ";sgq:groups=8,bits=4,filling=true+none"
     options = ["--dataset", "digits", "--limit", "125", "--batch", "5", "--epochs", "2", "--regroup", "1", "--mixed"]
     subprocess.run(
         [*script, "vgg11_thin", *options, "--methods", methods, "--out", str(tmp_path)], check=True, timeout=100
     )
     shown = subprocess.run([*script, "--show", str(tmp_path)], check=True, capture_output=True, text=True, timeout=60)
-    assert len(shown.stdout.splitlines()) == 2 + 7
+    assert len(shown.stdout.splitlines()) == 2 + 8
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in tmp_path.glob("*.json")]
     (last,) = [run["epochs"][-1] for run in runs if "memory" in run["method"]]
     assert last["codebook"]["regrouped"] == 1
+    # The first batch is not filled, those after it are.
+    plain, filled = (run["epochs"][0] for label in ("SGQ-4", "filling") for run in runs if label in run["method"])
+    assert filled["loss"] != plain["loss"]
 
 
 def test_rounding_is_what_autocast_computes(monkeypatch: pytest.MonkeyPatch) -> None:

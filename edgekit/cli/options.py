@@ -126,8 +126,7 @@ codec = options(
     click.option(
         "--filling",
         is_flag=True,
-        help="The server trains on codewords and noise in the place of what quantising lost (sgq): for long trainings "
-        "on few images, which they would learn by heart.",
+        help="The server trains on noise in the place of what quantising lost (sgq): for long trainings on few images.",
     ),
     click.option("--weighted", is_flag=True, help="Code significant channels better than others (sgq)."),
     click.option(

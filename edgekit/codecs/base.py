@@ -26,7 +26,8 @@ class FeatureCodec(ABC):
 
     #: Names a byte format for ever: a changed format takes a new id.
     codec_id = ""
-    #: Whether the server trains with noise in the place of what quantising lost; a device then tells how much that is.
+    #: Whether the server trains with noise in the place of what quantising lost. Needs a codebook that follows: it says
+    #: how much that is.
     filling = False
 
     @property

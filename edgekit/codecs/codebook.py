@@ -15,8 +15,8 @@ DEAD = 0.02
 FADED = 1e-6
 #: What a device's moving averages keep of themselves at each batch, and how far a codeword moves before it is sent.
 DECAY, TOLERANCE = 0.9, 0.1
-#: The largest share of the variance that is told as lost: noise in its place is three times what is left.
-MOST_LOST = 0.9
+#: The largest share of the variance that is told as missing: noise in its place is three times as long as what is left.
+MOST_MISSING = 0.9
 #: A spectral grouping is replaced by one that has at least this many times its correlations inside groups.
 GAIN = 1.01
 
@@ -99,9 +99,15 @@ class OnlineCodebook:
         return True
 
     @property
-    def lost(self) -> float:
-        """The share of the feature's variance that quantising took from the last batch, as a server fills it."""
-        return min(round(float(self.distortion.mean()), 2), MOST_LOST)
+    def header(self) -> Dict[str, Any]:
+        """What a feature message says: "v", the version in use; where the server fills, "d", the share of the variance
+        that quantising took from the last batch that was learned from, the mean over groups.
+        """
+        if not self.codec.filling:
+            return {"v": self.version}
+        # In a group that hardly varies the share has no bound; of one that is not finite all is missing.
+        missing = float(np.fmin(self.distortion, 1).mean())
+        return {"v": self.version, "d": min(round(missing, 2), MOST_MISSING)}
 
     def _labels(self, order: np.ndarray) -> np.ndarray:
         """(C,) first channel of each channel's group: equal for the same groups under other numbers."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgekit.codecs.codebook import DEAD, MOST_LOST, OnlineCodebook
+from edgekit.codecs.codebook import DEAD, MOST_MISSING, OnlineCodebook
 from edgekit.codecs.features.sgq import SGQ
 
 CODEC = SGQ(groups=2, bits=3)
@@ -261,12 +261,43 @@ def test_dead_is_far_below_an_even_split():
     assert 0 < DEAD < 0.1
 
 
-def test_what_is_lost_is_the_mean_over_groups_and_never_all():
-    book = OnlineCodebook(CODEC, calibrated(), 0.9, 0.1, 0)
-    assert book.lost == 0
-    coded = features(seed=3)[:, book.tables["order"]]
-    book.update(coded, CODEC.quantize(coded, book.tables)["codes"])
-    assert 0 < book.lost < 0.1
-    # Codewords that are far off: more than there was.
-    book.update(coded + 10, CODEC.quantize(coded, book.tables)["codes"])
-    assert book.distortion.mean() > 1 and book.lost == MOST_LOST
+class TestMissing:
+    """The share of the variance that is told to a server that fills it."""
+
+    FILLED = SGQ(groups=2, bits=3, filling=True)
+
+    def told(self, z, codes):
+        book = OnlineCodebook(self.FILLED, calibrated(), 0.9, 0.1, 0)
+        book.update(z, codes)
+        return book.header["d"]
+
+    def test_nothing_is_known_at_first_and_nothing_told_without_filling(self):
+        assert OnlineCodebook(self.FILLED, calibrated(), 0.9, 0.1, 0).header == {"v": 0, "d": 0}
+        assert OnlineCodebook(CODEC, calibrated(), 0.9, 0.1, 0).header == {"v": 0}
+
+    def test_it_is_the_mean_over_groups(self):
+        tables = calibrated()
+        coded = features(seed=3)[:, tables["order"]] + 0.3 * features(seed=4)
+        # Another scale of one group changes what it says about the energy, not about its share.
+        coded[:, 4:] += np.random.default_rng(0).normal(size=coded[:, 4:].shape).astype(np.float32)
+        codes = CODEC.quantize(coded, tables)
+        squares = (coded - CODEC.dequantize(codes, tables)) ** 2
+        shares = [
+            squares[:, part].mean() / coded[:, part].var(axis=(0, 2, 3)).mean() for part in (slice(4), slice(4, 8))
+        ]
+        assert shares[1] > 1.5 * shares[0]
+        assert self.told(coded, codes["codes"]) == pytest.approx(np.mean(shares), abs=0.006)
+
+    def test_a_group_that_is_still_does_not_count_for_more_than_its_part(self):
+        tables = calibrated()
+        coded = features(seed=3)[:, tables["order"]]
+        codes = CODEC.quantize(coded, tables)["codes"]
+        before = self.told(coded, codes)
+        coded[:, :4] = 1e-3 * coded[:, :4] + 9
+        assert self.told(coded, codes) == pytest.approx((before + 1) / 2, abs=0.1) and before < 0.1
+
+    @pytest.mark.parametrize("wrong", [1e6, np.nan])
+    def test_never_all_is_missing(self, wrong):
+        coded = features(seed=3)
+        codes = CODEC.quantize(coded, calibrated())["codes"]
+        assert self.told(coded * np.float32(wrong), codes) == MOST_MISSING

@@ -40,20 +40,25 @@ def test_network_order_puts_coded_channels_back_and_gradients_forth(order: np.nd
     assert coded.any(), "what comes back is a copy"
 
 
-@pytest.mark.parametrize("lost", [0.2, 0.75])
-def test_noise_has_the_energy_that_was_lost(lost: float) -> None:
-    noise = torch.Generator().manual_seed(0)
-    feature = torch.randn(64, 3, 16, 16, generator=noise) * torch.tensor([0.1, 1, 7])[:, None, None] + 5
+@pytest.mark.parametrize("missing", [0.2, 0.75])
+def test_a_filled_feature_varies_as_much_as_before(missing: float) -> None:
+    drawn = torch.randn(64, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    feature = drawn * torch.tensor([0.1, 1, 7])[:, None, None] + 5
     kept = feature.clone()
-    filled = fill(feature, lost, noise)
+    filled = fill(feature, missing, (0, 1, 2))
     assert torch.equal(feature, kept)
     variance, before = (each.var((0, 2, 3)) for each in (filled, feature))
-    torch.testing.assert_close(variance, before / (1 - lost), rtol=0.05, atol=0)
-    # Noise of mean 0: 16,384 values a channel.
+    torch.testing.assert_close(variance, before / (1 - missing), rtol=0.05, atol=0)
+    # Of mean 0, and of its own: 16,384 values a channel.
     assert ((filled - feature).mean((0, 2, 3)).abs() < 4 * (variance / 16384) ** 0.5).all()
-    assert abs(float(((filled - feature) * (feature - feature.mean((0, 2, 3), keepdim=True))).mean())) < 0.3
+    along = ((filled - feature) * (feature - 5)).mean((0, 2, 3)) / (variance * before) ** 0.5
+    assert (along.abs() < 4 / 128).all()
 
 
-def test_nothing_lost_is_nothing_filled() -> None:
+def test_noise_follows_from_its_seed() -> None:
     feature = torch.randn(2, 3, 4, 4)
-    assert torch.equal(fill(feature, 0.0, torch.Generator()), feature)
+    assert torch.equal(fill(feature, 0.0, (0, 1, 2)), feature)
+    first, again, *others = (
+        fill(feature, 0.5, seed) for seed in ((0, 1, 2), (0, 1, 2), (1, 1, 2), (0, 2, 2), (0, 1, 3))
+    )
+    assert torch.equal(first, again) and not any(torch.equal(first, other) for other in others)

@@ -10,6 +10,7 @@ import torch
 from edgekit import tensorfile
 from edgekit.bundle import GRAPHS, write_bundle
 from edgekit.codecs.base import Arrays, FeatureCodec
+from edgekit.codecs.codebook import MOST_MISSING
 from edgekit.codecs.features.raw import Raw
 from edgekit.codecs.features.sgq import SGQ
 from edgekit.errors import PayloadError, Refused, UnknownName
@@ -348,20 +349,33 @@ class TestFilling:
 
     filled = SGQ(groups=2, bits=4, filling=True)
 
-    def told(self, session: int, step: int, lost: Any, kind: str = "feature") -> Message:
-        message = feature(session, step, kind=kind)
-        return message._replace(header={**message.header, "d": lost})
+    def told(self, session: int, step: int, missing: Any) -> Message:
+        message = feature(session, step)
+        return message._replace(header={**message.header, "d": missing})
 
-    def test_it_is_the_devices_share_of_noise_that_is_trained_on(self, make: Callable[..., Service]) -> None:
+    def loss(self, service: Service, session: int, step: int, missing: float) -> float:
+        reply = service.handle(self.told(session, step, missing))
+        assert reply.kind == "gradient" and service.handle(self.told(session, step, missing)) == reply
+        return float(reply.header["loss"])
+
+    def test_it_trains_on_the_share_that_the_device_tells(self, make: Callable[..., Service]) -> None:
         losses = []
-        for codec, lost in ((CODEC, 0.5), (self.filled, 0.0), (self.filled, 0.5), (self.filled, 0.5)):
+        for codec, missing in ((CODEC, 0.5), (self.filled, 0.0), (self.filled, 0.5), (self.filled, MOST_MISSING)):
             service = make(codec)
-            session = hello(service)
-            reply = service.handle(self.told(session, 0, lost))
-            assert reply.kind == "gradient" and service.handle(self.told(session, 0, lost)) == reply
-            losses.append(reply.header["loss"])
-        plain, none, half, again = losses
-        assert plain == none != half == again
+            losses.append(self.loss(service, hello(service), 0, missing))
+        plain, none, half, most = losses
+        assert plain == none and len({none, half, most}) == 3
+
+    def test_every_step_of_every_session_has_its_own_noise(
+        self, make: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("edgekit.server.service.learning_rate", lambda *given: 0.0)
+        services = [make(self.filled), make(self.filled)]
+        found = [
+            [self.loss(service, session, step, 0.5) for session in (hello(service), hello(service)) for step in (0, 1)]
+            for service in services
+        ]
+        assert found[0] == found[1] and len(set(found[0])) == 4
 
     def test_evaluation_is_of_what_arrives(self, make: Callable[..., Service]) -> None:
         results = []
@@ -371,10 +385,9 @@ class TestFilling:
             results.append((reply.kind, reply.header["loss"]))
         assert results[0] == results[1] and results[0][0] == "result"
 
-    @pytest.mark.parametrize("lost", [None, -0.01, 0.95, True, "0.5"])
-    def test_a_share_that_is_none(self, make: Callable[..., Service], lost: Any) -> None:
-        service = make(self.filled)
-        session = hello(service)
-        assert "'d' is" in refusal(service, self.told(session, 0, lost), PayloadError.exit_code)
-        # Nothing moved.
-        assert service.handle(self.told(session, 0, 0.5)).kind == "gradient"
+    @pytest.mark.parametrize("wrong", [None, -0.01, 0.95, True, "0.5", float("nan")])
+    def test_another_share_moves_nothing(self, make: Callable[..., Service], wrong: Any) -> None:
+        refused, other = make(self.filled), make(self.filled)
+        session = hello(refused)
+        assert "'d' is" in refusal(refused, self.told(session, 0, wrong), PayloadError.exit_code)
+        assert self.loss(refused, session, 0, 0.5) == self.loss(other, hello(other), 0, 0.5)
