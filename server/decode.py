@@ -3,6 +3,7 @@
 ::
 
     codes --decode--> feature, channels in coded order --to_network_order--> feature as the back half takes it
+                                └ in training, where the codec asks for it: --fill--> the same, with noise
 """
 
 import math

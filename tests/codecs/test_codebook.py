@@ -278,7 +278,7 @@ class TestMissing:
     def test_it_is_the_mean_over_groups(self):
         tables = calibrated()
         coded = features(seed=3)[:, tables["order"]] + 0.3 * features(seed=4)
-        # Another scale of one group changes what it says about the energy, not about its share.
+        # One group that is coded worse, and has more energy: it counts as much as the other.
         coded[:, 4:] += np.random.default_rng(0).normal(size=coded[:, 4:].shape).astype(np.float32)
         codes = CODEC.quantize(coded, tables)
         squares = (coded - CODEC.dequantize(codes, tables)) ** 2
