@@ -22,7 +22,7 @@ from edgekit.codecs.codebook import MOST_MISSING
 from edgekit.errors import EdgekitError, PayloadError, Refused, UsageError
 from edgekit.schedule import check_schedule, learning_rate
 from edgekit.server.calibrate import Calibrator
-from edgekit.server.decode import decode, fill
+from edgekit.server.decode import FILLED, decode, fill
 from edgekit.server.train import BackHalf, OptimizerConfig
 from edgekit.wire import HEAD_SIZE, Message, field, parts
 
@@ -160,7 +160,9 @@ class Service:
         labels, codes = self._inputs(message, session)
         feature, order = self._decoded(codes, session)
         if self._codec.filling:
-            feature = fill(feature, _missing(message), (self._calibrator.seed, message.session, step))
+            missing = _missing(message)
+            if step < FILLED * session.steps:
+                feature = fill(feature, missing, (self._calibrator.seed, message.session, step))
         rate = learning_rate(self._schedule, self._optimizer.lr, step, session.steps)
         loss, right, gradient = self.back.step(feature, order, labels, rate)
         active = self._codec.active(codes, session.tables) if self._calibrator.masked else None

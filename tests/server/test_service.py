@@ -377,6 +377,19 @@ class TestFilling:
         ]
         assert found[0] == found[1] and len(set(found[0])) == 4
 
+    def test_the_last_tenth_of_the_steps_has_none(
+        self, make: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("edgekit.server.service.learning_rate", lambda *given: 0.0)
+        service = make(self.filled)
+        session = hello(service, steps=10)
+        *losses, last = (self.loss(service, session, step, 0.5) for step in range(10))
+        other = make(CODEC)
+        plain = self.loss(other, hello(other), 0, 0.5)
+        assert last == plain and plain not in losses
+        # What the device tells is checked all the same.
+        assert "'d' is" in refusal(service, self.told(session, 10, 2.0), PayloadError.exit_code)
+
     def test_evaluation_is_of_what_arrives(self, make: Callable[..., Service]) -> None:
         results = []
         for codec in (CODEC, self.filled):
