@@ -28,7 +28,7 @@ from edgekit.meter import Meter
 from edgekit.runtime.edge import RECENT
 from edgekit.schedule import learning_rate
 from edgekit.server.calibrate import calibrator
-from edgekit.server.decode import FILLED, decode, fill, to_network_order
+from edgekit.server.decode import decode, fill, filled, to_network_order
 from edgekit.wire import Message
 
 CPU = torch.device("cpu")
@@ -177,7 +177,7 @@ class Trainer:
             assert np.array_equal(*(self.codec.dequantize(each, self.tables) for each in (arrived, codes)))
             assert np.array_equal(arrived.get("images", chosen), chosen)
         leaf = decode(self.codec, arrived, self.tables, CPU)
-        if self.codec.filling and step < FILLED * steps:
+        if self.codec.filling and filled(step, steps):
             leaf = fill(leaf, header["d"], (plan.seed, 1, step))
         leaf.requires_grad_()
         coded = to_network_order(leaf, order).contiguous(memory_format=torch.channels_last)

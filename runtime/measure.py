@@ -21,8 +21,8 @@ from edgekit.runtime.learn import FrontHalf
 
 #: Fewest batches that are measured, however long they take.
 LEAST = 2
-#: Batches that the server is told are planned: a schedule other than "constant" needs their number.
-PLANNED = 1000
+#: Batches that the server is told are planned: more than are measured, for the last of them are trained otherwise.
+PLANNED = 1000000
 #: Activities of the meter, by the names they have in a record.
 ACTIVITIES = {"compute": "device_compute", "encode": "encode", "network": "network", "server": "server"}
 

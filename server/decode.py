@@ -14,8 +14,7 @@ import torch
 
 from edgekit.codecs.base import Arrays, FeatureCodec
 
-#: The share of its steps over which a device's features are filled. In the last tenth batch norms behind the cut come
-#: to the variance that they get in evaluation, which has no noise.
+#: The share of a device's steps whose features are filled.
 FILLED = 0.9
 
 
@@ -36,6 +35,14 @@ def fill(feature: torch.Tensor, missing: float, seed: Sequence[int]) -> torch.Te
     noise = torch.Generator(feature.device).manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
     size = math.sqrt(missing / (1 - missing)) * feature.std((0, 2, 3), correction=0, keepdim=True)
     return feature + size * torch.randn(feature.shape, generator=noise, device=feature.device)
+
+
+def filled(step: int, steps: int) -> bool:
+    """Whether the feature of step `step` (from 0) of `steps` is filled, where the codec asks for it.
+
+    In the last tenth batch norms behind the cut come to the variance that they get in evaluation, which has no noise.
+    """
+    return step < FILLED * steps
 
 
 def to_network_order(coded: torch.Tensor, order: np.ndarray) -> torch.Tensor:

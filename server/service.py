@@ -22,7 +22,7 @@ from edgekit.codecs.codebook import MOST_MISSING
 from edgekit.errors import EdgekitError, PayloadError, Refused, UsageError
 from edgekit.schedule import check_schedule, learning_rate
 from edgekit.server.calibrate import Calibrator
-from edgekit.server.decode import FILLED, decode, fill
+from edgekit.server.decode import decode, fill, filled
 from edgekit.server.train import BackHalf, OptimizerConfig
 from edgekit.wire import HEAD_SIZE, Message, field, parts
 
@@ -161,7 +161,7 @@ class Service:
         feature, order = self._decoded(codes, session)
         if self._codec.filling:
             missing = _missing(message)
-            if step < FILLED * session.steps:
+            if filled(step, session.steps):
                 feature = fill(feature, missing, (self._calibrator.seed, message.session, step))
         rate = learning_rate(self._schedule, self._optimizer.lr, step, session.steps)
         loss, right, gradient = self.back.step(feature, order, labels, rate)

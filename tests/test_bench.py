@@ -56,7 +56,7 @@ def test_every_method_trains(tmp_path: Path) -> None:
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in tmp_path.glob("*.json")]
     (last,) = [run["epochs"][-1] for run in runs if "memory" in run["method"]]
     assert last["codebook"]["regrouped"] == 1
-    # The first batch is not filled, those after it are.
+    # In the first epoch all batches but the first are filled.
     plain, filled = (run["epochs"][0] for label in ("SGQ-4", "filling") for run in runs if label in run["method"])
     assert filled["loss"] != plain["loss"]
 

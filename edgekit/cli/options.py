@@ -126,8 +126,8 @@ codec = options(
     click.option(
         "--filling",
         is_flag=True,
-        help="The server trains on noise in the place of what quantising lost (sgq). Where it helped, and where "
-        "not, is in docs/compression.md.",
+        help="The server trains on noise in the place of what quantising lost (sgq), but for the last tenth of the "
+        "steps. Where it helped, and where not, is in docs/compression.md.",
     ),
     click.option("--weighted", is_flag=True, help="Code significant channels better than others (sgq)."),
     click.option(

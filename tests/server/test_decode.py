@@ -5,7 +5,7 @@ import torch
 from edgekit.codecs.base import FeatureCodec
 from edgekit.codecs.features.sgq import SGQ
 from edgekit.codecs.registry import FEATURES, feature_codec
-from edgekit.server.decode import TWINS, decode, fill, to_network_order
+from edgekit.server.decode import TWINS, decode, fill, filled, to_network_order
 
 CPU = torch.device("cpu")
 
@@ -45,13 +45,13 @@ def test_a_filled_feature_varies_as_much_as_before(missing: float) -> None:
     drawn = torch.randn(64, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     feature = drawn * torch.tensor([0.1, 1, 7])[:, None, None] + 5
     kept = feature.clone()
-    filled = fill(feature, missing, (0, 1, 2))
+    noisy = fill(feature, missing, (0, 1, 2))
     assert torch.equal(feature, kept)
-    variance, before = (each.var((0, 2, 3)) for each in (filled, feature))
+    variance, before = (each.var((0, 2, 3)) for each in (noisy, feature))
     torch.testing.assert_close(variance, before / (1 - missing), rtol=0.05, atol=0)
     # Of mean 0, and of its own: 16,384 values a channel.
-    assert ((filled - feature).mean((0, 2, 3)).abs() < 4 * (variance / 16384) ** 0.5).all()
-    along = ((filled - feature) * (feature - 5)).mean((0, 2, 3)) / (variance * before) ** 0.5
+    assert ((noisy - feature).mean((0, 2, 3)).abs() < 4 * (variance / 16384) ** 0.5).all()
+    along = ((noisy - feature) * (feature - 5)).mean((0, 2, 3)) / (variance * before) ** 0.5
     assert (along.abs() < 4 / 128).all()
 
 
@@ -62,3 +62,8 @@ def test_noise_follows_from_its_seed() -> None:
         fill(feature, 0.5, seed) for seed in ((0, 1, 2), (0, 1, 2), (1, 1, 2), (0, 2, 2), (0, 1, 3))
     )
     assert torch.equal(first, again) and not any(torch.equal(first, other) for other in others)
+
+
+@pytest.mark.parametrize(("steps", "last"), [(0, -1), (1, 0), (10, 8), (1000, 899)])
+def test_the_last_tenth_of_the_steps_is_not_filled(steps: int, last: int) -> None:
+    assert [step for step in range(steps + 2) if filled(step, steps)] == list(range(last + 1))
