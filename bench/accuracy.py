@@ -54,7 +54,7 @@ def run(method: str, seed: int, options: argparse.Namespace) -> None:
         options.model, options.cut, parsed.codec, parsed.config, parsed.gradient, seed, options.epochs, options.batch,
         options.lr, options.weight_decay, options.augment, options.mixed, regroup=options.regroup,
         front=not options.freeze_front, decay=options.decay, tolerance=options.tolerance,
-        every=options.every,
+        every=options.every, noise=options.noise,
     )  # fmt: skip
     described = {"method": method, "dataset": options.dataset, "limit": options.limit, "plan": plan._asdict()}
     name = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]
@@ -145,6 +145,12 @@ def _setting(row: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(row[key] for key in SETTING)
 
 
+def _told(method: str, plan: dict[str, Any]) -> str:
+    """`method` and what else sets it apart in a table."""
+    noise = f", noise {plan['noise']:g}" if plan.get("noise") else ""
+    return method + noise + ("" if plan["front"] else ", front half frozen")
+
+
 def _row(record: dict[str, Any]) -> dict[str, Any]:
     plan, last = record["plan"], record["epochs"][-1]
     return {
@@ -159,7 +165,7 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
         "mixed": plan["mixed"],
         "augment": plan["augment"],
         "weight_decay": plan["weight_decay"],
-        "method": record["method"] if plan["front"] else f"{record['method']}, front half frozen",
+        "method": _told(record["method"], plan),
         "codec": plan["codec"],
         "config": plan["config"],
         "gradient": plan["gradient"],
@@ -244,6 +250,7 @@ def main() -> None:
     parser.add_argument("--tolerance", type=float, default=0.1, help="codewords that moved further are sent")
     parser.add_argument("--every", type=int, default=2, metavar="EPOCHS", help="from one evaluation to the next")
     parser.add_argument("--freeze-front", action="store_true", help="do not train the front half")
+    parser.add_argument("--noise", type=float, default=0.0, metavar="SHARE", help="as if so much variance were missing")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", metavar="DIR", default="runs")
     parser.add_argument("--show", metavar="PATH", nargs="+", help="train nothing; print the table of what these hold")

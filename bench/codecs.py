@@ -36,14 +36,14 @@ import faiss
 import numpy as np
 import onnxruntime
 import torch
+from entropy import model_bits
 from front_graphs import alternate
 from record import finish
 from threadpoolctl import threadpool_limits
 from torch import nn
 
 from edgekit.bundle import GraphSpec
-from edgekit.codecs import rans
-from edgekit.codecs.base import Arrays, FeatureCodec, FeatureStream
+from edgekit.codecs.base import Arrays, FeatureCodec
 from edgekit.codecs.features.product import Product
 from edgekit.codecs.registry import feature_codec
 from edgekit.data import registry
@@ -195,14 +195,6 @@ def other_functions(front: Front, packed: bytes, codec: FeatureCodec, tables: Ar
         "zlib of uniform codes": lambda: zlib.compress(packed, 6),
         "zlib of float32": lambda: zlib.compress(raw, 6),
     }
-
-
-def model_bits(stream: FeatureStream, codes: Arrays) -> float:
-    """-log2 of the probability of `codes` in the stream's tables, as the entropy coder is told it; 0 without one."""
-    with mock.patch.object(rans, "encode", wraps=rans.encode) as encode:
-        stream.pack(codes)
-    widths = [np.asarray(call.args[1], dtype=np.float64) for call in encode.call_args_list]
-    return float(sum((rans.PRECISION - np.log2(width)).sum() for width in widths))
 
 
 def timing(ms: np.ndarray, front: Front, times: dict[str, np.ndarray]) -> dict[str, float | None]:

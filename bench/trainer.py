@@ -64,6 +64,8 @@ class Plan(NamedTuple):
     tolerance: float = 0.1
     #: Epochs from one evaluation to the next; the last is always evaluated.
     every: int = 2
+    #: A control for filling: noise whatever the codec, as if this share of the feature's variance were missing.
+    noise: float = 0.0
 
 
 class Trainer:
@@ -177,8 +179,9 @@ class Trainer:
             assert np.array_equal(*(self.codec.dequantize(each, self.tables) for each in (arrived, codes)))
             assert np.array_equal(arrived.get("images", chosen), chosen)
         leaf = decode(self.codec, arrived, self.tables, CPU)
-        if self.codec.filling and filled(step, steps):
-            leaf = fill(leaf, header["d"], (plan.seed, 1, step))
+        missing = plan.noise or header.get("d", 0)
+        if missing and filled(step, steps):
+            leaf = fill(leaf, missing, (plan.seed, 1, step))
         leaf.requires_grad_()
         coded = to_network_order(leaf, order).contiguous(memory_format=torch.channels_last)
         with precision(plan.mixed):

@@ -48,17 +48,34 @@ def test_every_method_trains(tmp_path: Path) -> None:
     methods = "FP32;UQ-4;PQ-4;CLIO;Top-K;SGQ-4;sgq:groups=4,bits=3,grouping=significance,coding=memory+dct"
     methods += ";sgq:groups=8,bits=4,filling=true+none"
     options = ["--dataset", "digits", "--limit", "125", "--batch", "5", "--epochs", "2", "--regroup", "1", "--mixed"]
-    subprocess.run(
-        [*script, "vgg11_thin", *options, "--methods", methods, "--out", str(tmp_path)], check=True, timeout=100
-    )
+    for more in (("--methods", methods), ("--methods", "UQ-4", "--noise", "0.5")):
+        subprocess.run([*script, "vgg11_thin", *options, *more, "--out", str(tmp_path)], check=True, timeout=100)
     shown = subprocess.run([*script, "--show", str(tmp_path)], check=True, capture_output=True, text=True, timeout=60)
-    assert len(shown.stdout.splitlines()) == 2 + 8
+    assert len(shown.stdout.splitlines()) == 2 + 9 and "| UQ-4, noise 0.5 |" in shown.stdout
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in tmp_path.glob("*.json")]
     (last,) = [run["epochs"][-1] for run in runs if "memory" in run["method"]]
     assert last["codebook"]["regrouped"] == 1
     # In the first epoch all batches but the first are filled.
     plain, filled = (run["epochs"][0] for label in ("SGQ-4", "filling") for run in runs if label in run["method"])
     assert filled["loss"] != plain["loss"]
+    calm, noisy = sorted((run for run in runs if run["method"] == "UQ-4"), key=lambda run: run["plan"]["noise"])
+    assert noisy["epochs"][0]["loss"] != calm["epochs"][0]["loss"]
+
+
+def test_coding_is_measured_in_training(tmp_path: Path) -> None:
+    """A coder with a memory, over two epochs: bytes above the model's entropy, images' numbers among them."""
+    record = tmp_path / "coder.json"
+    options = ["--models", "vgg11_thin", "--limit", "576", "--epochs", "2", "--out", str(record)]
+    options += ["--codecs", "sgq:groups=4,bits=3,coding=memory+none"]
+    subprocess.run([sys.executable, str(BENCH / "coder.py"), *options], check=True, timeout=100)
+    (run,) = json.loads(record.read_text(encoding="utf-8"))["runs"]
+    assert len(run["epochs"]) == 2
+    for told in run["epochs"]:
+        assert 0 < told["coded_above_model"] < told["above_model"]
+        numbers = (told["above_model"] - told["coded_above_model"]) * told["model_bytes_per_image"]
+        # 2 B of every image's number, 1 B a batch that says so.
+        assert abs(numbers - (2 + 1 / 32)) < 0.02
+        assert all(told[stage]["median_ms"] > 0 for stage in ("front", "pack", "unpack", "absorb"))
 
 
 def test_rounding_is_what_autocast_computes(monkeypatch: pytest.MonkeyPatch) -> None:

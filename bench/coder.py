@@ -1,0 +1,176 @@
+"""What the entropy coder takes while a network trains: its time, and its bytes beside its own model's entropy.
+
+``python bench/coder.py [--models A,B] [--codecs METHOD;METHOD] [--data DIR] [--out FILE]``: the in-process trainer
+(trainer.py) on batches of 32, one thread. At every batch the deployed front half runs too, in ONNX Runtime and without
+a codec: what coding takes is told as a share of that. Per epoch medians and quartiles of the process's CPU time.
+
+========  ==============================================================================================================
+stage     what is timed
+========  ==============================================================================================================
+pack      the device's: indices to bytes
+unpack    the server's: bytes to indices; at every 16th batch
+absorb    the device's, when the gradient is there: the tables learn
+========  ==============================================================================================================
+
+"% > model" is how far a feature's bytes, heads and images' numbers among them, lie above the entropy; "% coded",
+without the numbers, which no model is asked about.
+"""
+
+import argparse
+import platform
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from entropy import model_bits
+from record import finish
+from threadpoolctl import threadpool_limits
+from trainer import Plan, Trainer
+
+from edgekit.codecs.base import Arrays, FeatureStream
+from edgekit.codecs.memory import write_numbers
+from edgekit.codecs.registry import feature_codec
+from edgekit.data import registry
+from edgekit.export.build import front_graphs
+from edgekit.measure.methods import parse
+from edgekit.runtime.backends.ort import OnnxRuntime
+
+CUTS = {"mobilenet_v1": "blocks.3.depthwise", "vgg11_thin": "features.10"}
+CODECS = "sgq:groups=8,bits=4,coding=context+none;sgq:groups=8,bits=4,coding=memory+none"
+BATCH = 32
+STAGES = ("front", "pack", "unpack", "absorb")
+
+
+class Timed(FeatureStream):
+    """An end of a line, `stream`, which is timed. What it took comes into `seen`, by stage, in milliseconds.
+
+    Where it packs, `front` runs as well, and "bytes", "numbers" (bytes of images' numbers) and "bits" (by the model)
+    are counted.
+    """
+
+    def __init__(self, stream: FeatureStream, front: Callable[[], object]) -> None:
+        super().__init__(stream.codec)
+        self.stream = stream
+        self.front = front
+        self.seen: dict[str, list[float]] = defaultdict(list)
+
+    def pack(self, codes: Arrays) -> bytes:
+        self._time("front", self.front)
+        payload: bytes = self._time("pack", lambda: self.stream.pack(codes))
+        self.seen["bytes"].append(len(payload))
+        remembers = getattr(self.codec, "coding", "") == "memory"
+        self.seen["numbers"].append(len(write_numbers(codes["images"])) if remembers else 0)
+        self.seen["bits"].append(model_bits(self.stream, codes))
+        return payload
+
+    def unpack(self, payload: bytes, shape: Sequence[int]) -> Arrays:
+        codes: Arrays = self._time("unpack", lambda: self.stream.unpack(payload, shape))
+        return codes
+
+    def absorb(self, codes: Arrays) -> None:
+        self._time("absorb", lambda: self.stream.absorb(codes))
+
+    def reset(self, in_flight: int = 0) -> None:
+        self.stream.reset(in_flight)
+
+    def _time(self, stage: str, function: Callable[[], Any]) -> Any:
+        start = time.process_time()
+        result = function()
+        self.seen[stage].append(1e3 * (time.process_time() - start))
+        return result
+
+
+def deployed(trainer: Trainer) -> Callable[[], object]:
+    """Runs the front half on one batch of images, as on a device without a codec."""
+    raw = feature_codec("raw", {})
+    images = trainer.data.test_images[:BATCH].astype(np.float32) / 255
+    graphs = front_graphs(trainer.front, images.shape[1:], raw, {}, batch_size=BATCH)
+    engine = OnnxRuntime(graphs.models["front.onnx"], graphs.specs["front"])
+    engine.set_weights({each.name: graphs.state[each.name] for each in graphs.specs["front"].held})
+    return lambda: engine.run({"image": images})
+
+
+def row(line: dict[str, Any], seen: dict[str, list[float]]) -> dict[str, Any]:
+    """Of one epoch."""
+    times = {stage: seen[stage] for stage in STAGES}
+    told: dict[str, Any] = {"epoch": line["epoch"], "accuracy": line.get("accuracy")}
+    front = statistics.median(times["front"])
+    for stage, ms in times.items():
+        low, median, high = np.quantile(ms, (0.25, 0.5, 0.75)).round(3).tolist()
+        told[stage] = {"median_ms": median, "quartile1_ms": low, "quartile3_ms": high}
+        told[stage]["share_of_front"] = round(median / front, 4)
+    size, numbers, bits = (sum(seen[name]) for name in ("bytes", "numbers", "bits"))
+    told["bytes_per_image"] = round(size / len(seen["bytes"]) / BATCH, 2)
+    told["model_bytes_per_image"] = round(bits / 8 / len(seen["bytes"]) / BATCH, 2)
+    told["above_model"] = round(8 * size / bits - 1, 4)
+    told["coded_above_model"] = round(8 * (size - numbers) / bits - 1, 4)
+    return told
+
+
+def bench(model: str, method: str, options: argparse.Namespace) -> dict[str, Any]:
+    """The record of one model and codec."""
+    dataset = registry.load("cifar10" if options.data else "digits", options.data, options.limit, 0)
+    parsed = parse(method, {})
+    plan = Plan(
+        model, CUTS[model], parsed.codec, parsed.config, parsed.gradient, 0, options.epochs, BATCH, options.lr,
+        weight_decay=5e-4, augment=False, mixed=False, every=1,
+    )  # fmt: skip
+    rows: list[dict[str, Any]] = []
+
+    def on_epoch(line: dict[str, Any]) -> None:
+        rows.append(row(line, {**sender.seen, "unpack": receiver.seen["unpack"]}))
+        sender.seen.clear()
+        receiver.seen.clear()
+        sys.stderr.write(f"{model:<14}{method:<46}{shown(rows[-1])}\n")
+
+    trainer = Trainer(plan, dataset, np.arange(len(dataset.train_labels)), on_epoch)
+    front = deployed(trainer)
+    sender, receiver = (Timed(end, front) for end in (trainer.device_end, trainer.server_end))
+    trainer.device_end, trainer.server_end = sender, receiver
+    trainer.run()
+    return {"model": model, "cut": CUTS[model], "feature": list(trainer.shape), "method": method, "epochs": rows}
+
+
+def shown(told: dict[str, Any]) -> str:
+    """One line of the table."""
+    cells = [f"{told['epoch']:>5}", f"{told['accuracy']:>6.1f}", f"{told['bytes_per_image']:>8.1f}"]
+    cells += [f"{100 * told[name]:>7.2f}" for name in ("above_model", "coded_above_model")]
+    cells += [f"{told[stage]['median_ms']:>8.2f}" for stage in STAGES]
+    return "".join(cells + [f"{100 * told[stage]['share_of_front']:>6.0f} %" for stage in STAGES[1:]])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", default=",".join(CUTS))
+    parser.add_argument("--codecs", default=CODECS, help="methods as of accuracy.py that code entropy, separated by ;")
+    parser.add_argument("--data", metavar="DIR", help="CIFAR-10, binary version; else digits")
+    parser.add_argument("--limit", type=int, default=2000, help="training images")
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--lr", type=float, default=0.02)
+    parser.add_argument("--out", metavar="FILE")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    names = ("epoch", "right", "B/image", "% > model", "% coded", *(f"{stage}, ms" for stage in STAGES))
+    sys.stderr.write(f"{', '.join(names)}; the last three as shares of the deployed front half's forward pass\n")
+    with threadpool_limits(1):
+        models, codecs = options.models.split(","), options.codecs.split(";")
+        runs = [bench(model, codec, options) for model in models for codec in codecs]
+    record = {
+        "command": ["python", *sys.argv],
+        "versions": {**versions, "onnxruntime": onnxruntime.__version__},
+        "images": "cifar10" if options.data else "digits",
+        "batch": BATCH,
+        "runs": runs,
+    }
+    finish(record, options.out)
+
+
+if __name__ == "__main__":
+    main()

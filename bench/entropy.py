@@ -1,0 +1,16 @@
+"""What an entropy coder's own model says of codes, to compare with the bytes that it makes of them."""
+
+from unittest import mock
+
+import numpy as np
+
+from edgekit.codecs import rans
+from edgekit.codecs.base import Arrays, FeatureStream
+
+
+def model_bits(stream: FeatureStream, codes: Arrays) -> float:
+    """-log2 of the probability of `codes` in the stream's tables, as the entropy coder is told it; 0 without one."""
+    with mock.patch.object(rans, "encode", wraps=rans.encode) as encode:
+        stream.pack(codes)
+    widths = [np.asarray(call.args[1], dtype=np.float64) for call in encode.call_args_list]
+    return float(sum((rans.PRECISION - np.log2(width)).sum() for width in widths))
