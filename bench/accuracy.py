@@ -43,6 +43,8 @@ METHODS = {
 
 #: What two rows must share to be compared.
 SETTING = ("model", "cut", "dataset", "limit", "n_epochs", "batch", "lr", "weight_decay", "mixed", "augment")
+#: What `--only` looks at.
+NAMED = ("model", "dataset", "cut", "n_epochs")
 #: What two rows must share besides to be one, of other seeds.
 METHOD = ("method", "codec", "config", "gradient", "regroup", "front", "decay", "tolerance")
 
@@ -254,13 +256,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", metavar="DIR", default="runs")
     parser.add_argument("--show", metavar="PATH", nargs="+", help="train nothing; print the table of what these hold")
-    parser.add_argument("--only", metavar="REGEX", default="", help="of --show: rows whose model, data and cut match")
+    parser.add_argument("--only", metavar="REGEX", default="", help="of --show, by model, dataset, cut and epochs")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--plot", metavar="FILE")
     options = parser.parse_args()
     if options.show:
         rows = summarise(options.show)
-        shown = [row for row in rows if re.search(options.only, f"{row['model']} {row['dataset']} {row['cut']}")]
+        shown = [row for row in rows if re.search(options.only, " ".join(str(row[name]) for name in NAMED))]
         sys.stdout.write(table(shown) + "\n")
         if options.json:
             with open(options.json, "w", encoding="utf-8") as file:
