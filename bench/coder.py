@@ -3,6 +3,7 @@
 ``python bench/coder.py [--models A,B] [--codecs METHOD;METHOD] [--data DIR] [--out FILE]``: the in-process trainer
 (trainer.py) on batches of 32, one thread. At every batch the deployed front half runs too, in ONNX Runtime and without
 a codec: what coding takes is told as a share of that. Per epoch medians and quartiles of the process's CPU time.
+``--show FILE`` prints the table of such a file.
 
 ========  ==============================================================================================================
 stage     what is timed
@@ -18,6 +19,7 @@ without the numbers, which no model is asked about.
 
 import argparse
 import copy
+import json
 import platform
 import statistics
 import sys
@@ -130,7 +132,7 @@ def bench(model: str, method: str, options: argparse.Namespace) -> dict[str, Any
         rows.append(row(line, {**sender.seen, "unpack": receiver.seen["unpack"]}))
         sender.seen.clear()
         receiver.seen.clear()
-        sys.stderr.write(f"{model:<14}{method:<46}{shown(rows[-1])}\n")
+        sys.stderr.write(f"{model} {method}: epoch {line['epoch']} of {options.epochs}, loss {line['loss']:.3f}\n")
 
     trainer = Trainer(plan, dataset, np.arange(len(dataset.train_labels)), on_epoch)
     front = deployed(trainer)
@@ -140,12 +142,20 @@ def bench(model: str, method: str, options: argparse.Namespace) -> dict[str, Any
     return {"model": model, "cut": CUTS[model], "feature": list(trainer.shape), "method": method, "epochs": rows}
 
 
-def shown(told: dict[str, Any]) -> str:
-    """One line of the table."""
-    cells = [f"{told['epoch']:>5}", f"{told['train_accuracy']:>6.1f}", f"{told['bytes_per_image']:>8.1f}"]
-    cells += [f"{100 * told[name]:>7.2f}" for name in ("above_model", "coded_above_model")]
-    cells += [f"{told[stage]['median_ms']:>8.2f}" for stage in STAGES]
-    return "".join(cells + [f"{100 * told[stage]['share_of_front']:>6.0f} %" for stage in STAGES[1:]])
+def table(record: dict[str, Any]) -> str:
+    """Markdown: the first, the middle and the last epoch of every run, stages as shares of the front half's time."""
+    heads = ("model", "codec", "epoch", "B/image", "% > model", "% coded", "front, ms", *STAGES[1:])
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for run in record["runs"]:
+        epochs = run["epochs"]
+        for told in (epochs[i] for i in sorted({0, len(epochs) // 2 - 1, len(epochs) - 1}) if i >= 0):
+            cells = [run["model"], run["method"].removesuffix("+none"), str(told["epoch"])]
+            cells += [f"{told['bytes_per_image']:.1f}"]
+            cells += [f"{100 * told[name]:.2f}" for name in ("above_model", "coded_above_model")]
+            cells += [f"{told['front']['median_ms']:.1f}"]
+            cells += [f"{100 * told[stage]['share_of_front']:.0f} %" for stage in STAGES[1:]]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -157,11 +167,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--lr", type=float, default=0.02)
     parser.add_argument("--out", metavar="FILE")
+    parser.add_argument("--show", metavar="FILE", help="train nothing; print the table of what --out wrote")
     options = parser.parse_args()
+    if options.show:
+        with open(options.show, encoding="utf-8") as file:
+            sys.stdout.write(table(json.load(file)) + "\n")
+        return
     torch.set_num_threads(1)
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
-    names = ("epoch", "% right", "B/image", "% > model", "% coded", *(f"{stage}, ms" for stage in STAGES))
-    sys.stderr.write(f"{', '.join(names)}; the last three as shares of the deployed front half's forward pass\n")
     with threadpool_limits(1):
         models, codecs = options.models.split(","), options.codecs.split(";")
         runs = [bench(model, codec, options) for model in models for codec in codecs]
@@ -172,6 +185,7 @@ def main() -> None:
         "batch": BATCH,
         "runs": runs,
     }
+    sys.stderr.write(table(record) + "\n")
     finish(record, options.out)
 
 

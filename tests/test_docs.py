@@ -37,6 +37,7 @@ def test_every_page_is_reached_from_the_readme() -> None:
             "bench/calibration.py --show bench/results/calibration-vgg11_thin.json "
             "--accuracy bench/results/accuracy.json",
         ),
+        ("docs/compression.md", "bench/coder.py --show bench/results/coder.json"),
         ("docs/measure.md", "bench/link.py --show bench/results/link.json"),
         ("README.md", "bench/accuracy.py --show bench/results/accuracy.json --only blocks|mnist.*24|64$"),
         ("README.md", "-m edgekit report bench/results/thin-mobilenet_v1.json --format md --only speed"),
