@@ -252,7 +252,9 @@ def main() -> None:
     parser.add_argument("--tolerance", type=float, default=0.1, help="codewords that moved further are sent")
     parser.add_argument("--every", type=int, default=2, metavar="EPOCHS", help="from one evaluation to the next")
     parser.add_argument("--freeze-front", action="store_true", help="do not train the front half")
-    parser.add_argument("--noise", type=float, default=0.0, metavar="SHARE", help="as if so much variance were missing")
+    parser.add_argument(
+        "--noise", type=float, default=0.0, metavar="SHARE", help="of any codec: as if so much were missing"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", metavar="DIR", default="runs")
     parser.add_argument("--show", metavar="PATH", nargs="+", help="train nothing; print the table of what these hold")
@@ -272,6 +274,8 @@ def main() -> None:
         return
     if not options.model:
         parser.error("a model, or --show")
+    if not 0 <= options.noise < 1:
+        parser.error(f"--noise is a share, from 0 to below 1, got {options.noise}")
     torch.set_num_threads(options.threads)
     os.makedirs(options.out, exist_ok=True)
     for seed in options.seeds.split(","):

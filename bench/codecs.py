@@ -28,32 +28,28 @@ import sys
 import time
 import zlib
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any, NamedTuple
-from unittest import mock
 
 import faiss
 import numpy as np
 import onnxruntime
 import torch
+from deployed import engine, quantise_stage
 from entropy import model_bits
 from front_graphs import alternate
 from record import finish
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from edgekit.bundle import GraphSpec
 from edgekit.codecs.base import Arrays, FeatureCodec
 from edgekit.codecs.features.product import Product
 from edgekit.codecs.registry import feature_codec
 from edgekit.data import registry
-from edgekit.device_profiles.registry import profile
-from edgekit.export.build import deployed_graph, front_graphs
+from edgekit.export.build import front_graphs
 from edgekit.export.fold import fold_norms, settle_norms
 from edgekit.export.models.registry import build
 from edgekit.export.plan.observe import sample_images
 from edgekit.export.split import split
-from edgekit.runtime.backends.ort import OnnxRuntime
 from edgekit.server.decode import decode
 
 SHAPE = (3, 32, 32)
@@ -107,26 +103,6 @@ def front_of(model: str, weights: str | None, data: str | None, batch: int) -> F
         features = np.concatenate([folded(part).numpy() for part in torch.from_numpy(images).split(batch)])
     *before, feature = np.split(features[CALIBRATION:], LEARNT + 1)
     return Front(half, folded, images[-batch:], feature, features[:CALIBRATION], before)
-
-
-def engine(model: bytes, spec: GraphSpec, held: Arrays) -> OnnxRuntime:
-    backend = OnnxRuntime(model, spec)
-    backend.set_weights({each.name: held[each.name] for each in spec.held})
-    return backend
-
-
-def quantise_stage(
-    half: nn.Module, given: np.ndarray, codec: FeatureCodec, tables: Arrays, gathered: bool = False
-) -> Callable[[], Arrays]:
-    """Runs the deployed graph of `half`, quantise stage included, on `given`."""
-    board, n = profile("cpu"), len(given)
-    folding = mock.patch("edgekit.export.build.fold_order", return_value=()) if gathered else nullcontext()
-    if gathered:
-        board = board._replace(target=board.target._replace(codebooks="inputs"))
-    with folding:
-        graph, spec = deployed_graph(half, given.shape[1:], codec, tables, board, n)
-    model = engine(graph, spec, codec.table_feeds(tables))
-    return lambda: model.run({"image": given})
 
 
 def front_functions(front: Front) -> Functions:

@@ -2,14 +2,14 @@
 
 ``python bench/coder.py [--models A,B] [--codecs METHOD;METHOD] [--data DIR] [--out FILE]``: the in-process trainer
 (trainer.py) on batches of 32, one thread. At every batch the deployed front half runs too, in ONNX Runtime and without
-a codec: what coding takes is told as a share of that. Per epoch medians and quartiles of the process's CPU time.
-``--show FILE`` prints the table of such a file.
+a codec: what coding takes is told as a share of that, the median over an epoch's batches, beside medians and quartiles
+of the process's CPU time. ``--show FILE`` prints the table of such a file.
 
 ========  ==============================================================================================================
 stage     what is timed
 ========  ==============================================================================================================
 pack      the device's: indices to bytes
-unpack    the server's: bytes to indices; at every 16th batch
+unpack    the server's: bytes to indices
 absorb    the device's, when the gradient is there: the tables learn
 ========  ==============================================================================================================
 
@@ -18,10 +18,8 @@ without the numbers, which no model is asked about.
 """
 
 import argparse
-import copy
 import json
 import platform
-import statistics
 import sys
 import time
 from collections import defaultdict
@@ -31,18 +29,18 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
+import trainer
+from deployed import quantise_stage
 from entropy import model_bits
 from record import finish
 from threadpoolctl import threadpool_limits
-from trainer import Plan, Trainer
 
 from edgekit.codecs.base import Arrays, FeatureStream
 from edgekit.codecs.memory import write_numbers
 from edgekit.codecs.registry import feature_codec
 from edgekit.data import registry
-from edgekit.export.build import front_graphs
+from edgekit.export.fold import fold_norms
 from edgekit.measure.methods import parse
-from edgekit.runtime.backends.ort import OnnxRuntime
 
 #: Those of the accuracy table.
 CUTS = {"mobilenet_v1": "blocks.4", "vgg11_thin": "features.10"}
@@ -90,26 +88,14 @@ class Timed(FeatureStream):
         return result
 
 
-def deployed(trainer: Trainer) -> Callable[[], object]:
-    """Runs the front half on one batch of images, as on a device without a codec."""
-    raw = feature_codec("raw", {})
-    images = trainer.data.test_images[:BATCH].astype(np.float32) / 255
-    # A copy: what is exported is put into evaluation mode.
-    graphs = front_graphs(copy.deepcopy(trainer.front), images.shape[1:], raw, {}, batch_size=BATCH)
-    engine = OnnxRuntime(graphs.models["front.onnx"], graphs.specs["front"])
-    engine.set_weights({each.name: graphs.state[each.name] for each in graphs.specs["front"].held})
-    return lambda: engine.run({"image": images})
-
-
 def row(line: dict[str, Any], seen: dict[str, list[float]]) -> dict[str, Any]:
     """Of one epoch."""
-    times = {stage: seen[stage] for stage in STAGES}
     told: dict[str, Any] = {name: line[name] for name in ("epoch", "loss", "train_accuracy")}
-    front = statistics.median(times["front"])
-    for stage, ms in times.items():
-        low, median, high = np.quantile(ms, (0.25, 0.5, 0.75)).round(3).tolist()
-        told[stage] = {"median_ms": median, "quartile1_ms": low, "quartile3_ms": high}
-        told[stage]["share_of_front"] = round(median / front, 4)
+    front = np.array(seen["front"])
+    for stage in STAGES:
+        low, median, high = np.quantile(seen[stage], (0.25, 0.5, 0.75)).round(3).tolist()
+        share = round(float(np.median(seen[stage] / front)), 4)
+        told[stage] = {"median_ms": median, "quartile1_ms": low, "quartile3_ms": high, "share_of_front": share}
     size, numbers, bits = (sum(seen[name]) for name in ("bytes", "numbers", "bits"))
     told["bytes_per_image"] = round(size / len(seen["bytes"]) / BATCH, 2)
     told["model_bytes_per_image"] = round(bits / 8 / len(seen["bytes"]) / BATCH, 2)
@@ -122,7 +108,7 @@ def bench(model: str, method: str, options: argparse.Namespace) -> dict[str, Any
     """The record of one model and codec."""
     dataset = registry.load("cifar10" if options.data else "digits", options.data, options.limit, 0)
     parsed = parse(method, {})
-    plan = Plan(
+    plan = trainer.Plan(
         model, CUTS[model], parsed.codec, parsed.config, parsed.gradient, 0, options.epochs, BATCH, options.lr,
         weight_decay=5e-4, augment=False, mixed=False, every=options.epochs,
     )  # fmt: skip
@@ -134,12 +120,15 @@ def bench(model: str, method: str, options: argparse.Namespace) -> dict[str, Any
         receiver.seen.clear()
         sys.stderr.write(f"{model} {method}: epoch {line['epoch']} of {options.epochs}, loss {line['loss']:.3f}\n")
 
-    trainer = Trainer(plan, dataset, np.arange(len(dataset.train_labels)), on_epoch)
-    front = deployed(trainer)
-    sender, receiver = (Timed(end, front) for end in (trainer.device_end, trainer.server_end))
-    trainer.device_end, trainer.server_end = sender, receiver
-    trainer.run()
-    return {"model": model, "cut": CUTS[model], "feature": list(trainer.shape), "method": method, "epochs": rows}
+    # Else the server decodes some batches only.
+    trainer.DECODED = 1
+    training = trainer.Trainer(plan, dataset, np.arange(len(dataset.train_labels)), on_epoch)
+    images = training.data.test_images[:BATCH].astype(np.float32) / 255
+    front = quantise_stage(fold_norms(training.front)[0], images, feature_codec("raw", {}), {})
+    sender, receiver = (Timed(end, front) for end in (training.device_end, training.server_end))
+    training.device_end, training.server_end = sender, receiver
+    training.run()
+    return {"model": model, "cut": CUTS[model], "feature": list(training.shape), "method": method, "epochs": rows}
 
 
 def table(record: dict[str, Any]) -> str:

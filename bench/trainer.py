@@ -64,7 +64,8 @@ class Plan(NamedTuple):
     tolerance: float = 0.1
     #: Epochs from one evaluation to the next; the last is always evaluated.
     every: int = 2
-    #: A control for filling: noise whatever the codec, as if this share of the feature's variance were missing.
+    #: A control for filling, whatever the codec: noise beside what arrives in the ratio that filling would have, were
+    #: this share of the variance missing. A feature that lacks nothing then varies 1 / (1 - share) times as much.
     noise: float = 0.0
 
 

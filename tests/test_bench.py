@@ -71,7 +71,7 @@ def test_coding_is_measured_in_training(tmp_path: Path) -> None:
     (run,) = json.loads(record.read_text(encoding="utf-8"))["runs"]
     assert len(run["epochs"]) == 2
     for told in run["epochs"]:
-        assert 0 < told["coded_above_model"] < told["above_model"]
+        assert 0 < told["coded_above_model"] < min(told["above_model"], 0.1)
         numbers = (told["above_model"] - told["coded_above_model"]) * told["model_bytes_per_image"]
         # 2 B of every image's number, 1 B a batch that says so.
         assert abs(numbers - (2 + 1 / 32)) < 0.02
