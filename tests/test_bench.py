@@ -49,7 +49,7 @@ def test_every_method_trains(tmp_path: Path) -> None:
     methods += ";sgq:groups=8,bits=4,filling=true+none"
     options = ["--dataset", "digits", "--limit", "125", "--batch", "5", "--epochs", "2", "--regroup", "1", "--mixed"]
     for more in (("--methods", methods), ("--methods", "UQ-4", "--noise", "0.5")):
-        subprocess.run([*script, "vgg11_thin", *options, *more, "--out", str(tmp_path)], check=True, timeout=100)
+        subprocess.run([*script, "vgg11_thin", *options, *more, "--out", str(tmp_path)], check=True, timeout=300)
     shown = subprocess.run([*script, "--show", str(tmp_path)], check=True, capture_output=True, text=True, timeout=60)
     assert len(shown.stdout.splitlines()) == 2 + 9 and "| UQ-4, noise 0.5 |" in shown.stdout
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in tmp_path.glob("*.json")]
@@ -67,7 +67,7 @@ def test_coding_is_measured_in_training(tmp_path: Path) -> None:
     record = tmp_path / "coder.json"
     options = ["--models", "vgg11_thin", "--limit", "576", "--epochs", "2", "--out", str(record)]
     options += ["--codecs", "sgq:groups=4,bits=3,coding=memory+none"]
-    subprocess.run([sys.executable, str(BENCH / "coder.py"), *options], check=True, timeout=100)
+    subprocess.run([sys.executable, str(BENCH / "coder.py"), *options], check=True, timeout=300)
     (run,) = json.loads(record.read_text(encoding="utf-8"))["runs"]
     assert len(run["epochs"]) == 2
     for told in run["epochs"]:
