@@ -358,15 +358,19 @@ class TestFilling:
         assert reply.kind == "gradient" and service.handle(self.told(session, step, missing)) == reply
         return float(reply.header["loss"])
 
-    def test_it_trains_on_the_share_that_the_device_tells(self, make: Callable[..., Service]) -> None:
+    def test_it_trains_on_the_share_that_the_device_tells(
+        self, make: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("edgekit.server.service.learning_rate", lambda *given: 0.0)
         losses = []
         for codec, missing in ((CODEC, 0.5), (self.filled, 0.0), (self.filled, 0.5), (self.filled, MOST_MISSING)):
             service = make(codec)
             losses.append(self.loss(service, hello(service), 0, missing))
-        # Of no steps planned every one is behind the first nine tenths.
-        losses.append(self.loss(service := make(self.filled), hello(service, steps=0), 0, 0.5))
-        plain, none, half, most, late = losses
-        assert plain == none == late and len({none, half, most}) == 3
+        # The last tenth of the steps has none.
+        session = hello(service := make(self.filled), steps=10)
+        *early, late = (self.loss(service, session, step, 0.5) for step in range(10))
+        plain, none, half, most = losses
+        assert plain == none == late and len({none, half, most}) == 3 and plain not in early
 
     def test_every_step_of_every_session_has_its_own_noise(
         self, make: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
