@@ -43,10 +43,10 @@ METHODS = {
 
 #: What two rows must share to be compared.
 SETTING = ("model", "cut", "dataset", "limit", "n_epochs", "batch", "lr", "weight_decay", "mixed", "augment")
-#: What `--only` looks at.
-NAMED = ("model", "dataset", "cut", "n_epochs")
 #: What two rows must share besides to be one, of other seeds.
 METHOD = ("method", "codec", "config", "gradient", "regroup", "front", "decay", "tolerance")
+#: What `--only` looks at.
+NAMED = ("model", "dataset", "cut", "n_epochs")
 
 
 def run(method: str, seed: int, options: argparse.Namespace) -> None:
@@ -252,9 +252,7 @@ def main() -> None:
     parser.add_argument("--tolerance", type=float, default=0.1, help="codewords that moved further are sent")
     parser.add_argument("--every", type=int, default=2, metavar="EPOCHS", help="from one evaluation to the next")
     parser.add_argument("--freeze-front", action="store_true", help="do not train the front half")
-    parser.add_argument(
-        "--noise", type=float, default=0.0, metavar="SHARE", help="of any codec: as if so much were missing"
-    )
+    parser.add_argument("--noise", type=float, default=0.0, metavar="SHARE", help="fill any codec's feature by this")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", metavar="DIR", default="runs")
     parser.add_argument("--show", metavar="PATH", nargs="+", help="train nothing; print the table of what these hold")

@@ -20,15 +20,16 @@ def draw(rows: list[dict[str, Any]], path: str) -> None:
         for i, row in enumerate(row for row in mine if row["n_epochs"] == epochs):
             style = {"color": f"C{i % 10}", "marker": "osD^vPX*<>"[i // 10 % 10]}
             ends = [row["accuracy"] - min(row["accuracies"])], [max(row["accuracies"]) - row["accuracy"]]
-            for axis, size in zip(line, (row["bytes_up"], row["bytes_up"] + row["bytes_down"]), strict=False):
-                label = row["method"].replace("+none", "")
-                axis.errorbar(size, row["accuracy"], yerr=ends, capsize=3, label=label, **style)
-                axis.set_xscale("log")
+            style["label"] = row["method"].replace("+none", "")
+            for axis, size in zip(line[:2], (row["bytes_up"], row["bytes_up"] + row["bytes_down"]), strict=True):
+                axis.errorbar(size, row["accuracy"], yerr=ends, capsize=3, **style)
             images, accuracy = [point[0] for point in row["curve"]], [point[1] for point in row["curve"]]
             line[2].plot(images, accuracy, markersize=3, **style)
         for axis, name in zip(line, PANELS, strict=True):
             axis.set(xlabel=name, ylabel="test accuracy, %", title=f"{kind[0]}, {kind[1]}, {epochs} epochs")
             axis.grid(alpha=0.3)
+        for axis in line[:2]:
+            axis.set_xscale("log")
         # Beside the row: a model has more methods than a panel has room for.
         handles, labels = line[0].get_legend_handles_labels()
         line[2].legend(handles, labels, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
