@@ -19,7 +19,7 @@ accuracy   after a whole training with the method, where `--accuracy` has it
 
 Several figures in a cell are those of the stages.
 
-A method is a policy of `edgekit train --calibrate`, with settings as in "sparse-masked:step=14".
+A method is a policy of `edgekit train --gradient-codec`, with settings as in "sparse-masked:step=14".
 """
 
 import argparse
@@ -36,12 +36,12 @@ from record import finish
 from torch.nn.functional import cross_entropy
 from trainer import CPU, Plan, Trainer
 
-from edgekit import wire
 from edgekit.codecs.gradients.sparse import Sparse
 from edgekit.data import registry
+from edgekit.line import frame
+from edgekit.line.frame import Message
 from edgekit.server.calibrate import Calibrator, calibrator
 from edgekit.server.decode import decode, to_network_order
-from edgekit.wire import Message
 
 #: Sparse with every element rounded on its own: what systematic rounding is worth.
 ALONE = "rounded one by one"
@@ -136,7 +136,7 @@ def probe(trainer: Trainer, chosen: Iterator[np.ndarray], methods: list[str], se
                 active = batch.active if each.masked else None
                 payload, row["deviation"] = each.send(batch.gradient, active, 1, step)
                 header = {"loss": 1.234567, "right": 16, "dev": 0.123456, "s": 0.012345}
-                row["bytes"] = len(wire.encode(Message("gradient", 1, step, header, (payload,)))) / len(indices)
+                row["bytes"] = len(frame.encode(Message("gradient", 1, step, header, (payload,)))) / len(indices)
                 arrives = batch.of_weights(each.codec.unpack(payload, batch.gradient.shape, active))
             row["cosine"] = cosine(arrives, batch.reference)
             row["error"] = distance(arrives, batch.reference)

@@ -143,8 +143,8 @@ def coded(codec: FeatureCodec, front: Front, gathered: bool = False) -> Coded:
     codes, sender, receiver = alone(), codec.stream(), codec.stream()
     for feature in front.before:
         earlier = codec.quantize(feature[:, order], tables)
-        sender.absorb(earlier)
-        receiver.absorb(earlier)
+        sender.update(earlier)
+        receiver.update(earlier)
     payload = sender.pack(codes)
     arrived = receiver.unpack(payload, shape)
     functions: Functions = {

@@ -10,7 +10,7 @@ stage     what is timed
 ========  ==============================================================================================================
 pack      the device's: indices to bytes
 unpack    the server's: bytes to indices
-absorb    the device's, when the gradient is there: the tables learn
+absorb    `update`, the device's, when the gradient is there: the tables learn
 ========  ==============================================================================================================
 
 "% > model" is how far a feature's bytes, heads and images' numbers among them, lie above the entropy; "% coded",
@@ -36,7 +36,7 @@ from record import finish
 from threadpoolctl import threadpool_limits
 
 from edgekit.codecs.base import Arrays, FeatureStream
-from edgekit.codecs.memory import write_numbers
+from edgekit.codecs.entropy.temporal import write_numbers
 from edgekit.codecs.registry import feature_codec
 from edgekit.data import registry
 from edgekit.export.fold import fold_norms
@@ -44,8 +44,9 @@ from edgekit.measure.methods import parse
 
 #: Those of the accuracy table.
 CUTS = {"mobilenet_v1": "blocks.4", "vgg11_thin": "features.10"}
-CODECS = "sgq:groups=8,bits=4,coding=context+none;sgq:groups=8,bits=4,coding=memory+none"
+CODECS = "sgq:groups=8,bits=4,coding=context+none;sgq:groups=8,bits=4,coding=temporal+none"
 BATCH = 32
+#: "absorb" is `update`, under the name that records have.
 STAGES = ("front", "pack", "unpack", "absorb")
 
 
@@ -66,7 +67,7 @@ class Timed(FeatureStream):
         self._time("front", self.front)
         payload: bytes = self._time("pack", lambda: self.stream.pack(codes))
         self.seen["bytes"].append(len(payload))
-        remembers = getattr(self.codec, "coding", "") == "memory"
+        remembers = getattr(self.codec, "coding", "") == "temporal"
         self.seen["numbers"].append(len(write_numbers(codes["images"])) if remembers else 0)
         self.seen["bits"].append(model_bits(self.stream, codes))
         return payload
@@ -75,8 +76,8 @@ class Timed(FeatureStream):
         codes: Arrays = self._time("unpack", lambda: self.stream.unpack(payload, shape))
         return codes
 
-    def absorb(self, codes: Arrays) -> None:
-        self._time("absorb", lambda: self.stream.absorb(codes))
+    def update(self, codes: Arrays) -> None:
+        self._time("absorb", lambda: self.stream.update(codes))
 
     def reset(self, in_flight: int = 0) -> None:
         self.stream.reset(in_flight)

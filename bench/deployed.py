@@ -11,7 +11,7 @@ from edgekit.bundle import GraphSpec
 from edgekit.codecs.base import Arrays, FeatureCodec
 from edgekit.device_profiles.registry import profile
 from edgekit.export.build import deployed_graph
-from edgekit.runtime.backends.ort import OnnxRuntime
+from edgekit.runtime.backends.onnxruntime import OnnxRuntime
 
 
 def engine(model: bytes, spec: GraphSpec, held: Arrays) -> OnnxRuntime:

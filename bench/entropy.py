@@ -4,8 +4,8 @@ from unittest import mock
 
 import numpy as np
 
-from edgekit.codecs import rans
 from edgekit.codecs.base import Arrays, FeatureStream
+from edgekit.codecs.entropy import rans
 
 
 def model_bits(stream: FeatureStream, codes: Arrays) -> float:

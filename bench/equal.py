@@ -31,7 +31,7 @@ def line(options: argparse.Namespace) -> list[dict[str, Any]]:
         command = [
             *(sys.executable, "-m", "edgekit", "train", options.model, "--devices", "1", "--dataset", "digits"),
             *("--codec", options.codec, "--groups", str(options.groups), "--epochs", str(options.epochs)),
-            *("--calibrate", options.gradient, "--lr", str(options.lr), "--out", folder),
+            *("--gradient-codec", options.gradient, "--lr", str(options.lr), "--out", folder),
             *(("--cut", options.cut) if options.cut else ()),
             *("--coding", options.coding, *(("--filling",) if options.filling else ())),
         ]
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--groups", type=int, default=8)
     parser.add_argument("--coding", default="packed")
     parser.add_argument("--filling", action="store_true")
-    parser.add_argument("--gradient", default="none", help="policy of `edgekit train --calibrate`")
+    parser.add_argument("--gradient", default="none", help="policy of `edgekit train --gradient-codec`")
     parser.add_argument("--lr", type=float, default=0.05)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--json", metavar="FILE")

@@ -25,7 +25,7 @@ from edgekit.codecs.registry import feature_codec
 from edgekit.export.build import front_graphs, learning_graph
 from edgekit.export.models.registry import build, default_cut
 from edgekit.export.split import split
-from edgekit.runtime.backends.ort import OnnxRuntime
+from edgekit.runtime.backends.onnxruntime import OnnxRuntime
 
 SHAPE = (3, 32, 32)
 

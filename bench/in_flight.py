@@ -23,7 +23,7 @@ def train(depth: int, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     flags = {
         "cut": options.cut, "dataset": options.dataset, "data": options.data, "limit": options.limit,
         "epochs": options.epochs, "lr": options.lr, "link": options.link, "in-flight": depth, "seed": seed,
-        "devices": 1, "calibrate": options.calibrate, "coding": options.coding,
+        "devices": 1, "calibrate": options.gradient_codec, "coding": options.coding,
     }  # fmt: skip
     given = [part for key, value in flags.items() if value is not None for part in (f"--{key}", str(value))]
     command = [sys.executable, "-m", "edgekit", "train", options.model, "--json", *given]
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=0.02)
     parser.add_argument("--link", default="10mbit+50ms")
     parser.add_argument("--coding", default="context")
-    parser.add_argument("--calibrate", default="sparse-masked:step=4")
+    parser.add_argument("--gradient-codec", default="sparse-masked:step=4")
     parser.add_argument("--depths", default="1,2,4")
     parser.add_argument("--seeds", default="0,1")
     parser.add_argument("--out")

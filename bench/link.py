@@ -22,7 +22,7 @@ from typing import Any
 from record import finish
 
 from edgekit import machine
-from edgekit.link import Link, parse_link
+from edgekit.link.link import Link, parse_link
 
 RATES = ("0.25mbit", "1mbit", "10mbit", "100mbit")
 ROUND_TRIPS = ("", "+20ms", "+50ms", "+200ms")
@@ -30,7 +30,7 @@ OTHERS = ("2mbit/10mbit+30ms", "10mbit+50ms+jitter=5ms", "10mbit+20ms+stall=200m
 #: Measured over this many connections as well.
 SHARED, CONNECTIONS = "10mbit+20ms", 4
 MESSAGE = bytes(16)
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 
 
 @contextlib.contextmanager
@@ -48,10 +48,10 @@ def emulated(text: str, target: socket.socket) -> Iterator[tuple[int, int]]:
 
 def connect(port: int, target: socket.socket) -> tuple[socket.socket, socket.socket]:
     """Both ends of a connection over the link."""
-    near = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
+    near = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S)
     far, _ = target.accept()
     for end in (near, far):
-        end.settimeout(PATIENCE_S)
+        end.settimeout(TIMEOUT_S)
         end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return near, far
 
@@ -115,7 +115,7 @@ def measure(text: str, seconds: float, connections: int) -> dict[str, Any]:
     n = 101 if link.jitter_s or link.stall_s else 41 if link.round_trip_s < 0.1 else 21
     with contextlib.ExitStack() as stack:
         target = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        target.settimeout(PATIENCE_S)
+        target.settimeout(TIMEOUT_S)
         port, pid = stack.enter_context(emulated(text, target))
         pairs = [connect(port, target) for _ in range(connections)]
         for pair in pairs:

@@ -22,11 +22,11 @@ from edgekit.bundle import Bundle
 from edgekit.codecs.registry import feature_codec
 from edgekit.data import images, registry
 from edgekit.export.named import export_named
+from edgekit.launch.processes import Children
+from edgekit.line.meter import Meter
 from edgekit.machine import describe
 from edgekit.measure.cells import two_sides
 from edgekit.measure.methods import parse
-from edgekit.meter import Meter
-from edgekit.processes import Children
 from edgekit.runtime.edge import Device, Images, Options
 from edgekit.runtime.energy import Energy
 from edgekit.runtime.learn import FrontHalf
@@ -88,7 +88,8 @@ def main() -> None:
             codec=feature_codec(method.codec, method.config), calibration=256, seed=0, overwrite=True,
         )  # fmt: skip
         flags = ["--listen", "127.0.0.1:0", "--json", "--schedule", "constant", "--lr", "0.02"]
-        children.start("server", ["serve", bundle.path, *flags, "--calibrate", method.gradient], cores and cores[1])
+        flags += ["--gradient-codec", method.gradient]
+        children.start("server", ["serve", bundle.path, *flags], cores and cores[1])
         port = next(event["port"] for _, event in children.events() if event["event"] == "listening")
         if cores:
             os.sched_setaffinity(0, cores[0])

@@ -36,8 +36,8 @@ from edgekit.data import images, registry
 from edgekit.export.models.registry import build, default_cut
 from edgekit.export.named import default_shape, export_named
 from edgekit.export.split import split
-from edgekit.link import split_links
-from edgekit.link_emulator import LinkEmulator
+from edgekit.link.emulator import LinkEmulator
+from edgekit.link.link import split_links
 from edgekit.machine import describe
 from edgekit.measure.cells import Bench, Plan, two_sides
 from edgekit.measure.methods import parse_list

@@ -30,7 +30,7 @@ from edgekit.export.plan.cuts import chosen, cut_table
 from edgekit.export.plan.named import plan_named
 from edgekit.export.plan.observe import Trial, observe, sample_images
 from edgekit.export.plan.predict import predict
-from edgekit.link import parse_link
+from edgekit.link.link import parse_link
 
 MODELS = ("mobilenet_v1", "resnet18", "vgg11")
 BOARDS = ("jetson-nano", "jetson-orin-nano", "atlas-200-dk")

@@ -32,9 +32,9 @@ from edgekit.device_profiles.registry import profile
 from edgekit.export.build import front_graphs
 from edgekit.export.models.registry import build, default_cut
 from edgekit.export.split import split
-from edgekit.runtime.backends import cudart
-from edgekit.runtime.backends.ort import OnnxRuntime
-from edgekit.runtime.backends.trt import TensorRt
+from edgekit.runtime.backends.onnxruntime import OnnxRuntime
+from edgekit.runtime.backends.tensorrt import cudart
+from edgekit.runtime.backends.tensorrt.backend import TensorRt
 
 sys.path.append(str(Path(__file__).parents[1]))
 from tests.device import cudart_emulator, tensorrt_emulator

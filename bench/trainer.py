@@ -12,7 +12,6 @@ import torch
 from bfloat16 import bfloat16, precision
 from torch.nn.functional import cross_entropy
 
-from edgekit import wire
 from edgekit.codecs.codebook import OnlineCodebook
 from edgekit.codecs.features.sgq import SGQ
 from edgekit.codecs.registry import feature_codec
@@ -24,12 +23,13 @@ from edgekit.export.models.registry import build, default_cut
 from edgekit.export.named import default_shape
 from edgekit.export.significance import significance
 from edgekit.export.split import split
-from edgekit.meter import Meter
+from edgekit.line import frame
+from edgekit.line.frame import Message
+from edgekit.line.meter import Meter
 from edgekit.runtime.edge import RECENT
 from edgekit.schedule import learning_rate
 from edgekit.server.calibrate import calibrator
 from edgekit.server.decode import decode, fill, filled, to_network_order
-from edgekit.wire import Message
 
 CPU = torch.device("cpu")
 #: At every so many batches what the server decodes is compared with what the device coded, and else taken from it:
@@ -197,12 +197,12 @@ class Trainer:
         gradient = leaf.grad.numpy()
         active = self.codec.active(arrived, self.tables) if self.calibrator.masked else None
         reply, deviation = self.calibrator.send(gradient, active, 1, step)
-        self.server_end.absorb(arrived)
+        self.server_end.update(arrived)
         right = int((logits.argmax(1) == target).sum())
         header = {"loss": round(loss.item(), 6), "right": right, "dev": round(deviation, 6), "s": 0.012345}
         self._count("down", Message("gradient", 1, step, header, (reply,)))
         # The device again.
-        self.device_end.absorb(codes)
+        self.device_end.update(codes)
         given = self.calibrator.codec.unpack(reply, gradient.shape, active)
         if plan.front:
             back = given[:, np.argsort(order)]
@@ -276,7 +276,7 @@ class Trainer:
                 group["lr"] = rate
 
     def _count(self, direction: str, message: Message) -> None:
-        self.meter.count(direction, message.kind, len(wire.encode(message)))
+        self.meter.count(direction, message.kind, len(frame.encode(message)))
 
 
 def _augmented(batch: np.ndarray, rng: np.random.Generator) -> np.ndarray:

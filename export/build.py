@@ -24,8 +24,8 @@ from edgekit.export.ordering import fold_order, ordered
 from edgekit.export.parity.golden import golden_arrays
 from edgekit.export.parity.pytorch import require_pytorch
 from edgekit.export.program import back_program
-from edgekit.export.rate import Goal, choose
-from edgekit.export.rate_measures import Bench
+from edgekit.export.rate.candidates import Bench
+from edgekit.export.rate.choose import Goal, choose
 from edgekit.export.significance import significance as channel_significance
 from edgekit.export.split import split
 from edgekit.export.targets.check import check_range, refuse, require

@@ -14,22 +14,22 @@ from torch import fx, nn
 from torch._ops import OpOverload
 
 from edgekit.errors import ExportError
-from edgekit.export.emit import conv, linear, norm, pieces, pointwise, pool, resample, shape
-from edgekit.export.emit.advice import no_rule
-from edgekit.export.emit.call import Call, Rule, bind, describe, plain
-from edgekit.export.emit.program import exported, functional, has_tensors
 from edgekit.export.graph import BATCH, Graph, Shape
+from edgekit.export.lowerings import conv, linear, norm, pieces, pointwise, pool, resample, shape
+from edgekit.export.lowerings.advice import no_rule
+from edgekit.export.lowerings.call import Call, Lowering, bind, describe, plain
+from edgekit.export.lowerings.program import exported, functional, has_tensors
 from edgekit.tensors import TensorSpec
 
-EMIT: dict[Any, Rule] = {
-    **conv.EMIT,
-    **linear.EMIT,
-    **norm.EMIT,
-    **pieces.EMIT,
-    **pointwise.EMIT,
-    **pool.EMIT,
-    **resample.EMIT,
-    **shape.EMIT,
+LOWERINGS: dict[Any, Lowering] = {
+    **conv.LOWERINGS,
+    **linear.LOWERINGS,
+    **norm.LOWERINGS,
+    **pieces.LOWERINGS,
+    **pointwise.LOWERINGS,
+    **pool.LOWERINGS,
+    **resample.LOWERINGS,
+    **shape.LOWERINGS,
 }
 _aten = torch.ops.aten
 
@@ -56,8 +56,8 @@ class FrontBuilder:
         self.training = training
         self.batch_norms: list[BatchNorm] = []
         self._batch = ""
-        self._rules: dict[Any, Rule] = {
-            **EMIT,
+        self._rules: dict[Any, Lowering] = {
+            **LOWERINGS,
             _aten.batch_norm.default: self._batch_norm,
             _aten._native_batch_norm_legit_no_training.default: lambda c, a: [self._batch_norm(c, a)],
         }

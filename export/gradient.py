@@ -15,11 +15,11 @@ import onnx
 from onnx import helper
 
 from edgekit.errors import ExportError
+from edgekit.export.gradients import activation, arithmetic, conv, layout, matrix, norm, pool
+from edgekit.export.gradients.step import GradientRule, Step
 from edgekit.export.graph import BATCH, Graph
-from edgekit.export.rules import activation, arithmetic, conv, layout, matrix, norm, pool
-from edgekit.export.rules.step import Rule, Step
 
-RULES: dict[str, Rule] = {
+RULES: dict[str, GradientRule] = {
     "Add": arithmetic.add,
     "AveragePool": pool.average_pool,
     "BatchNormalization": norm.batch_norm,

@@ -9,7 +9,7 @@ from edgekit.device_profiles.registry import profile
 from edgekit.errors import UsageError
 from edgekit.export.build import build_bundle
 from edgekit.export.models.registry import build, default_cut
-from edgekit.export.rate import Goal
+from edgekit.export.rate.choose import Goal
 
 
 def export_named(

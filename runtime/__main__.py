@@ -13,11 +13,11 @@ from typing import Any, Dict, List, Optional
 from edgekit.bundle import open_bundle
 from edgekit.data import images, partition, registry
 from edgekit.errors import EdgekitError, UsageError
-from edgekit.meter import Meter, Recorder
+from edgekit.line.meter import Meter, Recorder
 from edgekit.runtime.edge import Device, Images, Options, normalise
 from edgekit.runtime.learn import FrontHalf
 from edgekit.runtime.measure import Span, measure_encoding, measure_training
-from edgekit.runtime.transport import PATIENCE_S, Grpc
+from edgekit.runtime.transport import TIMEOUT_S, Grpc
 
 EXAMPLES = """examples:
   edgekit run bundle --server 10.0.0.2:50051 --dataset digits
@@ -57,7 +57,7 @@ def parser(program: str) -> argparse.ArgumentParser:
     p.add_argument("--in-flight", type=int, default=1, metavar="N", help="batches sent before a gradient must be back")
     p.add_argument("--backend", default="onnxruntime",
                    help="inference engine: onnxruntime (default), tensorrt, ascend or reference")  # fmt: skip
-    p.add_argument("--patience", type=float, default=PATIENCE_S, metavar="SECONDS",
+    p.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="SECONDS",
                    help="give the server up after this long without a reply (default %(default)s)")  # fmt: skip
     p.add_argument("--threads", type=int, default=1, help="threads of the engine (default 1)")
     p.add_argument("--seed", type=int, default=0, help="decides shares, order of images, revived codewords (default 0)")
@@ -129,7 +129,7 @@ def run(options: argparse.Namespace) -> None:
             span = Span(options.measure, options.warm_up)
             measure_encoding(front, normalise(bundle, dataset.train_images[:MOST_ENCODED]), options.batch, span, show)
             return
-        with contextlib.closing(Grpc(options.server, Meter(), patience_s=options.patience)) as transport:
+        with contextlib.closing(Grpc(options.server, Meter(), timeout_s=options.timeout)) as transport:
             device = Device(bundle, front, transport, settings, show)
             if options.measure is None:
                 device.train(train, Images(dataset.test_images, dataset.test_labels))

@@ -14,8 +14,9 @@ import textwrap
 from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 import edgekit
-from edgekit import machine, wire
+from edgekit import machine
 from edgekit.errors import BackendError, BundleError, EdgekitError, UnknownName
+from edgekit.line import frame
 from edgekit.runtime.health import libraries
 from edgekit.runtime.health.finding import STATES, Finding
 
@@ -107,16 +108,16 @@ def examine(
     """
     profile = profile or {}
     if server is not None:
-        wire.check_address(server)
+        frame.check_address(server)
     found = [_python(profile), libraries.library("numpy", {})]
     if found[-1].state == "failed":
         rest = "nothing else was looked at: edgekit needs numpy for it"
         return [*found, Finding("edgekit", "unknown", rest, edgekit.__version__)]
+    from edgekit.runtime.backends.registry import BACKENDS as KNOWN
     from edgekit.runtime.health.board import board
     from edgekit.runtime.health.engine import engine
     from edgekit.runtime.health.room import disk, memory
     from edgekit.runtime.health.server import server as answers
-    from edgekit.runtime.registry import BACKENDS as KNOWN
 
     if backend not in KNOWN:
         raise UnknownName("backend", backend, KNOWN, "there are: {}".format(", ".join(sorted(KNOWN))))

@@ -7,19 +7,20 @@ from typing import Any, Callable, Deque, Dict, Iterable, Iterator, NamedTuple, O
 
 import numpy as np
 
-from edgekit import tensorfile, wire
+from edgekit import tensorfile
 from edgekit.bundle import Bundle
 from edgekit.codecs.base import Arrays
 from edgekit.codecs.codebook import DECAY, TOLERANCE, OnlineCodebook
 from edgekit.codecs.features.sgq import SGQ
 from edgekit.codecs.registry import gradient_codec
 from edgekit.errors import PayloadError, UsageError
+from edgekit.line import frame
+from edgekit.line.frame import Message
 from edgekit.runtime.learn import Forward, FrontHalf
 from edgekit.runtime.optim import optimizer
 from edgekit.runtime.transport import Transport
 from edgekit.schedule import check_schedule, learning_rate
 from edgekit.tensorfile import make_folder
-from edgekit.wire import Message
 
 Event = Dict[str, Any]
 
@@ -157,7 +158,7 @@ class Device:
                 result = self.transport.expect("result")
                 sent = waiting.popleft()
                 right += _count(result, "right", sent)
-                loss += wire.field(result, "loss", float) * sent
+                loss += frame.field(result, "loss", float) * sent
         return 100.0 * right / len(test.labels), loss / len(test.labels)
 
     def steps_per_epoch(self, train: Images) -> int:
@@ -189,17 +190,17 @@ class Device:
         header = {"bundle": self.bundle.digest, "device": self.options.name, "steps": steps}
         self.transport.send(Message("hello", header=header))
         welcome = self.transport.expect("welcome")
-        gradient, opt = wire.field(welcome, "gradient", dict), wire.field(welcome, "optimizer", dict)
+        gradient, opt = frame.field(welcome, "gradient", dict), frame.field(welcome, "optimizer", dict)
         self._session = welcome.session
         self._steps = steps
         self._gradient_codec = gradient_codec(str(gradient.get("id")), gradient.get("config") or {})
-        self._masked = wire.field(welcome, "masked", bool)
-        self._schedule = wire.field(welcome, "schedule", str)
+        self._masked = frame.field(welcome, "masked", bool)
+        self._schedule = frame.field(welcome, "schedule", str)
         check_schedule(self._schedule)
         fields = Message("welcome", header=opt)
-        self._learning_rate = wire.field(fields, "lr", float)
-        config = {name: wire.field(fields, name, float) for name in ("momentum", "weight_decay")}
-        self._optimizer = optimizer(wire.field(fields, "name", str), config)
+        self._learning_rate = frame.field(fields, "lr", float)
+        config = {name: frame.field(fields, name, float) for name in ("momentum", "weight_decay")}
+        self._optimizer = optimizer(frame.field(fields, "name", str), config)
 
     def bye(self) -> None:
         """Ends the session."""
@@ -224,9 +225,9 @@ class Device:
         loss, right, start = 0.0, 0, time.perf_counter()
         shown = start
         for done, (_, reply) in enumerate(self.steps(train, self.batches(len(train.labels), steps)), 1):
-            loss += wire.field(reply, "loss", float) / steps
+            loss += frame.field(reply, "loss", float) / steps
             right += _count(reply, "right", self.options.batch)
-            self._deviation += wire.field(reply, "dev", float)
+            self._deviation += frame.field(reply, "dev", float)
             if time.perf_counter() - shown > 0.3:
                 event = self._event("progress", epoch, loss * steps / done)
                 event["images_per_s"] = done * self.options.batch / (time.perf_counter() - start)
@@ -266,11 +267,11 @@ class Device:
         reply = self.transport.expect("gradient", batch.step)
         # Of what the device waited; the server may have worked longer, while this device did too.
         waited_s = time.perf_counter() - start
-        server_s = min(wire.field(reply, "s", float), waited_s)
+        server_s = min(frame.field(reply, "s", float), waited_s)
         self._spend("server", server_s)
         self._spend("network", waited_s - server_s)
         with self.meter.timed("encode"):
-            (payload,) = wire.parts(reply, 1)
+            (payload,) = frame.parts(reply, 1)
             mask = self.bundle.codec.active(batch.forward.codes, batch.tables) if self._masked else None
             gradient = self._gradient_codec.unpack(payload, batch.forward.feature.shape, mask)
         with self.meter.timed("compute"):
@@ -278,7 +279,7 @@ class Device:
             rate = learning_rate(self._schedule, self._learning_rate, batch.step, self._steps)
             self.front.learn(gradients, self._optimizer, rate)
         with self.meter.timed("encode"):
-            self._stream.absorb(batch.forward.codes)
+            self._stream.update(batch.forward.codes)
         if self._codebook:
             self._follow(batch.forward)
         if self.options.regroup_every:
@@ -361,7 +362,7 @@ def normalise(bundle: Bundle, images: np.ndarray) -> np.ndarray:
 
 def _count(reply: Message, name: str, most: int) -> int:
     """`reply.header[name]`, a count of 0 to `most`; PayloadError otherwise."""
-    count: int = wire.field(reply, name, int)
+    count: int = frame.field(reply, name, int)
     if not 0 <= count <= most:
         raise PayloadError("{} message: '{}' is {}, expected 0 to {}".format(reply.kind, name, count, most))
     return count

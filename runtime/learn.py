@@ -16,9 +16,9 @@ from edgekit.bundle import Bundle
 from edgekit.codecs.base import Arrays
 from edgekit.errors import BackendError, BundleError, Diverged, UsageError
 from edgekit.folding import fold
-from edgekit.runtime.base import Backend
+from edgekit.runtime.backends.base import Backend
+from edgekit.runtime.backends.registry import backend_class
 from edgekit.runtime.optim import Optimizer, clip_to_weights
-from edgekit.runtime.registry import backend_class
 
 #: Fewest golden codes that an engine must reproduce before it is used; rounding flips a near tie now and then.
 GOLDEN_SHARE = 0.99

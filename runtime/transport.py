@@ -7,13 +7,12 @@ import time
 from abc import ABC, abstractmethod
 from typing import Any, Callable, Iterator, List, Optional, Union
 
-from edgekit import wire
 from edgekit.errors import PayloadError, Refused, TransportError
-from edgekit.meter import Meter
-from edgekit.wire import Message
+from edgekit.line.frame import MAX_FRAME, METHOD, Message, check_address, decode, encode
+from edgekit.line.meter import Meter
 
 #: Seconds without a reply after which the server is given up.
-PATIENCE_S = 300.0
+TIMEOUT_S = 300.0
 #: Seconds without any sign of life from the other machine after which the line counts as broken.
 KEEPALIVE_S = 80.0
 
@@ -26,14 +25,14 @@ class Transport(ABC):
 
     def send(self, message: Message) -> None:
         """Sends `message`; does not wait for the reply."""
-        frame = wire.encode(message)
+        frame = encode(message)
         self._send(frame)
         self.meter.count("up", message.kind, len(frame))
 
     def recv(self) -> Message:
         """The next reply, waiting for it. Refused when it is an error message, TransportError when none comes."""
         frame = self._recv()
-        message = wire.decode(frame)
+        message = decode(frame)
         self.meter.count("down", message.kind, len(frame))
         if message.kind == "error":
             raise Refused("the server refused: {}".format(message.header.get("message", "(no reason given)")))
@@ -68,7 +67,7 @@ class Loopback(Transport):
         self._replies: List[bytes] = []
 
     def _send(self, frame: bytes) -> None:
-        self._replies.append(wire.encode(self._handle(wire.decode(frame))))
+        self._replies.append(encode(self._handle(decode(frame))))
 
     def _recv(self) -> bytes:
         if not self._replies:
@@ -79,9 +78,9 @@ class Loopback(Transport):
 class Grpc(Transport):
     """gRPC over TCP to ``host:port``, without TLS."""
 
-    def __init__(self, address: str, meter: Meter, connect_s: float = 20.0, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, address: str, meter: Meter, connect_s: float = 20.0, timeout_s: float = TIMEOUT_S) -> None:
         super().__init__(meter)
-        wire.check_address(address)
+        check_address(address)
         import grpc
 
         self._address = address
@@ -89,8 +88,8 @@ class Grpc(Transport):
         self._channel = grpc.insecure_channel(
             address,
             options=[
-                ("grpc.max_receive_message_length", wire.MAX_FRAME),
-                ("grpc.max_send_message_length", wire.MAX_FRAME),
+                ("grpc.max_receive_message_length", MAX_FRAME),
+                ("grpc.max_send_message_length", MAX_FRAME),
                 ("grpc.keepalive_time_ms", 20000),
                 ("grpc.keepalive_timeout_ms", int(KEEPALIVE_S * 1000) - 20000),
             ],
@@ -103,8 +102,8 @@ class Grpc(Transport):
                 "nothing answered at {} within {:.0f} s: is `edgekit serve` running there?".format(address, connect_s)
             ) from None
         self._outbox: "queue.Queue[Optional[bytes]]" = queue.Queue()
-        self._patience_s = patience_s
-        self._stream = self._channel.stream_stream(wire.METHOD)(self._frames())
+        self._timeout_s = timeout_s
+        self._stream = self._channel.stream_stream(METHOD)(self._frames())
         self._inbox: "queue.Queue[Union[bytes, TransportError]]" = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -120,7 +119,7 @@ class Grpc(Transport):
         self._outbox.put(frame)
 
     def _recv(self) -> bytes:
-        deadline = time.monotonic() + self._patience_s
+        deadline = time.monotonic() + self._timeout_s
         frame: Union[bytes, TransportError, None] = None
         # In slices: a signal that the system hands to a thread of gRPC's does not wake a wait without end.
         while frame is None:
@@ -129,8 +128,8 @@ class Grpc(Transport):
             except queue.Empty:
                 if time.monotonic() > deadline:
                     raise TransportError(
-                        "no reply from {} for {:.0f} s; look at the server, or allow more by --patience".format(
-                            self._address, self._patience_s
+                        "no reply from {} for {:.0f} s; look at the server, or allow more by --timeout".format(
+                            self._address, self._timeout_s
                         )
                     ) from None
         if isinstance(frame, TransportError):

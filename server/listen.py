@@ -8,8 +8,8 @@ from typing import Any
 import grpc
 
 from edgekit.errors import PayloadError, TransportError
+from edgekit.line.frame import MAX_FRAME, METHOD, check_address, decode, encode
 from edgekit.server.service import Service, error_message
-from edgekit.wire import MAX_FRAME, METHOD, check_address, decode, encode
 
 #: The one method: a stream of frames each way.
 

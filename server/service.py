@@ -20,11 +20,11 @@ from edgekit.bundle import Bundle
 from edgekit.codecs.base import Arrays, FeatureCodec, FeatureStream
 from edgekit.codecs.codebook import MOST_MISSING
 from edgekit.errors import EdgekitError, PayloadError, Refused, UsageError
+from edgekit.line.frame import HEAD_SIZE, Message, field, parts
 from edgekit.schedule import check_schedule, learning_rate
 from edgekit.server.calibrate import Calibrator
 from edgekit.server.decode import decode, fill, filled
 from edgekit.server.train import BackHalf, OptimizerConfig
-from edgekit.wire import HEAD_SIZE, Message, field, parts
 
 #: Replies kept per session, for messages that come again.
 RECORD = 16
@@ -167,7 +167,7 @@ class Service:
         loss, right, gradient = self.back.step(feature, order, labels, rate)
         active = self._codec.active(codes, session.tables) if self._calibrator.masked else None
         payload, deviation = self._calibrator.send(gradient, active, message.session, step)
-        session.stream.absorb(codes)
+        session.stream.update(codes)
         header = {"loss": round(loss, 6), "right": right, "dev": round(deviation, 6), "s": _seconds_since(start)}
         reply = Message("gradient", message.session, step, header, (payload,))
         session.step += 1

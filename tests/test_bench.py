@@ -45,7 +45,7 @@ def test_seeds_come_together(tmp_path: Path) -> None:
 def test_every_method_trains(tmp_path: Path) -> None:
     """Two epochs on digits. Channels are grouped anew between two batches that the server decodes, and it follows."""
     script = [sys.executable, str(BENCH / "accuracy.py")]
-    methods = "FP32;UQ-4;PQ-4;CLIO;Top-K;SGQ-4;sgq:groups=4,bits=3,grouping=significance,coding=memory+dct"
+    methods = "FP32;UQ-4;PQ-4;CLIO;Top-K;SGQ-4;sgq:groups=4,bits=3,grouping=significance,coding=temporal+dct"
     methods += ";sgq:groups=8,bits=4,filling=true+none"
     options = ["--dataset", "digits", "--limit", "125", "--batch", "5", "--epochs", "2", "--regroup", "1", "--mixed"]
     for more in (("--methods", methods), ("--methods", "UQ-4", "--noise", "0.5")):
@@ -53,7 +53,7 @@ def test_every_method_trains(tmp_path: Path) -> None:
     shown = subprocess.run([*script, "--show", str(tmp_path)], check=True, capture_output=True, text=True, timeout=60)
     assert len(shown.stdout.splitlines()) == 2 + 9 and "| UQ-4, noise 0.5 |" in shown.stdout
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in tmp_path.glob("*.json")]
-    (last,) = [run["epochs"][-1] for run in runs if "memory" in run["method"]]
+    (last,) = [run["epochs"][-1] for run in runs if "temporal" in run["method"]]
     assert last["codebook"]["regrouped"] == 1
     # In the first epoch all batches but the first are filled.
     plain, filled = (run["epochs"][0] for label in ("SGQ-4", "filling") for run in runs if label in run["method"])
@@ -66,7 +66,7 @@ def test_coding_is_measured_in_training(tmp_path: Path) -> None:
     """A coder with a memory, over two epochs: bytes above the model's entropy, images' numbers among them."""
     record = tmp_path / "coder.json"
     options = ["--models", "vgg11_thin", "--limit", "576", "--epochs", "2", "--out", str(record)]
-    options += ["--codecs", "sgq:groups=4,bits=3,coding=memory+none"]
+    options += ["--codecs", "sgq:groups=4,bits=3,coding=temporal+none"]
     subprocess.run([sys.executable, str(BENCH / "coder.py"), *options], check=True, timeout=300)
     (run,) = json.loads(record.read_text(encoding="utf-8"))["runs"]
     assert len(run["epochs"]) == 2

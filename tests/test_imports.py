@@ -68,13 +68,13 @@ ALSO = {
     "edgekit.codecs.entropy": May(frozenset(), frozenset({"constriction"})),
     "edgekit.data.folder": May(frozenset(), frozenset({"PIL"})),
     "edgekit.runtime.transport": May(frozenset({"grpc"})),
-    "edgekit.runtime.backends.acl_calls": May(frozenset(), frozenset({"acl"})),
-    "edgekit.runtime.backends.ort": May(frozenset(), frozenset({"onnxruntime"})),
-    "edgekit.runtime.backends.trt": May(frozenset(), frozenset({"tensorrt"})),
+    "edgekit.runtime.backends.ascend.calls": May(frozenset(), frozenset({"acl"})),
+    "edgekit.runtime.backends.onnxruntime": May(frozenset(), frozenset({"onnxruntime"})),
+    "edgekit.runtime.backends.tensorrt.backend": May(frozenset(), frozenset({"tensorrt"})),
     "edgekit.export.parity.golden": May(frozenset({"edgekit.runtime"})),
     "edgekit.export.parity.report": May(frozenset({"edgekit.runtime"})),
     "edgekit.export.plan.chart": May(frozenset(), frozenset({"matplotlib"})),
-    "edgekit.export.rate_chart": May(frozenset(), frozenset({"matplotlib"})),
+    "edgekit.export.rate.chart": May(frozenset(), frozenset({"matplotlib"})),
 }
 NOT_ON_DEVICES = {"torch", "onnx", "click", "rich", "sklearn", "PIL"}
 
@@ -148,21 +148,21 @@ def test_table_names_modules_that_exist_or_are_to_come() -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("edgekit.wire", "import torch"),
-        ("edgekit.wire", "def f():\n    import torch"),
-        ("edgekit.wire", "from edgekit.runtime.base import Backend"),
-        ("edgekit.wire", "from edgekit import runtime"),
-        ("edgekit.wire", "from . import errors"),
-        ("edgekit.wire", "import importlib\nimportlib.import_module('torch.nn')"),
+        ("edgekit.line.frame", "import torch"),
+        ("edgekit.line.frame", "def f():\n    import torch"),
+        ("edgekit.line.frame", "from edgekit.runtime.backends.base import Backend"),
+        ("edgekit.line.frame", "from edgekit import runtime"),
+        ("edgekit.line.frame", "from . import errors"),
+        ("edgekit.line.frame", "import importlib\nimportlib.import_module('torch.nn')"),
         ("edgekit.codecs.base", "from edgekit.data.base import Dataset"),
         ("edgekit.data.folder", "from PIL import Image"),
         ("edgekit.cli.run", "from edgekit.bundle import open_bundle"),
         ("edgekit.cli.run", "def f():\n    import torch"),
         ("edgekit.runtime.edge", "import grpc"),
         ("edgekit.runtime.edge", "def f():\n    from edgekit.export import split"),
-        ("edgekit.runtime.backends.ort", "import onnxruntime"),
+        ("edgekit.runtime.backends.onnxruntime", "import onnxruntime"),
         ("edgekit.runtime.backends.null", "def f():\n    import onnxruntime"),
-        ("edgekit.export.split", "from edgekit.runtime.registry import backend_class"),
+        ("edgekit.export.split", "from edgekit.runtime.backends.registry import backend_class"),
         ("edgekit.export.build", "if True:\n    from edgekit.server import train"),
         ("edgekit.server.train", "from edgekit.runtime import optim"),
         ("edgekit.server.train", "import onnx"),
@@ -176,12 +176,12 @@ def test_the_check_sees(module: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("edgekit.wire", "import json, numpy as np\nfrom edgekit.errors import PayloadError"),
+        ("edgekit.line.frame", "import json, numpy as np\nfrom edgekit.errors import PayloadError"),
         ("edgekit.data.folder", "def f():\n    from PIL import Image"),
         ("edgekit.cli.run", "import click\ndef f():\n    from edgekit.runtime.edge import Device"),
         ("edgekit.cli.run", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import edgekit.bundle"),
-        ("edgekit.runtime.backends.ort", "def f():\n    import onnxruntime.capi"),
-        ("edgekit.export.parity.golden", "from edgekit.runtime.registry import backend_class"),
+        ("edgekit.runtime.backends.onnxruntime", "def f():\n    import onnxruntime.capi"),
+        ("edgekit.export.parity.golden", "from edgekit.runtime.backends.registry import backend_class"),
     ],
 )
 def test_the_check_allows(module: str, source: str) -> None:

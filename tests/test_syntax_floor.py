@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-HOST = {"cli", "deploy", "device_profiles", "export", "measure", "report", "server"}
+HOST = {"cli", "deploy", "device_profiles", "export", "launch", "link", "measure", "report", "server"}
 #: What `edgekit deploy` sends to a board as a script.
-SCRIPTS = "on_board_*.py"
+SCRIPTS = "deploy/on_board/*.py"
 BUILTIN_GENERICS = {"dict", "frozenset", "list", "set", "tuple", "type"}
 #: Came after 3.6, or after numpy 1.19.
 NEWER = {
@@ -56,7 +56,7 @@ NEWER_METHODS = {"bit_count", "removeprefix", "removesuffix"}
 
 def device_part() -> list[Path]:
     """All of edgekit/, links followed, but for the host's folders; and `SCRIPTS`."""
-    found = list((ROOT / "edgekit" / "deploy").glob(SCRIPTS))
+    found = list((ROOT / "edgekit").glob(SCRIPTS))
     for folder, folders, files in os.walk(ROOT / "edgekit", followlinks=True):
         if Path(folder) == ROOT / "edgekit":
             folders[:] = set(folders) - HOST
@@ -108,7 +108,13 @@ def test_file_is_python_3_6(path: Path) -> None:
 
 def test_device_part_is_all_there() -> None:
     names = {str(path.relative_to(ROOT / "edgekit")) for path in device_part()}
-    assert {"wire.py", "codecs/base.py", "data/digits.py", "runtime/edge.py", "runtime/backends/ort.py"} <= names
+    assert {
+        "line/frame.py",
+        "codecs/base.py",
+        "data/digits.py",
+        "runtime/edge.py",
+        "runtime/backends/onnxruntime.py",
+    } <= names
     on_host = {name for name in names if name.startswith(tuple(HOST))}
     assert all(Path(name).match(SCRIPTS) for name in on_host)
 

@@ -29,7 +29,7 @@ LINES = 200
               help="How long the check there encodes.")  # fmt: skip
 @click.option("--service", type=click.Choice(["auto", "systemd", "process"]), default="auto", show_default=True,
               help="What the device process is started by.")  # fmt: skip
-@click.option("--patience", type=click.FloatRange(min=0), default=60.0, show_default=True, metavar="S",
+@click.option("--timeout", type=click.FloatRange(min=0), default=60.0, show_default=True, metavar="S",
               help="Seconds for the process to connect.")  # fmt: skip
 @click.option("--no-check", is_flag=True, help="Leave out what `edgekit check` does, on this machine.")
 @click.option("--recheck", is_flag=True, help="Check here and there although it passed before.")
@@ -68,7 +68,7 @@ def deploy(**given: Any) -> None:
 
     same = {name: given[name] for name in Settings._fields if name in given}
     show = options.print_json if given["as_json"] else _Lines()
-    settings = Settings(**same, patience_s=given["patience"], check=None if given["no_check"] else _check)
+    settings = Settings(**same, timeout_s=given["timeout"], check=None if given["no_check"] else _check)
     try:
         run(settings, show, given["dry_run"])
     except KeyboardInterrupt:

@@ -34,9 +34,9 @@ def link(link: str, target: str, listen: str, connections: int | None, seed: int
     edgekit link 10mbit+50ms --to 127.0.0.1:50051 --listen 127.0.0.1:50052
     edgekit link 2mbit/10mbit+30ms+jitter=5ms+stall=300ms@10s --to server:50051
     """
-    from edgekit.link import parse_link
-    from edgekit.link_emulator import LinkEmulator
-    from edgekit.meter import Recorder
+    from edgekit.line.meter import Recorder
+    from edgekit.link.emulator import LinkEmulator
+    from edgekit.link.link import parse_link
 
     parsed = parse_link(link)
     record = Recorder(sys.stdout)

@@ -90,7 +90,7 @@ def measure(**given: Any) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from edgekit.link import split_links
+    from edgekit.link.link import split_links
     from edgekit.measure import cells, compare, methods
 
     options.check_writable(given["out"])

@@ -119,7 +119,7 @@ codec = options(
     ),
     click.option(
         "--coding",
-        help="Indices on the line (sgq): packed, at their fixed width; context, entropy coded; or memory, entropy "
+        help="Indices on the line (sgq): packed, at their fixed width; context, entropy coded; or temporal, entropy "
         "coded given those that the same image had in the epoch before, which both ends keep "
         f"(default: {CODING}; context with --target-bytes or --max-accuracy-drop).",
     ),
@@ -158,7 +158,7 @@ training = options(
     click.option("--weight-decay", default=5e-4, show_default=True),
     click.option("--schedule", default="cosine", show_default=True, help="cosine (with warm-up) or constant."),
     click.option(
-        "--calibrate",
+        "--gradient-codec",
         help="Gradient sent back: none, masked, stochastic, ternary, sparse or dct (these four also NAME-masked), "
         "vq, residual or sampled-masked, with settings as in dct:zone=2 (default: the bundle's, where a rate was "
         "chosen; none for --codec raw; else dct, whose zone is 1.5).",

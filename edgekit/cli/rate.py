@@ -15,10 +15,10 @@ from edgekit.cli import options
 if TYPE_CHECKING:
     from edgekit.bundle import Bundle
     from edgekit.codecs.base import FeatureCodec
-    from edgekit.export.rate import Goal
+    from edgekit.export.rate.choose import Goal
 
 #: Options of which the choice takes the place.
-CHOSEN = ("groups", "bits", "calibrate")
+CHOSEN = ("groups", "bits", "gradient_codec")
 
 
 def wanted(given: dict[str, Any]) -> bool:
@@ -33,7 +33,9 @@ def wanted(given: dict[str, Any]) -> bool:
     context = click.get_current_context()
     for name in CHOSEN if goals else ():
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"--{name} is chosen by --{goals[0].replace('_', '-')}: leave one of them out")
+            raise click.UsageError(
+                f"--{name.replace('_', '-')} is chosen by --{goals[0].replace('_', '-')}: leave one of them out"
+            )
     return bool(goals)
 
 
@@ -51,7 +53,7 @@ def codec(given: dict[str, Any]) -> "FeatureCodec":
 @contextmanager
 def goal(given: dict[str, Any]) -> Iterator["Goal | None"]:
     """The goal of the options, whose progress is shown on standard error; None where they name none."""
-    from edgekit.export.rate import Goal
+    from edgekit.export.rate.choose import Goal
 
     if not wanted(given):
         yield None
@@ -70,7 +72,7 @@ def goal(given: dict[str, Any]) -> Iterator["Goal | None"]:
 
 def show(console: Console, bundle: "Bundle", plot: str | None) -> None:
     """Prints, and draws to the file `plot`, what the rate of `bundle` was chosen from; nothing where it has none."""
-    from edgekit.export.rate_chart import draw
+    from edgekit.export.rate.chart import draw
 
     rate = bundle.manifest.get("rate")
     if rate is None:

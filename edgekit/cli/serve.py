@@ -31,7 +31,7 @@ def serve(
     momentum: float,
     weight_decay: float,
     schedule: str,
-    calibrate: str | None,
+    gradient_codec: str | None,
     torch_device: str,
     server_threads: int,
     seed: int,
@@ -45,7 +45,7 @@ def serve(
     """
     from edgekit import tensorfile
     from edgekit.bundle import open_bundle
-    from edgekit.meter import Recorder
+    from edgekit.line.meter import Recorder
     from edgekit.server import listen as listener
     from edgekit.server import train
     from edgekit.server.calibrate import calibrator, default_policy
@@ -55,7 +55,7 @@ def serve(
         tensorfile.make_folder(out)
     train.prepare(server_threads, seed)
     opened = open_bundle(bundle)
-    policy = calibrate or default_policy(opened)
+    policy = gradient_codec or default_policy(opened)
     service = service_from_bundle(
         opened,
         train.torch_device(torch_device),

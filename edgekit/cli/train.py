@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 #: Options that describe a run in its record, and those handed on to the processes.
 DESCRIBED = (
     "model", "device", "codec", "significance", "dataset", "limit", "devices", "partition", "epochs", "batch",
-    "in_flight", "regroup_every", "calibrate", "optimizer", "lr", "momentum", "weight_decay", "schedule",
+    "in_flight", "regroup_every", "optimizer", "lr", "momentum", "weight_decay", "schedule",
     "calibration", "server_threads", "torch_device", "backend", "link", "seed",
 )  # fmt: skip
 FOR_SERVER = (
-    "optimizer", "lr", "momentum", "weight_decay", "schedule", "calibrate", "torch_device", "server_threads", "seed",
-    "devices",
+    "optimizer", "lr", "momentum", "weight_decay", "schedule", "gradient_codec", "torch_device", "server_threads",
+    "seed", "devices",
 )  # fmt: skip
 FOR_DEVICE = (
     "dataset", "data", "limit", "partition", "epochs", "batch", "in_flight", "regroup_every", "backend", "seed",
@@ -70,9 +70,9 @@ def train(**given: Any) -> None:
 
     from edgekit.cli import rate
     from edgekit.cli.progress import LiveProgress, result_table
-    from edgekit.meter import Recorder
-    from edgekit.processes import Children
-    from edgekit.summary import summary
+    from edgekit.launch.processes import Children
+    from edgekit.launch.summary import summary
+    from edgekit.line.meter import Recorder
     from edgekit.tensorfile import make_folder
 
     if given["devices"] < 1:
@@ -87,6 +87,7 @@ def train(**given: Any) -> None:
         rate.show(console, bundle, given["rate_plot"])
         run = {
             **{name: given[name] for name in DESCRIBED},
+            "calibrate": given["gradient_codec"],
             "cut": bundle.cut,
             "norm": bundle.norm,
             "codec_config": bundle.codec.config,
@@ -126,8 +127,8 @@ def train(**given: Any) -> None:
 def _check(given: dict[str, Any]) -> None:
     """What the processes would refuse only after the export."""
     from edgekit.cli import rate
-    from edgekit.link import parse_link
-    from edgekit.runtime.registry import backend_class
+    from edgekit.link.link import parse_link
+    from edgekit.runtime.backends.registry import backend_class
     from edgekit.schedule import check_schedule
     from edgekit.server.calibrate import calibrator
     from edgekit.server.train import OptimizerConfig
@@ -138,8 +139,8 @@ def _check(given: dict[str, Any]) -> None:
     backend_class(given["backend"])
     if given["link"] is not None:
         parse_link(given["link"])
-    if given["calibrate"] is not None:
-        calibrator(given["calibrate"], given["seed"])
+    if given["gradient_codec"] is not None:
+        calibrator(given["gradient_codec"], given["seed"])
 
 
 def _export(path: str, given: dict[str, Any]) -> "Bundle":

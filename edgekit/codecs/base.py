@@ -121,7 +121,7 @@ class FeatureStream:
 
     Codes of a training batch may say which images they are of: {"images": (n,) numbers} among them.
 
-    This one learns nothing. Both ends call `absorb` with the codes of each training batch, in order: the server when it
+    This one learns nothing. Both ends call `update` with the codes of each training batch, in order: the server when it
     has trained on them, the device when the gradient came back. What is lost or comes again before moves neither.
     """
 
@@ -139,7 +139,7 @@ class FeatureStream:
         """Codes of a feature of `shape` (n,C,h,w). PayloadError on any other bytes, nothing else."""
         return self.codec.unpack(payload, shape)
 
-    def absorb(self, codes: Arrays) -> None:
+    def update(self, codes: Arrays) -> None:
         """Learns from the codes of one training batch."""
 
     def reset(self, in_flight: int = 0) -> None:

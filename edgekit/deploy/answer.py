@@ -62,15 +62,15 @@ def parse(out: bytes, source: str) -> Answer:
 
 
 def command(python: str, script: str, argument: dict[str, Any], variables: dict[str, str] | None = None) -> str:
-    """The shell command that runs on_board_`script` with `argument` there, with `variables` set."""
-    text = Path(__file__).with_name(f"on_board_{script}.py").read_text(encoding="utf-8")
+    """The shell command that runs on_board/`script`.py with `argument` there, with `variables` set."""
+    text = (Path(__file__).parent / "on_board" / f"{script}.py").read_text(encoding="utf-8")
     return f"{assignments(variables or {})}{quote(python)} -c {quote(text)} {quote(json.dumps(argument))}"
 
 
 def ask(
     ssh: Ssh, python: str, script: str, argument: dict[str, Any], variables: dict[str, str] | None = None
 ) -> Answer:
-    """What on_board_`script` answers; DeployError where it cannot be run or does not answer."""
+    """What on_board/`script`.py answers; DeployError where it cannot be run or does not answer."""
     return answered(ssh, python, ssh.run(command(python, script, argument, variables)))
 
 

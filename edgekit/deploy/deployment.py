@@ -35,7 +35,7 @@ class Settings(NamedTuple):
     environment: tuple[str, ...] = ()
     recheck: bool = False
     #: Seconds for the process to connect.
-    patience_s: float = 60.0
+    timeout_s: float = 60.0
     #: Of `edgekit run`.
     arguments: tuple[str, ...] = ()
     #: Holds a bundle to its golden data and the rules of its board, says so, or raises; None: left out.
@@ -108,7 +108,7 @@ class Deployment:
         return self.files[0].to
 
     def ask(self, script: str, **argument: Any) -> Answer:
-        """The answer of on_board_`script`, run by the Python that --python names; DeployError for an error there."""
+        """The answer of on_board/`script`.py, run by the Python that --python names; DeployError for an error there."""
         return ask(self.ssh, self.facts.executable, script, argument, self.variables).require()
 
     def keep(self, **fields: Any) -> None:

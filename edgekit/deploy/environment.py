@@ -6,7 +6,7 @@ import os
 from edgekit.deploy.board import MODULES, VENDOR, Facts, lacking, probe
 from edgekit.deploy.deployment import Deployment, File, Finding
 from edgekit.deploy.files import send
-from edgekit.deploy.on_board_files import digest
+from edgekit.deploy.on_board.files import digest
 from edgekit.deploy.ssh import assignments, quote
 from edgekit.errors import DeployError, UsageError
 

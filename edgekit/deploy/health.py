@@ -21,7 +21,7 @@ def health(d: Deployment) -> Finding:
 
 def wait(d: Deployment) -> str:
     """What the process says first; DeployError with its last words when it has ended, or says nothing for too long."""
-    until = time.monotonic() + d.settings.patience_s
+    until = time.monotonic() + d.settings.timeout_s
     while True:
         state = d.ask("process", do="state", base=d.base)
         if said(state) and (state.maybe("pid", int) is not None or state.maybe("exit", int) == 0):
@@ -31,7 +31,7 @@ def wait(d: Deployment) -> str:
         if time.monotonic() > until:
             raise DeployError(
                 f"{d.ssh.host}: the device process has not connected to {d.settings.server} within "
-                f"{d.settings.patience_s:g} s, and goes on trying; `edgekit deploy --host {d.settings.host} --name "
+                f"{d.settings.timeout_s:g} s, and goes on trying; `edgekit deploy --host {d.settings.host} --name "
                 f"{d.name} --logs` shows what it says, --stop ends it\nit said: {last_words(state)}"
             )
         time.sleep(EVERY_S)

@@ -15,9 +15,9 @@ from edgekit.deploy.package import write_zip
 from edgekit.device_profiles.profile import Profile
 from edgekit.device_profiles.registry import from_json, profile
 from edgekit.errors import BundleError, DeployError, UsageError
+from edgekit.line.frame import check_address
 from edgekit.runtime.__main__ import parser
 from edgekit.runtime.doctor import BACKENDS
-from edgekit.wire import check_address
 
 
 def local(d: Deployment) -> Finding:

@@ -19,7 +19,7 @@ from edgekit.tensorfile import make_folder
 
 ROOT = Path(edgekit.__file__).parent
 #: Folders that go whole; of the modules beside them go those that something in the archive imports.
-PARTS = ("codecs", "data", "runtime")
+PARTS = ("codecs", "data", "line", "runtime")
 REQUIRES_PYTHON = ">=3.6"
 REQUIRES = ("numpy>=1.19", "onnxruntime>=1.10", "grpcio>=1.48")
 #: Reads the files of `--dataset folder`.
@@ -64,7 +64,7 @@ sys.exit(main(sys.argv[1:], program))
 
 
 def device_files() -> dict[str, bytes]:
-    """The device part: content by path, "edgekit/wire.py", sorted."""
+    """The device part: content by path, "edgekit/line/frame.py", sorted."""
     paths = [ROOT / "__init__.py", *(path for part in PARTS for path in (ROOT / part).rglob("*.py"))]
     files: dict[str, bytes] = {}
     while paths:

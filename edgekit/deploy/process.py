@@ -1,4 +1,4 @@
-"""What on_board_process tells of a device process, in words; and how one is ended."""
+"""What on_board/process.py tells of a device process, in words; and how one is ended."""
 
 import json
 import time

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 from edgekit import machine
 from edgekit.codecs.registry import feature_codec
 from edgekit.errors import ChildFailed, EdgekitError, UsageError
-from edgekit.link import Link
-from edgekit.link_emulator import LinkEmulator
+from edgekit.launch.processes import Children
+from edgekit.link.emulator import LinkEmulator
+from edgekit.link.link import Link
 from edgekit.measure.board import Board
 from edgekit.measure.methods import Method
-from edgekit.processes import Children
 from edgekit.runtime.measure import Span
 
 Cell = dict[str, Any]
@@ -150,7 +150,7 @@ class Bench:
 
     def _serve(self, method: Method) -> None:
         name = f"server-{method.name}"
-        flags = ["--listen", "127.0.0.1:0", "--json", "--schedule", "constant", "--calibrate", method.gradient]
+        flags = ["--listen", "127.0.0.1:0", "--json", "--schedule", "constant", "--gradient-codec", method.gradient]
         cores = self.plan.cores[1] if self.plan.cores else None
         bundle = self.plan.bundles[method.name]
         self._children.start(name, ["serve", bundle, *flags, *self.plan.server_flags], cores)

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from edgekit.link import Link
+from edgekit.link.link import Link
 from edgekit.measure.methods import parse
 from edgekit.report.records import FORMAT, VERSION
 

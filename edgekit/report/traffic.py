@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from edgekit.meter import TRAINING_KINDS
+from edgekit.line.meter import TRAINING_KINDS
 from edgekit.report.content import Cell, Chart, Column, Dots, Section, Series, Table
 from edgekit.report.names import measure_names, run_names, subject
 from edgekit.report.records import Measure, Records

@@ -7,8 +7,8 @@ import numpy as np
 from edgekit.bundle import Bundle, GraphSpec
 from edgekit.codecs.base import Arrays, FeatureCodec
 from edgekit.errors import BundleError
+from edgekit.runtime.backends.registry import backend_class
 from edgekit.runtime.learn import FrontHalf
-from edgekit.runtime.registry import backend_class
 
 if TYPE_CHECKING:
     from edgekit.export.build import FrontGraphs

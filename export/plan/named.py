@@ -19,7 +19,7 @@ from edgekit.export.named import default_shape, parse_shape
 from edgekit.export.plan.cuts import chosen, cut_table
 from edgekit.export.plan.observe import Trial, observe, sample_images
 from edgekit.export.plan.predict import Prediction, predict
-from edgekit.link import Link, parse_link
+from edgekit.link.link import Link, parse_link
 
 
 class Plan(NamedTuple):

@@ -14,8 +14,8 @@ from edgekit.device_profiles.profile import Profile
 from edgekit.errors import ExportError, UsageError
 from edgekit.export.build import deployed_graph, front_graphs
 from edgekit.export.fold import fold_norms, with_batch_statistics
+from edgekit.export.frames import payload, quick_tables
 from edgekit.export.plan.cuts import Cut
-from edgekit.export.plan.payload import payload, quick_tables
 from edgekit.export.plan.roofline import encoder_work
 from edgekit.export.plan.stopwatch import FrontTime, front_time, server_seconds
 from edgekit.export.plan.work import NetworkWork, Work, network_work

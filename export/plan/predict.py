@@ -24,7 +24,7 @@ from edgekit.device_profiles.profile import Profile
 from edgekit.export.plan.cuts import Cut
 from edgekit.export.plan.observe import Observed
 from edgekit.export.plan.roofline import encode_seconds, training_bytes, training_seconds
-from edgekit.link import Link
+from edgekit.link.link import Link
 
 
 class Step(NamedTuple):

@@ -16,7 +16,7 @@ from edgekit.codecs.base import Arrays, FeatureCodec
 from edgekit.codecs.codebook import OnlineCodebook
 from edgekit.codecs.features.sgq import SGQ
 from edgekit.export.build import FrontGraphs
-from edgekit.export.plan.payload import Payload
+from edgekit.export.frames import Payload
 
 #: Seconds after which no further repetition is started.
 LONG = 5.0

@@ -8,7 +8,7 @@ import onnx
 from edgekit.device_profiles.profile import Profile
 from edgekit.errors import ExportError, UnknownName
 from edgekit.export.targets import graph_rules, layer_rules, operator_rules
-from edgekit.export.targets.rule import Fault, Rule, each, told
+from edgekit.export.targets.board_rule import BoardRule, Fault, each, told
 from edgekit.export.targets.view import View
 
 #: Scores stay below an eighth of the largest float16: sums on the way to them are larger than they are.
@@ -25,60 +25,70 @@ def _on_data(view: View) -> Iterator[Fault]:
 
 #: What every graph is held to.
 ALWAYS = {
-    "opset": Rule("the operator set of the target, in a format it reads", graph_rules.opset),
-    "static-shapes": Rule("every size of every tensor is known, the batch included", graph_rules.static_shapes),
-    "operators": Rule("operators that the converter takes", each(operator_rules.operators)),
+    "opset": BoardRule("the operator set of the target, in a format it reads", graph_rules.opset),
+    "static-shapes": BoardRule("every size of every tensor is known, the batch included", graph_rules.static_shapes),
+    "operators": BoardRule("operators that the converter takes", each(operator_rules.operators)),
 }
 _CONVS = ("Conv", "ConvTranspose")
 _POOLS = ("AveragePool", "MaxPool")
 #: What a profile names besides.
 RULES = {
-    "float32-input": Rule("every input is float32", graph_rules.float32_input),
-    "int32-output": Rule("integer outputs are int32 and come from a Cast", graph_rules.int32_output),
-    "arg-reduce": Rule(
+    "float32-input": BoardRule("every input is float32", graph_rules.float32_input),
+    "int32-output": BoardRule("integer outputs are int32 and come from a Cast", graph_rules.int32_output),
+    "arg-reduce": BoardRule(
         "ArgMin, ArgMax: keepdims=0, over one of the last four axes and not the first, of floats",
         each(operator_rules.arg_reduce, "ArgMax", "ArgMin"),
     ),
-    FP16_RANGE: Rule(f"distances to codewords stay below {LARGEST_SCORE:.0f}, so that float16 holds them", _on_data),
-    "topk": Rule("TopK: the largest, sorted, a constant K up to 1024, of floats", each(operator_rules.topk, "TopK")),
-    "gemm-bias": Rule("Gemm: with bias, alpha = beta = 1", each(layer_rules.gemm_bias, "Gemm")),
-    "conv-explicit": Rule(
+    FP16_RANGE: BoardRule(
+        f"distances to codewords stay below {LARGEST_SCORE:.0f}, so that float16 holds them", _on_data
+    ),
+    "topk": BoardRule(
+        "TopK: the largest, sorted, a constant K up to 1024, of floats", each(operator_rules.topk, "TopK")
+    ),
+    "gemm-bias": BoardRule("Gemm: with bias, alpha = beta = 1", each(layer_rules.gemm_bias, "Gemm")),
+    "conv-explicit": BoardRule(
         "convolutions: kernel, strides, pads, dilations and group written out", each(layer_rules.conv_explicit, *_CONVS)
     ),
-    "conv-constant": Rule("convolutions: kernel and bias are initialisers", each(layer_rules.conv_constant, *_CONVS)),
-    "conv-ascend": Rule(
+    "conv-constant": BoardRule(
+        "convolutions: kernel and bias are initialisers", each(layer_rules.conv_constant, *_CONVS)
+    ),
+    "conv-ascend": BoardRule(
         "Conv: kernel, pad, dilation <= 255, stride <= 63, width <= 4096; no hx1 output; 1x1 only from a whole input",
         each(layer_rules.conv_ascend, "Conv"),
     ),
-    "pool-plain": Rule(
+    "pool-plain": BoardRule(
         "pooling: no indices, no dilation, no storage_order or count_include_pad; kernel, strides, pads written out",
         each(layer_rules.pool_plain, *_POOLS),
     ),
-    "pool-ascend": Rule(
+    "pool-ascend": BoardRule(
         "pooling: kernel <= 255, its area <= 256, stride <= 63, width <= 4096", each(layer_rules.pool_ascend, *_POOLS)
     ),
-    "clip-bounds": Rule("Clip: both bounds, as initialisers", each(layer_rules.clip_bounds, "Clip")),
-    "no-batch-norm": Rule("batch norm is folded", each(layer_rules.no_batch_norm, "BatchNormalization")),
-    "integer-arithmetic": Rule(
+    "clip-bounds": BoardRule("Clip: both bounds, as initialisers", each(layer_rules.clip_bounds, "Clip")),
+    "no-batch-norm": BoardRule("batch norm is folded", each(layer_rules.no_batch_norm, "BatchNormalization")),
+    "integer-arithmetic": BoardRule(
         "no division, power, rounding, root, exponential or reduction of integers",
         each(operator_rules.integer_arithmetic, *operator_rules.NOT_ON_INTEGERS),
     ),
-    "integer-free": Rule(
+    "integer-free": BoardRule(
         "no arithmetic on integers at all", each(operator_rules.integer_free, *operator_rules.ARITHMETIC)
     ),
-    "avoid": Rule(f"none of {', '.join(operator_rules.AVOIDED)}", each(operator_rules.avoid, *operator_rules.AVOIDED)),
-    "where-types": Rule("Where: two values of one type, not bool", each(operator_rules.where_types, "Where")),
-    "reduce-axes": Rule("reductions list their axes", each(operator_rules.reduce_axes, *operator_rules.REDUCTIONS)),
-    "transpose-perm": Rule("Transpose: perm written out", each(operator_rules.transpose_perm, "Transpose")),
-    "softmax-axis": Rule(
+    "avoid": BoardRule(
+        f"none of {', '.join(operator_rules.AVOIDED)}", each(operator_rules.avoid, *operator_rules.AVOIDED)
+    ),
+    "where-types": BoardRule("Where: two values of one type, not bool", each(operator_rules.where_types, "Where")),
+    "reduce-axes": BoardRule(
+        "reductions list their axes", each(operator_rules.reduce_axes, *operator_rules.REDUCTIONS)
+    ),
+    "transpose-perm": BoardRule("Transpose: perm written out", each(operator_rules.transpose_perm, "Transpose")),
+    "softmax-axis": BoardRule(
         "Softmax: axis written out", each(operator_rules.softmax_axis, "Hardmax", "LogSoftmax", "Softmax")
     ),
-    "refit-names": Rule("an initialiser that is refitted feeds one node", graph_rules.refit_names),
-    "refit-layout": Rule(
+    "refit-names": BoardRule("an initialiser that is refitted feeds one node", graph_rules.refit_names),
+    "refit-layout": BoardRule(
         "what is refitted is in no MatMul, Gemm with transB=0 or batch norm",
         each(layer_rules.refit_layout, "BatchNormalization", "Gemm", "MatMul"),
     ),
-    "conv-transpose-plain": Rule(
+    "conv-transpose-plain": BoardRule(
         "ConvTranspose: of images, without dilation", each(layer_rules.conv_transpose_plain, "ConvTranspose")
     ),
 }

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from edgekit.export.targets.rule import CUT, Fault, at, told
+from edgekit.export.targets.board_rule import CUT, Fault, at, told
 from edgekit.export.targets.view import View
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import onnx
 
-from edgekit.export.targets.rule import CUT, told
+from edgekit.export.targets.board_rule import CUT, told
 from edgekit.export.targets.view import View, attributes
 
 

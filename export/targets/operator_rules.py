@@ -3,7 +3,7 @@
 import onnx
 from onnx import numpy_helper
 
-from edgekit.export.targets.rule import CUT, told
+from edgekit.export.targets.board_rule import CUT, told
 from edgekit.export.targets.view import View, attributes
 
 FLOATS = ("float32", "float16")

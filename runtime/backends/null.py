@@ -3,7 +3,7 @@
 import numpy as np
 
 from edgekit.codecs.base import Arrays
-from edgekit.runtime.base import Backend
+from edgekit.runtime.backends.base import Backend
 
 
 class Null(Backend):

@@ -7,7 +7,8 @@ from typing import Dict, List, Tuple
 
 from edgekit.errors import BackendError
 from edgekit.runtime import cache
-from edgekit.runtime.backends import acl_process, cann, cudart
+from edgekit.runtime.backends.ascend import cann, process
+from edgekit.runtime.backends.tensorrt import cudart
 from edgekit.runtime.health.finding import GIB, Finding, compared
 
 
@@ -50,7 +51,7 @@ def _trtexec(root: str) -> Finding:
 
 def _chip(versions: Dict[str, str]) -> Finding:
     try:
-        chip = acl_process.process().chip()
+        chip = process.process().chip()
     except BackendError as error:
         text, advice = _split(error)
         return Finding("driver", "failed", text, None, advice)

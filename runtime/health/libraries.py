@@ -73,14 +73,14 @@ def _install(name: str) -> str:
 
 
 def _set_up_cann() -> str:
-    from edgekit.runtime.backends.cann import SOURCE
+    from edgekit.runtime.backends.ascend.cann import SOURCE
 
     return "install CANN on the board, then {}".format(SOURCE)
 
 
 def _cann(versions: Dict[str, str]) -> Finding:
     """pyACL loads; it has no version but that of CANN."""
-    from edgekit.runtime.backends import cann
+    from edgekit.runtime.backends.ascend import cann
 
     try:
         version = cann.version()

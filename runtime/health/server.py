@@ -5,12 +5,12 @@ import time
 from typing import List, NamedTuple, Optional
 
 import edgekit
-from edgekit import wire
 from edgekit.errors import PayloadError, Refused, TransportError
-from edgekit.meter import Meter
+from edgekit.line import frame
+from edgekit.line.frame import Message
+from edgekit.line.meter import Meter
 from edgekit.runtime.health.finding import Finding
 from edgekit.runtime.transport import Grpc, Transport
-from edgekit.wire import Message
 
 #: The quickest of so many pings counts: the others waited somewhere.
 PINGS = 5
@@ -37,7 +37,7 @@ def server(address: str, digest: Optional[str]) -> List[Finding]:
     """
     advice = "look at the server there, at the address, and at firewalls between"
     try:
-        with contextlib.closing(Grpc(address, Meter(), connect_s=WAIT_S, patience_s=WAIT_S)) as transport:
+        with contextlib.closing(Grpc(address, Meter(), connect_s=WAIT_S, timeout_s=WAIT_S)) as transport:
             pong = ping(transport)
     except TransportError as error:
         return [Finding("server", "failed", str(error), None, advice)]
@@ -68,7 +68,7 @@ def ping(transport: Transport) -> Pong:
         pong = transport.expect("pong", step)
         took = time.perf_counter() - start
         there, bundle, version, devices = (
-            wire.field(pong, name, kind)
+            frame.field(pong, name, kind)
             for name, kind in (("time", float), ("bundle", str), ("version", str), ("devices", int))
         )
         if not (bundle + version).isprintable():

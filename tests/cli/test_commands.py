@@ -48,7 +48,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["train", "vgg11", "--devices", "0"], 2, "expected at least 1"),
         (["train", "vgg11", "--lr", "-1"], 2, "--lr -1.0: expected a number of 0 or more"),
         (
-            ["train", "vgg11", "--calibrate", "stochastik"],
+            ["train", "vgg11", "--gradient-codec", "stochastik"],
             2,
             "unknown gradient policy 'stochastik': did you mean stochastic",
         ),
@@ -108,7 +108,7 @@ def test_models() -> None:
 def test_nothing_listens() -> None:
     """A device that finds no server says so, with its own code."""
     from edgekit.errors import TransportError
-    from edgekit.meter import Meter
+    from edgekit.line.meter import Meter
     from edgekit.runtime.transport import Grpc
 
     with pytest.raises(TransportError, match=r"nothing answered at 127.0.0.1:1 within 1 s"):

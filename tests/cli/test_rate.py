@@ -64,8 +64,8 @@ def test_refused(arguments: tuple[str, ...], message: str, tmp_path: Path) -> No
 
 
 def test_a_policy_of_ones_own_and_a_rate_exclude_each_other() -> None:
-    result = edgekit("train", *MODEL, "--target-bytes", "300", "--calibrate", "none")
-    assert result.exit_code == 2 and "--calibrate is chosen by --target-bytes" in result.output
+    result = edgekit("train", *MODEL, "--target-bytes", "300", "--gradient-codec", "none")
+    assert result.exit_code == 2 and "--gradient-codec is chosen by --target-bytes" in result.output
 
 
 @pytest.mark.parametrize("coding", ["packed", "context"])

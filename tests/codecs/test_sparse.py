@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgekit.codecs.gradients import fields, gaps
-from edgekit.codecs.gradients.levels import decode, encode
+from edgekit.codecs.entropy import fields, gaps
+from edgekit.codecs.entropy.levels import decode, encode
+from edgekit.codecs.entropy.rans import TOTAL
 from edgekit.codecs.gradients.sparse import Sparse, segments
 from edgekit.codecs.gradients.systematic import systematic
-from edgekit.codecs.rans import TOTAL
 from edgekit.errors import PayloadError, UsageError
 
 SHAPE = (4, 16, 8, 8)

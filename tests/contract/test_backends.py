@@ -6,9 +6,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgekit.bundle import GraphSpec
 from edgekit.errors import BackendError, ShapeError, UnknownName
-from edgekit.runtime.backends.reference import Reference
-from edgekit.runtime.base import Backend
-from edgekit.runtime.registry import BACKENDS, backend_class
+from edgekit.runtime.backends.base import Backend
+from edgekit.runtime.backends.reference.backend import Reference
+from edgekit.runtime.backends.registry import BACKENDS, backend_class
 from edgekit.tensors import TensorSpec, check_all
 
 RNG = np.random.default_rng(0)

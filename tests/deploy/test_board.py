@@ -22,7 +22,7 @@ from edgekit.deploy.record import parse as parse_record
 from edgekit.deploy.ssh import Done, Ssh
 from edgekit.errors import DeployError
 
-FOLDER = Path(edgekit.deploy.__file__).parent
+FOLDER = Path(edgekit.deploy.__file__).parent / "on_board"
 GOOD: dict[str, Any] = {
     "python": [3, 6, 9], "executable": "/usr/bin/python3", "target": "/home/me/edgekit", "home": "/home/me",
     "machine": "aarch64", "system": "Linux", "free_disk": 1 << 30, "free_memory": None, "systemd": "running",
@@ -85,12 +85,12 @@ def test_the_answer_is_found_among_what_a_login_prints() -> None:
 
 
 def test_the_probe_keeps_to_python_2_7() -> None:
-    text = (FOLDER / "on_board_probe.py").read_text()
+    text = (FOLDER / "probe.py").read_text()
     tree = ast.parse(text, feature_version=(3, 4))
     assert not any(isinstance(node, ast.JoinedStr | ast.AnnAssign | ast.Nonlocal) for node in ast.walk(tree))
     assert not any(arg.annotation for node in ast.walk(tree) if isinstance(node, ast.arguments) for arg in node.args)
     for name in ("files", "process"):  # the others come after it
-        ast.parse((FOLDER / f"on_board_{name}.py").read_text(), feature_version=(3, 6))
+        ast.parse((FOLDER / f"{name}.py").read_text(), feature_version=(3, 6))
 
 
 def pythons() -> list[str]:
@@ -103,7 +103,7 @@ def pythons() -> list[str]:
 def test_the_probe_answers(python: str, tmp_path: Path) -> None:
     modules = ["json", "no_such_module"]
     argument = json.dumps({"python": python, "target": str(tmp_path / "no" / "such"), "modules": modules})
-    text = (FOLDER / "on_board_probe.py").read_text()
+    text = (FOLDER / "probe.py").read_text()
     done = subprocess.run([python, "-c", text, argument], capture_output=True, check=True, timeout=60)
     found = facts_of(parse(done.stdout, "board"), 0.0, 1e12)
     assert found.target == str(tmp_path / "no" / "such") and found.free_disk > 0
@@ -121,7 +121,7 @@ def test_the_probe_keeps_the_script_that_it_was_run_by(word: str, tmp_path: Path
     script.write_text(f'#!/bin/sh\nexport PYTHONPATH={tmp_path}\nexec {sys.executable} "$@"\n')
     script.chmod(0o755)
     argument = json.dumps({"python": word, "target": "edgekit", "modules": ["only_by_script"]})
-    text = (FOLDER / "on_board_probe.py").read_text()
+    text = (FOLDER / "probe.py").read_text()
     environment = {**os.environ, "PATH": f"{script.parent}:{os.environ['PATH']}"}
     command = [str(script), "-c", text, argument]
     done = subprocess.run(command, capture_output=True, cwd=tmp_path, env=environment, check=True, timeout=60)
@@ -156,7 +156,7 @@ def test_wheels_of_new_pythons_are_asked_for_in_their_form() -> None:
 def test_a_module_that_crashes_python_is_named(tmp_path: Path) -> None:
     (tmp_path / "crashing.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n")
     argument = json.dumps({"python": sys.executable, "target": "edgekit", "modules": ["json", "crashing", "math"]})
-    text = (FOLDER / "on_board_probe.py").read_text()
+    text = (FOLDER / "probe.py").read_text()
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", text, argument], capture_output=True, env=environment, timeout=60)
     (modules,) = facts_of(parse(done.stdout, "board"), 0.0, 1e12).modules.values()

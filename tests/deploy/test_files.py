@@ -15,7 +15,7 @@ from edgekit.deploy.deployment import File, one_word, size
 from edgekit.deploy.files import _there
 from edgekit.errors import DeployError, UsageError
 
-SCRIPT = (Path(edgekit.deploy.__file__).parent / "on_board_files.py").read_text()
+SCRIPT = (Path(edgekit.deploy.__file__).parent / "on_board" / "files.py").read_text()
 DATA = bytes(range(256)) * 400
 SHA256 = hashlib.sha256(DATA).hexdigest()
 

@@ -73,9 +73,9 @@ def test_holds_the_device_part_as_it_is(written: Path) -> None:
     inside = {path.relative_to(ROOT).as_posix() for part in package.PARTS for path in walk(ROOT / "edgekit" / part)}
     assert inside == {name for name in device if name.count("/") > 1} and len(inside) > 60
     assert not any(name.split("/")[1] in HOST for name in device)
-    assert {"edgekit/__init__.py", "edgekit/wire.py", "edgekit/bundle.py", "edgekit/machine.py"} <= device.keys()
+    assert {"edgekit/__init__.py", "edgekit/line/frame.py", "edgekit/bundle.py", "edgekit/machine.py"} <= device.keys()
     # The command line, the emulator of lines and the starting of processes are of hosts.
-    assert not {"edgekit/__main__.py", "edgekit/link_emulator.py", "edgekit/processes.py"} & device.keys()
+    assert not {"edgekit/__main__.py", "edgekit/link/emulator.py", "edgekit/launch/processes.py"} & device.keys()
 
 
 def walk(folder: Path) -> Iterator[Path]:
@@ -95,7 +95,7 @@ def unsatisfied(files: dict[str, bytes]) -> list[str]:
             elif isinstance(node, ast.ImportFrom):
                 assert node.level == 0, f"{name}:{node.lineno} is relative"
                 inner = f"{node.module}.{node.names[0].name}"
-                # `from edgekit import wire` wants edgekit.wire; `from edgekit.wire import Message` wants edgekit.wire.
+                # `from edgekit import bundle` wants edgekit.bundle; `from edgekit.bundle import Bundle` wants the same.
                 wanted = [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "edgekit" else []
                 wanted = wanted or [inner if inner in modules else str(node.module)]
             elif isinstance(node, ast.Constant) and re.fullmatch(r"edgekit(\.\w+)+:\w+", str(node.value)):
@@ -113,8 +113,10 @@ def top(module: str) -> str:
 def test_every_import_is_satisfied_inside() -> None:
     files = package.device_files()
     assert unsatisfied({**files, "__main__.py": package.MAIN.encode()}) == []
-    without = {name: content for name, content in files.items() if name != "edgekit/runtime/backends/ops_math.py"}
-    assert any("wants edgekit.runtime.backends.ops_math" in line for line in unsatisfied(without))
+    without = {
+        name: content for name, content in files.items() if name != "edgekit/runtime/backends/reference/arithmetic.py"
+    }
+    assert any("wants edgekit.runtime.backends.reference.arithmetic" in line for line in unsatisfied(without))
     assert unsatisfied({"a.py": b"def f():\n    from torch.nn import Linear\n    import edgekit.cli"}) != []
     assert unsatisfied({"a.py": b"TABLE = {'x': 'edgekit.gone:X'}"}) == ["a.py wants edgekit.gone"]
 
@@ -190,7 +192,7 @@ def test_pip_installs_the_wheel(written: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "site" / "bin" / "edgekit-run").is_file()
-    assert (tmp_path / "site" / "edgekit" / "wire.py").read_bytes() == (ROOT / "edgekit" / "wire.py").read_bytes()
+    assert (tmp_path / "site" / "edgekit" / "bundle.py").read_bytes() == (ROOT / "edgekit" / "bundle.py").read_bytes()
     done = python("-m", "edgekit.runtime", "--help", path=str(tmp_path / "site"))
     assert done.returncode == 0 and "--in-flight" in done.stdout, done.stderr
 

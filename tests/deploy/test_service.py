@@ -131,8 +131,8 @@ def test_arguments_of_the_device_process() -> None:
 
 
 def test_the_process_on_the_board_is_known_by_its_script(tmp_path: Path) -> None:
-    script = (Path(edgekit.deploy.__file__).parent / "on_board_process.py").read_text()
-    scope: dict[str, Any] = {"__name__": "on_board_process"}
+    script = (Path(edgekit.deploy.__file__).parent / "on_board" / "process.py").read_text()
+    scope: dict[str, Any] = {"__name__": "process"}
     exec(script, scope)
     base = str(tmp_path / "name")
     Path(base + ".sh").write_text("sleep 60")

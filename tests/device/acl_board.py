@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.runtime.backends import acl_process
+from edgekit.runtime.backends.ascend import process
 from tests.device.acl_emulator import Emulator
 
 ROOT = Path(__file__).parents[2]
@@ -48,9 +48,9 @@ def board(emulator: Emulator, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     monkeypatch.setitem(sys.modules, "acl", emulator.module())
-    monkeypatch.setattr(acl_process, "_process", None)
+    monkeypatch.setattr(process, "_process", None)
     yield emulator
-    acl_process._process = None
+    process._process = None
     gc.collect()
     emulator.fail_at = -1
     assert emulator.left() == {}

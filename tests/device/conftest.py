@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from edgekit.runtime.backends import cudart
+from edgekit.runtime.backends.tensorrt import cudart
 from tests.device.cudart_emulator import Library
 from tests.device.tensorrt_emulator import module
 from tests.device.trt_board import Board, Maker

@@ -1,6 +1,6 @@
 """An emulator of libcudart: device memory is host memory with an account of it, and work waits for its stream.
 
-It is put in the place of the library that ctypes loads, as real C functions, so `runtime/backends/cudart.py` runs as it
+It is put in the place of the library that ctypes loads, as real C functions, so that `tensorrt/cudart.py` runs as it
 is. Copies and kernels happen when their stream is synchronised, in order: whoever reads too early reads nothing. A
 wrong address, or one that was freed, gives cudaErrorIllegalAddress there, as the real one does, and then at every call.
 """

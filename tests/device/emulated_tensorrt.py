@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from edgekit.runtime.__main__ import main
-from edgekit.runtime.backends import cudart
+from edgekit.runtime.backends.tensorrt import cudart
 from tests.device.cudart_emulator import Library
 from tests.device.tensorrt_emulator import module
 

@@ -12,10 +12,11 @@ from onnx import TensorProto, helper, numpy_helper
 from edgekit.bundle import GraphSpec
 from edgekit.errors import BackendError
 from edgekit.runtime import cache
-from edgekit.runtime.backends import acl_calls, acl_process, ascend
-from edgekit.runtime.backends.ascend import Ascend
-from edgekit.runtime.backends.ort import OnnxRuntime
-from edgekit.runtime.registry import backend_class
+from edgekit.runtime.backends.ascend import calls, process
+from edgekit.runtime.backends.ascend.backend import Ascend
+from edgekit.runtime.backends.ascend import backend as ascend
+from edgekit.runtime.backends.onnxruntime import OnnxRuntime
+from edgekit.runtime.backends.registry import backend_class
 from edgekit.tensors import TensorSpec
 from tests.device.acl_board import ROOT, board, environment
 from tests.device.acl_emulator import Emulator
@@ -180,7 +181,7 @@ def test_pyacl_that_somebody_else_started_is_left_to_them(one):
     backend = opened()
     check(backend.run({"x": X}), expected())
     backend.close()
-    acl_process._process = None
+    process._process = None
     assert one.state == "initialised" and module.finalize() == 0
 
 
@@ -267,10 +268,10 @@ def test_an_om_of_another_graph_is_refused(one):
     first = opened()
     kept = first._model
     with pytest.raises(BackendError, match=r"get_num_inputs gives 2, expected \['x'\]"):
-        ascend.Model(acl_process.process(), _om_of(one), GRAPH.inputs, GRAPH.outputs)
+        ascend.Model(process.process(), _om_of(one), GRAPH.inputs, GRAPH.outputs)
     shapes = [spec._replace(shape=(3, 3, 5, 5)) if spec.name == "x" else spec for spec in GRAPH.inputs + GRAPH.held]
     with pytest.raises(BackendError, match=r"input 0 is float32 \[2, 3, 5, 5\], expected 'x' of float32 \[3, "):
-        ascend.Model(acl_process.process(), _om_of(one), shapes, GRAPH.outputs[::-1])
+        ascend.Model(process.process(), _om_of(one), shapes, GRAPH.outputs[::-1])
     assert first._model is kept
     first.close()
 
@@ -288,9 +289,9 @@ def _om_of(emulator):
 
 def test_without_cann_it_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "acl", None)
-    assert "install CANN" in (acl_calls.missing() or "") and "set_env.sh" in (Ascend.missing() or "")
+    assert "install CANN" in (calls.missing() or "") and "set_env.sh" in (Ascend.missing() or "")
     with pytest.raises(BackendError, match="pyACL does not load"):
-        acl_calls.load()
+        calls.load()
     with pytest.raises(BackendError, match="backend 'ascend' cannot run here: pyACL"):
         backend_class("ascend")
 
@@ -298,7 +299,7 @@ def test_without_cann_it_says_what_to_install(monkeypatch, tmp_path):
 def test_a_module_acl_that_is_another(one, monkeypatch):
     monkeypatch.setitem(sys.modules, "acl", type(sys)("acl"))
     with pytest.raises(BackendError, match="is not pyACL"):
-        acl_calls.load()
+        calls.load()
 
 
 def test_the_contract_of_backends_holds(tmp_path):

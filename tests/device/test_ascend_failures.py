@@ -9,8 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgekit.bundle import GraphSpec
 from edgekit.errors import BackendError
-from edgekit.runtime.backends import acl_process
-from edgekit.runtime.backends.ascend import Ascend
+from edgekit.runtime.backends.ascend import process
+from edgekit.runtime.backends.ascend.backend import Ascend
 from edgekit.tensors import TensorSpec
 from tests.device.acl_board import board
 from tests.device.acl_emulator import Emulator
@@ -61,7 +61,7 @@ def scenario() -> None:
 def settle(emulator: Emulator) -> None:
     """Ends the process that `emulator` is, and checks that it ended clean."""
     emulator.fail_at = -1
-    acl_process._process = None
+    process._process = None
     if "acl_finalize" not in emulator.calls:
         gc.collect()
     assert emulator.left() == {}
@@ -98,7 +98,7 @@ def test_every_call_fails_in_turn(bytes_api, tmp_path, monkeypatch):
             emulator = Emulator(bytes_api)
             emulator.fail_at = k
             monkeypatch.setitem(sys.modules, "acl", emulator.module())
-            acl_process._process = None
+            process._process = None
             try:
                 scenario()
                 words = ""
@@ -143,10 +143,10 @@ def test_a_full_disk_is_a_backend_error(tmp_path, monkeypatch):
 
     with board(Emulator(), tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
-            patch.setattr("edgekit.runtime.backends.atc.tempfile.TemporaryDirectory", full)
+            patch.setattr("edgekit.runtime.backends.ascend.atc.tempfile.TemporaryDirectory", full)
             with pytest.raises(BackendError, match=r"No space left on device.*TMPDIR"):
                 scenario()
         with monkeypatch.context() as patch:
-            patch.setattr("edgekit.runtime.backends.ascend.tempfile.NamedTemporaryFile", full)
+            patch.setattr("edgekit.runtime.backends.ascend.backend.tempfile.NamedTemporaryFile", full)
             with pytest.raises(BackendError, match=r"front.onnx on ascend: .*No space left on device"):
                 scenario()

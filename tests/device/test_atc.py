@@ -21,7 +21,7 @@ from edgekit.device_profiles.registry import profile
 from edgekit.errors import BackendError
 from edgekit.export.build import build_bundle
 from edgekit.runtime import cache
-from edgekit.runtime.backends import atc, atc_codes, cann
+from edgekit.runtime.backends.ascend import atc, atc_codes, cann
 from edgekit.tensors import TensorSpec
 from tests.conftest import SmallNet
 from tests.device.acl_board import ROOT, environment, install_atc
@@ -205,7 +205,7 @@ def test_interrupted_it_is_stopped_and_tidied(here):
     """Ctrl-C while ATC runs."""
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from edgekit.runtime.backends import atc\nfrom edgekit.tensors import TensorSpec\n"
+        "from edgekit.runtime.backends.ascend import atc\nfrom edgekit.tensors import TensorSpec\n"
         "job = atc.Job('Ascend310', 'float16', (TensorSpec('x', 'float32', (2, 3)),), ())\n"
         "atc.compile_model(b'', job, atc.log_of('x'), lambda line: print(line, flush=True))"
     )

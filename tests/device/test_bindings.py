@@ -180,25 +180,26 @@ def test_every_emulated_member_is_a_real_one(full: tuple[str, Path, Path]) -> No
 OBJECTS = """
 import numpy as np, tensorrt_bindings as trt
 from edgekit.errors import BackendError
-from edgekit.runtime.backends import trt_build, trt_execute
-from edgekit.runtime.backends.trt_messages import messages
+from edgekit.runtime.backends.tensorrt import build
+from edgekit.runtime.backends.tensorrt import execute
+from edgekit.runtime.backends.tensorrt.messages import messages
 m = messages(trt)
 assert m is messages(trt) and isinstance(m.logger, trt.ILogger)
 m.logger.log(trt.ILogger.ERROR, "out of memory")
 m.logger.log(trt.ILogger.WARNING, "nothing")
 assert "TensorRT says: out of memory: the board has too little" in str(m.error("w")), m.error("w")
 if hasattr(trt, "IProgressMonitor"):
-    monitor = trt_build._monitor(trt, print)
+    monitor = build._monitor(trt, print)
     assert isinstance(monitor, trt.IProgressMonitor) and monitor.step_complete("p", 1) is True
 array = np.arange(6, dtype=np.float32)
 weights = trt.Weights(array)
 assert weights.size == 6
-assert {trt_execute.DTYPES[getattr(trt.DataType, n).name] for n in ("FLOAT", "HALF", "INT32")} == {
+assert {execute.DTYPES[getattr(trt.DataType, n).name] for n in ("FLOAT", "HALF", "INT32")} == {
     "float32", "float16", "int32"}
-assert trt_build._network_flags(trt) in (0, 1)
-assert trt_build.has_float16(trt) == hasattr(trt.BuilderFlag, "FP16")
+assert build._network_flags(trt) in (0, 1)
+assert build.has_float16(trt) == hasattr(trt.BuilderFlag, "FP16")
 try:
-    trt_build.build(trt, m, b"", "float32", True, 0, print)
+    build.build(trt, m, b"", "float32", True, 0, print)
 except BackendError as error:
     assert "the engine cannot be built: TensorRT says" in str(error)
     print("refused:", error)
@@ -227,7 +228,7 @@ def test_what_runs_and_refits_is_in_the_lean_bindings(lean: Path) -> None:
 
 def test_the_real_library_speaks_to_our_logger(lean: Path) -> None:
     code = (
-        "import tensorrt_lean_bindings as trt; from edgekit.runtime.backends.trt_messages import messages\n"
+        "import tensorrt_lean_bindings as trt; from edgekit.runtime.backends.tensorrt.messages import messages\n"
         "m = messages(trt); runtime = trt.Runtime(m.logger); print(m.error('no driver'), flush=True)\n"
         # Without a driver this TensorRT crashes even when the runtime is freed.
         "import os; os._exit(0)"
@@ -257,7 +258,7 @@ def test_a_device_process_without_a_driver(
     """Real TensorRT, real libcudart, no driver: an error with its exit code. Asked anyway, the library would crash."""
     (tmp_path / "tensorrt.py").write_text("from tensorrt_lean_bindings import *\n")
     arguments = ["run", small_bundle.path, "--server", "127.0.0.1:9", "--backend", "tensorrt"]
-    probe = run([], "from edgekit.runtime.backends import cudart; print(cudart.load().device_count())",
+    probe = run([], "from edgekit.runtime.backends.tensorrt import cudart; print(cudart.load().device_count())",
                 libraries=runtime_library)  # fmt: skip
     if probe.returncode == 0:
         pytest.skip("this machine has a driver")
@@ -265,7 +266,7 @@ def test_a_device_process_without_a_driver(
     assert done.returncode == 8, done.stderr
     assert "error: backend 'tensorrt' cannot run here: cudaGetDeviceCount gave" in done.stderr
     assert "cudaErrorInsufficientDriver (35" in done.stderr and "Traceback" not in done.stderr
-    if run([], "from edgekit.runtime.backends import cudart; cudart.load()").returncode:
+    if run([], "from edgekit.runtime.backends.tensorrt import cudart; cudart.load()").returncode:
         done = run([tmp_path, lean], COMMAND, *arguments)
         assert done.returncode == 8 and "the CUDA runtime library was not found" in done.stderr, done.stderr
 

@@ -49,7 +49,7 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: str)
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch) -> Library:
     """The CUDA 10.2 of a Nano, emulated."""
-    from edgekit.runtime.backends import cudart
+    from edgekit.runtime.backends.tensorrt import cudart
 
     library = Library(runtime=10020, capability=(5, 3), total=4 << 30)
     monkeypatch.setattr(cudart, "load", lambda: cudart.Cudart(library))

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from edgekit.errors import BackendError
-from edgekit.runtime.backends import trt_build, trt_execute
-from edgekit.runtime.backends.cudart import Cudart
-from edgekit.runtime.backends.trt_messages import Messages, messages
+from edgekit.runtime.backends.tensorrt import build, execute
+from edgekit.runtime.backends.tensorrt.cudart import Cudart
+from edgekit.runtime.backends.tensorrt.messages import Messages, messages
 from tests.device.cudart_emulator import Library
 from tests.device.tensorrt_emulator import module
 from tests.device.tensorrt_values import Misuse
@@ -26,9 +26,9 @@ class Loaded:
         self.cuda = Cudart(self.library)
         self.trt = module(version, self.library)
         self.messages = messages(self.trt)
-        data = trt_build.build(self.trt, self.messages, model(), "float32", True, 1 << 20, lambda line: None)
+        data = build.build(self.trt, self.messages, model(), "float32", True, 1 << 20, lambda line: None)
         self.engine = self.trt.Runtime(self.messages.logger).deserialize_cuda_engine(data)
-        self.io = trt_execute.tensors(self.trt, self.engine)
+        self.io = execute.tensors(self.trt, self.engine)
 
     def refitter(self) -> Any:
         return self.trt.Refitter(self.engine, self.messages.logger)
@@ -42,7 +42,7 @@ def loaded(request: pytest.FixtureRequest) -> Loaded:
 def test_a_context_from_before_a_refit() -> None:
     for version, survives in (("8.2", False), ("10.3", True)):
         here = Loaded(version)
-        execution = trt_execute.Execution(here.cuda, here.messages, here.engine, here.io)
+        execution = execute.Execution(here.cuda, here.messages, here.engine, here.io)
         assert here.refitter().refit_cuda_engine()
         if survives:
             execution.run({"x": X, "book": BOOK})
@@ -53,7 +53,7 @@ def test_a_context_from_before_a_refit() -> None:
 
 
 def test_an_address_that_is_the_hosts(loaded: Loaded) -> None:
-    execution = trt_execute.Execution(loaded.cuda, loaded.messages, loaded.engine, loaded.io)
+    execution = execute.Execution(loaded.cuda, loaded.messages, loaded.engine, loaded.io)
     array = np.zeros(1000, dtype=np.float32)
     execution._addresses[0] = array.ctypes.data
     execution.start()
@@ -114,7 +114,7 @@ def test_8_2_stores_the_matrix_of_a_gemm_transposed() -> None:
         mix = np.arange(16, dtype=np.float32).reshape(4, 4)
         refitter = here.refitter()
         assert refitter.set_named_weights("mix", here.trt.Weights(mix)) and refitter.refit_cuda_engine()
-        execution = trt_execute.Execution(here.cuda, here.messages, here.engine, here.io)
+        execution = execute.Execution(here.cuda, here.messages, here.engine, here.io)
         feature = execution.run({"x": X, "book": BOOK})["feature"]
         execution.close()
         differing[version] = not np.allclose(feature, expected({"mix": mix})["feature"], rtol=1e-4)
@@ -140,7 +140,7 @@ def test_no_driver_no_mercy() -> None:
 
 def test_an_engine_of_another_version_or_without_the_flag(loaded: Loaded) -> None:
     other = module("10.3" if loaded.trt.__version__.startswith("8.") else "8.2", loaded.library)
-    data = trt_build.build(other, messages(other), model(), "float32", False, 1 << 20, lambda line: None)
+    data = build.build(other, messages(other), model(), "float32", False, 1 << 20, lambda line: None)
     assert loaded.trt.Runtime(loaded.messages.logger).deserialize_cuda_engine(data) is None
     engine = other.Runtime(messages(other).logger).deserialize_cuda_engine(data)
     assert not engine.refittable

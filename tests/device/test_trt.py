@@ -10,9 +10,9 @@ from onnx import TensorProto, helper
 from edgekit.bundle import GraphSpec
 from edgekit.codecs.base import Arrays
 from edgekit.errors import BackendError, ShapeError
-from edgekit.runtime.backends import trt_build
-from edgekit.runtime.backends.trt import TensorRt
-from edgekit.runtime.registry import backend_class
+from edgekit.runtime.backends.registry import backend_class
+from edgekit.runtime.backends.tensorrt import build
+from edgekit.runtime.backends.tensorrt.backend import TensorRt
 from edgekit.tensors import TensorSpec, check_all
 from tests.device.trt_board import BOOK, CONSTANTS, GRAPH, HALF, RNG, Board, Maker, X, expected, model, opened, same
 
@@ -151,7 +151,7 @@ class TestRefit:
 
 class TestBuild:
     def test_workspace_and_progress(self, board: Board, capsys: Any, monkeypatch: Any) -> None:
-        monkeypatch.setattr(trt_build, "PAUSE_S", 0.0)
+        monkeypatch.setattr(build, "PAUSE_S", 0.0)
         opened().close()
         assert board.trt.workspace == board.cuda.total // 2
         told = capsys.readouterr().err

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from edgekit.errors import BackendError
-from edgekit.runtime.backends import cudart
-from edgekit.runtime.backends.trt import TensorRt
-from edgekit.runtime.registry import backend_class
+from edgekit.runtime.backends.registry import backend_class
+from edgekit.runtime.backends.tensorrt import cudart
+from edgekit.runtime.backends.tensorrt.backend import TensorRt
 from tests.device.cudart_emulator import Library
 from tests.device.trt_board import GRAPH, HALF, Board, Maker, X, expected, model, opened, same
 

@@ -9,8 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgekit.bundle import GraphSpec
 from edgekit.codecs.base import Arrays
-from edgekit.runtime.backends.ort import OnnxRuntime
-from edgekit.runtime.backends.trt import TensorRt
+from edgekit.runtime.backends.onnxruntime import OnnxRuntime
+from edgekit.runtime.backends.tensorrt.backend import TensorRt
 from edgekit.tensors import TensorSpec
 from tests.device.cudart_emulator import Library
 

@@ -70,8 +70,8 @@ for number, (codec_id, config) in enumerate(json.loads(features)):
         arrays.update({where + "codes " + name: array for name, array in codes.items()})
         arrays.update({where + "symbols " + name: array for name, array in symbols.items()})
         arrays[where + "feature"] = codec.dequantize(symbols, tables)
-        sender.absorb(codes)
-        receiver.absorb(symbols)
+        sender.update(codes)
+        receiver.update(symbols)
 for codec_id, config in json.loads(gradients):
     codec = gradient_codec(codec_id, config)
     for masked in (False, True):
@@ -111,8 +111,8 @@ def encode(name):
         codes = {key: value.copy() for key, value in front.encode(given["images"][start : start + 32]).items()}
         payload = sender.pack(codes)
         symbols = receiver.unpack(payload, (len(codes["codes"]),) + tuple(bundle.feature_shape))
-        sender.absorb(codes)
-        receiver.absorb(symbols)
+        sender.update(codes)
+        receiver.update(symbols)
         where = "{} {} ".format(name, start)
         arrays[where + "codes"] = codes["codes"]
         arrays[where + "symbols"] = symbols["codes"]

@@ -15,8 +15,8 @@ import pytest
 import sklearn
 
 from edgekit.bundle import Bundle
-from edgekit.link import parse_link
-from edgekit.link_emulator import LinkEmulator
+from edgekit.link.emulator import LinkEmulator
+from edgekit.link.link import parse_link
 
 pytestmark = pytest.mark.timeout(300)
 QUICK = ("--seconds", "0.2")

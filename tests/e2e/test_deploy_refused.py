@@ -14,8 +14,8 @@ import pytest
 
 from edgekit.bundle import Bundle, write_bundle
 from edgekit.device_profiles.registry import profile
-from edgekit.link import parse_link
-from edgekit.link_emulator import LinkEmulator
+from edgekit.link.emulator import LinkEmulator
+from edgekit.link.link import parse_link
 
 DEPLOY_ERROR = 13
 

@@ -144,11 +144,11 @@ def test_port_that_is_taken(small_bundle: Bundle, server: Server) -> None:
 def test_garbage_on_the_stream_is_answered_and_others_go_on(small_bundle: Bundle, server: Server) -> None:
     import grpc
 
-    from edgekit import wire
+    from edgekit.line import frame
 
     with grpc.insecure_channel(server.address) as channel:
-        replies = list(channel.stream_stream(wire.METHOD)(iter([b"garbage" * 10])))
-    assert [wire.decode(reply).kind for reply in replies] == ["error"]
+        replies = list(channel.stream_stream(frame.METHOD)(iter([b"garbage" * 10])))
+    assert [frame.decode(reply).kind for reply in replies] == ["error"]
     process = device(small_bundle, server.address, "--epochs", "1", "--limit", "64")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
@@ -167,7 +167,7 @@ def test_dataset_of_other_classes(small_bundle: Bundle, server: Server, tmp_path
 
 
 def test_server_that_stays_silent(small_bundle: Bundle, server: Server) -> None:
-    process = device(small_bundle, server.address, "--epochs", "200", "--patience", "2")
+    process = device(small_bundle, server.address, "--epochs", "200", "--timeout", "2")
     assert process.stdout is not None
     process.stdout.readline()
     server.process.send_signal(signal.SIGSTOP)

@@ -11,7 +11,7 @@ from torch import nn
 from edgekit.codecs.base import Arrays
 from edgekit.export.gradient import differentiate
 from edgekit.export.graph import BATCH, Graph, Shape
-from edgekit.runtime.registry import backend_class
+from edgekit.runtime.backends.registry import backend_class
 from edgekit.tensors import TensorSpec
 
 

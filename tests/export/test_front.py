@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edgekit.export.emit.program import exported
 from edgekit.export.front import FrontBuilder, image_input
 from edgekit.export.graph import TRAINING, Graph, Shape, Versions
+from edgekit.export.lowerings.program import exported
 
 OLD, NEW = Versions(11, 7), Versions(17, 8)
 IMAGE = (4, 8, 6)

@@ -13,7 +13,7 @@ from edgekit.codecs.features.sgq import SGQ
 from edgekit.device_profiles.registry import profile, profiles
 from edgekit.export.build import deployed_graph, front_graphs
 from edgekit.export.fold import fold_norms
-from edgekit.runtime.registry import backend_class
+from edgekit.runtime.backends.registry import backend_class
 
 CHANNELS = 12
 CODEC = SGQ(groups=3, bits=3)

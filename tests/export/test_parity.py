@@ -13,7 +13,7 @@ from edgekit.export.build import FrontGraphs, front_graphs
 from edgekit.export.fold import fold_norms, settle_norms
 from edgekit.export.models.registry import MODELS, build, default_cut
 from edgekit.export.split import split
-from edgekit.runtime.registry import backend_class
+from edgekit.runtime.backends.registry import backend_class
 
 
 class Awkward(nn.Module):

@@ -109,7 +109,7 @@ def test_gradients_add_up_where_a_tensor_is_used_twice() -> None:
     graphs = front_graphs(front, (1, 4, 4), feature_codec("raw", {}), {})
     x, g = torch.randn(3, 1, 4, 4), torch.randn(3, 2, 4, 4)
     front(x).backward(g)
-    from edgekit.runtime.registry import backend_class
+    from edgekit.runtime.backends.registry import backend_class
 
     train = backend_class("reference")(graphs.models["front_train.onnx"], graphs.specs["front_train"])
     train.set_weights({"conv.weight": front.conv.weight.detach().numpy()})

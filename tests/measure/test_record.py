@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from edgekit.errors import DataError, UsageError
-from edgekit.link import parse_link
+from edgekit.link.link import parse_link
 from edgekit.measure.compare import check_common, compare, load, other_settings
 from edgekit.measure.record import baselines, limits, link_bound, record, summarise, warnings
 

@@ -20,13 +20,13 @@ import edgekit
 from edgekit.bundle import Bundle
 from edgekit.device_profiles.registry import profile, profiles
 from edgekit.errors import UnknownName, UsageError
-from edgekit.meter import Meter
+from edgekit.line.frame import METHOD, Message, decode, encode
+from edgekit.line.meter import Meter
 from edgekit.runtime.doctor import examine, main
 from edgekit.runtime.health import server as line
 from edgekit.runtime.health import versions
 from edgekit.runtime.health.finding import STATES, Finding, compared
 from edgekit.runtime.transport import Loopback
-from edgekit.wire import METHOD, Message, decode, encode
 
 CPU = profile("cpu").to_json()
 NANO = profile("jetson-nano").to_json()

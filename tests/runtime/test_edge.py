@@ -11,19 +11,20 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from edgekit import tensorfile, wire
+from edgekit import tensorfile
 from edgekit.bundle import Bundle, write_bundle
-from edgekit.codecs.context import ContextStream
+from edgekit.codecs.entropy.context import ContextStream
 from edgekit.data.base import Dataset
 from edgekit.errors import BackendError, BundleError, Diverged, PayloadError, Refused, UsageError
-from edgekit.meter import Meter
+from edgekit.line import frame
+from edgekit.line.frame import Message
+from edgekit.line.meter import Meter
 from edgekit.runtime.edge import Device, Images, Options
 from edgekit.runtime.learn import FrontHalf
 from edgekit.runtime.transport import Loopback
 from edgekit.server.calibrate import calibrator
 from edgekit.server.service import Service, service_from_bundle
 from edgekit.server.train import OptimizerConfig
-from edgekit.wire import Message
 from tests.conftest import export_small
 
 TEST_SHARE = 90
@@ -107,7 +108,7 @@ def context_bundle(tmp_path_factory: pytest.TempPathFactory, small_bundle: Bundl
 @pytest.mark.parametrize("depth", [1, 3])
 def test_codings_send_the_same_in_fewer(small_bundle: Bundle, digits: Dataset, depth: int, tmp_path: Path) -> None:
     states, sent = [], []
-    for coding in ("packed", "context", "memory"):
+    for coding in ("packed", "context", "temporal"):
         bundle = coded_by(coding, small_bundle, tmp_path)
         device, events = train(bundle, digits, service(bundle).handle, epochs=4, in_flight=depth)
         states.append(device.front.state)
@@ -132,8 +133,8 @@ def test_bytes_are_those_of_the_frames(small_bundle: Bundle, digits: Dataset) ->
     def handle(message: Message) -> Message:
         reply = server.handle(message)
         if message.kind != "evaluate":
-            up.append(len(wire.encode(message)))
-            down.append(len(wire.encode(reply)))
+            up.append(len(frame.encode(message)))
+            down.append(len(frame.encode(reply)))
         return reply
 
     _, events = train(small_bundle, digits, handle, epochs=1)
@@ -320,7 +321,7 @@ class TestRegrouping:
         saved = tensorfile.loads((tmp_path / "out" / "tables.safetensors").read_bytes())
         np.testing.assert_array_equal(saved["order"], device.front.tables["order"])
 
-    @pytest.mark.parametrize("coding", ["context", "memory"])
+    @pytest.mark.parametrize("coding", ["context", "temporal"])
     def test_a_context_starts_anew(
         self, context_bundle: Bundle, coding: str, digits: Dataset, monkeypatch: Any, tmp_path: Path
     ) -> None:
@@ -329,9 +330,7 @@ class TestRegrouping:
         reset = ContextStream.reset
         monkeypatch.setattr(ContextStream, "reset", lambda self, *given: (resets.append(self), reset(self, *given))[1])
         monkeypatch.setattr("edgekit.codecs.codebook.GAIN", 0)  # any other grouping will do
-        device, events = train(
-            bundle, digits, service(bundle).handle, epochs=4, regroup_every=2, in_flight=2
-        )
+        device, events = train(bundle, digits, service(bundle).handle, epochs=4, regroup_every=2, in_flight=2)
         assert len(resets) == events[-1]["codebook"]["regrouped"] == 1 and resets[0] is device._stream
         assert device._stream.version == events[-1]["step"] // 2
         assert events[-1]["accuracy"] > 60

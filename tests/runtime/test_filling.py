@@ -6,7 +6,7 @@ import pytest
 
 from edgekit.bundle import Bundle
 from edgekit.data.base import Dataset
-from edgekit.wire import Message
+from edgekit.line.frame import Message
 from tests.runtime.test_edge import coded_by, service, train
 
 
@@ -14,7 +14,7 @@ from tests.runtime.test_edge import coded_by, service, train
 def test_the_share_of_the_last_batch_learned_from(
     small_bundle: Bundle, digits: Dataset, depth: int, tmp_path: Path
 ) -> None:
-    bundle = coded_by("memory", small_bundle, tmp_path, filling=True)
+    bundle = coded_by("temporal", small_bundle, tmp_path, filling=True)
     handle, told = service(bundle).handle, list[float]()
 
     def watched(message: Message) -> Message:

@@ -9,7 +9,7 @@ import pytest
 from edgekit.bundle import Bundle
 from edgekit.data.base import Dataset
 from edgekit.errors import UsageError
-from edgekit.meter import Meter
+from edgekit.line.meter import Meter
 from edgekit.runtime.edge import Device, Images, Options, normalise
 from edgekit.runtime.learn import FrontHalf
 from edgekit.runtime.measure import LEAST, Span, measure_encoding, measure_training, percentiles

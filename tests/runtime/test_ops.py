@@ -9,8 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgekit.bundle import GraphSpec
 from edgekit.errors import BackendError
-from edgekit.runtime.backends.ops import BEFORE_13, OPERATORS
-from edgekit.runtime.backends.reference import Reference
+from edgekit.runtime.backends.reference.backend import Reference
+from edgekit.runtime.backends.reference.ops import BEFORE_13, OPERATORS
 from edgekit.tensors import TensorSpec
 
 

@@ -10,8 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgekit.bundle import GraphSpec
 from edgekit.errors import BackendError, ShapeError
-from edgekit.runtime.backends.ort import OnnxRuntime
-from edgekit.runtime.backends.reference import Reference
+from edgekit.runtime.backends.onnxruntime import OnnxRuntime
+from edgekit.runtime.backends.reference.backend import Reference
 from edgekit.tensors import TensorSpec
 
 RNG = np.random.default_rng(0)

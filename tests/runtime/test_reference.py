@@ -6,7 +6,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgekit.bundle import GraphSpec
 from edgekit.errors import BackendError, ShapeError
-from edgekit.runtime.backends.reference import Reference
+from edgekit.runtime.backends.reference.backend import Reference
 from edgekit.tensors import TensorSpec
 
 

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit.codecs.features.uniform import Uniform
+from edgekit.line.frame import KINDS, Message, decode, encode
 from edgekit.server.calibrate import calibrator
 from edgekit.server.service import Service
 from edgekit.server.train import BackHalf, OptimizerConfig
-from edgekit.wire import KINDS, Message, decode, encode
 
 CODEC = Uniform(bits=4)
 FEATURE = np.random.default_rng(0).random((4, 8, 4, 4)).astype(np.float32)

@@ -13,11 +13,11 @@ import torch
 import edgekit
 from edgekit.codecs.features.raw import Raw
 from edgekit.errors import TransportError, UsageError
+from edgekit.line.frame import MAX_FRAME, Message, decode, encode
 from edgekit.server.calibrate import calibrator
 from edgekit.server.listen import Listener, serve
 from edgekit.server.service import Service
 from edgekit.server.train import BackHalf, OptimizerConfig
-from edgekit.wire import MAX_FRAME, Message, decode, encode
 
 HELLO = Message("hello", header={"bundle": "b", "device": "board", "steps": 1})
 FEATURE = np.ones((2, 8, 4, 4), dtype=np.float32)

@@ -14,13 +14,13 @@ from edgekit.codecs.codebook import MOST_MISSING
 from edgekit.codecs.features.raw import Raw
 from edgekit.codecs.features.sgq import SGQ
 from edgekit.errors import PayloadError, Refused, UnknownName
+from edgekit.line.frame import Message
 from edgekit.schedule import learning_rate
 from edgekit.server.calibrate import calibrator
 from edgekit.server.decode import decode
 from edgekit.server.service import RECORD, Service, service_from_bundle
 from edgekit.server.train import BackHalf, OptimizerConfig
 from edgekit.tensors import TensorSpec
-from edgekit.wire import Message
 
 CPU = torch.device("cpu")
 SGD = OptimizerConfig("sgd", 0.1, 0.9, 0.0)
@@ -322,9 +322,9 @@ def test_a_context_learns_from_training_batches_once(make: Callable[..., Service
         assert [reply.kind for reply in replies] == ["result", "gradient", "gradient"]
         # Before the gradient came back, what is sent is of the tables before.
         assert service.handle(message("evaluate", 0)).kind == "result"
-        stream.absorb(codes)
+        stream.update(codes)
     assert sizes[2] < sizes[1] < sizes[0]
-    stream.absorb(codes)
+    stream.update(codes)
     text = refusal(service, message("feature", 3), PayloadError.exit_code)
     assert "tables 0.4" in text and "0.0 to 0.3" in text and "begin anew" in text
 
@@ -341,7 +341,7 @@ def test_a_context_does_not_learn_from_a_refused_step(make: Callable[..., Servic
     for step in range(2):
         sent = Message("feature", session, step, {"n": 12, "v": 0}, (LABELS.tobytes(), stream.pack(codes)))
         assert service.handle(sent).kind == "gradient"
-        stream.absorb(codes)
+        stream.update(codes)
 
 
 class TestFilling:

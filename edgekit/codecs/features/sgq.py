@@ -12,10 +12,10 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from edgekit.codecs import bits as bitpack
 from edgekit.codecs import regrouping
 from edgekit.codecs.base import Arrays, FeatureCodec, FeatureStream
-from edgekit.codecs.context import ContextStream
+from edgekit.codecs.entropy import bits as bitpack
+from edgekit.codecs.entropy.context import ContextStream
 from edgekit.codecs.grouping import GROUPINGS, channel_order
 from edgekit.codecs.kmeans import kmeans
 from edgekit.errors import PayloadError, ShapeError, UnknownName, UsageError
@@ -25,9 +25,9 @@ from edgekit.tensors import TensorSpec, check_all
 FLOOR = np.float32(0.1)
 #: Smallest weight of a channel in the distance to a codeword, as a share of the mean channel's.
 LEAST = np.float32(0.01)
-#: How a stream puts indices on the line: at their fixed width, or entropy coded (`edgekit.codecs.context`), given those
+#: How a stream puts indices on the line: at their fixed width, or entropy coded (`edgekit.codecs.entropy`), given those
 #: around them, or also those that the same image had before.
-CODINGS = ("packed", "context", "memory")
+CODINGS = ("packed", "context", "temporal")
 
 
 class SGQ(FeatureCodec):
@@ -192,7 +192,7 @@ class SGQ(FeatureCodec):
     def stream(self) -> FeatureStream:
         if self.coding == "packed":
             return super().stream()
-        return ContextStream(self, self.groups, self.bits, self.coding == "memory")
+        return ContextStream(self, self.groups, self.bits, self.coding == "temporal")
 
     def dequantize(self, codes: Arrays, tables: Arrays) -> np.ndarray:
         return self._look_up(codes["codes"], tables["codebook"])

@@ -9,8 +9,8 @@ from typing import Any, Dict, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
-from edgekit.codecs import bits as bitpack
 from edgekit.codecs.base import Arrays, FeatureCodec
+from edgekit.codecs.entropy import bits as bitpack
 from edgekit.errors import PayloadError, UsageError
 from edgekit.tensors import TensorSpec
 

@@ -11,7 +11,7 @@ from typing import Any, Dict, Optional, Sequence, Tuple
 import numpy as np
 
 from edgekit.codecs.base import GradientCodec
-from edgekit.codecs.gradients.levels import decode, encode
+from edgekit.codecs.entropy.levels import decode, encode
 from edgekit.errors import PayloadError, UsageError
 from edgekit.tensors import TensorSpec
 

@@ -6,7 +6,7 @@ from typing import Any, Dict, Optional, Sequence, Tuple
 import numpy as np
 
 from edgekit.codecs.base import GradientCodec
-from edgekit.codecs.gradients.levels import decode, encode
+from edgekit.codecs.entropy.levels import decode, encode
 from edgekit.codecs.gradients.systematic import systematic
 from edgekit.errors import PayloadError, UsageError
 from edgekit.tensors import TensorSpec
@@ -16,7 +16,7 @@ _SMALLEST = float(np.float32(1e-45))
 
 
 class Sparse(GradientCodec):
-    """Integers times u, entropy coded (`edgekit.codecs.gradients.levels`).
+    """Integers times u, entropy coded (`edgekit.codecs.entropy.levels`).
 
     u is `step` times the root mean square of the batch's gradient, or, with ``of="largest"``, `step` times the largest
     magnitude of each image.

@@ -4,7 +4,7 @@ from typing import Any, Dict
 
 import numpy as np
 
-from edgekit.codecs import bits as bitpack
+from edgekit.codecs.entropy import bits as bitpack
 from edgekit.codecs.gradients.rounding import Rounded
 from edgekit.errors import PayloadError, UsageError
 

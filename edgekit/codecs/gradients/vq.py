@@ -4,8 +4,8 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from edgekit.codecs import bits as bitpack
 from edgekit.codecs.base import GradientCodec
+from edgekit.codecs.entropy import bits as bitpack
 from edgekit.errors import PayloadError, UsageError
 from edgekit.tensors import TensorSpec
 

@@ -12,15 +12,15 @@ from edgekit.codecs.registry import feature_codec
 from edgekit.data.base import Dataset
 from edgekit.device_profiles.profile import Hardware, Profile, Target
 from edgekit.errors import UsageError
+from edgekit.export.frames import payload, quick_tables
 from edgekit.export.plan.chart import MOST, draw
 from edgekit.export.plan.cuts import cut_table
 from edgekit.export.plan.named import plan_named
 from edgekit.export.plan.observe import Trial, observe, sample_images
-from edgekit.export.plan.payload import payload, quick_tables
 from edgekit.export.plan.predict import Prediction, Step, binding, predict, rate
 from edgekit.export.plan.roofline import encode_seconds, encoder_work, training_bytes, training_seconds
 from edgekit.export.plan.work import Work
-from edgekit.link import Link
+from edgekit.link.link import Link
 
 LINK = Link(10e6, 10e6, 0.02)
 

@@ -1,0 +1,100 @@
+"""Gradients of pooling and of means over axes."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgekit.export.gradients.step import Step
+from edgekit.export.gradients.window import Window, pad, window_of
+from edgekit.export.graph import BATCH
+
+
+def max_pool(step: Step) -> list[str | None]:
+    """The first largest element of a window takes the gradient, as in PyTorch."""
+    window = window_of(step, tuple(step.attributes["kernel_shape"]))
+    if window.dilations != (1, 1):
+        raise step.refuse(f"with dilations {list(window.dilations)} has no gradient rule, only without")
+    overlap = any(stride < size for stride, size in zip(window.strides, window.kernel, strict=True))
+    return [_share_out(step, window) if overlap or any(window.pads) else _unpool(step, window)]
+
+
+def _unpool(step: Step, window: Window) -> str:
+    """Windows that do not overlap, over an image without padding: back to where the forward pass found the largest."""
+    graph, y = step.graph, step.y
+    if len(step.node.output) == 1:
+        step.node.output.append(f"{y}.indices")
+        graph.specs[f"{y}.indices"] = graph.specs[y]._replace(name=f"{y}.indices", dtype="int64")
+    # Of the input only the size is needed, and all of that but the batch is known: it need not be saved.
+    batch = graph.op("Shape", [step.g], (1,), dtypes=["int64"], start=0, end=1)
+    size = graph.op("Concat", [batch, graph.ints(*step.shape(0)[1:])], (4,), dtypes=["int64"], axis=0)
+    return graph.op(
+        "MaxUnpool", [step.g, step.node.output[1], size], step.shape(0),
+        kernel_shape=list(window.kernel), strides=list(window.strides),
+    )  # fmt: skip
+
+
+def _share_out(step: Step, window: Window) -> str:
+    """Any windows: per tap what it wins of what is left, then one-hot kernels add the taps up."""
+    graph, out, left, won = step.graph, step.graph.shape(step.y), step.g, []
+    padded = pad(graph, step.x, window, -math.inf)
+    (kh, kw), channels = window.kernel, out[1]
+    for i in range(kh):
+        for j in range(kw):
+            # By arithmetic, which ONNX Runtime vectorises; what is left is exactly zero once a tap has won.
+            won.append(step.op("Mul", left, step.mask(("Equal", window.tap(graph, padded, out, i, j), step.y))))
+            left = step.op("Sub", left, won[-1])
+    n, plane = kh * kw, (BATCH, channels, 1, *out[2:])
+    stacked = graph.op(
+        "Concat", [graph.with_axes("Unsqueeze", name, plane, (2,)) for name in won], (*plane[:2], n, *out[2:]), axis=2
+    )
+    flat = graph.op("Reshape", [stacked, graph.ints(-1, channels * n, *out[2:])], (BATCH, channels * n, *out[2:]))
+    return _spread(step, window, flat, np.tile(np.eye(n).reshape(n, 1, kh, kw), (channels, 1, 1, 1)))
+
+
+def average_pool(step: Step) -> list[str | None]:
+    window = window_of(step, tuple(step.attributes["kernel_shape"]))
+    if any(window.pads) or window.dilations != (1, 1):
+        raise step.refuse("with pads or dilations has no gradient rule: write a Pad before it")
+    graph, shape, (_, c, h, w) = step.graph, step.shape(0), step.graph.shape(step.y)
+    (kh, kw), share = window.kernel, 1 / math.prod(window.kernel)
+    if window.kernel != window.strides:
+        return [_spread(step, window, step.g, np.full((c, 1, kh, kw), share))]
+    apart = graph.op("Reshape", [step.g, graph.ints(-1, c, h, 1, w, 1)], (BATCH, c, h, 1, w, 1))
+    shares = graph.constant(np.full((1, 1, 1, kh, 1, kw), share, dtype=np.float32))
+    blocks = graph.op("Mul", [apart, shares], (BATCH, c, h, kh, w, kw))
+    covered = graph.op("Reshape", [blocks, graph.ints(-1, c, h * kh, w * kw)], (BATCH, c, h * kh, w * kw))
+    rest = window.rest(shape, (h, w))
+    return [graph.op("Pad", [covered, graph.ints(0, 0, 0, 0, 0, 0, *rest)], shape) if any(rest) else covered]
+
+
+def _spread(step: Step, window: Window, g: str, kernels: np.ndarray) -> str:
+    """`g` at the positions of `window`, times `kernels` (.., 1, kh, kw), added up where windows overlap."""
+    shape = step.shape(0)
+    rest = list(window.rest(shape, step.graph.shape(step.y)))
+    weights = step.graph.constant(kernels.astype(np.float32))
+    return step.graph.op(
+        "ConvTranspose", [g, weights], shape, **window.attributes(), output_padding=rest, group=shape[1]
+    )
+
+
+def global_average_pool(step: Step) -> list[str | None]:
+    return [_mean_over(step, range(2, len(step.shape(0))))]
+
+
+def reduce_mean(step: Step) -> list[str | None]:
+    rank = len(step.shape(0))
+    return [_mean_over(step, [axis % rank for axis in step.attributes.get("axes", range(rank))])]
+
+
+def _mean_over(step: Step, axes: Sequence[int]) -> str:
+    graph, shape = step.graph, step.shape(0)
+    lengths = [shape[axis] for axis in axes]
+    if BATCH in lengths:
+        raise step.refuse("is a mean over the batch, which has no gradient rule: a front half treats images one by one")
+    share = step.op("Mul", step.g, step.scalar(1 / math.prod(lengths)))
+    ones = tuple(1 if axis in axes else length for axis, length in enumerate(shape))
+    if graph.shape(share) != ones:
+        share = graph.op("Reshape", [share, graph.ints(*ones)], ones)
+    # Expand leaves alone what is 1 in its target: the batch.
+    return graph.op("Expand", [share, graph.ints(*(1 if length == BATCH else length for length in shape))], shape)

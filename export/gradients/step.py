@@ -1,0 +1,98 @@
+"""Step: one node of the forward pass as its gradient rule sees it, and what rules of several families share."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+
+from edgekit.errors import ExportError
+from edgekit.export.graph import Graph, Shape
+
+
+class Step(NamedTuple):
+    """A node to differentiate, and the graph that takes the new nodes.
+
+    A rule prefers the saved tensors that other rules need anyway: a layer's output is the next layer's input.
+    """
+
+    graph: Graph
+    node: onnx.NodeProto
+    attributes: dict[str, Any]
+    #: d loss / d output, per output; None where the loss does not depend on it.
+    gradients: list[str | None]
+    #: Per input, whether its gradient is wanted.
+    needed: list[bool]
+
+    @property
+    def x(self) -> str:
+        """The first input."""
+        return str(self.node.input[0])
+
+    @property
+    def y(self) -> str:
+        """The first output."""
+        return str(self.node.output[0])
+
+    @property
+    def g(self) -> str:
+        """d loss / d `y`; ExportError when the loss depends on another output too."""
+        if self.gradients[0] is None or any(self.gradients[1:]):
+            raise self.refuse("has a gradient at an output other than its first; only the first may be used")
+        return self.gradients[0]
+
+    def shape(self, index: int) -> Shape:
+        """The shape of input `index`."""
+        return self.graph.shape(self.node.input[index])
+
+    def op(self, op: str, *inputs: str) -> str:
+        """Adds a node whose result is float32 and of the shape of `y`."""
+        return self.graph.op(op, inputs, self.graph.shape(self.y))
+
+    def mask(self, *tests: tuple[str, str, str]) -> str:
+        """1.0 where all `tests` (comparison, left, right) hold, else 0.0, of the shape of `y`.
+
+        To multiply with: ONNX Runtime vectorises Cast and Mul, not Where.
+        """
+        shape = self.graph.shape(self.y)
+        held = [self.graph.op(op, [left, right], shape, dtypes=["bool"]) for op, left, right in tests]
+        both = self.graph.op("And", held, shape, dtypes=["bool"]) if len(held) == 2 else held[0]
+        return self.graph.op("Cast", [both], shape, to=onnx.TensorProto.FLOAT)
+
+    def scalar(self, value: float) -> str:
+        return self.graph.constant(np.array(value, dtype=np.float32))
+
+    def constant(self, index: int) -> np.ndarray | None:
+        """The value of input `index`, None when it is omitted; ExportError when it is computed."""
+        if index >= len(self.node.input) or not self.node.input[index]:
+            return None
+        name = self.node.input[index]
+        if name not in self.graph.constants:
+            raise self.refuse(f"takes '{name}', which is computed; its gradient rule needs a constant there")
+        return self.graph.constants[name]
+
+    def refuse(self, reason: str) -> ExportError:
+        """The error that says `reason` of this operator, by layer and node."""
+        layer = self.graph.layers[self.node.name]
+        return ExportError(f"layer '{layer}': operator {self.node.op_type} (node {self.node.name}) {reason}")
+
+
+#: Gives the gradient per input; None, or nothing at the end, for inputs that have none.
+GradientRule = Callable[[Step], Sequence[str | None]]
+
+
+def unbroadcast(step: Step, g: str, index: int) -> str:
+    """`g`, of the shape of the output, summed over what was broadcast: of the shape of input `index`."""
+    graph, full, shape = step.graph, step.graph.shape(g), step.shape(index)
+    lead = len(full) - len(shape)
+    repeated = [axis for axis in range(lead, len(full)) if shape[axis - lead] != full[axis]]
+    if any(shape[axis - lead] != 1 for axis in repeated):
+        raise step.refuse(f"gives {list(full)} of {list(shape)}: a fixed number of images against the batch")
+    axes = [*range(lead), *repeated]
+    if not axes:
+        return g
+    if not lead:
+        return graph.with_axes("ReduceSum", g, shape, axes, keepdims=1)
+    left = tuple(length for axis, length in enumerate(full) if axis not in axes)
+    total = graph.with_axes("ReduceSum", g, left, axes, keepdims=0)
+    return graph.op("Reshape", [total, graph.ints(*shape)], shape) if repeated else total

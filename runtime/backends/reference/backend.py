@@ -1,0 +1,131 @@
+"""The reference backend: an ONNX graph in numpy, node by node. Slow, short, and without dependencies."""
+
+from typing import Any, Dict, List, NamedTuple, Tuple
+
+import numpy as np
+
+from edgekit.codecs.base import Arrays
+from edgekit.errors import BackendError, PayloadError
+from edgekit.runtime import onnxfile
+from edgekit.runtime.backends.base import Backend
+from edgekit.runtime.backends.reference import ops
+from edgekit.tensors import check_all
+
+OPSETS = range(11, 18)
+
+
+class _Step(NamedTuple):
+    node: onnxfile.Node
+    operator: ops.Operator
+    attributes: Dict[str, Any]
+    #: Tensors that no later step takes.
+    free: Tuple[str, ...]
+
+
+class Reference(Backend):
+    """Every operator of `ops.OPERATORS`; anything else in a graph is refused when it is loaded."""
+
+    backend_id = "reference"
+
+    def _open(self, model: bytes) -> None:
+        try:
+            parsed = onnxfile.load(model)
+        except PayloadError as error:
+            raise self._error("{}; export the graph again".format(error)) from None
+        if parsed.opset not in OPSETS:
+            raise self._error(
+                "operator set {}, this backend knows {} to {}".format(parsed.opset, OPSETS[0], OPSETS[-1])
+            )
+        fed = {spec.name for spec in self.graph.inputs + self.graph.held}
+        wanted = {spec.name for spec in self.graph.outputs}
+        if fed != set(parsed.inputs) or not wanted.issubset(parsed.outputs):
+            raise self._error(
+                "the graph takes {} and gives {}, its spec says {} and {}: export it again".format(
+                    sorted(parsed.inputs), sorted(parsed.outputs), sorted(fed), sorted(wanted)
+                )
+            )
+        constants = {spec.name for spec in self.graph.constants}
+        self._initializers = parsed.initializers
+        check_all(
+            self.graph.constants,
+            {name: array for name, array in parsed.initializers.items() if name in constants},
+            "initialisers of {}".format(self.graph.file),
+        )
+        self._steps = self._plan(parsed)
+
+    def _plan(self, model: onnxfile.Model) -> List[_Step]:
+        known = {"", *model.inputs, *model.initializers}
+        for node in model.nodes:
+            if node.op not in ops.OPERATORS:
+                raise self._error(
+                    "node '{}' is a {}, which this backend does not know: run the graph with another backend, export "
+                    "it without that operator, or add it to edgekit.runtime.backends.reference.ops; known "
+                    "are {}".format(_name(node), node.op, ", ".join(sorted(ops.OPERATORS)))
+                )
+            if not known.issuperset(node.inputs):
+                raise self._error(
+                    "node '{}' takes {}, of which nothing before it gives {}: the file is damaged, export it "
+                    "again".format(_name(node), list(node.inputs), sorted(set(node.inputs) - known))
+                )
+            known.update(node.outputs)
+        if not known.issuperset(model.outputs):
+            raise self._error("nothing in the graph gives the outputs {}".format(sorted(set(model.outputs) - known)))
+        table = dict(ops.OPERATORS, **(ops.BEFORE_13 if model.opset < 13 else {}))
+        steps: List[_Step] = []
+        needed = {"", *model.initializers, *(spec.name for spec in self.graph.outputs)}
+        for node in reversed(model.nodes):
+            free = {*node.inputs, *node.outputs} - needed
+            needed.update(free)
+            attributes = dict(node.attributes)
+            if node.op == "Split" and len(node.inputs) < 2 and "split" not in attributes:
+                attributes["num_outputs"] = len(node.outputs)
+            steps.append(_Step(node, table[node.op], attributes, tuple(free)))
+        return steps[::-1]
+
+    def _run(self, feeds: Arrays) -> Arrays:
+        tensors = dict(self._initializers, **feeds)
+        with np.errstate(all="ignore"):  # as every engine: overflow and division by zero give inf and nan
+            for step in self._steps:
+                for name, array in zip(step.node.outputs, self._results(step, tensors)):
+                    tensors[name] = array
+                for name in step.free:
+                    tensors.pop(name, None)
+        # Copies, because an output may be an input or an initialiser, passed through.
+        return {spec.name: np.array(tensors[spec.name], order="C") for spec in self.graph.outputs}
+
+    def _results(self, step: _Step, tensors: Arrays) -> Tuple[np.ndarray, ...]:
+        inputs = [tensors[name] if name else None for name in step.node.inputs]
+        try:
+            result = step.operator(*inputs, **step.attributes)
+        except (ValueError, TypeError, IndexError, AttributeError, ArithmeticError, MemoryError) as error:
+            raise self._error(
+                "{} '{}' with inputs {} and attributes {}: {}".format(
+                    step.node.op,
+                    _name(step.node),
+                    [None if array is None else "{} {}".format(array.dtype, list(array.shape)) for array in inputs],
+                    step.attributes,
+                    error,
+                )
+            ) from error
+        results = (result,) if isinstance(result, np.ndarray) else tuple(result)
+        if len(results) < len(step.node.outputs):
+            raise self._error(
+                "{} '{}' gives {} outputs, the node names {}".format(
+                    step.node.op, _name(step.node), len(results), list(step.node.outputs)
+                )
+            )
+        return results
+
+    def _replace(self, constants: Arrays) -> None:
+        self._initializers.update({name: array.copy() for name, array in constants.items()})
+
+    def _close(self) -> None:
+        self._steps = []
+        self._initializers = {}
+
+    def _error(self, message: str) -> BackendError:
+        return BackendError("{} on {}: {}".format(self.graph.file, self.backend_id, message))
+
+
+def _name(node: onnxfile.Node) -> str:
+    return node.name or "giving {}".format(", ".join(node.outputs))
