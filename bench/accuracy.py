@@ -56,7 +56,7 @@ def run(method: str, seed: int, options: argparse.Namespace) -> None:
         options.model, options.cut, parsed.codec, parsed.config, parsed.gradient, seed, options.epochs, options.batch,
         options.lr, options.weight_decay, options.augment, options.mixed, regroup=options.regroup,
         front=not options.freeze_front, decay=options.decay, tolerance=options.tolerance,
-        every=options.every, noise=options.noise,
+        every=options.every, noise=options.noise_filling,
     )  # fmt: skip
     described = {"method": method, "dataset": options.dataset, "limit": options.limit, "plan": plan._asdict()}
     name = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]
@@ -149,8 +149,8 @@ def _setting(row: dict[str, Any]) -> tuple[Any, ...]:
 
 def _told(method: str, plan: dict[str, Any]) -> str:
     """`method` and what else sets it apart in a table."""
-    noise = f", noise {plan['noise']:g}" if plan.get("noise") else ""
-    return method + noise + ("" if plan["front"] else ", front half frozen")
+    share = {None: "", "lost": ", noise filling"}.get(plan["noise"], f", noise {plan['noise']}")
+    return method + share + ("" if plan["front"] else ", front half frozen")
 
 
 def _row(record: dict[str, Any]) -> dict[str, Any]:
@@ -252,7 +252,7 @@ def main() -> None:
     parser.add_argument("--tolerance", type=float, default=0.1, help="codewords that moved further are sent")
     parser.add_argument("--every", type=int, default=2, metavar="EPOCHS", help="from one evaluation to the next")
     parser.add_argument("--freeze-front", action="store_true", help="do not train the front half")
-    parser.add_argument("--noise", type=float, default=0.0, metavar="SHARE", help="fill any codec's feature by this")
+    parser.add_argument("--noise-filling", nargs="?", const="lost", metavar="SHARE", help="as of `edgekit train`")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", metavar="DIR", default="runs")
     parser.add_argument("--show", metavar="PATH", nargs="+", help="train nothing; print the table of what these hold")
@@ -272,8 +272,6 @@ def main() -> None:
         return
     if not options.model:
         parser.error("a model, or --show")
-    if not 0 <= options.noise < 1:
-        parser.error(f"--noise is a share, from 0 to below 1, got {options.noise}")
     torch.set_num_threads(options.threads)
     os.makedirs(options.out, exist_ok=True)
     for seed in options.seeds.split(","):

@@ -38,8 +38,7 @@ from trainer import CPU, Plan, Trainer
 
 from edgekit.codecs.gradients.sparse import Sparse
 from edgekit.data import registry
-from edgekit.line import frame
-from edgekit.line.frame import Message
+from edgekit.export.frames import gradient_bytes
 from edgekit.server.calibrate import Calibrator, calibrator
 from edgekit.server.decode import decode, to_network_order
 
@@ -90,15 +89,16 @@ class Batch:
     """One probe batch: the front half's graph, what was decoded, and the gradients at the cut."""
 
     def __init__(self, trainer: Trainer, chosen: np.ndarray) -> None:
-        self._trainer = trainer
-        self._weights = [weight for weight in trainer.front.parameters() if weight.requires_grad]
-        labels = torch.from_numpy(trainer.data.train_labels[chosen])
-        self._output = trainer.front(trainer._tensor(trainer.data.train_images[chosen]))
-        self.order = trainer.codec.order(trainer.shape[0], trainer.tables)
+        front = trainer.front
+        self._back = trainer.back
+        self._weights = [weight for weight in front.module.parameters() if weight.requires_grad]
+        labels = torch.from_numpy(trainer.train.labels[chosen])
+        self._output = front.output(front.normalise(trainer.train.images[chosen]))
+        self.order = front.codec.order(trainer.shape[0], front.tables)
         feature = np.ascontiguousarray(self._output.detach().numpy()[:, self.order])
-        codes = trainer.codec.quantize(feature, trainer.tables)
-        self.active = trainer.codec.active(codes, trainer.tables)
-        coded = decode(trainer.codec, codes, trainer.tables, CPU)
+        codes = front.codec.quantize(feature, front.tables)
+        self.active = front.codec.active(codes, front.tables)
+        coded = decode(front.codec, codes, front.tables, CPU)
         self.gradient = self._at_cut(coded, labels)
         #: Of the weights, one after another.
         self.reference = self.of_weights(self._at_cut(torch.from_numpy(feature), labels))
@@ -110,7 +110,7 @@ class Batch:
         with torch.random.fork_rng():
             # Every gradient of this batch with the same units dropped.
             torch.manual_seed(0)
-            loss = cross_entropy(self._trainer.back(to_network_order(leaf, self.order)), labels)
+            loss = cross_entropy(self._back(to_network_order(leaf, self.order)), labels)
         (gradient,) = torch.autograd.grad(loss, leaf)
         return np.ascontiguousarray(gradient.numpy())
 
@@ -123,7 +123,8 @@ class Batch:
 
 def probe(trainer: Trainer, chosen: Iterator[np.ndarray], methods: list[str], seed: int) -> dict[str, dict[str, float]]:
     """Method -> column -> figure; the trainer is as it was afterwards."""
-    states = [copy.deepcopy(half.state_dict()) for half in (trainer.front, trainer.back)]
+    halves = (trainer.front.module, trainer.back)
+    states = [copy.deepcopy(half.state_dict()) for half in halves]
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in (DECODE_ONLY, *methods)}
     averaged = dict.fromkeys(rows, 0.0)
     calibrators = {name: method(name, seed) for name in methods}
@@ -135,8 +136,7 @@ def probe(trainer: Trainer, chosen: Iterator[np.ndarray], methods: list[str], se
                 each = calibrators[name]
                 active = batch.active if each.masked else None
                 payload, row["deviation"] = each.send(batch.gradient, active, 1, step)
-                header = {"loss": 1.234567, "right": 16, "dev": 0.123456, "s": 0.012345}
-                row["bytes"] = len(frame.encode(Message("gradient", 1, step, header, (payload,)))) / len(indices)
+                row["bytes"] = gradient_bytes(payload) / len(indices)
                 arrives = batch.of_weights(each.codec.unpack(payload, batch.gradient.shape, active))
             row["cosine"] = cosine(arrives, batch.reference)
             row["error"] = distance(arrives, batch.reference)
@@ -144,7 +144,7 @@ def probe(trainer: Trainer, chosen: Iterator[np.ndarray], methods: list[str], se
             rows[name].append(row)
             if step == 0 and name in calibrators:
                 averaged[name] = average(batch, calibrators[name])
-    for half, state in zip((trainer.front, trainer.back), states, strict=True):
+    for half, state in zip(halves, states, strict=True):
         half.load_state_dict(state)
     table = {}
     for name, lines in rows.items():

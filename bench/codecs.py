@@ -146,7 +146,7 @@ def coded(codec: FeatureCodec, front: Front, gathered: bool = False) -> Coded:
         sender.update(earlier)
         receiver.update(earlier)
     payload = sender.pack(codes)
-    arrived = receiver.unpack(payload, shape)
+    arrived, _ = receiver.unpack(payload, shape)
     functions: Functions = {
         "deployed": deployed,
         "quantise, alone": alone,

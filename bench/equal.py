@@ -33,7 +33,11 @@ def line(options: argparse.Namespace) -> list[dict[str, Any]]:
             *("--codec", options.codec, "--groups", str(options.groups), "--epochs", str(options.epochs)),
             *("--gradient-codec", options.gradient, "--lr", str(options.lr), "--out", folder),
             *(("--cut", options.cut) if options.cut else ()),
-            *("--coding", options.coding, *(("--filling",) if options.filling else ())),
+            *(
+                "--coding",
+                options.coding,
+                *(("--noise-filling", options.noise_filling) if options.noise_filling else ()),
+            ),
         ]
         subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
         with open(os.path.join(folder, "record.jsonl"), encoding="utf-8") as file:
@@ -49,10 +53,11 @@ def in_process(options: argparse.Namespace) -> list[dict[str, Any]]:
     torch.set_num_threads(1)
     dataset = registry.load("digits", None, None, 0)
     share = shares(dataset.train_labels, 1, "iid", 0)[0]
-    codec = codec_config(options.codec, 4, options.groups, coding=options.coding, filling=options.filling)
+    codec = codec_config(options.codec, 4, options.groups, coding=options.coding)
     plan = Plan(
         options.model, options.cut, options.codec, codec, options.gradient,
         seed=0, epochs=options.epochs, batch=32, lr=options.lr, weight_decay=5e-4, augment=False, mixed=False, every=1,
+        noise=options.noise_filling,
     )  # fmt: skip
     return Trainer(plan, dataset, share, lambda line: None).run()
 
@@ -64,7 +69,7 @@ def main() -> None:
     parser.add_argument("--codec", default="sgq")
     parser.add_argument("--groups", type=int, default=8)
     parser.add_argument("--coding", default="packed")
-    parser.add_argument("--filling", action="store_true")
+    parser.add_argument("--noise-filling", nargs="?", const="lost", metavar="SHARE")
     parser.add_argument("--gradient", default="none", help="policy of `edgekit train --gradient-codec`")
     parser.add_argument("--lr", type=float, default=0.05)
     parser.add_argument("--epochs", type=int, default=3)

@@ -27,9 +27,10 @@ from edgekit.line.meter import Meter
 from edgekit.machine import describe
 from edgekit.measure.cells import two_sides
 from edgekit.measure.methods import parse
-from edgekit.runtime.edge import Device, Images, Options
 from edgekit.runtime.energy import Energy
 from edgekit.runtime.learn import FrontHalf
+from edgekit.runtime.loop import Device
+from edgekit.runtime.session import Images, Options
 from edgekit.runtime.transport import Grpc
 
 
@@ -50,12 +51,12 @@ def rate(bundle: Bundle, address: str, train: Images, steps: int, metered: bool)
     latencies = []
     front, line = FrontHalf(bundle, "onnxruntime", 1), Grpc(address, meter)
     with contextlib.closing(front), contextlib.closing(line):
-        device = Device(bundle, front, line, Options("meter"), lambda event: None)
-        device.hello(1000)
+        device = Device(front, line, Options("meter"), lambda event: None)
+        device.session.hello(1000)
         epochs = (device.batches(len(train.labels), len(train.labels) // 32) for _ in range(steps))
         batches = itertools.islice(itertools.chain.from_iterable(epochs), steps + 3)
         start = 0.0
-        for done, (sent, _) in enumerate(device.steps(train, batches), 1):
+        for done, (sent, _) in enumerate(device.session.steps(train, batches), 1):
             if done == 3:
                 start = time.perf_counter()
                 if metered:
@@ -64,7 +65,7 @@ def rate(bundle: Bundle, address: str, train: Images, steps: int, metered: bool)
                 latencies.append(time.perf_counter() - sent.began)
         elapsed = time.perf_counter() - start
         energy.stop()
-        device.bye()
+        device.session.bye()
     return 32 * steps / elapsed
 
 

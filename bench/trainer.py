@@ -1,19 +1,13 @@
-"""The line in one process: the same codecs, streams, codebooks, calibrator and frames, with PyTorch in the place of
-the exported graphs, for runs that are too long for the processes. `bench/equal.py` compares the two.
-"""
+"""The line in one process: real device, session, frames and service, with both halves in PyTorch (torch_halves.py)."""
 
-import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from bfloat16 import bfloat16, precision
-from torch.nn.functional import cross_entropy
+from torch_halves import TorchFront, TorchProgram, channels_last
 
-from edgekit.codecs.codebook import OnlineCodebook
-from edgekit.codecs.features.sgq import SGQ
+from edgekit.codecs.base import CodebookCodec
 from edgekit.codecs.registry import feature_codec
 from edgekit.data import images
 from edgekit.data.base import Dataset
@@ -23,22 +17,23 @@ from edgekit.export.models.registry import build, default_cut
 from edgekit.export.named import default_shape
 from edgekit.export.significance import significance
 from edgekit.export.split import split
-from edgekit.line import frame
-from edgekit.line.frame import Message
 from edgekit.line.meter import Meter
-from edgekit.runtime.edge import RECENT
-from edgekit.schedule import learning_rate
+from edgekit.runtime.front import normalise
+from edgekit.runtime.loop import Device
+from edgekit.runtime.session import Images, Options
+from edgekit.runtime.transport import Loopback
 from edgekit.server.calibrate import calibrator
-from edgekit.server.decode import decode, fill, filled, to_network_order
+from edgekit.server.noise_filling import noise_filling
+from edgekit.server.service import Service
+from edgekit.server.setup import Setup
+from edgekit.server.train import BackHalf, OptimizerConfig
 
 CPU = torch.device("cpu")
-#: At every so many batches what the server decodes is compared with what the device coded, and else taken from it:
-#: decoding would be about a sixth of a thin network's step.
-DECODED = 16
+LINE = ("epoch", "images", "loss", "train_accuracy", "images_per_s", "accuracy", "test_loss")
 
 
 class Plan(NamedTuple):
-    """One run. `codec` and `config` are a feature codec's, `gradient` a calibrator's policy; counts are images."""
+    """One run. `codec` and `config` are a feature codec's, `gradient` a gradient codec's policy; counts are images."""
 
     model: str
     cut: str | None
@@ -64,9 +59,8 @@ class Plan(NamedTuple):
     tolerance: float = 0.1
     #: Epochs from one evaluation to the next; the last is always evaluated.
     every: int = 2
-    #: A control for filling, whatever the codec: noise beside what arrives in the ratio that filling would have, were
-    #: this share of the variance missing. A feature that lacks nothing then varies 1 / (1 - share) times as much.
-    noise: float = 0.0
+    #: As --noise-filling of `edgekit train`: None, "lost", or a share.
+    noise: str | None = None
 
 
 class Trainer:
@@ -75,217 +69,74 @@ class Trainer:
     def __init__(
         self, plan: Plan, dataset: Dataset, share: np.ndarray, on_epoch: Callable[[dict[str, Any]], None]
     ) -> None:
-        self.plan = plan
-        self.share = share
-        self.on_epoch = on_epoch
-        shape = default_shape(dataset)
-        self.data = images.fit(dataset, shape)
-        model = build(plan.model, shape, len(dataset.classes), plan.seed)
-        cut = plan.cut or default_cut(plan.model)
-        assert cut is not None
-        front, back = split(model, cut)
-        self.front, self.back = front.train(), back.train()
-        chosen = stratified(dataset.train_labels, min(plan.calibration, len(dataset.train_labels)), plan.seed)
-        codec = feature_codec(plan.codec, plan.config)
-        with torch.no_grad():
-            features = with_batch_statistics(self.front)(self._tensor(self.data.train_images[chosen])).numpy()
-        codec.check(features.shape[1])
-        self.shape = features.shape[1:]
-        matters = None
-        if codec.needs_significance:
-            labels = dataset.train_labels[chosen]
-            matters = significance("gradient", self.back, torch.from_numpy(features), labels, plan.seed)
-        self.codec, self.tables = codec, codec.calibrate(features, plan.seed, matters)
-        for half in (self.front, self.back):
-            half.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if plan.mixed:
-            bfloat16(self.front)
-            bfloat16(self.back)
-        self.device_end, self.server_end = codec.stream(), codec.stream()
-        self.codebook = (
-            OnlineCodebook(codec, self.tables, plan.decay, plan.tolerance, plan.seed)
-            if isinstance(codec, SGQ)
-            else None
+        self.plan, self._on_epoch = plan, on_epoch
+        self.lines: list[dict[str, Any]] = []
+        data = images.fit(dataset, default_shape(dataset))
+        front, back = self._halves(data, dataset)
+        crops = np.random.default_rng((plan.seed, 1)) if plan.augment else None
+        classes, norm = len(data.classes), (data.mean, data.std)
+        self.front = TorchFront(
+            front, self.codec, self.tables, classes, norm, plan.weight_decay,
+            mixed=plan.mixed, frozen=not plan.front, crops=crops,
+        )  # fmt: skip
+        self.back = channels_last(back, plan.mixed).train()
+        optimizer = OptimizerConfig("sgd", plan.lr, 0.9, plan.weight_decay)
+        weights = {**dict(back.named_parameters()), **dict(back.named_buffers())}
+        programs = (TorchProgram(back, mode, plan.mixed) for mode in (True, False))
+        setup = Setup(
+            self.front.digest, self.codec, self.tables, self.shape, classes,
+            BackHalf(*programs, weights, CPU, optimizer), calibrator(plan.gradient, plan.seed), optimizer, "cosine",
+            noise_filling(plan.noise, self.codec, plan.seed),
+        )  # fmt: skip
+        self.train = Images(data.train_images[share], data.train_labels[share])
+        self.test = Images(data.test_images, data.test_labels)
+        # Methods without codebooks have nothing to regroup.
+        regroup = plan.regroup if isinstance(self.codec, CodebookCodec) else 0
+        options = Options(
+            "in-process", plan.epochs, plan.batch, 1, plan.seed, plan.decay, plan.tolerance, regroup, plan.every
         )
-        self.calibrator = calibrator(plan.gradient, plan.seed)
-        self.meter = Meter()
-        self.optimizers = [
-            torch.optim.SGD(half.parameters(), plan.lr, momentum=0.9, weight_decay=plan.weight_decay)
-            for half in (self.front, self.back)
-        ]
-        self._rng = np.random.default_rng(plan.seed)
-        self._crops = np.random.default_rng((plan.seed, 1))
+        self.device = Device(self.front, Loopback(Service(setup).handle, Meter()), options, self._event)
         torch.manual_seed(plan.seed)
-        self._step = self._decode_at = 0
-        self._recent: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=RECENT)
-        self.losses: list[float] = []
-        self.deviations: list[float] = []
 
     def run(self) -> list[dict[str, Any]]:
         """The epochs' lines."""
-        plan, lines = self.plan, []
-        n = len(self.share)
-        steps = n // plan.batch
-        for epoch in range(1, plan.epochs + 1):
-            start, right = time.perf_counter(), 0
-            self.losses.clear()
-            self.deviations.clear()
-            for chosen in self._batches(n, steps):
-                right += self._train(chosen, steps * plan.epochs)
-            if self.codebook and plan.regroup and epoch % plan.regroup == 0 and epoch < plan.epochs:
-                self._regroup()
-            seconds = time.perf_counter() - start
-            done = epoch * steps * plan.batch
-            line = {
-                "epoch": epoch,
-                "images": done,
-                "loss": float(np.mean(self.losses)),
-                "train_accuracy": 100.0 * right / (steps * plan.batch),
-                "deviation": float(np.mean(self.deviations)),
-                "bytes_up_per_image": self.meter.training_bytes("up") / done,
-                "bytes_down_per_image": self.meter.training_bytes("down") / done,
-                "bytes": self.meter.by_kind(),
-                "images_per_s": steps * plan.batch / seconds,
-            }
-            if self.codebook:
-                line["codebook"] = {
-                    key: value for key, value in self.codebook.health().items() if isinstance(value, (int, float))
-                }
-            if epoch % plan.every == 0 or epoch == plan.epochs:
-                line["accuracy"], line["test_loss"] = self.evaluate()
-            lines.append(line)
-            self.on_epoch(line)
-        return lines
+        self.device.train(self.train, self.test)
+        return self.lines
 
-    def _train(self, chosen: np.ndarray, steps: int) -> int:
-        plan, step = self.plan, self._step
-        labels = self.data.train_labels[chosen]
-        picked = self.data.train_images[chosen]
-        image = self._tensor(_augmented(picked, self._crops) if plan.augment else picked)
-        with precision(plan.mixed):
-            output = self.front(image)
-        order = self.codec.order(self.shape[0], self.tables)
-        feature = output.detach().float().numpy()[:, order]
-        feature = np.ascontiguousarray(feature)
-        codes = dict(self.codec.quantize(feature, self.tables), images=chosen)
-        payload = self.device_end.pack(codes)
-        header = self.codebook.header if self.codebook else {"v": 0}
-        parts = (labels.astype("u1").tobytes(), payload)
-        self._count("up", Message("feature", 1, step, dict(header, n=len(labels)), parts))
-        # The server's side.
-        arrived = codes
-        if step >= self._decode_at:
-            arrived = self.server_end.unpack(payload, feature.shape)
-            self._decode_at = step + DECODED
-            assert np.array_equal(*(self.codec.dequantize(each, self.tables) for each in (arrived, codes)))
-            assert np.array_equal(arrived.get("images", chosen), chosen)
-        leaf = decode(self.codec, arrived, self.tables, CPU)
-        missing = plan.noise or header.get("d", 0)
-        if missing and filled(step, steps):
-            leaf = fill(leaf, missing, (plan.seed, 1, step))
-        leaf.requires_grad_()
-        coded = to_network_order(leaf, order).contiguous(memory_format=torch.channels_last)
-        with precision(plan.mixed):
-            logits = self.back(coded).float()
-        target = torch.from_numpy(labels)
-        loss = cross_entropy(logits, target)
-        self._rate(learning_rate("cosine", plan.lr, step, steps))
-        self.optimizers[1].zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizers[1].step()
-        assert leaf.grad is not None
-        gradient = leaf.grad.numpy()
-        active = self.codec.active(arrived, self.tables) if self.calibrator.masked else None
-        reply, deviation = self.calibrator.send(gradient, active, 1, step)
-        self.server_end.update(arrived)
-        right = int((logits.argmax(1) == target).sum())
-        header = {"loss": round(loss.item(), 6), "right": right, "dev": round(deviation, 6), "s": 0.012345}
-        self._count("down", Message("gradient", 1, step, header, (reply,)))
-        # The device again.
-        self.device_end.update(codes)
-        given = self.calibrator.codec.unpack(reply, gradient.shape, active)
-        if plan.front:
-            back = given[:, np.argsort(order)]
-            self.optimizers[0].zero_grad()
-            output.backward(torch.from_numpy(np.ascontiguousarray(back)).to(output.dtype))
-            self.optimizers[0].step()
-        if self.codebook:
-            self.codebook.update(feature, codes["codes"])
-            self._publish()
-            if plan.regroup:
-                self._recent.append((feature, given))
-        self.losses.append(loss.item())
-        self.deviations.append(deviation)
-        self._step += 1
-        return right
-
-    def _regroup(self) -> None:
-        assert self.codebook is not None
-        feature, gradient = (np.concatenate(arrays) for arrays in zip(*self._recent, strict=True))
-        matters = np.empty(feature.shape[1], dtype=np.float32)
-        matters[self.tables["order"]] = (gradient**2).mean(axis=(0, 2, 3))
-        self._recent.clear()
-        if self.codebook.regroup(feature, matters):
-            self._publish()
-            self.device_end.reset()
-            self._decode_at = self._step
-
-    def _publish(self) -> None:
-        assert self.codebook is not None
-        update = self.codebook.publish()
-        if update:
-            self.tables = self.codebook.tables
-            self._count("up", Message("codebook", 1, self.codebook.version, {}, (update,)))
-            self._count("down", Message("ack", 1, self.codebook.version))
-
-    def evaluate(self) -> tuple[float, float]:
-        """Accuracy in percent and mean loss over the whole test set."""
-        self.front.eval()
-        self.back.eval()
-        right, loss, n = 0, 0.0, len(self.data.test_labels)
-        order = self.codec.order(self.shape[0], self.tables)
+    def _halves(self, data: Dataset, dataset: Dataset) -> tuple[torch.nn.Module, torch.nn.Module]:
+        """The halves as drawn; sets codec, tables and shape of the feature as an export would."""
+        plan = self.plan
+        model = build(plan.model, data.train_images.shape[1:], len(data.classes), plan.seed)
+        cut = plan.cut or default_cut(plan.model)
+        assert cut is not None
+        front, back = split(model, cut)
+        chosen = stratified(dataset.train_labels, min(plan.calibration, len(dataset.train_labels)), plan.seed)
+        self.codec = feature_codec(plan.codec, plan.config)
+        mean, std = (np.array(values, dtype=np.float32) for values in (data.mean, data.std))
         with torch.no_grad():
-            for start in range(0, n, 250):
-                labels = torch.from_numpy(self.data.test_labels[start : start + 250])
-                with precision(self.plan.mixed):
-                    output = self.front(self._tensor(self.data.test_images[start : start + 250]))
-                feature = np.ascontiguousarray(output.float().numpy()[:, order])
-                leaf = decode(self.codec, self.codec.quantize(feature, self.tables), self.tables, CPU)
-                coded = to_network_order(leaf, order).contiguous(memory_format=torch.channels_last)
-                with precision(self.plan.mixed):
-                    logits = self.back(coded).float()
-                loss += cross_entropy(logits, labels, reduction="sum").item()
-                right += int((logits.argmax(1) == labels).sum())
-        self.front.train()
-        self.back.train()
-        return 100.0 * right / n, loss / n
+            image = torch.from_numpy(normalise(data.train_images[chosen], mean, std))
+            features = with_batch_statistics(front)(image.contiguous(memory_format=torch.channels_last)).numpy()
+        self.shape = features.shape[1:]
+        self.codec.check(self.shape[0])
+        matters = None
+        if self.codec.needs_significance:
+            labels = dataset.train_labels[chosen]
+            matters = significance("gradient", back, torch.from_numpy(features), labels, plan.seed)
+        self.tables = self.codec.calibrate(features, plan.seed, matters)
+        return front, back
 
-    def _batches(self, n: int, steps: int) -> Iterator[np.ndarray]:
-        order = self.share[self._rng.permutation(n)]
-        for i in range(steps):
-            yield order[i * self.plan.batch : (i + 1) * self.plan.batch]
-
-    def _tensor(self, batch: np.ndarray) -> torch.Tensor:
-        mean, std = (np.array(v, dtype=np.float32).reshape(-1, 1, 1) for v in (self.data.mean, self.data.std))
-        scaled = torch.from_numpy((batch.astype(np.float32) * np.float32(1 / 255) - mean) / std)
-        return scaled.contiguous(memory_format=torch.channels_last)
-
-    def _rate(self, rate: float) -> None:
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-
-    def _count(self, direction: str, message: Message) -> None:
-        self.meter.count(direction, message.kind, len(frame.encode(message)))
-
-
-def _augmented(batch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """`batch` (n,C,H,W) uint8, each image flipped or not, and cut out of itself padded by 4 pixels."""
-    n, _, height, width = batch.shape
-    padded = np.pad(batch, ((0, 0), (0, 0), (4, 4), (4, 4)), mode="reflect")
-    down, right, flip = rng.integers(0, 9, n), rng.integers(0, 9, n), rng.random(n) < 0.5
-    cut = np.empty_like(batch)
-    for i in range(n):
-        window = padded[i, :, down[i] : down[i] + height, right[i] : right[i] + width]
-        cut[i] = window[:, :, ::-1] if flip[i] else window
-    return cut
+    def _event(self, event: dict[str, Any]) -> None:
+        if event["event"] != "epoch":
+            return
+        before = self.lines[-1]["deviation_so_far"] if self.lines else 0.0
+        health = event.get("codebook", {})
+        line = {
+            **{name: event[name] for name in LINE if name in event},
+            "deviation": event["gradient_deviation"] * event["epoch"] - before * (event["epoch"] - 1),
+            "deviation_so_far": event["gradient_deviation"],
+            **{f"bytes_{way}_per_image": event[f"bytes_{way}"] / event["images"] for way in ("up", "down")},
+            "bytes": self.device.meter.by_kind(),
+            **({"codebook": {k: v for k, v in health.items() if isinstance(v, (int, float))}} if health else {}),
+        }
+        self.lines.append(line)
+        self._on_epoch(line)

@@ -1,23 +1,20 @@
-"""Payload: the frames that one training step puts on the line, really coded, for a feature at hand."""
+"""Frames: what one training step puts on the line, really coded, for a feature at hand. Plans and rates count it."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from edgekit.codecs.base import Arrays, FeatureCodec, GradientCodec
-from edgekit.codecs.features.sgq import SGQ
+from edgekit.codecs.base import Arrays, CodebookCodec, FeatureCodec, GradientCodec
 from edgekit.codecs.kmeans import kmeans
 from edgekit.codecs.registry import gradient_codec
-from edgekit.line import frame
-from edgekit.line.frame import Message
+from edgekit.line.labels import pack_labels
+from edgekit.line.messages import Ack, Codebook, Feature, Gradient, encode
 
 #: Positions of feature maps, over all images, that codebooks are computed from.
 POSITIONS = 1 << 13
-#: What a server's reply says besides the gradient, in typical lengths.
-REPLY = {"loss": 1.234567, "right": 16, "dev": 0.123456, "s": 0.123456}
 
 
-class Payload(NamedTuple):
+class Frames(NamedTuple):
     """One step of one device. What travels is the same as between `edgekit run` and `edgekit serve`."""
 
     codec: FeatureCodec
@@ -38,8 +35,23 @@ class Payload(NamedTuple):
         return self.codec.dequantize(codes, self.tables)[:, np.argsort(order)]
 
 
-def payload(codec: FeatureCodec, tables: Arrays, feature: np.ndarray, classes: int, seed: int) -> Payload:
-    """The messages for `feature` (n,C,h,w) f32, channels in the network's order, and a random gradient of its shape.
+def feature_bytes(labels: np.ndarray, classes: int, codes: bytes, tables: int = 1) -> int:
+    """Bytes of the frame of a batch's packed `codes` and `labels` (n,)."""
+    return len(encode(Feature(1, 1, tables, len(labels), pack_labels(labels, classes), codes)))
+
+
+def gradient_bytes(gradient: bytes) -> int:
+    """Bytes of the frame of a packed `gradient`, the figures beside it being as long as they typically are."""
+    return len(encode(Gradient(1, 1, 1.234567, 16, 0.123456, 0.123456, gradient)))
+
+
+def codebook_bytes(update: bytes) -> int:
+    """Bytes of the frames of a codebook update, and of its acknowledgement."""
+    return len(encode(Codebook(1, 1, update)) + encode(Ack()))
+
+
+def frames(codec: FeatureCodec, tables: Arrays, feature: np.ndarray, classes: int, seed: int) -> Frames:
+    """The frames for `feature` (n,C,h,w) f32, channels in the network's order, and a random gradient of its shape.
 
     The gradient is coded as `edgekit serve` does by default: not at all for raw features, else by `dct`, whose bytes
     are those of white noise here; real gradients took two thirds of that to about as much. Left out: codebooks that
@@ -47,15 +59,12 @@ def payload(codec: FeatureCodec, tables: Arrays, feature: np.ndarray, classes: i
     """
     n, channels = feature.shape[:2]
     order = codec.order(channels, tables)
-    codes = codec.quantize(feature[:, order], tables)
-    labels = np.zeros(n, dtype="<u1" if classes <= 256 else "<u2").tobytes()
-    packed = codec.pack(codes)
-    up = frame.encode(Message("feature", 1, 1, {"n": n, "v": 1}, (labels, packed)))
+    packed = codec.pack(codec.quantize(feature[:, order], tables))
     back = gradient_codec("raw" if codec.codec_id == "raw" else "dct", {})
     rng = np.random.default_rng(seed)
     gradient = back.pack(rng.standard_normal(feature.shape, dtype=np.float32), None, rng)
-    down = frame.encode(Message("gradient", 1, 1, REPLY, (gradient,)))
-    return Payload(codec, tables, feature.shape, packed, back, gradient, len(up), len(down))
+    up, down = feature_bytes(np.zeros(n), classes, packed), gradient_bytes(gradient)
+    return Frames(codec, tables, feature.shape, packed, back, gradient, up, down)
 
 
 def quick_tables(codec: FeatureCodec, feature: np.ndarray, seed: int) -> Arrays:
@@ -65,9 +74,10 @@ def quick_tables(codec: FeatureCodec, feature: np.ndarray, seed: int) -> Arrays:
     feature is as large, and a few percent more of a gradient are sent.
     """
     some = feature[: max(2, POSITIONS // (feature.shape[2] * feature.shape[3]))]
-    if not isinstance(codec, SGQ):
+    if not isinstance(codec, CodebookCodec):
         return codec.calibrate(some, seed)
     rng = np.random.default_rng(seed)
     books = [kmeans(points, codec.words, rng) for points in codec.stripes(some)]
     tables = {"codebook": np.concatenate(books, axis=1), "order": np.arange(feature.shape[1])}
-    return {**tables, "significance": np.ones(feature.shape[1], np.float32)} if codec.weighted else tables
+    # Of mean 1, as codecs that weigh channels have it.
+    return {**tables, "significance": np.ones(feature.shape[1], np.float32)} if codec.needs_significance else tables

@@ -14,9 +14,10 @@ from edgekit.bundle import open_bundle
 from edgekit.data import images, partition, registry
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.line.meter import Meter, Recorder
-from edgekit.runtime.edge import Device, Images, Options, normalise
 from edgekit.runtime.learn import FrontHalf
+from edgekit.runtime.loop import Device
 from edgekit.runtime.measure import Span, measure_encoding, measure_training
+from edgekit.runtime.session import Images, Options
 from edgekit.runtime.transport import TIMEOUT_S, Grpc
 
 EXAMPLES = """examples:
@@ -67,6 +68,8 @@ def parser(program: str) -> argparse.ArgumentParser:
                    help="send a codeword once it moved by T of its group's spread (default %(default)s)")  # fmt: skip
     p.add_argument("--regroup-every", type=int, default=defaults["regroup_every"], metavar="N",
                    help="look for a better grouping every N epochs (default %(default)s: never)")  # fmt: skip
+    p.add_argument("--evaluate-every", type=int, default=defaults["evaluate_every"], metavar="N",
+                   help="evaluate after every N-th epoch, and after the last (default %(default)s)")  # fmt: skip
     p.add_argument("--measure", type=float, metavar="SECONDS",
                    help="measure for so long instead of --epochs; without --server, encoding alone")  # fmt: skip
     p.add_argument("--warm-up", type=int, default=3, metavar="N",
@@ -120,17 +123,17 @@ def run(options: argparse.Namespace) -> None:
     front = FrontHalf(bundle, options.backend, options.threads)
     settings = Options(
         name, options.epochs, options.batch, options.in_flight, options.seed + index,
-        options.codebook_decay, options.codebook_tolerance, options.regroup_every, options.out,
+        options.codebook_decay, options.codebook_tolerance, options.regroup_every, options.evaluate_every, options.out,
     )  # fmt: skip
     show = Recorder(sys.stdout) if options.json else _print
     train = Images(dataset.train_images, dataset.train_labels)
     with contextlib.closing(front):
         if options.server is None:
             span = Span(options.measure, options.warm_up)
-            measure_encoding(front, normalise(bundle, dataset.train_images[:MOST_ENCODED]), options.batch, span, show)
+            measure_encoding(front, front.normalise(dataset.train_images[:MOST_ENCODED]), options.batch, span, show)
             return
         with contextlib.closing(Grpc(options.server, Meter(), timeout_s=options.timeout)) as transport:
-            device = Device(bundle, front, transport, settings, show)
+            device = Device(front, transport, settings, show)
             if options.measure is None:
                 device.train(train, Images(dataset.test_images, dataset.test_labels))
             else:
@@ -140,9 +143,11 @@ def run(options: argparse.Namespace) -> None:
 def _print(event: Dict[str, Any]) -> None:
     """One line per event, for a person."""
     if event["event"] == "epoch":
+        tested = "test accuracy {accuracy:.2f} %, ".format(**event) if "accuracy" in event else ""
         print(
-            "{device} epoch {epoch}/{epochs}: loss {loss:.3f}, test accuracy {accuracy:.2f} %, "
+            "{device} epoch {epoch}/{epochs}: loss {loss:.3f}, {tested}"
             "{images_per_s:.0f} images/s, {up:.0f} B up and {down:.0f} B down per image".format(
+                tested=tested,
                 up=event["bytes_up"] / max(event["images"], 1),
                 down=event["bytes_down"] / max(event["images"], 1),
                 **event,

@@ -8,7 +8,7 @@
 """
 
 import contextlib
-from typing import NamedTuple, Optional, Type
+from typing import Optional, Type
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from edgekit.errors import BackendError, BundleError, Diverged, UsageError
 from edgekit.folding import fold
 from edgekit.runtime.backends.base import Backend
 from edgekit.runtime.backends.registry import backend_class
+from edgekit.runtime.front import Forward, Front
 from edgekit.runtime.optim import Optimizer, clip_to_weights
 
 #: Fewest golden codes that an engine must reproduce before it is used; rounding flips a near tie now and then.
@@ -35,23 +36,15 @@ def agreeing(codes: np.ndarray, expected: np.ndarray) -> np.ndarray:
     return np.asarray(np.abs(codes - expected) <= slack)
 
 
-class Forward(NamedTuple):
-    """What one training batch leaves behind for its backward pass."""
-
-    image: np.ndarray
-    #: And what the line is told with them, see `FeatureStream`.
-    codes: Arrays
-    #: (n,C,h,w) f32, channels in coded order
-    feature: np.ndarray
-    outputs: Arrays
-
-
-class FrontHalf:
+class FrontHalf(Front):
     """One device's front half: weights, batch-norm buffers, codec tables, and the engines that run them."""
 
     def __init__(self, bundle: Bundle, backend_id: str, threads: int) -> None:
         self.bundle = bundle
-        self.codec = bundle.codec
+        self.digest, self.origin, self.codec, self.classes = bundle.digest, bundle.path, bundle.codec, bundle.classes
+        self.mean, self.std = bundle.mean, bundle.std
+        static = bundle.graphs["front"].inputs[0].shape[0]
+        self.most = static if static > 0 else None
         engine = backend_class(backend_id)
         learner = backend_class(engine.learns_on) if engine.learns_on else engine
 
@@ -124,7 +117,7 @@ class FrontHalf:
         """d loss / d weight by weight name, from `gradient` (n,C,h,w) f32 at the cut, channels in coded order."""
         given = {"image": forward.image, "gradient": gradient}
         feeds = {
-            spec.name: given[spec.name] if spec.name in given else forward.outputs[spec.name]
+            spec.name: given[spec.name] if spec.name in given else forward.kept[spec.name]
             for spec in self._grad.graph.inputs
         }
         computed = self._grad.run(feeds)

@@ -15,9 +15,10 @@ import numpy as np
 
 from edgekit import machine
 from edgekit.errors import UsageError
-from edgekit.runtime.edge import Device, Event, Images
 from edgekit.runtime.energy import Energy
-from edgekit.runtime.learn import FrontHalf
+from edgekit.runtime.front import Front
+from edgekit.runtime.loop import Device, Event
+from edgekit.runtime.session import Images
 
 #: Fewest batches that are measured, however long they take.
 LEAST = 2
@@ -52,7 +53,7 @@ def measure_training(device: Device, train: Images, span: Span, on_event: Callab
     span.check()
     steps = device.steps_per_epoch(train)
     batch = device.options.batch
-    device.hello(PLANNED)
+    device.session.hello(PLANNED)
     enough = False
 
     def batches() -> Iterator[np.ndarray]:
@@ -70,7 +71,7 @@ def measure_training(device: Device, train: Images, span: Span, on_event: Callab
     done = 0
     end = start
     joules = None
-    for sent, _ in device.steps(train, batches()):
+    for sent, _ in device.session.steps(train, batches()):
         if enough:
             continue
         now = time.perf_counter()
@@ -88,7 +89,7 @@ def measure_training(device: Device, train: Images, span: Span, on_event: Callab
             joules = energy.stop()
             end = _Reading(device)
             on_event({"event": "enough"})
-    device.bye()
+    device.session.bye()
     images = done * batch
     seconds = end.time - start.time
     on_event(
@@ -117,12 +118,12 @@ def measure_training(device: Device, train: Images, span: Span, on_event: Callab
 
 
 def measure_encoding(
-    front: FrontHalf, images: np.ndarray, batch: int, span: Span, on_event: Callable[[Event], None]
+    front: Front, images: np.ndarray, batch: int, span: Span, on_event: Callable[[Event], None]
 ) -> None:
     """Encodes `images` (n,C,H,W) f32, normalised, over and over for `span` as deployed, without a server; emits the
     "encoded" event."""
     span.check()
-    stream = front.bundle.codec.stream()
+    stream = front.codec.stream()
     energy = Energy()
     latencies: List[float] = []
     n_bytes = 0
@@ -167,7 +168,7 @@ class _Reading:
         self.bytes = dict(device.meter.bytes)
         self.frames = dict(device.meter.frames)
         self.seconds = dict(device.meter.seconds)
-        self.staleness = device.staleness
+        self.staleness = device.session.staleness
         self.cpu_s = machine.usage(os.getpid()).cpu_s
         self.time = time.perf_counter()
 

@@ -5,10 +5,12 @@ import queue
 import threading
 import time
 from abc import ABC, abstractmethod
-from typing import Any, Callable, Iterator, List, Optional, Union
+from typing import Any, Callable, Iterator, List, Optional, Type, Union
 
 from edgekit.errors import PayloadError, Refused, TransportError
-from edgekit.line.frame import MAX_FRAME, METHOD, Message, check_address, decode, encode
+from edgekit.line import frame, messages
+from edgekit.line.frame import MAX_FRAME, METHOD, Message, check_address
+from edgekit.line.messages import AnyMessage, Error, M
 from edgekit.line.meter import Meter
 
 #: Seconds without a reply after which the server is given up.
@@ -23,36 +25,44 @@ class Transport(ABC):
     def __init__(self, meter: Meter) -> None:
         self.meter = meter
 
-    def send(self, message: Message) -> None:
+    def send(self, message: AnyMessage) -> None:
         """Sends `message`; does not wait for the reply."""
-        frame = encode(message)
-        self._send(frame)
-        self.meter.count("up", message.kind, len(frame))
+        data = messages.encode(message)
+        self._send(data)
+        self.meter.count("up", messages.KIND_OF[type(message)], len(data))
 
     def recv(self) -> Message:
-        """The next reply, waiting for it. Refused when it is an error message, TransportError when none comes."""
-        frame = self._recv()
-        message = decode(frame)
-        self.meter.count("down", message.kind, len(frame))
-        if message.kind == "error":
-            raise Refused("the server refused: {}".format(message.header.get("message", "(no reason given)")))
-        return message
+        """The next reply as its frame has it, waiting for it.
 
-    def expect(self, kind: str, step: Optional[int] = None) -> Message:
-        """`recv`, and PayloadError unless it is of `kind` (and answers `step`)."""
-        message = self.recv()
-        if message.kind != kind or (step is not None and message.step != step):
+        Refused when it is an error message, TransportError when none comes.
+        """
+        data = self._recv()
+        reply = frame.decode(data)
+        self.meter.count("down", reply.kind, len(data))
+        if reply.kind == "error":
+            error = messages.parse(reply)
+            assert isinstance(error, Error)
+            raise Refused("the server refused: {}".format(error.reason))
+        return reply
+
+    def expect(self, cls: Type[M], step: Optional[int] = None) -> M:
+        """`recv`, parsed; PayloadError unless it is a `cls` (and answers `step`)."""
+        reply = self.recv()
+        kind = messages.KIND_OF[cls]
+        if reply.kind != kind or (step is not None and reply.step != step):
             raise PayloadError(
-                "got a {} message of step {}, expected {} of step {}".format(message.kind, message.step, kind, step)
+                "got a {} message of step {}, expected {} of step {}".format(reply.kind, reply.step, kind, step)
             )
-        return message
+        parsed = messages.parse(reply)
+        assert isinstance(parsed, cls)
+        return parsed
 
     def close(self) -> None:
         """Ends the stream."""
         return None
 
     @abstractmethod
-    def _send(self, frame: bytes) -> None: ...
+    def _send(self, data: bytes) -> None: ...
 
     @abstractmethod
     def _recv(self) -> bytes: ...
@@ -66,8 +76,8 @@ class Loopback(Transport):
         self._handle = handle
         self._replies: List[bytes] = []
 
-    def _send(self, frame: bytes) -> None:
-        self._replies.append(encode(self._handle(decode(frame))))
+    def _send(self, data: bytes) -> None:
+        self._replies.append(frame.encode(self._handle(frame.decode(data))))
 
     def _recv(self) -> bytes:
         if not self._replies:
@@ -110,21 +120,21 @@ class Grpc(Transport):
 
     def _frames(self) -> Iterator[bytes]:
         while True:
-            frame = self._outbox.get()
-            if frame is None:
+            data = self._outbox.get()
+            if data is None:
                 return
-            yield frame
+            yield data
 
-    def _send(self, frame: bytes) -> None:
-        self._outbox.put(frame)
+    def _send(self, data: bytes) -> None:
+        self._outbox.put(data)
 
     def _recv(self) -> bytes:
         deadline = time.monotonic() + self._timeout_s
-        frame: Union[bytes, TransportError, None] = None
+        data: Union[bytes, TransportError, None] = None
         # In slices: a signal that the system hands to a thread of gRPC's does not wake a wait without end.
-        while frame is None:
+        while data is None:
             try:
-                frame = self._inbox.get(timeout=0.5)
+                data = self._inbox.get(timeout=0.5)
             except queue.Empty:
                 if time.monotonic() > deadline:
                     raise TransportError(
@@ -132,15 +142,15 @@ class Grpc(Transport):
                             self._address, self._timeout_s
                         )
                     ) from None
-        if isinstance(frame, TransportError):
-            self._inbox.put(frame)
-            raise frame
-        return frame
+        if isinstance(data, TransportError):
+            self._inbox.put(data)
+            raise data
+        return data
 
     def _read(self) -> None:
         try:
-            for frame in self._stream:
-                self._inbox.put(frame)
+            for data in self._stream:
+                self._inbox.put(data)
             self._inbox.put(TransportError("the server at {} ended the stream".format(self._address)))
         except self._error as error:
             self._inbox.put(

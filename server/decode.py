@@ -3,19 +3,15 @@
 ::
 
     codes --decode--> feature, channels in coded order --to_network_order--> feature as the back half takes it
-                                └ in training, where the codec asks for it: --fill--> the same, with noise
+                                └ in training, on request: --noise filling--> the same, with noise
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from edgekit.codecs.base import Arrays, FeatureCodec
-
-#: The share of a device's steps whose features are filled.
-FILLED = 0.9
 
 
 def decode(codec: FeatureCodec, codes: Arrays, tables: Arrays, device: torch.device) -> torch.Tensor:
@@ -24,25 +20,6 @@ def decode(codec: FeatureCodec, codes: Arrays, tables: Arrays, device: torch.dev
     if twin is None:
         return torch.from_numpy(np.ascontiguousarray(codec.dequantize(codes, tables))).to(device)
     return twin(codes, tables, device)
-
-
-def fill(feature: torch.Tensor, missing: float, seed: Sequence[int]) -> torch.Tensor:
-    """Decoded `feature` (n,C,h,w) f32 and Gaussian noise in the place of what quantising took, drawn from `seed`.
-
-    `missing` is the share of the variance that is gone, 0 to below 1, taken to be the same in all channels: each one's
-    noise is as long as its own deviation makes it. Codewords are means of what they stand for, and vary less.
-    """
-    noise = torch.Generator(feature.device).manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-    size = math.sqrt(missing / (1 - missing)) * feature.std((0, 2, 3), correction=0, keepdim=True)
-    return feature + size * torch.randn(feature.shape, generator=noise, device=feature.device)
-
-
-def filled(step: int, steps: int) -> bool:
-    """Whether the feature of step `step` (from 0) of `steps` is filled, where the codec asks for it.
-
-    In the last tenth batch norms behind the cut come to the variance that they get in evaluation, which has no noise.
-    """
-    return step < FILLED * steps
 
 
 def to_network_order(coded: torch.Tensor, order: np.ndarray) -> torch.Tensor:

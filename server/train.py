@@ -1,4 +1,4 @@
-"""BackHalf: the back half of the network, training: two exported programs over one set of weights, and the optimizer.
+"""BackHalf: the back half of the network, training: two programs over one set of weights, and the optimizer.
 
 ::
 
@@ -7,11 +7,10 @@
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from torch.export import ExportedProgram
 from torch.export.passes import move_to_device_pass
 from torch.nn import Parameter
 from torch.nn.functional import cross_entropy
@@ -59,34 +58,61 @@ def torch_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+class Program(Protocol):
+    """The back half in one mode, training or evaluation."""
+
+    name: str
+    #: Fewest and most images that it takes at a time.
+    batch: tuple[int, int]
+
+    def __call__(self, feature: torch.Tensor) -> torch.Tensor:
+        """Logits (n,classes) f32 of `feature` (n,C,h,w), which it may overwrite, channels in the network's order."""
+        ...
+
+
 class BackHalf:
-    """The back half on one torch device. `state` names every weight and buffer of both programs."""
+    """The back half on one torch device. `weights` names every weight and buffer that both programs share."""
 
     def __init__(
         self,
+        train: Program,
+        evaluation: Program,
+        weights: dict[str, torch.Tensor],
+        device: torch.device,
+        optimizer: OptimizerConfig,
+    ) -> None:
+        optimizer.check()
+        self.device = device
+        self._train = train
+        self._eval = evaluation
+        self._weights = weights
+        # Batch norm's statistics move in the forward pass, before anything can be checked.
+        self._buffers = {name: w for name, w in weights.items() if not w.requires_grad}
+        #: Fewest and most images that can be trained on at a time.
+        self.batch = train.batch
+        self._optimizer = _optimizer(optimizer, [w for w in weights.values() if w.requires_grad])
+
+    @classmethod
+    def from_programs(
+        cls,
         train_program: bytes,
         eval_program: bytes,
         state: dict[str, np.ndarray],
         device: torch.device,
         optimizer: OptimizerConfig,
-    ) -> None:
-        self.device = device
-        self._train = _Program("back_train.pt2", train_program, device)
-        self._eval = _Program("back_eval.pt2", eval_program, device)
-        self._weights: dict[str, torch.Tensor] = {}
+    ) -> "BackHalf":
+        """The back half of a bundle: its two exported programs, and `state`, every weight and buffer by name."""
+        train, evaluation = (
+            ExportedProgram(*given, device)
+            for given in (("back_train.pt2", train_program), ("back_eval.pt2", eval_program))
+        )
+        weights: dict[str, torch.Tensor] = {}
         for name, array in state.items():
-            weight, declared = torch.tensor(array, device=device), self._train.declared.get(name)
-            self._weights[name] = (
-                Parameter(weight, declared.requires_grad) if isinstance(declared, Parameter) else weight
-            )
-        for program in (self._train, self._eval):
-            program.share(self._weights)
-        # Batch norm's statistics move in the forward pass, before anything can be checked.
-        self._buffers = {name: w for name, w in self._weights.items() if not w.requires_grad}
-        #: Fewest and most images that can be trained on at a time.
-        self.batch = self._train.batch
-        optimizer.check()
-        self._optimizer = _optimizer(optimizer, [w for w in self._weights.values() if w.requires_grad])
+            weight, declared = torch.tensor(array, device=device), train.declared.get(name)
+            weights[name] = Parameter(weight, declared.requires_grad) if isinstance(declared, Parameter) else weight
+        for program in (train, evaluation):
+            program.share(weights)
+        return cls(train, evaluation, weights, device, optimizer)
 
     def step(
         self, coded: torch.Tensor, order: np.ndarray, labels: np.ndarray, lr: float
@@ -98,7 +124,7 @@ class BackHalf:
         """
         before = {name: buffer.clone() for name, buffer in self._buffers.items()}
         leaf = coded.detach().requires_grad_()
-        loss, right = self._train.loss(leaf, order, labels)
+        loss, right = _loss(self._train, leaf, order, labels)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         gradient = leaf.grad
@@ -116,7 +142,7 @@ class BackHalf:
     def evaluate(self, coded: torch.Tensor, order: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
         """Mean cross entropy and how many were right, in evaluation mode; nothing changes."""
         with torch.no_grad():
-            loss, right = self._eval.loss(coded, order, labels)
+            loss, right = _loss(self._eval, coded, order, labels)
         if not math.isfinite(loss.item()):
             raise Refused(f"the loss is {loss.item()}: training diverged, lower --lr")
         return loss.item(), right
@@ -126,8 +152,8 @@ class BackHalf:
         return {name: weight.detach().cpu().numpy().copy() for name, weight in self._weights.items()}
 
 
-class _Program:
-    """One exported program as a module, with the batches it takes."""
+class ExportedProgram:
+    """A Program from a torch.export archive."""
 
     def __init__(self, name: str, data: bytes, device: torch.device) -> None:
         self.name = name
@@ -136,7 +162,7 @@ class _Program:
             program = move_to_device_pass(program, device)
         self.declared: dict[str, Any] = program.state_dict
         self.batch = _batch_bounds(program, name)
-        # Guards are Python text in the archive; the one that matters, the batch, is checked in `loss`.
+        # Guards are Python text in the archive; the one that matters, the batch, is checked in `_loss`.
         self._module = program.module(check_guards=False)
 
     def share(self, weights: dict[str, torch.Tensor]) -> None:
@@ -154,17 +180,22 @@ class _Program:
             owner, _, leaf = name.rpartition(".")
             setattr(self._module.get_submodule(owner), leaf, weight)
 
-    def loss(self, coded: torch.Tensor, order: np.ndarray, labels: np.ndarray) -> tuple[torch.Tensor, int]:
-        """Mean cross entropy (0-d) and how many of `labels` have the largest logit."""
-        low, high = self.batch
-        if not low <= len(coded) <= high:
-            raise Refused(f"{self.name} takes {low} to {high} images at a time, got {len(coded)}: change --batch")
-        target = torch.from_numpy(labels.astype(np.int64)).to(coded.device)
-        logits = self._module(to_network_order(coded, order))
-        return cross_entropy(logits, target), int((logits.argmax(1) == target).sum())
+    def __call__(self, feature: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self._module(feature)
+        return logits
 
 
-def _batch_bounds(program: ExportedProgram, name: str) -> tuple[int, int]:
+def _loss(program: Program, coded: torch.Tensor, order: np.ndarray, labels: np.ndarray) -> tuple[torch.Tensor, int]:
+    """Mean cross entropy (0-d) of `coded` (n,C,h,w) in coded order, and how many of `labels` have the largest logit."""
+    low, high = program.batch
+    if not low <= len(coded) <= high:
+        raise Refused(f"{program.name} takes {low} to {high} images at a time, got {len(coded)}: change --batch")
+    target = torch.from_numpy(labels.astype(np.int64)).to(coded.device)
+    logits = program(to_network_order(coded, order))
+    return cross_entropy(logits, target), int((logits.argmax(1) == target).sum())
+
+
+def _batch_bounds(program: torch.export.ExportedProgram, name: str) -> tuple[int, int]:
     """Smallest and largest batch; batch norm over single values needs 2, and aten does not check that."""
     feature = program.graph_signature.user_inputs[0]
     placeholder = next(node for node in program.graph.nodes if node.name == feature)

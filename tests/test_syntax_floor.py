@@ -112,7 +112,7 @@ def test_device_part_is_all_there() -> None:
         "line/frame.py",
         "codecs/base.py",
         "data/digits.py",
-        "runtime/edge.py",
+        "runtime/loop.py",
         "runtime/backends/onnxruntime.py",
     } <= names
     on_host = {name for name in names if name.startswith(tuple(HOST))}

@@ -123,12 +123,6 @@ codec = options(
         "coded given those that the same image had in the epoch before, which both ends keep "
         f"(default: {CODING}; context with --target-bytes or --max-accuracy-drop).",
     ),
-    click.option(
-        "--filling",
-        is_flag=True,
-        help="The server trains on noise in the place of what quantising lost (sgq), but for the last tenth of the "
-        "steps. Where it helped, and where not, is in docs/compression.md.",
-    ),
     click.option("--weighted", is_flag=True, help="Code significant channels better than others (sgq)."),
     click.option(
         "--significance",
@@ -163,6 +157,15 @@ training = options(
         "vq, residual or sampled-masked, with settings as in dct:zone=2 (default: the bundle's, where a rate was "
         "chosen; none for --codec raw; else dct, whose zone is 1.5).",
     ),
+    click.option(
+        "--noise-filling",
+        is_flag=False,
+        flag_value="lost",
+        metavar="[SHARE]",
+        help="Train on Gaussian noise in the place of what quantising lost (sgq, product), or of this share of the "
+        "variance, 0 to 0.9 (any codec), but for the last tenth of the steps. Where it helped is in "
+        "docs/compression.md.",
+    ),
     click.option("--torch-device", default="auto", show_default=True, help="cpu, cuda or auto."),
     click.option("--server-threads", default=1, show_default=True, help="Threads of the back half on a CPU."),
 )
@@ -175,14 +178,13 @@ def codec_config(
     grouping: str = "spectral",
     weighted: bool = False,
     coding: str = CODING,
-    filling: bool = False,
 ) -> dict[str, Any]:
     """The constructor arguments of feature codec `codec`; UsageError for settings that are not its own."""
-    if codec != "sgq" and (grouping, weighted, coding, filling) != ("spectral", False, CODING, False):
-        told = "--grouping, --weighted, --coding and --filling are of --codec sgq: leave them out with"
+    if codec != "sgq" and (grouping, weighted, coding) != ("spectral", False, CODING):
+        told = "--grouping, --weighted and --coding are of --codec sgq: leave them out with"
         raise UsageError(f"{told} {codec}")
     grouped, plain = {"groups": groups, "bits": bits}, {"bits": bits}
-    sgq = {**grouped, "grouping": grouping, "weighted": weighted, "coding": coding, "filling": filling}
+    sgq = {**grouped, "grouping": grouping, "weighted": weighted, "coding": coding}
     table: dict[str, dict[str, Any]] = {
         "sgq": sgq, "product": grouped, "uniform": plain, "slicing": plain, "topk": plain,
     }  # fmt: skip

@@ -45,7 +45,7 @@ def codec(given: dict[str, Any]) -> "FeatureCodec":
 
     coding = given["coding"] or ("context" if wanted(given) and given["codec"] == "sgq" else options.CODING)
     config = options.codec_config(
-        given["codec"], given["bits"], given["groups"], given["grouping"], given["weighted"], coding, given["filling"]
+        given["codec"], given["bits"], given["groups"], given["grouping"], given["weighted"], coding
     )
     return feature_codec(given["codec"], config)
 

@@ -32,6 +32,7 @@ def serve(
     weight_decay: float,
     schedule: str,
     gradient_codec: str | None,
+    noise_filling: str | None,
     torch_device: str,
     server_threads: int,
     seed: int,
@@ -47,6 +48,7 @@ def serve(
     from edgekit.bundle import open_bundle
     from edgekit.line.meter import Recorder
     from edgekit.server import listen as listener
+    from edgekit.server import noise_filling as noise
     from edgekit.server import train
     from edgekit.server.calibrate import calibrator, default_policy
     from edgekit.server.service import service_from_bundle
@@ -62,6 +64,7 @@ def serve(
         calibrator(policy, seed),
         train.OptimizerConfig(optimizer, lr, momentum, weight_decay),
         schedule,
+        noise.noise_filling(noise_filling, opened.codec, seed),
     )
     record = Recorder(sys.stdout)
     finished = threading.Event()
@@ -90,4 +93,4 @@ def serve(
             signal.signal(number, signal.SIG_IGN)
         server.stop(grace_s)
         if out is not None:
-            tensorfile.write(os.path.join(out, "back.safetensors"), service.back.state_dict())
+            tensorfile.write(os.path.join(out, "back.safetensors"), service.setup.back.state_dict())

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 DESCRIBED = (
     "model", "device", "codec", "significance", "dataset", "limit", "devices", "partition", "epochs", "batch",
     "in_flight", "regroup_every", "optimizer", "lr", "momentum", "weight_decay", "schedule",
-    "calibration", "server_threads", "torch_device", "backend", "link", "seed",
+    "noise_filling", "calibration", "server_threads", "torch_device", "backend", "link", "seed",
 )  # fmt: skip
 FOR_SERVER = (
-    "optimizer", "lr", "momentum", "weight_decay", "schedule", "gradient_codec", "torch_device", "server_threads",
-    "seed", "devices",
+    "optimizer", "lr", "momentum", "weight_decay", "schedule", "gradient_codec", "noise_filling", "torch_device",
+    "server_threads", "seed", "devices",
 )  # fmt: skip
 FOR_DEVICE = (
     "dataset", "data", "limit", "partition", "epochs", "batch", "in_flight", "regroup_every", "backend", "seed",
@@ -131,6 +131,7 @@ def _check(given: dict[str, Any]) -> None:
     from edgekit.runtime.backends.registry import backend_class
     from edgekit.schedule import check_schedule
     from edgekit.server.calibrate import calibrator
+    from edgekit.server.noise_filling import noise_filling
     from edgekit.server.train import OptimizerConfig
 
     rate.wanted(given)
@@ -141,6 +142,7 @@ def _check(given: dict[str, Any]) -> None:
         parse_link(given["link"])
     if given["gradient_codec"] is not None:
         calibrator(given["gradient_codec"], given["seed"])
+    noise_filling(given["noise_filling"], rate.codec(given), given["seed"])
 
 
 def _export(path: str, given: dict[str, Any]) -> "Bundle":

@@ -11,7 +11,7 @@ order of channels) arrives as `tables`, named float arrays that live in the bund
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -26,9 +26,6 @@ class FeatureCodec(ABC):
 
     #: Names a byte format for ever: a changed format takes a new id.
     codec_id = ""
-    #: Whether the server trains with noise in the place of what quantising lost. Needs a codebook that follows: it says
-    #: how much that is.
-    filling = False
 
     @property
     def config(self) -> Dict[str, Any]:
@@ -116,13 +113,38 @@ class FeatureCodec(ABC):
         return hash(repr(self))
 
 
+class CodebookCodec(FeatureCodec):
+    """A codec whose codes are indices into codebooks (vector quantisation), one codebook for each group of channels.
+
+    Its codebooks follow the features while the front half learns, see `edgekit.codecs.codebook`. Tables are "codebook"
+    (words, C) f32, columns in coded order, and "order" (C,) int64.
+    """
+
+    groups: int
+    #: Codewords of each codebook.
+    words: int
+    #: How channels come into groups, see `edgekit.codecs.grouping`.
+    grouping: str
+
+    @abstractmethod
+    def stripes(self, feature: np.ndarray) -> List[np.ndarray]:
+        """Per group, the (n*h*w, C/G) stripes of `feature` (n,C,h,w), channels in coded order."""
+
+    @abstractmethod
+    def books(self, codebook: np.ndarray) -> np.ndarray:
+        """(G, words, C/G) view of a table's codebook."""
+
+    @abstractmethod
+    def fit(self, feature: np.ndarray, tables: Arrays, rng: np.random.Generator) -> np.ndarray:
+        """(words, C) codebook by k-means from `feature` (n,C,h,w), channels in the order of `tables`."""
+
+
 class FeatureStream:
-    """One device's codes on the line, as one end of it keeps them: what a codec may learn from the codes before.
+    """One end of a line of codes, with what a codec may learn from the codes before; this one learns nothing.
 
-    Codes of a training batch may say which images they are of: {"images": (n,) numbers} among them.
-
-    This one learns nothing. Both ends call `update` with the codes of each training batch, in order: the server when it
-    has trained on them, the device when the gradient came back. What is lost or comes again before moves neither.
+    Both ends call `update` with the codes of each training batch, in order: the server when it has trained on them, the
+    device when the gradient came back. What is lost or comes again before moves neither. `images` (n,) are whole
+    numbers from 0 below 2**32 that tell the training images apart; a stream that has use for them sends them too.
     """
 
     #: Most batches in flight that it keeps step with; None: any number.
@@ -131,21 +153,24 @@ class FeatureStream:
     def __init__(self, codec: FeatureCodec) -> None:
         self.codec = codec
 
-    def pack(self, codes: Arrays) -> bytes:
+    def pack(self, codes: Arrays, images: Optional[np.ndarray] = None) -> bytes:
         """Bytes of `codes`; nothing is learned yet."""
         return self.codec.pack(codes)
 
-    def unpack(self, payload: bytes, shape: Sequence[int]) -> Arrays:
-        """Codes of a feature of `shape` (n,C,h,w). PayloadError on any other bytes, nothing else."""
-        return self.codec.unpack(payload, shape)
+    def unpack(self, payload: bytes, shape: Sequence[int]) -> Tuple[Arrays, Optional[np.ndarray]]:
+        """Codes of a feature of `shape` (n,C,h,w), and the images' numbers where they were sent.
 
-    def update(self, codes: Arrays) -> None:
+        PayloadError on any other bytes, nothing else.
+        """
+        return self.codec.unpack(payload, shape), None
+
+    def update(self, codes: Arrays, images: Optional[np.ndarray] = None) -> None:
         """Learns from the codes of one training batch."""
 
     def reset(self, in_flight: int = 0) -> None:
         """Begins anew, where what was learned is of no use any more, as after a regrouping: the sender's end only.
 
-        The next `in_flight` batches to absorb are from before.
+        The next `in_flight` batches to learn from are from before.
         """
 
 

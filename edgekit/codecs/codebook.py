@@ -1,11 +1,10 @@
-"""OnlineCodebook: a device's SGQ codebook following its features while the front half learns."""
+"""OnlineCodebook: a device's codebooks, which follow its features while the front half learns."""
 
 from typing import Any, Dict, Optional
 
 import numpy as np
 
-from edgekit.codecs.base import Arrays
-from edgekit.codecs.features.sgq import SGQ
+from edgekit.codecs.base import Arrays, CodebookCodec
 from edgekit.codecs.grouping import channel_order, correlation, inside
 from edgekit.codecs.kmeans import accumulate
 
@@ -15,8 +14,6 @@ DEAD = 0.02
 FADED = 1e-6
 #: What a device's moving averages keep of themselves at each batch, and how far a codeword moves before it is sent.
 DECAY, TOLERANCE = 0.9, 0.1
-#: The largest share of the variance that is told as missing: noise in its place is three times as long as what is left.
-MOST_MISSING = 0.9
 #: A spectral grouping is replaced by one that has at least this many times its correlations inside groups.
 GAIN = 1.01
 
@@ -28,7 +25,7 @@ class OnlineCodebook:
     the bytes that bring both sides to it.
     """
 
-    def __init__(self, codec: SGQ, tables: Arrays, decay: float, tolerance: float, seed: int) -> None:
+    def __init__(self, codec: CodebookCodec, tables: Arrays, decay: float, tolerance: float, seed: int) -> None:
         self.codec = codec
         self.tables = tables
         self.version = 0
@@ -99,15 +96,10 @@ class OnlineCodebook:
         return True
 
     @property
-    def header(self) -> Dict[str, Any]:
-        """What a feature message says: "v", the version in use; where the server fills, "d", the share of the variance
-        that quantising took from the last batch that was learned from, the mean over groups.
-        """
-        if not self.codec.filling:
-            return {"v": self.version}
+    def missing(self) -> float:
+        """The share of the variance that quantising took from the last batch, 0 to 1: the mean over groups."""
         # In a group that hardly varies the share has no bound; of one that is not finite all is missing.
-        missing = float(np.fmin(self.distortion, 1).mean())
-        return {"v": self.version, "d": min(round(missing, 2), MOST_MISSING)}
+        return float(np.fmin(self.distortion, 1).mean())
 
     def _labels(self, order: np.ndarray) -> np.ndarray:
         """(C,) first channel of each channel's group: equal for the same groups under other numbers."""

@@ -1,4 +1,4 @@
-"""Message <-> frame: what crosses the network, byte for byte.
+"""A message's content <-> frame: what crosses the network, byte for byte. `edgekit.line.messages` says what it means.
 
 ======  ====  =============================================================
 offset  size  field (integers little-endian)
@@ -34,19 +34,20 @@ VERSION = 1
 MAX_FRAME = 1 << 28
 #: The one method of the line: a bidirectional stream of frames, as bytes, no protobuf.
 METHOD = "/edgekit.Line/Stream"
+#: Kind of message -> its number in a frame, for ever.
 KINDS = {
-    "hello": 1,  # device -> server: who I am, which bundle
-    "welcome": 2,  # server -> device: session id, how to train
-    "feature": 3,  # device -> server: labels, packed codes
-    "gradient": 4,  # server -> device: packed gradient at the cut, loss
-    "codebook": 5,  # device -> server: codewords that moved
-    "evaluate": 6,  # device -> server: as feature, of test images, nothing is learned
-    "result": 7,  # server -> device: how many of them were right
+    "hello": 1,
+    "welcome": 2,
+    "feature": 3,
+    "gradient": 4,
+    "codebook": 5,
+    "evaluate": 6,
+    "result": 7,
     "ack": 8,
-    "bye": 9,  # device -> server: done
-    "error": 10,  # server -> device: refused, with the reason
-    "ping": 11,  # device -> server: are you there? nothing is joined
-    "pong": 12,  # server -> device: the time there, which bundle, which version
+    "bye": 9,
+    "error": 10,
+    "ping": 11,
+    "pong": 12,
 }
 _KIND_NAMES = {number: name for name, number in KINDS.items()}
 _HEAD = struct.Struct("<3sBBBHIII")
@@ -54,7 +55,7 @@ HEAD_SIZE = _HEAD.size + 4
 
 
 class Message(NamedTuple):
-    """One message; `header` holds small JSON values, `parts` the bulk as bytes."""
+    """The content of one frame: `header` holds small JSON values, `parts` the bulk as bytes."""
 
     kind: str
     session: int = 0
@@ -133,27 +134,3 @@ def check_address(address: str) -> None:
     host, _, number = address.rpartition(":")
     if not host or not number.isdecimal() or int(number) > 0xFFFF:
         raise UsageError("expected HOST:PORT with a port up to 65535, got '{}'".format(address))
-
-
-def field(message: Message, name: str, kind: type) -> Any:
-    """`message.header[name]` of type `kind` (an int passes for a float, which must be finite); else PayloadError."""
-    value = message.header.get(name)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= 1 << 53:
-        value = float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)) or _not_finite(value):
-        raise PayloadError(
-            "{} message: header field '{}' is {!r}, expected {}".format(message.kind, name, value, kind.__name__),
-            HEAD_SIZE,
-        )
-    return value
-
-
-def _not_finite(value: Any) -> bool:
-    return isinstance(value, float) and not abs(value) < float("inf")
-
-
-def parts(message: Message, n: int) -> Tuple[bytes, ...]:
-    """The parts of `message`, which must be `n`; PayloadError otherwise."""
-    if len(message.parts) != n:
-        raise PayloadError("{} message has {} parts, expected {}".format(message.kind, len(message.parts), n), 5)
-    return message.parts

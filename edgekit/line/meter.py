@@ -40,7 +40,11 @@ class Meter:
         try:
             yield
         finally:
-            self.seconds[activity] = self.seconds.get(activity, 0.0) + time.perf_counter() - start
+            self.spend(activity, time.perf_counter() - start)
+
+    def spend(self, activity: str, seconds: float) -> None:
+        """Adds `seconds` to `activity`."""
+        self.seconds[activity] = self.seconds.get(activity, 0.0) + seconds
 
 
 class Recorder:

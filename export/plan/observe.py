@@ -14,7 +14,7 @@ from edgekit.device_profiles.profile import Profile
 from edgekit.errors import ExportError, UsageError
 from edgekit.export.build import deployed_graph, front_graphs
 from edgekit.export.fold import fold_norms, with_batch_statistics
-from edgekit.export.frames import payload, quick_tables
+from edgekit.export.frames import frames, quick_tables
 from edgekit.export.plan.cuts import Cut
 from edgekit.export.plan.roofline import encoder_work
 from edgekit.export.plan.stopwatch import FrontTime, front_time, server_seconds
@@ -99,7 +99,7 @@ def _observe(network: nn.Module, cut: Cut, work: NetworkWork, trial: Trial) -> O
         learning = with_batch_statistics(front) if trial.norm == "batch" else front.eval()
         feature = learning(torch.from_numpy(images)).numpy()
     tables = quick_tables(codec, feature, trial.seed)
-    sent = payload(codec, tables, feature, trial.classes, trial.seed)
+    sent = frames(codec, tables, feature, trial.classes, trial.seed)
     for board in trial.boards:
         deployed_graph(fold_norms(front)[0], images.shape[1:], codec, tables, board, len(images))
     timed = None

@@ -12,11 +12,10 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from edgekit.codecs.base import Arrays, FeatureCodec
+from edgekit.codecs.base import Arrays, CodebookCodec, FeatureCodec
 from edgekit.codecs.codebook import OnlineCodebook
-from edgekit.codecs.features.sgq import SGQ
 from edgekit.export.build import FrontGraphs
-from edgekit.export.frames import Payload
+from edgekit.export.frames import Frames
 
 #: Seconds after which no further repetition is started.
 LONG = 5.0
@@ -45,7 +44,7 @@ def median_seconds(function: Callable[[], Any], repeats: int = 5) -> float:
     return statistics.median(times[1:])
 
 
-def server_seconds(back: nn.Module, sent: Payload, classes: int, device: torch.device) -> float:
+def server_seconds(back: nn.Module, sent: Frames, classes: int, device: torch.device) -> float:
     """Seconds of one batch: decoding, forward, backward and a step of SGD in PyTorch on `device`, coding the gradient.
 
     The coded gradient is decoded as well, for the deviation that a server reports.
@@ -70,7 +69,7 @@ def server_seconds(back: nn.Module, sent: Payload, classes: int, device: torch.d
     return median_seconds(step)
 
 
-def front_time(graphs: FrontGraphs, codec: FeatureCodec, tables: Arrays, sent: Payload, image: np.ndarray) -> FrontTime:
+def front_time(graphs: FrontGraphs, codec: FeatureCodec, tables: Arrays, sent: Frames, image: np.ndarray) -> FrontTime:
     """Times of ONNX Runtime on one thread for `image` (n,C,H,W) f32."""
     sessions = {file: _session(model) for file, model in graphs.models.items()}
     held = {**graphs.state, **codec.table_feeds(tables)}
@@ -84,7 +83,9 @@ def front_time(graphs: FrontGraphs, codec: FeatureCodec, tables: Arrays, sent: P
     def pack(outputs: Arrays) -> bytes:
         return codec.pack({each.name: outputs[each.name] for each in graphs.specs["front"].outputs})
 
-    following = OnlineCodebook(codec, tables, decay=0.9, tolerance=0.1, seed=0) if isinstance(codec, SGQ) else None
+    following = (
+        OnlineCodebook(codec, tables, decay=0.9, tolerance=0.1, seed=0) if isinstance(codec, CodebookCodec) else None
+    )
 
     def learn() -> None:
         outputs = run("front_train", {"image": image})

@@ -20,9 +20,7 @@ from edgekit.codecs.features.sgq import SGQ
 from edgekit.codecs.registry import gradient_codec
 from edgekit.errors import UsageError
 from edgekit.export.fold import is_fresh, with_batch_statistics
-from edgekit.export.frames import REPLY
-from edgekit.line import frame
-from edgekit.line.frame import Message
+from edgekit.export.frames import codebook_bytes, feature_bytes, gradient_bytes
 
 #: Dead zones of gradients, in root mean squares.
 ZONES = (0.75, 1, 1.5, 2, 3, 4)
@@ -99,7 +97,7 @@ class Bench:
         self.first = features.detach().numpy()[order[:half]]
         self.second = features.detach().numpy()[second]
         self.labels = labels.astype(np.int64)[second]
-        self.label = "<u1" if labels.max() < 256 else "<u2"
+        self.classes = int(labels.max()) + 1
         self.significance = significance
         self.trained = not (is_fresh(front) or is_fresh(back))
         self.learning, self.deployed = with_batch_statistics(back), back.eval()
@@ -128,14 +126,12 @@ class Bench:
             codes = self._code(codec, part, book)
             coded.append(Coded(codec, codes, tables))
             # No image again, as in a first epoch, and two bytes for its number: a memory saves later on.
-            codes["images"] = np.arange(self.batch) + max(256, self.batch) * len(coded)
-            header = dict(book.header, n=len(part))
-            message = Message("feature", 1, 1, header, (labels.astype(self.label).tobytes(), stream.pack(codes)))
-            sent += len(frame.encode(message))
-            stream.update(codes)
+            images = np.arange(self.batch) + max(256, self.batch) * len(coded)
+            sent += feature_bytes(labels, self.classes, stream.pack(codes, images), book.version)
+            stream.update(codes, images)
             payload = book.publish()
             if payload:
-                updates += len(frame.encode(Message("codebook", 1, 1, {}, (payload,))) + frame.encode(Message("ack")))
+                updates += codebook_bytes(payload)
             decoded = coded[-1].feature()
             apart += float(((part - decoded.numpy()) ** 2).sum())
             right += self._right(decoded, labels)
@@ -177,7 +173,7 @@ class Bench:
             gradient = np.ascontiguousarray(at_cut.numpy()[:, each.tables["order"]])
             for zone, codec in codecs.items():
                 payload = codec.pack(gradient, None, np.random.default_rng((self.seed, i)))
-                sent[zone] += len(frame.encode(Message("gradient", 1, 1, REPLY, (payload,))))
+                sent[zone] += gradient_bytes(payload)
                 apart[zone] += deviation(gradient, codec.unpack(payload, gradient.shape, None)) / batches
         n = len(self.second)
         return [Downlink(f"dct:zone={zone:g}", zone, sent[zone] / n, apart[zone]) for zone in codecs]

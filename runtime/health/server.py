@@ -6,8 +6,7 @@ from typing import List, NamedTuple, Optional
 
 import edgekit
 from edgekit.errors import PayloadError, Refused, TransportError
-from edgekit.line import frame
-from edgekit.line.frame import Message
+from edgekit.line import messages
 from edgekit.line.meter import Meter
 from edgekit.runtime.health.finding import Finding
 from edgekit.runtime.transport import Grpc, Transport
@@ -20,8 +19,8 @@ WAIT_S = 10.0
 SKEW_S = 1.0
 
 
-class Pong(NamedTuple):
-    """An answer: seconds for the way there and back, and the seconds that the server's clock is ahead of this one."""
+class Answer(NamedTuple):
+    """Of a pong: seconds for the way there and back, and the seconds that the server's clock is ahead of this one."""
 
     round_trip_s: float
     skew_s: float
@@ -59,26 +58,20 @@ def server(address: str, digest: Optional[str]) -> List[Finding]:
     return found
 
 
-def ping(transport: Transport) -> Pong:
+def ping(transport: Transport) -> Answer:
     """The quickest of `PINGS` answers."""
     pongs = []
     for step in range(PINGS):
         sent, start = time.time(), time.perf_counter()
-        transport.send(Message("ping", step=step))
-        pong = transport.expect("pong", step)
+        transport.send(messages.Ping(step))
+        pong = transport.expect(messages.Pong, step)
         took = time.perf_counter() - start
-        there, bundle, version, devices = (
-            frame.field(pong, name, kind)
-            for name, kind in (("time", float), ("bundle", str), ("version", str), ("devices", int))
-        )
-        if not (bundle + version).isprintable():
-            raise PayloadError("the pong names a bundle or a version that cannot be shown")
         # As in NTP: the server looked at its clock half way.
-        pongs.append(Pong(took, there - (sent + took / 2), bundle, version, devices))
+        pongs.append(Answer(took, pong.time - (sent + took / 2), pong.bundle, pong.version, pong.devices))
     return min(pongs)
 
 
-def _clock(pong: Pong) -> Finding:
+def _clock(pong: Answer) -> Finding:
     way = "ahead of" if pong.skew_s > 0 else "behind"
     text = "the server's is {:.3f} s {} this one, within {:.3f} s".format(abs(pong.skew_s), way, pong.round_trip_s / 2)
     if abs(pong.skew_s) - pong.round_trip_s / 2 <= SKEW_S:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgekit.codecs.codebook import DEAD, MOST_MISSING, OnlineCodebook
+from edgekit.codecs.codebook import DEAD, OnlineCodebook
 from edgekit.codecs.features.sgq import SGQ
 
 CODEC = SGQ(groups=2, bits=3)
@@ -262,18 +262,15 @@ def test_dead_is_far_below_an_even_split():
 
 
 class TestMissing:
-    """The share of the variance that is told to a server that fills it."""
-
-    FILLED = SGQ(groups=2, bits=3, filling=True)
+    """The share of the variance that quantising took."""
 
     def told(self, z, codes):
-        book = OnlineCodebook(self.FILLED, calibrated(), 0.9, 0.1, 0)
+        book = OnlineCodebook(CODEC, calibrated(), 0.9, 0.1, 0)
         book.update(z, codes)
-        return book.header["d"]
+        return book.missing
 
-    def test_nothing_is_known_at_first_and_nothing_told_without_filling(self):
-        assert OnlineCodebook(self.FILLED, calibrated(), 0.9, 0.1, 0).header == {"v": 0, "d": 0}
-        assert OnlineCodebook(CODEC, calibrated(), 0.9, 0.1, 0).header == {"v": 0}
+    def test_nothing_is_known_at_first(self):
+        assert OnlineCodebook(CODEC, calibrated(), 0.9, 0.1, 0).missing == 0
 
     def test_it_is_the_mean_over_groups(self):
         tables = calibrated()
@@ -297,7 +294,7 @@ class TestMissing:
         assert self.told(coded, codes) == pytest.approx((before + 1) / 2, abs=0.1) and before < 0.1
 
     @pytest.mark.parametrize("wrong", [1e6, np.nan])
-    def test_never_all_is_missing(self, wrong):
+    def test_it_is_all_where_nothing_fits(self, wrong):
         coded = features(seed=3)
         codes = CODEC.quantize(coded, calibrated())["codes"]
-        assert self.told(coded * np.float32(wrong), codes) == MOST_MISSING
+        assert self.told(coded * np.float32(wrong), codes) == 1

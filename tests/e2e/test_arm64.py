@@ -64,7 +64,7 @@ for number, (codec_id, config) in enumerate(json.loads(features)):
     for batch, feature in enumerate(given["features"]):
         codes = codec.quantize(feature[:, codec.order(feature.shape[1], tables)], tables)
         payload = sender.pack(codes)
-        symbols = receiver.unpack(payload, feature.shape)
+        symbols, _ = receiver.unpack(payload, feature.shape)
         where = "{!r} {} ".format(codec, batch)
         arrays[where + "bytes"] = np.frombuffer(payload, dtype=np.uint8)
         arrays.update({where + "codes " + name: array for name, array in codes.items()})
@@ -110,7 +110,7 @@ def encode(name):
     for start in range(0, len(given["images"]), 32):
         codes = {key: value.copy() for key, value in front.encode(given["images"][start : start + 32]).items()}
         payload = sender.pack(codes)
-        symbols = receiver.unpack(payload, (len(codes["codes"]),) + tuple(bundle.feature_shape))
+        symbols, _ = receiver.unpack(payload, (len(codes["codes"]),) + tuple(bundle.feature_shape))
         sender.update(codes)
         receiver.update(symbols)
         where = "{} {} ".format(name, start)

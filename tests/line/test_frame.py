@@ -1,6 +1,5 @@
 """Frames: exact bytes, round trips, and the promise that any bytes are a Message or a PayloadError."""
 
-import contextlib
 import struct
 import zlib
 
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 
 from edgekit.errors import PayloadError
 from edgekit.line import frame
-from edgekit.line.frame import HEAD_SIZE, KINDS, Message, decode, encode, field, parts
+from edgekit.line.frame import HEAD_SIZE, KINDS, Message, decode, encode
 
 FEATURE = Message("feature", session=7, step=258, header={"n": 2, "v": 1}, parts=(b"\x03\x01", b"", b"\xca\xfe\xba"))
 FRAME = encode(FEATURE)
@@ -169,57 +168,3 @@ class _Huge(bytes):
 def test_a_part_too_large_is_refused_before_it_is_copied():
     with pytest.raises(PayloadError, match="send smaller batches"):
         encode(Message("feature", parts=(_Huge(),)))
-
-
-@pytest.mark.parametrize(
-    ("value", "kind", "expected"),
-    [
-        (3, int, 3),
-        (-1, int, -1),
-        (0.5, float, 0.5),
-        (3, float, 3.0),
-        ("a", str, "a"),
-        (True, bool, True),
-        ({}, dict, {}),
-        ([], list, []),
-    ],
-)
-def test_field_gives_a_value_of_the_type_asked_for(value, kind, expected):
-    got = field(Message("hello", header={"x": value}), "x", kind)
-    assert got == expected and type(got) is kind
-
-
-@pytest.mark.parametrize(
-    ("value", "kind"),
-    [
-        (True, int),
-        (True, float),
-        (0.5, int),
-        ("1", int),
-        (1, str),
-        (1, bool),
-        (None, dict),
-        ([], dict),
-        (10**400, float),
-    ],
-)
-def test_field_refuses_a_value_of_another_type(value, kind):
-    with pytest.raises(PayloadError, match=f"hello message: header field 'x' is .*, expected {kind.__name__}"):
-        field(Message("hello", header={"x": value}), "x", kind)
-
-
-@given(json_values, st.sampled_from([int, float, str, bool, dict, list]))
-def test_field_takes_any_json(value, kind):
-    with contextlib.suppress(PayloadError):
-        assert isinstance(field(Message("ack", header={"x": value}), "x", kind), kind)
-
-
-def test_field_refuses_a_missing_value():
-    with pytest.raises(PayloadError, match="field 'n' is None, expected int"):
-        field(Message("feature"), "n", int)
-
-
-def test_parts_are_counted():
-    assert parts(FEATURE, 3) is FEATURE.parts
-    with pytest.raises(PayloadError, match="feature message has 3 parts, expected 2"):
-        parts(FEATURE, 2)

@@ -10,12 +10,13 @@ from edgekit.bundle import Bundle
 from edgekit.data.base import Dataset
 from edgekit.errors import UsageError
 from edgekit.line.meter import Meter
-from edgekit.runtime.edge import Device, Images, Options, normalise
 from edgekit.runtime.learn import FrontHalf
+from edgekit.runtime.loop import Device
 from edgekit.runtime.measure import LEAST, Span, measure_encoding, measure_training, percentiles
+from edgekit.runtime.session import Images, Options
 from edgekit.runtime.transport import Loopback
 from edgekit.server.service import Service
-from tests.runtime.test_edge import service
+from tests.runtime.loopback import service
 
 
 class Listening:
@@ -33,7 +34,7 @@ class Listening:
 def measure(bundle: Bundle, digits: Dataset, seconds: float, **options: Any) -> tuple[dict[str, Any], list[str]]:
     events: list[dict[str, Any]] = []
     handle = Listening(service(bundle))
-    device = Device(bundle, FrontHalf(bundle, "onnxruntime", 1), Loopback(handle, Meter()), Options("d", **options),
+    device = Device(FrontHalf(bundle, "onnxruntime", 1), Loopback(handle, Meter()), Options("d", **options),
                     events.append)  # fmt: skip
     measure_training(device, Images(digits.train_images[:160], digits.train_labels[:160]), Span(seconds, 2),
                      events.append)  # fmt: skip
@@ -79,7 +80,7 @@ def test_however_short_two_batches_are_measured(small_bundle: Bundle, digits: Da
 def test_encodes_without_a_server(small_bundle: Bundle, digits: Dataset) -> None:
     front = FrontHalf(small_bundle, "onnxruntime", 1)
     events: list[dict[str, Any]] = []
-    shown = normalise(small_bundle, digits.train_images[:100])
+    shown = front.normalise(digits.train_images[:100])
     measure_encoding(front, shown, 32, Span(0.1, 2), events.append)
     (encoded,) = events
     assert encoded["event"] == "encoded" and encoded["images"] % 32 == 0 and encoded["seconds"] >= 0.1

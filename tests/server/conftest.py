@@ -2,13 +2,23 @@
 
 import io
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from edgekit import tensorfile
+from edgekit.bundle import GRAPHS, write_bundle
+from edgekit.codecs.base import Arrays, FeatureCodec
 from edgekit.export.program import back_program
+from edgekit.server.calibrate import calibrator
+from edgekit.server.noise_filling import NoiseFilling
+from edgekit.server.service import Service, service_from_bundle
+from edgekit.tensors import TensorSpec
+from tests.server.talk import CODEC, CPU, SGD, TABLES
 
 FEATURE = (8, 4, 4)
 CLASSES = 3
@@ -62,3 +72,42 @@ def archives() -> Archives:
     module = Back()
     state = {name: tensor.detach().numpy().copy() for name, tensor in module.state_dict().items()}
     return archive(module, True), archive(module, False), state
+
+
+@pytest.fixture
+def make(tmp_path: Path, archives: Any) -> Callable[..., Service]:
+    """A service from a bundle on disk: codec sgq, policy "stochastic", schedule "constant"."""
+
+    def service(
+        codec: FeatureCodec = CODEC,
+        tables: Arrays = TABLES,
+        policy: str = "stochastic",
+        schedule: str = "constant",
+        classes: int = 3,
+        noise: NoiseFilling | None = None,
+    ) -> Service:
+        graph: dict[str, list[object]] = {key: [] for key in ("inputs", "held", "constants")}
+        graph["outputs"] = [TensorSpec("feature", "float32", (-1, 8, 4, 4)).to_json()]
+        manifest = {
+            "model": {"name": "tiny", "cut": "body", "input": [1, 8, 8], "classes": classes},
+            "feature": [8, 4, 4],
+            "codec": {"id": codec.codec_id, "config": codec.config},
+            "graphs": {name: {"file": f"{name}.onnx", "ordered": [], **graph} for name in GRAPHS},
+            "normalise": {"mean": [0.0], "std": [1.0]},
+            "feature_tensor": "feature",
+            "after_relu": True,
+            "batch_norms": [],
+            "device": {"name": "cpu"},
+            "norm": "batch",
+            "folds": [],
+        }
+        files = {
+            "back_train.pt2": archives[0],
+            "back_eval.pt2": archives[1],
+            "back.safetensors": tensorfile.dumps(archives[2]),
+            "tables.safetensors": tensorfile.dumps(tables),
+        }
+        bundle = write_bundle(str(tmp_path / f"bundle{len(list(tmp_path.iterdir()))}"), manifest, files)
+        return service_from_bundle(bundle, CPU, calibrator(policy, 0), SGD, schedule, noise)
+
+    return service

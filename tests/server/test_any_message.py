@@ -10,6 +10,7 @@ from edgekit.codecs.features.uniform import Uniform
 from edgekit.line.frame import KINDS, Message, decode, encode
 from edgekit.server.calibrate import calibrator
 from edgekit.server.service import Service
+from edgekit.server.setup import Setup
 from edgekit.server.train import BackHalf, OptimizerConfig
 
 CODEC = Uniform(bits=4)
@@ -30,8 +31,9 @@ def service(archives: Any) -> Service:
     """A service with one session, which keeps learning from whatever is good."""
     optimizer = OptimizerConfig()
     train, evaluation, state = archives
-    back = BackHalf(train, evaluation, state, torch.device("cpu"), optimizer)
-    service = Service("b", CODEC, {}, (8, 4, 4), 3, back, calibrator("ternary-masked", 0), optimizer, "constant")
+    back = BackHalf.from_programs(train, evaluation, state, torch.device("cpu"), optimizer)
+    masked = calibrator("ternary-masked", 0)
+    service = Service(Setup("b", CODEC, {}, (8, 4, 4), 3, back, masked, optimizer, "constant"))
     assert service.handle(Message("hello", header={"bundle": "b", "device": "board", "steps": 3})).session == 1
     return service
 

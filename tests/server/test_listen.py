@@ -17,6 +17,7 @@ from edgekit.line.frame import MAX_FRAME, Message, decode, encode
 from edgekit.server.calibrate import calibrator
 from edgekit.server.listen import Listener, serve
 from edgekit.server.service import Service
+from edgekit.server.setup import Setup
 from edgekit.server.train import BackHalf, OptimizerConfig
 
 HELLO = Message("hello", header={"bundle": "b", "device": "board", "steps": 1})
@@ -31,8 +32,8 @@ def feature(session: int, step: int) -> Message:
 def service(archives: Any) -> Service:
     optimizer = OptimizerConfig()
     train, evaluation, state = archives
-    back = BackHalf(train, evaluation, state, torch.device("cpu"), optimizer)
-    return Service("b", Raw(), {}, (8, 4, 4), 3, back, calibrator("none", 0), optimizer, "constant")
+    back = BackHalf.from_programs(train, evaluation, state, torch.device("cpu"), optimizer)
+    return Service(Setup("b", Raw(), {}, (8, 4, 4), 3, back, calibrator("none", 0), optimizer, "constant"))
 
 
 @pytest.fixture

@@ -1,104 +1,27 @@
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from edgekit import tensorfile
-from edgekit.bundle import GRAPHS, write_bundle
-from edgekit.codecs.base import Arrays, FeatureCodec
-from edgekit.codecs.codebook import MOST_MISSING
 from edgekit.codecs.features.raw import Raw
 from edgekit.codecs.features.sgq import SGQ
-from edgekit.errors import PayloadError, Refused, UnknownName
+from edgekit.errors import PayloadError, UnknownName
 from edgekit.line.frame import Message
 from edgekit.schedule import learning_rate
-from edgekit.server.calibrate import calibrator
 from edgekit.server.decode import decode
-from edgekit.server.service import RECORD, Service, service_from_bundle
-from edgekit.server.train import BackHalf, OptimizerConfig
-from edgekit.tensors import TensorSpec
-
-CPU = torch.device("cpu")
-SGD = OptimizerConfig("sgd", 0.1, 0.9, 0.0)
-CODEC = SGQ(groups=2, bits=4)
-FEATURES = np.maximum(np.random.default_rng(0).normal(size=(12, 8, 4, 4)), 0).astype(np.float32)
-LABELS = np.random.default_rng(1).integers(0, 3, 12).astype(np.uint8)
-TABLES = CODEC.calibrate(FEATURES, seed=0)
-
-
-@pytest.fixture
-def make(tmp_path: Path, archives: Any) -> Callable[..., Service]:
-    """A service from a bundle on disk: codec sgq, policy "stochastic", schedule "constant"."""
-
-    def service(
-        codec: FeatureCodec = CODEC,
-        tables: Arrays = TABLES,
-        policy: str = "stochastic",
-        schedule: str = "constant",
-        classes: int = 3,
-    ) -> Service:
-        graph: dict[str, list[object]] = {key: [] for key in ("inputs", "held", "constants")}
-        graph["outputs"] = [TensorSpec("feature", "float32", (-1, 8, 4, 4)).to_json()]
-        manifest = {
-            "model": {"name": "tiny", "cut": "body", "input": [1, 8, 8], "classes": classes},
-            "feature": [8, 4, 4],
-            "codec": {"id": codec.codec_id, "config": codec.config},
-            "graphs": {name: {"file": f"{name}.onnx", "ordered": [], **graph} for name in GRAPHS},
-            "normalise": {"mean": [0.0], "std": [1.0]},
-            "feature_tensor": "feature",
-            "after_relu": True,
-            "batch_norms": [],
-            "device": {"name": "cpu"},
-            "norm": "batch",
-            "folds": [],
-        }
-        files = {
-            "back_train.pt2": archives[0],
-            "back_eval.pt2": archives[1],
-            "back.safetensors": tensorfile.dumps(archives[2]),
-            "tables.safetensors": tensorfile.dumps(tables),
-        }
-        bundle = write_bundle(str(tmp_path / f"bundle{len(list(tmp_path.iterdir()))}"), manifest, files)
-        return service_from_bundle(bundle, CPU, calibrator(policy, 0), SGD, schedule)
-
-    return service
-
-
-def hello(service: Service, device: str = "board", steps: int = 100) -> int:
-    reply = service.handle(Message("hello", header={"bundle": service.digest, "device": device, "steps": steps}))
-    assert reply.kind == "welcome", reply
-    return reply.session
-
-
-def coded(order: np.ndarray = TABLES["order"]) -> np.ndarray:
-    return np.ascontiguousarray(FEATURES[:, order])
-
-
-def feature(
-    session: int, step: int, codec: FeatureCodec = CODEC, tables: Arrays = TABLES, v: int = 0, kind: str = "feature"
-) -> Message:
-    payload = codec.pack(codec.quantize(coded(codec.order(8, tables)), tables))
-    return Message(kind, session, step, {"n": 12, "v": v}, (LABELS.tobytes(), payload))
-
-
-def refusal(service: Service, message: Message, code: int = Refused.exit_code) -> str:
-    """The text of the error message that `message` gets."""
-    reply = service.handle(message)
-    assert (reply.kind, reply.session, reply.step) == ("error", message.session, message.step), reply
-    assert reply.header["code"] == code, reply
-    text = reply.header["message"]
-    assert isinstance(text, str)
-    return text
+from edgekit.server.service import Service
+from edgekit.server.session import RECORD
+from edgekit.server.train import BackHalf
+from tests.server.talk import CODEC, CPU, FEATURES, LABELS, SGD, TABLES, coded, feature, hello, refusal
 
 
 def test_welcome_says_how_to_train(make: Callable[..., Service]) -> None:
     service = make(policy="stochastic-masked", schedule="cosine")
     replies = [
-        service.handle(Message("hello", header={"bundle": service.digest, "device": "a", "steps": 9})) for _ in range(2)
+        service.handle(Message("hello", header={"bundle": service.setup.digest, "device": "a", "steps": 9}))
+        for _ in range(2)
     ]
     assert [reply.session for reply in replies] == [1, 2]
     assert replies[0].header == {
@@ -112,13 +35,13 @@ def test_welcome_says_how_to_train(make: Callable[..., Service]) -> None:
 def test_another_bundle_is_refused_with_both_digests(make: Callable[..., Service]) -> None:
     service = make()
     text = refusal(service, Message("hello", header={"bundle": "0" * 64, "device": "a", "steps": 1}))
-    assert "0" * 64 in text and service.digest in text and "same bundle" in text
+    assert "0" * 64 in text and service.setup.digest in text and "same bundle" in text
 
 
 @pytest.mark.parametrize("steps", [-1, 1 << 32, 10**400, 1.5, None])
 def test_a_hello_that_plans_nonsense_is_malformed(make: Callable[..., Service], steps: Any) -> None:
     service = make()
-    header = {"bundle": service.digest, "device": "a", "steps": steps}
+    header = {"bundle": service.setup.digest, "device": "a", "steps": steps}
     refusal(service, Message("hello", header=header), PayloadError.exit_code)
 
 
@@ -129,7 +52,7 @@ def test_the_gradient_is_that_of_the_back_half_at_the_decoded_feature(
     service = make(policy=policy, schedule="cosine")
     session = hello(service)
     train, evaluation, state = archives
-    alone = BackHalf(train, evaluation, state, CPU, SGD)
+    alone = BackHalf.from_programs(train, evaluation, state, CPU, SGD)
     codes = CODEC.quantize(coded(), TABLES)
     for step in range(3):
         reply = service.handle(feature(session, step))
@@ -138,7 +61,7 @@ def test_the_gradient_is_that_of_the_back_half_at_the_decoded_feature(
         assert (reply.kind, reply.session, reply.step) == ("gradient", session, step)
         assert reply.header["loss"] == pytest.approx(loss, abs=1e-5) and reply.header["right"] == right
         mask = CODEC.active(codes, TABLES) if "masked" in policy else None
-        sent = service._calibrator.codec.unpack(reply.parts[0], gradient.shape, mask)
+        sent = service.setup.calibrator.codec.unpack(reply.parts[0], gradient.shape, mask)
         deviation = float(np.linalg.norm(gradient - sent) / np.linalg.norm(gradient))
         assert reply.header["dev"] == pytest.approx(deviation, abs=1e-5) and 0 < reply.header["s"] < 10
         if policy == "none":
@@ -162,10 +85,10 @@ def test_a_step_that_comes_again_is_answered_from_the_record(make: Callable[...,
     service = make()
     session = hello(service)
     replies = [service.handle(feature(session, step)) for step in range(RECORD + 2)]
-    weights = service.back.state_dict()
+    weights = service.setup.back.state_dict()
     for step in range(2, RECORD + 2):
         assert service.handle(feature(session, step)) == replies[step]
-    assert all(np.array_equal(array, weights[name]) for name, array in service.back.state_dict().items())
+    assert all(np.array_equal(array, weights[name]) for name, array in service.setup.back.state_dict().items())
     assert f"the next step is {RECORD + 2}" in refusal(service, feature(session, 1))
     text = refusal(service, feature(session, RECORD + 5))
     assert str(RECORD + 5) in text and str(RECORD + 2) in text
@@ -191,7 +114,7 @@ def test_codebooks_are_followed_by_version(make: Callable[..., Service]) -> None
         assert "expected 2" in refusal(service, update._replace(step=version))
     refusal(service, Message("codebook", second, 0, {}, (patch,)))
     refusal(service, update._replace(step=2, parts=(b"\xff",)), PayloadError.exit_code)
-    assert service._sessions[first].version == 1
+    assert service._sessions[first].tables_version == 1
 
 
 def test_a_codec_without_tables_takes_no_codebook(make: Callable[..., Service]) -> None:
@@ -279,7 +202,7 @@ def test_a_bug_is_not_swallowed_and_does_not_block_the_next_message(
         raise ZeroDivisionError
 
     with monkeypatch.context() as patched:
-        patched.setattr(service.back, "step", broken)
+        patched.setattr(service.setup.back, "step", broken)
         with pytest.raises(ZeroDivisionError):
             service.handle(feature(session, 0))
     assert service.handle(feature(session, 0)).kind == "gradient"
@@ -302,7 +225,7 @@ def test_devices_in_threads_all_get_their_steps(make: Callable[..., Service]) ->
     assert sorted(replies) == [1, 2, 3, 4] and service.finished == 4
     for session, answers in replies.items():
         assert [(a.kind, a.session, a.step) for a in answers] == [("gradient", session, step) for step in range(5)]
-    assert service.back.state_dict()["norm.num_batches_tracked"] == 20
+    assert service.setup.back.state_dict()["norm.num_batches_tracked"] == 20
 
 
 def test_a_context_learns_from_training_batches_once(make: Callable[..., Service]) -> None:
@@ -342,59 +265,3 @@ def test_a_context_does_not_learn_from_a_refused_step(make: Callable[..., Servic
         sent = Message("feature", session, step, {"n": 12, "v": 0}, (LABELS.tobytes(), stream.pack(codes)))
         assert service.handle(sent).kind == "gradient"
         stream.update(codes)
-
-
-class TestFilling:
-    """A codec whose features the server fills with noise."""
-
-    filled = SGQ(groups=2, bits=4, filling=True)
-
-    def told(self, session: int, step: int, missing: Any) -> Message:
-        message = feature(session, step)
-        return message._replace(header={**message.header, "d": missing})
-
-    def loss(self, service: Service, session: int, step: int, missing: float) -> float:
-        reply = service.handle(self.told(session, step, missing))
-        assert reply.kind == "gradient" and service.handle(self.told(session, step, missing)) == reply
-        return float(reply.header["loss"])
-
-    def test_it_trains_on_the_share_that_the_device_tells(
-        self, make: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("edgekit.server.service.learning_rate", lambda *given: 0.0)
-        losses = []
-        for codec, missing in ((CODEC, 0.5), (self.filled, 0.0), (self.filled, 0.5), (self.filled, MOST_MISSING)):
-            service = make(codec)
-            losses.append(self.loss(service, hello(service), 0, missing))
-        # The last tenth of the steps has none.
-        session = hello(service := make(self.filled), steps=10)
-        *early, late = (self.loss(service, session, step, 0.5) for step in range(10))
-        plain, none, half, most = losses
-        assert plain == none == late and len({none, half, most}) == 3 and plain not in early
-
-    def test_every_step_of_every_session_has_its_own_noise(
-        self, make: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("edgekit.server.service.learning_rate", lambda *given: 0.0)
-        services = [make(self.filled), make(self.filled)]
-        found = [
-            [self.loss(service, session, step, 0.5) for session in (hello(service), hello(service)) for step in (0, 1)]
-            for service in services
-        ]
-        assert found[0] == found[1] and len(set(found[0])) == 4
-
-    def test_evaluation_is_of_what_arrives(self, make: Callable[..., Service]) -> None:
-        results = []
-        for codec in (CODEC, self.filled):
-            service = make(codec)
-            reply = service.handle(feature(hello(service), 0, kind="evaluate"))
-            results.append((reply.kind, reply.header["loss"]))
-        assert results[0] == results[1] and results[0][0] == "result"
-
-    @pytest.mark.parametrize("wrong", [None, -0.01, 0.95, True, "0.5", float("nan")])
-    def test_another_share_moves_nothing(self, make: Callable[..., Service], wrong: Any) -> None:
-        refused, other = make(self.filled), make(self.filled)
-        session = hello(refused)
-        for each in (session, hello(refused, steps=0)):
-            assert "'d' is" in refusal(refused, self.told(each, 0, wrong), PayloadError.exit_code)
-        assert self.loss(refused, session, 0, 0.5) == self.loss(other, hello(other), 0, 0.5)

@@ -19,7 +19,7 @@ PLAIN = np.arange(8)
 
 def half(archives: Any, device: torch.device = CPU, config: OptimizerConfig = SGD) -> BackHalf:
     train, evaluation, state = archives
-    return BackHalf(train, evaluation, state, device, config)
+    return BackHalf.from_programs(train, evaluation, state, device, config)
 
 
 def batch(n: int, seed: int) -> tuple[torch.Tensor, np.ndarray]:
@@ -89,7 +89,7 @@ def test_the_feature_given_is_not_overwritten_by_an_in_place_layer(archives: Any
 def test_dropout_acts_in_training_only(make_back: Any, make_archive: Any) -> None:
     module = make_back(dropout=0.5)
     state = {name: tensor.detach().numpy().copy() for name, tensor in module.state_dict().items()}
-    back = BackHalf(make_archive(module, True), make_archive(module, False), state, CPU, SGD)
+    back = BackHalf.from_programs(make_archive(module, True), make_archive(module, False), state, CPU, SGD)
     coded, labels = batch(8, 0)
     assert len({back.step(coded, PLAIN, labels, 0.0)[0] for _ in range(4)}) > 1
     assert len({back.evaluate(coded, PLAIN, labels) for _ in range(4)}) == 1
@@ -128,19 +128,19 @@ def test_weights_that_do_not_fit_the_program_are_named(archives: Any, change: Ca
     state = dict(archives[2])
     change(state)
     with pytest.raises(BundleError, match=r"back_train\.pt2.*linear\.(bias|extra)"):
-        BackHalf(archives[0], archives[1], state, CPU, SGD)
+        BackHalf.from_programs(archives[0], archives[1], state, CPU, SGD)
 
 
 def test_the_evaluation_program_must_be_of_the_same_network(archives: Any, make_archive: Any) -> None:
     with pytest.raises(BundleError, match=r"back_eval\.pt2"):
-        BackHalf(archives[0], make_archive(nn.Conv2d(8, 3, 4), False), archives[2], CPU, SGD)
+        BackHalf.from_programs(archives[0], make_archive(nn.Conv2d(8, 3, 4), False), archives[2], CPU, SGD)
 
 
 def test_a_program_of_one_batch_size_is_refused(archives: Any, make_back: Any) -> None:
     file = io.BytesIO()
     torch.export.save(torch.export.export(make_back().train(), (torch.zeros(2, 8, 4, 4),)), file)
     with pytest.raises(BundleError, match="exactly 2 images"):
-        BackHalf(file.getvalue(), archives[1], archives[2], CPU, SGD)
+        BackHalf.from_programs(file.getvalue(), archives[1], archives[2], CPU, SGD)
 
 
 def test_an_unbounded_dynamic_batch_is_taken(archives: Any, make_back: Any) -> None:
@@ -148,7 +148,7 @@ def test_an_unbounded_dynamic_batch_is_taken(archives: Any, make_back: Any) -> N
     program = torch.export.export(make_back().train(), (torch.zeros(2, 8, 4, 4),), dynamic_shapes=dynamic)
     file = io.BytesIO()
     torch.export.save(program, file)
-    back = BackHalf(file.getvalue(), archives[1], archives[2], CPU, SGD)
+    back = BackHalf.from_programs(file.getvalue(), archives[1], archives[2], CPU, SGD)
     coded, labels = batch(6, 0)
     assert np.isfinite(back.step(coded, PLAIN, labels, 0.1)[0])
 

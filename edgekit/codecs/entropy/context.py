@@ -13,7 +13,7 @@ more neighbour is known: the index that the same image had at this place when it
 offset  size  field (integers little-endian)
 ======  ====  ===========================================================================
 0       1     generation: how often the sender began anew, modulo 256
-1       4     version of the tables: batches absorbed since
+1       4     version of the tables: batches learned from since
 5       2     low 16 bits of the CRC-32 of the tables, int16, begun with a memory's
 7       ...   with a memory: the images' numbers, see `edgekit.codecs.entropy.temporal`
 ...     ...   the indices, wave by wave, see `edgekit.codecs.entropy.rans`
@@ -59,7 +59,7 @@ _LOG2 = rans.log2(np.arange(1, (1 << 16) + 1)).astype(np.int16)
 
 
 class Tables(NamedTuple):
-    """One version of the tables; all ends that absorbed the same batches have the same."""
+    """One version of the tables; all ends that learned from the same batches have the same."""
 
     generation: int
     version: int
@@ -102,11 +102,10 @@ def scan(n: int, groups: int, h: int, w: int) -> Scan:
 class ContextStream(FeatureStream):
     """One end of a line of codes {"codes": (n,G,h,w) int32 of `bits` bits}.
 
-    With `memory` it remembers every image that is numbered: {"images": (n,) whole numbers from 0 below 2**32} among the
-    codes, which cross the line too.
+    With `memory` it remembers the codes of every image that has a number, and sends the numbers too.
 
     Version 0 are the tables that have seen nothing. A sender may begin anew from them at any time (`reset`); the other
-    end follows when it absorbs the first batch that was packed since.
+    end follows when it learns from the first batch that was packed since.
     """
 
     in_flight = HISTORY
@@ -129,7 +128,7 @@ class ContextStream(FeatureStream):
 
     @property
     def version(self) -> int:
-        """Batches absorbed since the start, or since the last `reset`."""
+        """Batches learned from since the start, or since the last `reset`."""
         return self._now.version
 
     @property
@@ -138,15 +137,15 @@ class ContextStream(FeatureStream):
         return self._now.check
 
     def reset(self, in_flight: int = 0) -> None:
-        """Begins anew with version 0; the next `in_flight` batches to absorb are from before, and are passed over."""
+        """Begins anew with version 0; the next `in_flight` batches to learn from are from before: passed over."""
         self._begin((self._now.generation + 1) % 256)
         self._passed_over = in_flight
 
-    def pack(self, codes: Arrays) -> bytes:
+    def pack(self, codes: Arrays, images: Optional[np.ndarray] = None) -> bytes:
         symbols = codes["codes"]
         plan, tables = scan(*symbols.shape), self._now
         volume = self._volume(symbols, plan)
-        past = self._past(codes.get("images"), plan, symbols.shape, tables.version)
+        past = self._past(images, plan, symbols.shape, tables.version)
         picked = symbols.reshape(-1)[plan.order]
         starts, stops = np.empty((2, len(picked)), dtype=np.int64)
         block = max(_BLOCK // self.words, 1)
@@ -159,10 +158,10 @@ class ContextStream(FeatureStream):
             stops[begin : begin + block] = ends.take(below + len(words)) * spare // total + words + 1
         head = _HEAD.pack(tables.generation, tables.version, tables.check)
         if self._memory is not None:
-            head += write_numbers(codes.get("images"))
+            head += write_numbers(images)
         return head + rans.encode(starts, stops - starts, plan.runs)
 
-    def unpack(self, payload: bytes, shape: Sequence[int]) -> Arrays:
+    def unpack(self, payload: bytes, shape: Sequence[int]) -> Tuple[Arrays, Optional[np.ndarray]]:
         n, _, h, w = shape
         if len(payload) < _HEAD.size:
             raise PayloadError("{} B of codes, expected at least {}".format(len(payload), _HEAD.size), len(payload))
@@ -193,16 +192,15 @@ class ContextStream(FeatureStream):
         self._generation = generation
         codes = np.empty(len(plan.order), dtype=np.int32)
         codes[plan.order] = volume[plan.places]
-        arrived = {"codes": codes.reshape(n, self.groups, h, w)}
-        return arrived if images is None else dict(arrived, images=images)
+        return {"codes": codes.reshape(n, self.groups, h, w)}, images
 
-    def update(self, codes: Arrays) -> None:
+    def update(self, codes: Arrays, images: Optional[np.ndarray] = None) -> None:
         if self._passed_over:
             self._passed_over -= 1
             return
         if self._generation != self._now.generation:
             self._begin(self._generation)
-        symbols, images = codes["codes"], codes.get("images")
+        symbols = codes["codes"]
         plan = scan(*symbols.shape)
         volume = self._volume(symbols, plan)
         past = self._past(images, plan, symbols.shape, self._now.version)

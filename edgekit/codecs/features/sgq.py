@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import numpy as np
 
 from edgekit.codecs import regrouping
-from edgekit.codecs.base import Arrays, FeatureCodec, FeatureStream
+from edgekit.codecs.base import Arrays, CodebookCodec, FeatureStream
 from edgekit.codecs.entropy import bits as bitpack
 from edgekit.codecs.entropy.context import ContextStream
 from edgekit.codecs.grouping import GROUPINGS, channel_order
@@ -30,12 +30,12 @@ LEAST = np.float32(0.01)
 CODINGS = ("packed", "context", "temporal")
 
 
-class SGQ(FeatureCodec):
+class SGQ(CodebookCodec):
     """G groups of equally many channels, 2**bits codewords each.
 
     `grouping` is "spectral" (channels that move together), "significance" (as significant as each other) or
     "contiguous" (as the network has them). With `weighted`, a codeword is the nearer the better it has the significant
-    channels. With `filling` the server trains on the codewords and noise in the place of what quantising lost.
+    channels.
 
     Tables: "codebook" (2**bits, C) f32, columns in coded order, group g owning columns ``g*C/G : (g+1)*C/G``;
     "order" (C,) int64; with `weighted`, "significance" (C,) f32 in the network's order, of mean 1. Payload: n*G*h*w
@@ -54,22 +54,19 @@ class SGQ(FeatureCodec):
         grouping: str = "spectral",
         weighted: bool = False,
         coding: str = "packed",
-        filling: bool = False,
     ) -> None:
         if not (isinstance(groups, int) and isinstance(bits, int) and groups >= 1 and 1 <= bits <= 8):
             told = "{} takes at least 1 group and 1 to 8 bits, got {!r} and {!r}"
             raise UsageError(told.format(self.codec_id, groups, bits))
         if grouping not in GROUPINGS:
             raise UnknownName("grouping", str(grouping), GROUPINGS, "there are: {}".format(", ".join(GROUPINGS)))
-        for name, value in (("weighted", weighted), ("filling", filling)):
-            if not isinstance(value, bool):
-                raise UsageError("{} of sgq is True or False, got {!r}".format(name, value))
+        if not isinstance(weighted, bool):
+            raise UsageError("weighted of sgq is True or False, got {!r}".format(weighted))
         if coding not in CODINGS:
             raise UnknownName("coding", str(coding), CODINGS, "there are: {}".format(", ".join(CODINGS)))
         self.groups = groups
         self.bits = bits
         self.coding = coding
-        self.filling = filling
         self.grouping = grouping
         self.weighted = weighted
         self.words = 2**bits
@@ -81,7 +78,6 @@ class SGQ(FeatureCodec):
             "grouping": (self.grouping, "spectral"),
             "weighted": (self.weighted, False),
             "coding": (self.coding, "packed"),
-            "filling": (self.filling, False),
         }
         changed = {name: value for name, (value, default) in chosen.items() if value != default}
         return dict(groups=self.groups, bits=self.bits, **changed)

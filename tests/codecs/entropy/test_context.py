@@ -1,4 +1,5 @@
 import hashlib
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -20,34 +21,48 @@ def stream(groups: int = 4, bits: int = 4, coding: str = "context") -> ContextSt
     return end
 
 
-def batch(seed: int, n: int = 4, groups: int = 4, bits: int = 4, side: int = 6) -> Arrays:
+class Batch(NamedTuple):
+    """Codes, and the numbers of their images."""
+
+    codes: Arrays
+    images: np.ndarray | None = None
+
+    @property
+    def indices(self) -> np.ndarray:
+        return self.codes["codes"]
+
+
+def batch(seed: int, n: int = 4, groups: int = 4, bits: int = 4, side: int = 6) -> Batch:
     """Codes that resemble those around them, the upper bits of smooth random maps, of `n` images out of eleven."""
     maps = np.random.default_rng(seed).normal(size=(n, groups, side, side))
     for _ in range(2):
         maps = maps + np.roll(maps, 1, axis=2) + np.roll(maps, 1, axis=3) + np.roll(maps, 1, axis=1)
     levels = (maps - maps.min()) / (maps.max() - maps.min()) * (2**bits - 0.01)
-    return {"codes": np.floor(levels).astype(np.int32), "images": (7 * seed + np.arange(n)) % 11}
+    return Batch({"codes": np.floor(levels).astype(np.int32)}, (7 * seed + np.arange(n)) % 11)
 
 
-def shape(codes: Arrays) -> tuple[int, ...]:
-    n, groups, h, w = codes["codes"].shape
+def shape(codes: Batch) -> tuple[int, ...]:
+    n, groups, h, w = codes.indices.shape
     return n, 4 * groups, h, w
 
 
-def equal(end: ContextStream, payload: bytes, codes: Arrays) -> None:
-    arrived = end.unpack(payload, shape(codes))
-    assert set(arrived) == ({"codes", "images"} if end.codec.config["coding"] == "temporal" else {"codes"})
-    for name, values in arrived.items():
-        np.testing.assert_array_equal(values, codes[name])
+def equal(end: ContextStream, payload: bytes, sent: Batch) -> None:
+    codes, images = end.unpack(payload, shape(sent))
+    np.testing.assert_array_equal(codes["codes"], sent.indices)
+    if end.codec.config["coding"] == "temporal" and sent.images is not None:
+        assert images is not None
+        np.testing.assert_array_equal(images, sent.images)
+    else:
+        assert images is None
 
 
-def plain(n: int, groups: int, bits: int, seed: int) -> Arrays:
+def plain(n: int, groups: int, bits: int, seed: int) -> Batch:
     """Codes from integers alone, the same for ever."""
     count, values, state = n * groups * 16, [], seed
     for _ in range(count):
         state = (state * 1103515245 + 12345) % (1 << 31)
         values.append((state >> 16) % (1 + (state >> 20) % 2**bits))
-    return {"codes": np.array(values, dtype=np.int32).reshape(n, groups, 4, 4)}
+    return Batch({"codes": np.array(values, dtype=np.int32).reshape(n, groups, 4, 4)})
 
 
 #: Check of the tables, and hash of payloads and tables, by groups and bits.
@@ -64,8 +79,8 @@ def test_golden_bytes_and_tables(groups: int, bits: int) -> None:
     end, digest = stream(groups, bits), hashlib.sha256()
     for seed in range(4):
         codes = plain(3, groups, bits, seed)
-        digest.update(end.pack(codes))
-        end.update(codes)
+        digest.update(end.pack(*codes))
+        end.update(*codes)
     digest.update(end._now.logs.astype("<i2").tobytes())
     assert (end.check, digest.hexdigest()[:16]) == GOLDEN[groups, bits]
 
@@ -79,10 +94,11 @@ def test_what_was_packed_comes_back(n: int, groups: int, bits: int, h: int, w: i
     rng = np.random.default_rng(seed)
     sender, receiver = stream(groups, bits), stream(groups, bits)
     for _ in range(batches):
-        codes = {"codes": rng.integers(0, 2 ** rng.integers(0, bits + 1), (n, groups, h, w), dtype=np.int32)}
-        equal(receiver, sender.pack(codes), codes)
-        sender.update(codes)
-        receiver.update(codes)
+        indices = rng.integers(0, 2 ** rng.integers(0, bits + 1), (n, groups, h, w), dtype=np.int32)
+        codes = Batch({"codes": indices})
+        equal(receiver, sender.pack(*codes), codes)
+        sender.update(*codes)
+        receiver.update(*codes)
     assert sender.check == receiver.check
 
 
@@ -91,9 +107,9 @@ def test_what_was_packed_comes_back(n: int, groups: int, bits: int, h: int, w: i
 @given(payload=st.binary(max_size=300), headed=st.booleans())
 def test_any_bytes(payload: bytes, headed: bool, coding: str) -> None:
     end = stream(coding=coding)
-    head = end.pack(batch(0))[:7] if headed else b""
+    head = end.pack(*batch(0))[:7] if headed else b""
     try:
-        assert end.unpack(head + payload, (4, 16, 6, 6))["codes"].shape == (4, 4, 6, 6)
+        assert end.unpack(head + payload, (4, 16, 6, 6))[0]["codes"].shape == (4, 4, 6, 6)
     except PayloadError as error:
         assert 0 <= error.offset <= len(head + payload)
 
@@ -103,11 +119,11 @@ def test_any_bytes(payload: bytes, headed: bool, coding: str) -> None:
 @given(at=st.integers(0, 400), flip=st.integers(1, 255))
 def test_a_damaged_payload(at: int, flip: int, coding: str) -> None:
     end, codes = stream(coding=coding), batch(1)
-    end.update(batch(0))
-    payload = bytearray(end.pack(codes))
+    end.update(*batch(0))
+    payload = bytearray(end.pack(*codes))
     payload[at % len(payload)] ^= flip
     try:
-        assert end.unpack(bytes(payload), shape(codes))["codes"].shape == codes["codes"].shape
+        assert end.unpack(bytes(payload), shape(codes))[0]["codes"].shape == codes.indices.shape
     except PayloadError as error:
         assert 0 <= error.offset <= len(payload)
 
@@ -136,9 +152,9 @@ def test_learns_and_stays_near_the_entropy_of_its_model(
     sizes = []
     for seed in range(6):
         codes = batch(seed, 32, groups, bits, 8)
-        sizes.append(len(end.pack(codes)))
-        end.update(codes)
-    fixed = codes["codes"].size * bits / 8
+        sizes.append(len(end.pack(*codes)))
+        end.update(*codes)
+    fixed = codes.indices.size * bits / 8
     assert sizes[0] < 1.03 * fixed + 64 and sizes[-1] < 0.86 * fixed
     for size, bound in zip(sizes, least, strict=True):
         assert bound <= size <= 1.03 * bound
@@ -149,11 +165,13 @@ def test_forgets() -> None:
     end, fresh = stream(1, 2), stream(1, 2)
     for _ in range(5):
         end.update({"codes": np.zeros((64, 1, 32, 32), dtype=np.int32)})
-    other = [{"codes": np.random.default_rng(i).integers(1, 4, (64, 1, 32, 32), dtype=np.int32)} for i in range(4)]
+    other = [
+        Batch({"codes": np.random.default_rng(i).integers(1, 4, (64, 1, 32, 32), dtype=np.int32)}) for i in range(4)
+    ]
     for codes in other:
-        end.update(codes)
-        fresh.update(codes)
-    assert len(end.pack(other[0])) < 1.05 * len(fresh.pack(other[0]))
+        end.update(*codes)
+        fresh.update(*codes)
+    assert len(end.pack(*other[0])) < 1.05 * len(fresh.pack(*other[0]))
 
 
 @each_coding
@@ -162,32 +180,32 @@ def test_two_ends_stay_together(depth: int, coding: str) -> None:
     """Batches in flight; some are lost on the way, or their gradient is, and the sender sends their bytes again."""
     rng = np.random.default_rng(depth)
     sender, receiver = stream(coding=coding), stream(coding=coding)
-    waiting: list[tuple[int, bytes, Arrays]] = []
+    waiting: list[tuple[int, bytes, Batch]] = []
     trained = 0
 
-    def arrives(step: int, payload: bytes, codes: Arrays) -> None:
+    def arrives(step: int, payload: bytes, codes: Batch) -> None:
         nonlocal trained
         # A service answers what comes again from its record; else it may be older than what is kept.
         if step == trained or depth <= HISTORY // 2:
             equal(receiver, payload, codes)
         if step == trained:
-            receiver.update(codes)
+            receiver.update(*codes)
             trained += 1
 
     for step in range(20):
         codes = batch(step)
-        waiting.append((step, sender.pack(codes), codes))
+        waiting.append((step, sender.pack(*codes), codes))
         if rng.random() < 0.8:
             for sent in waiting:
                 arrives(*sent)
         while len(waiting) >= depth:
             arrives(*waiting[0])
-            sender.update(waiting.pop(0)[2])
+            sender.update(*waiting.pop(0)[2])
         test = batch(1000 + step)
-        equal(receiver, sender.pack(test), test)
+        equal(receiver, sender.pack(*test), test)
     for sent in waiting:
         arrives(*sent)
-        sender.update(sent[2])
+        sender.update(*sent[2])
     assert (sender.version, sender.check) == (receiver.version, receiver.check) == (20, sender.check)
 
 
@@ -196,24 +214,24 @@ def test_two_ends_stay_together(depth: int, coding: str) -> None:
 def test_the_receiver_follows_a_sender_that_begins_anew(in_flight: int, coding: str) -> None:
     sender, receiver = stream(coding=coding), stream(coding=coding)
     for seed in range(5):
-        sender.update(batch(seed))
-        receiver.update(batch(seed))
-    before = [(sender.pack(batch(10 + i)), batch(10 + i)) for i in range(in_flight)]
+        sender.update(*batch(seed))
+        receiver.update(*batch(seed))
+    before = [(sender.pack(*batch(10 + i)), batch(10 + i)) for i in range(in_flight)]
     sender.reset(in_flight)
     assert sender.version == 0
-    new = [(sender.pack(batch(20 + i)), batch(20 + i)) for i in range(2)]
+    new = [(sender.pack(*batch(20 + i)), batch(20 + i)) for i in range(2)]
     for payload, codes in before:
         equal(receiver, payload, codes)
-        receiver.update(codes)
+        receiver.update(*codes)
     # A test batch of the new start moves nothing.
-    equal(receiver, sender.pack(batch(30)), batch(30))
+    equal(receiver, sender.pack(*batch(30)), batch(30))
     for payload, codes in new:
         equal(receiver, payload, codes)
-        receiver.update(codes)
+        receiver.update(*codes)
     for _, codes in before + new:
-        sender.update(codes)
+        sender.update(*codes)
     assert (sender.version, sender.check) == (receiver.version, receiver.check) == (2, sender.check)
-    equal(receiver, sender.pack(batch(31)), batch(31))
+    equal(receiver, sender.pack(*batch(31)), batch(31))
     if before:
         with pytest.raises(PayloadError, match="begin anew"):
             receiver.unpack(before[0][0], shape(before[0][1]))
@@ -223,18 +241,18 @@ def test_the_receiver_follows_a_sender_that_begins_anew(in_flight: int, coding: 
 def test_tables_the_receiver_does_not_have(coding: str) -> None:
     sender, receiver = stream(coding=coding), stream(coding=coding)
     codes = batch(0)
-    old = sender.pack(codes)
+    old = sender.pack(*codes)
     for seed in range(HISTORY + 2):
-        sender.update(batch(seed))
+        sender.update(*batch(seed))
         if seed == 0:
-            aged = sender.pack(codes)
+            aged = sender.pack(*codes)
         with pytest.raises(PayloadError, match=r"this end has 0\.0 to 0\.0.*begin anew with version 0"):
-            receiver.unpack(sender.pack(codes), shape(codes))
+            receiver.unpack(sender.pack(*codes), shape(codes))
     equal(receiver, old, codes)
     for seed in range(HISTORY + 2):
-        receiver.update(batch(seed + 1))
+        receiver.update(*batch(seed + 1))
     with pytest.raises(PayloadError, match="check"):
-        receiver.unpack(sender.pack(codes), shape(codes))
+        receiver.unpack(sender.pack(*codes), shape(codes))
     with pytest.raises(PayloadError, match=r"tables 0\.1 .* 0\.2 to 0\.10"):
         receiver.unpack(aged, shape(codes))
     # Version 0 is never forgotten.
@@ -244,9 +262,9 @@ def test_tables_the_receiver_does_not_have(coding: str) -> None:
 def test_plain_packing_learns_nothing() -> None:
     codec = SGQ(4, 4)
     end, codes = codec.stream(), batch(0)
-    assert end.pack(codes) == codec.pack(codes) == SGQ(4, 4, coding="context").pack(codes)
-    end.update(codes)
-    assert end.pack(codes) == codec.pack(codes)
+    assert end.pack(*codes) == codec.pack(codes.codes) == SGQ(4, 4, coding="context").pack(codes.codes)
+    end.update(*codes)
+    assert end.pack(*codes) == codec.pack(codes.codes)
 
 
 def test_the_coding_is_part_of_the_configuration() -> None:

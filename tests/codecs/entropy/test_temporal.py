@@ -1,6 +1,5 @@
 import hashlib
 from collections import deque
-from typing import Any
 
 import numpy as np
 import pytest
@@ -84,24 +83,24 @@ def test_two_ends_of_which_both_are_full(monkeypatch: pytest.MonkeyPatch) -> Non
     """Batches in flight name versions from before images that found no place, and before others that were replaced."""
     monkeypatch.setattr(temporal, "CAPACITY", 7 * (4 * 36 + temporal.OVERHEAD))
     sender, receiver = stream(), stream()
-    waiting: deque[tuple[bytes, Arrays]] = deque()
+    waiting: deque[tuple[bytes, tuple[Arrays, np.ndarray]]] = deque()
     for epoch in range(9):
-        waiting.append((sender.pack(codes(epoch)), codes(epoch)))
+        waiting.append((sender.pack(*codes(epoch)), codes(epoch)))
         if len(waiting) > 3:
             payload, sent = waiting.popleft()
-            arrived = receiver.unpack(payload, (10, 16, 6, 6))
-            np.testing.assert_array_equal(arrived["codes"], sent["codes"])
-            receiver.update(arrived)
-            sender.update(sent)
+            arrived, images = receiver.unpack(payload, (10, 16, 6, 6))
+            np.testing.assert_array_equal(arrived["codes"], sent[0]["codes"])
+            receiver.update(arrived, images)
+            sender.update(*sent)
     assert sender.check == receiver.check
 
 
-def codes(seed: int, n: int = 10) -> Arrays:
-    """The codes of `n` images, a tenth of them others with every `seed`, in an order of its own."""
+def codes(seed: int, n: int = 10) -> tuple[Arrays, np.ndarray]:
+    """The codes of `n` images, a tenth of them others with every `seed`, in an order of its own; and their numbers."""
     order = np.random.default_rng(seed).permutation(n)
     same = np.random.default_rng(0).integers(0, 16, (n, 4, 6, 6), dtype=np.int32)
     moved = np.random.default_rng(seed).random(same.shape) < 0.1
-    return {"codes": np.where(moved, (same + seed) % 16, same)[order], "images": order}
+    return {"codes": np.where(moved, (same + seed) % 16, same)[order]}, order
 
 
 def test_an_image_that_comes_again_costs_less() -> None:
@@ -110,8 +109,8 @@ def test_an_image_that_comes_again_costs_less() -> None:
     for coding in ("context", "temporal"):
         end = stream(coding)
         for epoch in range(8):
-            sizes[coding] = len(end.pack(codes(epoch, 100)))
-            end.update(codes(epoch, 100))
+            sizes[coding] = len(end.pack(*codes(epoch, 100)))
+            end.update(*codes(epoch, 100))
     assert sizes["temporal"] < 0.6 * sizes["context"]
 
 
@@ -119,32 +118,32 @@ def test_images_without_numbers() -> None:
     """Those of an evaluation: known images stay as they are, the tables learn all the same."""
     sender, receiver = stream(), stream()
     for epoch in range(4):
-        given: Any = codes(epoch)
-        if epoch % 2:
-            del given["images"]
-        arrived = receiver.unpack(sender.pack(given), (10, 16, 6, 6))
-        assert ("images" in arrived) == ("images" in given)
+        given, order = codes(epoch)
+        numbers = None if epoch % 2 else order
+        arrived, images = receiver.unpack(sender.pack(given, numbers), (10, 16, 6, 6))
+        assert (images is None) == (numbers is None)
         np.testing.assert_array_equal(arrived["codes"], given["codes"])
-        sender.update(given)
-        receiver.update(arrived)
+        sender.update(given, numbers)
+        receiver.update(arrived, images)
     assert sender.check == receiver.check
 
 
 def test_ends_with_other_memories_know_it() -> None:
     """The same indices of other images: equal tables, but not what they are coded by."""
     sender, receiver = stream(), stream()
-    sender.update(codes(0))
-    receiver.update(dict(codes(0), images=codes(0)["images"][::-1]))
+    given, order = codes(0)
+    sender.update(given, order)
+    receiver.update(given, order[::-1])
     np.testing.assert_array_equal(sender._now.logs, receiver._now.logs)
     with pytest.raises(PayloadError, match="check"):
-        receiver.unpack(sender.pack(codes(1)), (10, 16, 6, 6))
+        receiver.unpack(sender.pack(*codes(1)), (10, 16, 6, 6))
 
 
 def test_golden_bytes() -> None:
     end, digest = stream(), hashlib.sha256()
     for epoch in range(3):
         numbers = np.arange(10 * 4 * 36) + epoch * (np.arange(10 * 4 * 36) % 9 == 0)
-        given = {"codes": (numbers % 16).reshape(10, 4, 6, 6).astype(np.int32), "images": np.arange(10) * 300}
-        digest.update(end.pack(given))
-        end.update(given)
+        given = {"codes": (numbers % 16).reshape(10, 4, 6, 6).astype(np.int32)}, np.arange(10) * 300
+        digest.update(end.pack(*given))
+        end.update(*given)
     assert (end.check, digest.hexdigest()[:16]) == (0xC373, "9a413d3d80f01fa6")

@@ -12,7 +12,7 @@ from edgekit.codecs.registry import feature_codec
 from edgekit.data.base import Dataset
 from edgekit.device_profiles.profile import Hardware, Profile, Target
 from edgekit.errors import UsageError
-from edgekit.export.frames import payload, quick_tables
+from edgekit.export.frames import frames, quick_tables
 from edgekit.export.plan.chart import MOST, draw
 from edgekit.export.plan.cuts import cut_table
 from edgekit.export.plan.named import plan_named
@@ -93,7 +93,7 @@ def test_frames_are_codes_labels_and_little_else(codec: str, config: dict[str, i
     feature = np.maximum(rng.standard_normal((8, 16, 5, 5), dtype=np.float32), 0)
     tables = quick_tables(coder, feature, 0)
     coder.check_tables(16, tables)
-    sent = payload(coder, tables, feature, 10, 0)
+    sent = frames(coder, tables, feature, 10, 0)
     formula = 8 * coder.formula_bits((16, 5, 5)) / 8
     # Frame and part headers, a JSON header, a byte per label, and of the codec at most its range.
     assert formula < sent.frame_up - 8 < formula + 80
@@ -101,7 +101,7 @@ def test_frames_are_codes_labels_and_little_else(codec: str, config: dict[str, i
     order = coder.order(16, tables)
     coded = coder.dequantize(coder.quantize(feature[:, order], tables), tables)
     np.testing.assert_array_equal(decoded[:, order], coded)
-    many = payload(coder, tables, feature, 300, 0)
+    many = frames(coder, tables, feature, 300, 0)
     assert many.frame_up == sent.frame_up + 8, "labels of more than 256 classes take two bytes"
     # A raw feature comes back with a raw gradient, others with one by dct.
     assert many.frame_down == sent.frame_down

@@ -1,0 +1,128 @@
+"""Both halves in PyTorch, with the interfaces of the exported ones: for runs that are too long for the exported graphs.
+
+`TorchFront` stands where a device has `edgekit.runtime.learn.FrontHalf`, `TorchProgram` where a server's back half has
+an exported program. `bench/equal.py` compares both with the deployed line.
+"""
+
+import numpy as np
+import torch
+from bfloat16 import bfloat16, precision
+from torch import nn
+
+from edgekit.codecs.base import Arrays, FeatureCodec
+from edgekit.runtime.front import Forward, Front
+from edgekit.runtime.optim import Optimizer
+
+
+class TorchFront(Front):
+    """`module` as a front half. With `frozen` it learns nothing; `crops` draws random crops and flips for training."""
+
+    digest = origin = "in process"
+
+    def __init__(
+        self,
+        module: nn.Module,
+        codec: FeatureCodec,
+        tables: Arrays,
+        classes: int,
+        normalisation: tuple[tuple[float, ...], tuple[float, ...]],
+        weight_decay: float,
+        *,
+        mixed: bool = False,
+        frozen: bool = False,
+        crops: np.random.Generator | None = None,
+    ) -> None:
+        self.module = channels_last(module, mixed).train()
+        self.codec, self.tables, self.classes = codec, tables, classes
+        self.mean, self.std = (np.array(values, dtype=np.float32) for values in normalisation)
+        self._mixed, self._frozen, self._crops = mixed, frozen, crops
+        # PyTorch's own: it rounds otherwise than numpy's, and is faster. The rate comes with every step.
+        self._optimizer = torch.optim.SGD(module.parameters(), 0.0, momentum=0.9, weight_decay=weight_decay)
+
+    @property
+    def can_reorder(self) -> bool:
+        return True
+
+    @property
+    def state(self) -> Arrays:  # type: ignore[override]
+        return {name: tensor.detach().numpy() for name, tensor in self.module.state_dict().items()}
+
+    def set_tables(self, tables: Arrays) -> None:
+        self.tables = tables
+
+    def encode(self, image: np.ndarray) -> Arrays:
+        self.module.eval()
+        with torch.no_grad():
+            feature = self._coded(self.output(image))
+        self.module.train()
+        return self.codec.quantize(feature, self.tables)
+
+    def forward(self, image: np.ndarray) -> Forward:
+        output = self.output(image if self._crops is None else augmented(image, self._crops))
+        feature = self._coded(output)
+        order = self.codec.order(feature.shape[1], self.tables)
+        return Forward(image, self.codec.quantize(feature, self.tables), feature, (output, order))
+
+    def backward(self, forward: Forward, gradient: np.ndarray) -> Arrays:
+        output, order = forward.kept
+        self._optimizer.zero_grad()
+        if not self._frozen:
+            arrived = np.ascontiguousarray(gradient[:, np.argsort(order)])
+            output.backward(torch.from_numpy(arrived).to(output.dtype))
+        return {name: weight.grad.numpy() for name, weight in self.module.named_parameters() if weight.grad is not None}
+
+    def learn(self, gradients: Arrays, optimizer: Optimizer, learning_rate: float) -> None:
+        """One step of PyTorch's SGD with what `backward` left in the weights' `.grad`."""
+        if not self._frozen:
+            self._optimizer.param_groups[0]["lr"] = learning_rate
+            self._optimizer.step()
+
+    def close(self) -> None:
+        return None
+
+    def output(self, image: np.ndarray) -> torch.Tensor:
+        """The feature of `image` (n,C,H,W) f32, normalised, channels in the network's order, as the module gives it."""
+        with precision(self._mixed):
+            output: torch.Tensor = self.module(torch.from_numpy(image).contiguous(memory_format=torch.channels_last))
+        return output
+
+    def _coded(self, output: torch.Tensor) -> np.ndarray:
+        """Channels in coded order."""
+        feature = output.detach().float().numpy()
+        return np.ascontiguousarray(feature[:, self.codec.order(feature.shape[1], self.tables)])
+
+
+class TorchProgram:
+    """`module` as one of a back half's two programs."""
+
+    def __init__(self, module: nn.Module, training: bool, mixed: bool = False) -> None:
+        self.name = "the back half"
+        self.batch = (2 if training else 1, 1 << 16)
+        self._module, self._training, self._mixed = module, training, mixed
+
+    def __call__(self, feature: torch.Tensor) -> torch.Tensor:
+        if self._module.training != self._training:
+            self._module.train(self._training)
+        with precision(self._mixed):
+            logits: torch.Tensor = self._module(feature.contiguous(memory_format=torch.channels_last))
+        return logits.float()
+
+
+def channels_last(half: nn.Module, mixed: bool) -> nn.Module:
+    """`half` with its weights as PyTorch is fastest with; `mixed`: it computes in bfloat16 (see bfloat16.py)."""
+    half.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if mixed:
+        bfloat16(half)
+    return half
+
+
+def augmented(batch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """`batch` (n,C,H,W), each image flipped or not, and cut out of itself padded by 4 pixels."""
+    n, _, height, width = batch.shape
+    padded = np.pad(batch, ((0, 0), (0, 0), (4, 4), (4, 4)), mode="reflect")
+    down, right, flip = rng.integers(0, 9, n), rng.integers(0, 9, n), rng.random(n) < 0.5
+    cut = np.empty_like(batch)
+    for i in range(n):
+        window = padded[i, :, down[i] : down[i] + height, right[i] : right[i] + width]
+        cut[i] = window[:, :, ::-1] if flip[i] else window
+    return cut

@@ -1,0 +1,213 @@
+"""Session: one device in training, from hello to bye: batches sent, gradients learned from, codebooks kept in step.
+
+::
+
+    images --forward--> codes --pack--> Feature ------------> server
+    weights <--learn-- backward <--unpack-- Gradient <-------
+    codebooks --follow, publish--> Codebook ---------------->
+"""
+
+import time
+from collections import deque
+from typing import Deque, Iterable, Iterator, NamedTuple, Optional, Tuple
+
+import numpy as np
+
+from edgekit.codecs.base import Arrays
+from edgekit.codecs.codebook import DECAY, TOLERANCE
+from edgekit.codecs.registry import gradient_codec
+from edgekit.errors import UsageError
+from edgekit.line.labels import pack_labels
+from edgekit.line.messages import Ack, Bye, Codebook, Evaluate, Feature, Gradient, Hello, Result, Welcome
+from edgekit.runtime.codebooks import codebooks
+from edgekit.runtime.front import Forward, Front
+from edgekit.runtime.optim import optimizer
+from edgekit.runtime.transport import Transport
+from edgekit.schedule import check_schedule, learning_rate
+
+
+class Images(NamedTuple):
+    """One split: images (n,C,H,W) uint8 in the model's input shape, labels (n,) int64."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+class Options(NamedTuple):
+    """How one device trains. Counts are images, steps and epochs; `seed` decides the order of the images."""
+
+    name: str
+    epochs: int = 10
+    batch: int = 32
+    in_flight: int = 1
+    seed: int = 0
+    codebook_decay: float = DECAY
+    codebook_tolerance: float = TOLERANCE
+    #: Epochs between new groupings of the channels, 0 for never.
+    regroup_every: int = 0
+    #: Epochs from one evaluation to the next; the last one is always evaluated.
+    evaluate_every: int = 1
+    out: Optional[str] = None
+
+
+class InFlight(NamedTuple):
+    """A batch whose gradient has not come back yet."""
+
+    forward: Forward
+    tables: Arrays
+    #: (n,) numbers of its images, by which both ends know them again.
+    images: np.ndarray
+    step: int
+    #: Codebook updates sent since the batch before, whose acknowledgements come first.
+    acks: int
+    #: When its forward pass began, by `time.perf_counter`, and how often the weights had moved by then.
+    began: float
+    updates: int
+
+
+class Session:
+    """A front half, and the line to the server. `hello` begins it."""
+
+    def __init__(self, front: Front, transport: Transport, options: Options) -> None:
+        self.front = front
+        self.transport = transport
+        self.meter = transport.meter
+        self.options = options
+        self.codebooks = codebooks(
+            front, options.codebook_decay, options.codebook_tolerance, bool(options.regroup_every), options.seed
+        )
+        #: Batches planned, batches sent, and images learned from.
+        self.planned = 0
+        self.step = 0
+        self.images = 0
+        #: Sum over batches of ||g - what arrives|| / ||g||, as the server reports it.
+        self.deviation = 0.0
+        #: Weight updates so far, and the sum over batches of those between forward pass and gradient.
+        self.updates = 0
+        self.staleness = 0
+        self._acks = 0
+
+    def hello(self, steps: int) -> None:
+        """Starts the session, in which `steps` batches are planned."""
+        # Both ends of its line start anew.
+        self.stream = self.front.codec.stream()
+        most = self.stream.in_flight
+        if most is not None and self.options.in_flight > most:
+            raise UsageError(
+                "{} batches in flight: codec {!r} takes at most {}".format(
+                    self.options.in_flight, self.front.codec, most
+                )
+            )
+        self.transport.send(Hello(self.front.digest, self.options.name, steps))
+        self._welcome = welcome = self.transport.expect(Welcome)
+        self.planned = steps
+        check_schedule(welcome.schedule)
+        self._gradient_codec = gradient_codec(welcome.gradient_codec, welcome.gradient_config)
+        config = {"momentum": welcome.momentum, "weight_decay": welcome.weight_decay}
+        self._optimizer = optimizer(welcome.optimizer, config)
+
+    def bye(self) -> None:
+        """Ends the session."""
+        self.settle()
+        self.transport.send(Bye(self._welcome.session))
+        self.transport.expect(Ack)
+
+    def settle(self) -> None:
+        """Waits for the acknowledgements that are under way; no batch may be in flight."""
+        self._expect_acks(self._acks)
+        self._acks = 0
+
+    def steps(self, train: Images, batches: Iterable[np.ndarray]) -> Iterator[Tuple[InFlight, Gradient]]:
+        """Trains on every batch, each the indices of its images, with up to `in_flight` of them under way; gives each
+        batch with the reply to it once it was learned from."""
+        waiting: "Deque[InFlight]" = deque()
+        for batch in batches:
+            waiting.append(self._send(train.images[batch], train.labels[batch], batch))
+            if len(waiting) >= self.options.in_flight:
+                yield self._finish(waiting.popleft())
+        while waiting:
+            yield self._finish(waiting.popleft())
+
+    def send_test(self, index: int, images: np.ndarray, labels: np.ndarray) -> None:
+        """Sends test images (n,C,H,W) uint8, coded as deployed; `result` gives what the server says of them."""
+        with self.meter.timed("evaluate"):
+            payload = self.stream.pack(self.front.encode(self.front.normalise(images)))
+        packed = pack_labels(labels, self.front.classes)
+        self.transport.send(Evaluate(self._welcome.session, index, self._version, len(labels), packed, payload))
+
+    def result(self) -> Result:
+        """The answer to the oldest `send_test` that was not answered yet."""
+        return self.transport.expect(Result)
+
+    def regroup(self) -> None:
+        """Groups the channels anew where that is better; no batch may be in flight."""
+        assert self.codebooks is not None
+        with self.meter.timed("encode"):
+            found = self.codebooks.regroup()
+        if found:
+            self._publish()
+            self.stream.reset()
+
+    @property
+    def _version(self) -> int:
+        """Version of the codec's tables."""
+        return self.codebooks.version if self.codebooks else 0
+
+    def _send(self, images: np.ndarray, labels: np.ndarray, numbers: np.ndarray) -> InFlight:
+        """Sends `images` (n,C,H,W) uint8, which are those of `numbers` (n,) in this device's share."""
+        began = time.perf_counter()
+        with self.meter.timed("compute"):
+            forward = self.front.forward(self.front.normalise(images))
+        sent = InFlight(forward, self.front.tables, numbers, self.step, self._acks, began, self.updates)
+        with self.meter.timed("encode"):
+            payload = self.stream.pack(forward.codes, numbers)
+        packed = pack_labels(labels, self.front.classes)
+        missing = self.codebooks.missing if self.codebooks and self._welcome.noise_filling else None
+        self.transport.send(
+            Feature(self._welcome.session, self.step, self._version, len(labels), packed, payload, missing)
+        )
+        self._acks = 0
+        self.step += 1
+        return sent
+
+    def _finish(self, batch: InFlight) -> Tuple[InFlight, Gradient]:
+        """Waits for the gradient of `batch` and learns from it; `batch` and the reply."""
+        start = time.perf_counter()
+        self._expect_acks(batch.acks)
+        reply = self.transport.expect(Gradient, batch.step)
+        # Of what the device waited; the server may have worked longer, while this device did too.
+        waited_s = time.perf_counter() - start
+        server_s = min(reply.seconds, waited_s)
+        self.meter.spend("server", server_s)
+        self.meter.spend("network", waited_s - server_s)
+        with self.meter.timed("encode"):
+            mask = self.front.codec.active(batch.forward.codes, batch.tables) if self._welcome.masked else None
+            gradient = self._gradient_codec.unpack(reply.gradient, batch.forward.feature.shape, mask)
+        with self.meter.timed("compute"):
+            gradients = self.front.backward(batch.forward, gradient)
+            rate = learning_rate(self._welcome.schedule, self._welcome.learning_rate, batch.step, self.planned)
+            self.front.learn(gradients, self._optimizer, rate)
+        with self.meter.timed("encode"):
+            self.stream.update(batch.forward.codes, batch.images)
+        if self.codebooks:
+            with self.meter.timed("encode"):
+                self.codebooks.follow(batch.forward, gradient)
+            self._publish()
+        self.images += len(batch.forward.image)
+        self.deviation += reply.deviation
+        self.staleness += self.updates - batch.updates
+        self.updates += 1
+        return batch, reply
+
+    def _publish(self) -> None:
+        """Brings the engines and the server to the codebooks as they are now, where they moved enough."""
+        assert self.codebooks is not None
+        with self.meter.timed("encode"):
+            update = self.codebooks.publish()
+        if update:
+            self.transport.send(Codebook(self._welcome.session, self.codebooks.version, update))
+            self._acks += 1
+
+    def _expect_acks(self, n: int) -> None:
+        for _ in range(n):
+            self.transport.expect(Ack)

@@ -1,0 +1,58 @@
+"""Setup: what all sessions of a server share."""
+
+from typing import NamedTuple
+
+import torch
+
+from edgekit.bundle import Bundle
+from edgekit.codecs.base import Arrays, FeatureCodec
+from edgekit.errors import UsageError
+from edgekit.schedule import check_schedule
+from edgekit.server.calibrate import Calibrator
+from edgekit.server.noise_filling import NoiseFilling
+from edgekit.server.train import BackHalf, OptimizerConfig
+
+
+class Setup(NamedTuple):
+    """The bundle's part in training, the back half, and how both halves are trained."""
+
+    #: Digest of the bundle that devices must have.
+    digest: str
+    codec: FeatureCodec
+    #: Codec tables that every session begins with.
+    tables: Arrays
+    #: (C,h,w)
+    feature_shape: tuple[int, int, int]
+    classes: int
+    back: BackHalf
+    calibrator: Calibrator
+    optimizer: OptimizerConfig
+    #: Schedule of the learning rate, see `edgekit.schedule`.
+    schedule: str
+    noise_filling: NoiseFilling | None = None
+
+
+def setup_from_bundle(
+    bundle: Bundle,
+    device: torch.device,
+    calibrator: Calibrator,
+    optimizer: OptimizerConfig,
+    schedule: str,
+    noise_filling: NoiseFilling | None = None,
+) -> Setup:
+    """The setup of `bundle`, its back half on `device`. UsageError or UnknownName when the settings do not fit it."""
+    check_schedule(schedule)
+    if calibrator.masked and not bundle.after_relu:
+        raise UsageError(
+            f"the feature at '{bundle.cut}' does not come from a ReLU, so where it is about zero gradients matter: "
+            "choose a gradient codec that is not masked"
+        )
+    # Here, not at the first gradient: by then the back half has moved.
+    calibrator.codec.check(bundle.feature_shape[0])
+    programs = bundle.read("back_train.pt2"), bundle.read("back_eval.pt2")
+    back = BackHalf.from_programs(*programs, bundle.arrays("back.safetensors"), device, optimizer)
+    shape, classes = bundle.feature_shape, bundle.classes
+    return Setup(
+        bundle.digest, bundle.codec, bundle.tables(), shape, classes, back, calibrator, optimizer, schedule,
+        noise_filling,
+    )  # fmt: skip

@@ -1,0 +1,123 @@
+"""One session against the real service, in one process, through real frames."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgekit.bundle import Bundle
+from edgekit.data.base import Dataset
+from edgekit.errors import Diverged, PayloadError, Refused, UsageError
+from edgekit.line import frame
+from edgekit.line.frame import Message
+from tests.runtime.loopback import coded_by, service, train
+
+
+@pytest.mark.parametrize("depth", [2, 4])
+def test_several_batches_in_flight(small_bundle: Bundle, digits: Dataset, depth: int) -> None:
+    _, events = train(small_bundle, digits, service(small_bundle).handle, epochs=4, in_flight=depth)
+    assert events[-1]["images"] == 4 * 640
+    assert events[-1]["accuracy"] > 50
+
+
+@pytest.fixture(scope="module")
+def context_bundle(tmp_path_factory: pytest.TempPathFactory, small_bundle: Bundle) -> Bundle:
+    return coded_by("context", small_bundle, tmp_path_factory.mktemp("context"))
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_codings_send_the_same_in_fewer(small_bundle: Bundle, digits: Dataset, depth: int, tmp_path: Path) -> None:
+    states, sent = [], []
+    for coding in ("packed", "context", "temporal"):
+        bundle = coded_by(coding, small_bundle, tmp_path)
+        device, events = train(bundle, digits, service(bundle).handle, epochs=4, in_flight=depth)
+        states.append(device.front.state)
+        sent.append([event["bytes_up"] for event in events if event["event"] == "epoch"])
+    for name, value in states[0].items():
+        for state in states[1:]:
+            np.testing.assert_array_equal(state[name], value)
+    packed, context, memory = sent
+    assert context[3] < 0.9 * packed[3]
+    # Two bytes an image are its number, and nothing is remembered yet.
+    assert memory[0] > context[0] and memory[3] - memory[2] < 0.9 * (context[3] - context[2])
+
+
+def test_a_context_does_not_remember_for_ever(context_bundle: Bundle, digits: Dataset) -> None:
+    with pytest.raises(UsageError, match=r"9 batches in flight.*at most 8"):
+        train(context_bundle, digits, service(context_bundle).handle, in_flight=9)
+
+
+def test_bytes_are_those_of_the_frames(small_bundle: Bundle, digits: Dataset) -> None:
+    server, up, down = service(small_bundle), [], []
+
+    def handle(message: Message) -> Message:
+        reply = server.handle(message)
+        if message.kind != "evaluate":
+            up.append(len(frame.encode(message)))
+            down.append(len(frame.encode(reply)))
+        return reply
+
+    _, events = train(small_bundle, digits, handle, epochs=1)
+    assert (events[-1]["bytes_up"], events[-1]["bytes_down"]) == (sum(up), sum(down))
+
+
+def test_wrong_bundle_is_refused_with_both_hashes(small_bundle: Bundle, any_bundle: Bundle, digits: Dataset) -> None:
+    if any_bundle.digest == small_bundle.digest:
+        pytest.skip("the same bundle")
+    with pytest.raises(Refused) as caught:
+        train(any_bundle, digits, service(small_bundle).handle)
+    assert small_bundle.digest in str(caught.value) and any_bundle.digest in str(caught.value)
+
+
+def test_reply_out_of_order(small_bundle: Bundle, digits: Dataset) -> None:
+    server = service(small_bundle)
+
+    def handle(message: Message) -> Message:
+        reply = server.handle(message)
+        return reply._replace(step=reply.step + 1) if reply.kind == "gradient" else reply
+
+    with pytest.raises(PayloadError, match="got a gradient message of step 1, expected gradient of step 0"):
+        train(small_bundle, digits, handle)
+
+
+@pytest.mark.parametrize(
+    ("kind", "header", "message"),
+    [
+        ("gradient", {"right": 33}, "'correct' is 33, expected 0 to 32"),
+        ("gradient", {"right": -1}, "'correct' is -1, expected 0 to 32"),
+        ("gradient", {"loss": float("nan")}, "'loss' is nan"),
+        ("gradient", {"s": None}, r"'seconds' \(header field 's'\) is None"),
+        ("result", {"right": 10**400}, "expected 0 to 32"),
+        ("welcome", {"masked": 1}, "'masked' is 1"),
+        (
+            "welcome",
+            {"optimizer": {"name": "sgd", "lr": float("inf"), "momentum": 0.9, "weight_decay": 0}},
+            r"'learning_rate' \(header field 'lr'\) is inf",
+        ),
+    ],
+)
+def test_replies_that_make_no_sense(
+    small_bundle: Bundle, digits: Dataset, kind: str, header: dict[str, Any], message: str
+) -> None:
+    server = service(small_bundle)
+
+    def handle(request: Message) -> Message:
+        reply = server.handle(request)
+        return reply._replace(header={**reply.header, **header}) if reply.kind == kind else reply
+
+    with pytest.raises(PayloadError, match=message):
+        train(small_bundle, digits, handle, epochs=1)
+
+
+def test_weights_that_go_to_infinity(small_bundle: Bundle, digits: Dataset) -> None:
+    server = service(small_bundle, "none")
+
+    def handle(message: Message) -> Message:
+        reply = server.handle(message)
+        if reply.kind != "gradient":
+            return reply
+        return reply._replace(parts=(np.full(32 * 16 * 8 * 8, 1e38, dtype="<f4").tobytes(),))
+
+    with pytest.raises(Diverged, match="is not finite any more: training diverged, lower --lr"):
+        train(small_bundle, digits, handle, epochs=1)
