@@ -12,9 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 from edgekit.bundle import GraphSpec
 from edgekit.errors import BackendError
 from edgekit.runtime import cache
+from edgekit.runtime.backends.ascend import backend as ascend
 from edgekit.runtime.backends.ascend import calls, process
 from edgekit.runtime.backends.ascend.backend import Ascend
-from edgekit.runtime.backends.ascend import backend as ascend
 from edgekit.runtime.backends.onnxruntime import OnnxRuntime
 from edgekit.runtime.backends.registry import backend_class
 from edgekit.tensors import TensorSpec
