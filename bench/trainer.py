@@ -177,7 +177,8 @@ class Trainer:
         if step >= self._decode_at:
             arrived = self.server_end.unpack(payload, feature.shape)
             self._decode_at = step + DECODED
-            assert np.array_equal(*(self.codec.dequantize(each, self.tables) for each in (arrived, codes)))
+            theirs, ours = (self.codec.dequantize(each, self.tables) for each in (arrived, codes))
+            assert np.array_equal(theirs, ours)
             assert np.array_equal(arrived.get("images", chosen), chosen)
         leaf = decode(self.codec, arrived, self.tables, CPU)
         missing = plan.noise or header.get("d", 0)
@@ -281,7 +282,7 @@ class Trainer:
 
 def _augmented(batch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """`batch` (n,C,H,W) uint8, each image flipped or not, and cut out of itself padded by 4 pixels."""
-    n, _, height, width = batch.shape
+    n, height, width = len(batch), *batch.shape[2:]
     padded = np.pad(batch, ((0, 0), (0, 0), (4, 4), (4, 4)), mode="reflect")
     down, right, flip = rng.integers(0, 9, n), rng.integers(0, 9, n), rng.random(n) < 0.5
     cut = np.empty_like(batch)

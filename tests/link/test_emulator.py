@@ -8,6 +8,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -239,7 +240,7 @@ def test_it_takes_the_time_it_should(target: socket.socket, text: str) -> None:
         ({"listen": "192.0.2.1:0"}, TransportError, r"cannot listen at 192\.0\.2\.1:0"),
     ],
 )
-def test_addresses_that_make_no_sense(where: dict[str, str], error: type[Exception], message: str) -> None:
+def test_addresses_that_make_no_sense(where: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         LinkEmulator(FAST, **{"target": "127.0.0.1:1", **where})
 
