@@ -196,7 +196,7 @@ def test_what_ends_the_emulation_is_told(target: socket.socket, monkeypatch: pyt
 
     broken = pytest.raises(TransportError, match=r"the emulated link broke: .*Too many open files")
     with broken, LinkEmulator(FAST, address(target)) as emulator:
-        monkeypatch.setattr("edgekit.link.emulator.stream_socket", no_more)
+        monkeypatch.setattr("edgekit.link.connections.stream_socket", no_more)
         with socket.create_connection(("127.0.0.1", emulator.port), timeout=TIMEOUT_S) as near:
             with contextlib.suppress(ConnectionError):
                 assert near.recv(1) == b""
