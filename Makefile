@@ -1,11 +1,12 @@
 # make demo    train on one machine with a server and two devices, and show the table
 # make test    the whole test suite
-# make check   ruff and mypy
+# make check   ruff (rules and formatting) and mypy (types); changes no file
+# make format  apply the fixes and the formatting of ruff
 # make venv    the set-up alone: .venv with the versions of constraints.txt
 PYTHON ?= python3
 MODEL ?= mobilenet_v1
 
-.PHONY: demo test check venv
+.PHONY: demo test check format venv
 .DEFAULT_GOAL := demo
 
 demo: venv
@@ -16,7 +17,12 @@ test: venv
 
 check: venv
 	.venv/bin/ruff check
+	.venv/bin/ruff format --check
 	.venv/bin/mypy
+
+format: venv
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
 
 venv: .venv/installed
 

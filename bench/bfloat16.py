@@ -64,4 +64,5 @@ def _full_precision(layer: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
     with torch.autocast("cpu", enabled=False):
         # What enters is bfloat16, what leaves is not.
         entering = x.float() if native() else _round(x)
-        return layer._conv_forward(entering, layer.weight, layer.bias)
+        made: torch.Tensor = layer._conv_forward(entering, layer.weight, layer.bias)
+        return made

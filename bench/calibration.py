@@ -162,12 +162,12 @@ def average(batch: Batch, each: Calibrator) -> float:
 
 
 def cosine(first: np.ndarray, second: np.ndarray) -> float:
-    return float(first @ second / max(np.linalg.norm(first) * np.linalg.norm(second), 1e-30))
+    return float(first @ second / max(float(np.linalg.norm(first) * np.linalg.norm(second)), 1e-30))
 
 
 def distance(first: np.ndarray, second: np.ndarray) -> float:
     """Length of the difference over that of `second`."""
-    return float(np.linalg.norm(first - second) / max(np.linalg.norm(second), 1e-30))
+    return float(np.linalg.norm(first - second)) / max(float(np.linalg.norm(second)), 1e-30)
 
 
 def study(options: argparse.Namespace) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from edgekit.bundle import GraphSpec
 from edgekit.codecs.base import Arrays
 from edgekit.codecs.registry import feature_codec
 from edgekit.export.build import front_graphs, learning_graph
-from edgekit.export.models.registry import build, default_cut
+from edgekit.export.models.registry import MODELS, build
 from edgekit.export.split import split
 from edgekit.runtime.backends.onnxruntime import OnnxRuntime
 
@@ -32,7 +32,7 @@ SHAPE = (3, 32, 32)
 
 def variants(name: str, batch: int) -> dict[str, Callable[[], Any]]:
     """What is timed for model `name`."""
-    front, _ = split(build(name, SHAPE, 10, 0), default_cut(name))
+    front, _ = split(build(name, SHAPE, 10, 0), MODELS[name].cut)
     image = torch.randn(batch, *SHAPE)
     network = copy.deepcopy(front).train()
     feature = network(image)
@@ -45,11 +45,11 @@ def variants(name: str, batch: int) -> dict[str, Callable[[], Any]]:
 
     def engine(model: bytes, spec: GraphSpec) -> OnnxRuntime:
         backend = OnnxRuntime(model, spec)
-        backend.set_weights({s.name: state.get(s.name, given.get(s.name)) for s in spec.held})
+        backend.set_weights({s.name: (state if s.name in state else given)[s.name] for s in spec.held})
         return backend
 
     def feeds(spec: GraphSpec, saved: Arrays) -> Arrays:
-        return {s.name: given.get(s.name, saved.get(s.name)) for s in spec.inputs}
+        return {s.name: (given if s.name in given else saved)[s.name] for s in spec.inputs}
 
     learning = learning_graph(front, SHAPE, codec, tables)
     outputs = [s.name for s in graphs.specs["front_train"].outputs]

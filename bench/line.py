@@ -41,7 +41,7 @@ def pytorch_loop(name: str, limit: int, batch: int) -> float:
         x = torch.from_numpy((dataset.train_images[chosen].astype(np.float32) / 255 - mean) / std)
         loss = cross_entropy(model(x), torch.from_numpy(dataset.train_labels[chosen]))
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
     return steps * batch / (time.perf_counter() - start)
 

@@ -33,7 +33,7 @@ from torch.nn.functional import cross_entropy
 
 from edgekit.codecs.registry import feature_codec
 from edgekit.data import images, registry
-from edgekit.export.models.registry import build, default_cut
+from edgekit.export.models.registry import MODELS, build
 from edgekit.export.named import default_shape, export_named
 from edgekit.export.split import split
 from edgekit.link.emulator import LinkEmulator
@@ -111,7 +111,10 @@ class Faiss:
     def decode(self, payload: bytes, n: int) -> np.ndarray:
         codes = np.frombuffer(payload, np.uint8).reshape(-1, self._quantiser.code_size)
         c, h, w = self._shape
-        return self._quantiser.decode(codes).reshape(n, h, w, c).transpose(0, 3, 1, 2)
+        # Written over with another signature when faiss is imported.
+        decode: Any = self._quantiser.decode
+        rows: np.ndarray = decode(codes)
+        return rows.reshape(n, h, w, c).transpose(0, 3, 1, 2)
 
     def train(self, feature: np.ndarray) -> None:
         rows = np.ascontiguousarray(feature.transpose(0, 2, 3, 1).reshape(-1, self._shape[0]))
@@ -123,7 +126,7 @@ def halves(options: argparse.Namespace) -> tuple[Any, Any, tuple[int, ...], Any]
     """Front, back, shape of the feature, and the images."""
     dataset = registry.load(options.dataset, options.data, options.limit, 0)
     shape = default_shape(dataset)
-    front, back = split(build(options.model, shape, len(dataset.classes), 0), options.cut or default_cut(options.model))
+    front, back = split(build(options.model, shape, len(dataset.classes), 0), options.cut or MODELS[options.model].cut)
     dataset = images.fit(dataset, shape)
     with torch.no_grad():
         feature = front.train()(tensor(dataset, np.arange(options.batch)))
@@ -258,9 +261,9 @@ def compare(options: argparse.Namespace) -> None:
                         cell = peer_cell(peer, link, options, cores, scratch)
                         cells.append({"peer": peer, "link": name, "repeat": repeat, **cell})
                     for method in methods:
-                        cell = bench.cell(repeat, name, 1, method)
-                        up, down = (sum(cell["bytes_per_image"][way].values()) for way in ("up", "down"))
-                        rates = {"images_per_s": cell["images_per_s"], "bytes_up": up, "bytes_down": down}
+                        found = bench.cell(repeat, name, 1, method)
+                        up, down = (sum(found["bytes_per_image"][way].values()) for way in ("up", "down"))
+                        rates = {"images_per_s": found["images_per_s"], "bytes_up": up, "bytes_down": down}
                         cells.append({"peer": method.name, "link": name, "repeat": repeat, **rates})
                     for cell in cells[-2 - len(methods) :]:
                         sys.stderr.write(f"{cell['peer']} over {name}: {cell['images_per_s']:.1f} images/s\n")

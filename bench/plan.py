@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,10 @@ def show(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
+def told(model: str, layer: str) -> None:
+    show(f"{model} {layer}")
+
+
 def table(models: Sequence[str], batch: int, server: torch.device) -> list[dict[str, Any]]:
     """The best cut of every model on every board behind every link, and the default cut beside it."""
     codec = feature_codec("sgq", {})
@@ -53,7 +58,7 @@ def table(models: Sequence[str], batch: int, server: torch.device) -> list[dict[
         network, default = build(model, SHAPE, 10, 0), default_cut(model)
         cuts = chosen(cut_table(network, SHAPE, codec), default)
         trial = Trial(images, 10, codec, [profile(board) for board in BOARDS], server=server)
-        observed, _ = observe(network, cuts, trial, lambda layer, m=model: show(f"{m} {layer}"))
+        observed, _ = observe(network, cuts, trial, partial(told, model))
         for board in BOARDS:
             for link in LINKS:
                 ranked = predict(observed, profile(board), parse_link(link), 1)
@@ -93,11 +98,10 @@ def validate(model: str, layers: Sequence[str], limit: int, batch: int, repeats:
     if not layers:
         cuts = chosen(cut_table(build(model, shape, 10, 0), shape, codec), default_cut(model))
         layers = [cut.layer for cut in cuts][:: max(1, len(cuts) // 6)]
-    options = {"dataset": digits, "batch": batch, "measure": True, "layers": layers}
     measured: dict[str, list[float]] = {layer: [] for layer in layers}
     predicted: dict[str, list[float]] = {layer: [] for layer in layers}
     for _ in range(repeats):
-        result = plan_named(model, "cpu", LOOPBACK, codec, **options)
+        result = plan_named(model, "cpu", LOOPBACK, codec, dataset=digits, batch=batch, measure=True, layers=layers)
         for each in result.predictions:
             predicted[each.cut.layer].append(each.images_per_s)
         for layer in layers:
@@ -120,8 +124,9 @@ def validate(model: str, layers: Sequence[str], limit: int, batch: int, repeats:
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float:
     """Correlation of the ranks of two lists without ties."""
-    ranks = (np.argsort(np.argsort(values)) for values in (first, second))
-    return float(np.corrcoef(*ranks)[0, 1])
+    ranks = [np.argsort(np.argsort(values)) for values in (first, second)]
+    correlation: Any = np.corrcoef(ranks)
+    return float(correlation[0, 1])
 
 
 def main() -> None:

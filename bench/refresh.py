@@ -30,7 +30,7 @@ from edgekit.codecs.base import Arrays
 from edgekit.codecs.registry import feature_codec
 from edgekit.device_profiles.registry import profile
 from edgekit.export.build import front_graphs
-from edgekit.export.models.registry import build, default_cut
+from edgekit.export.models.registry import MODELS, build
 from edgekit.export.split import split
 from edgekit.runtime.backends.onnxruntime import OnnxRuntime
 from edgekit.runtime.backends.tensorrt import cudart
@@ -46,7 +46,7 @@ class Deployed:
     """front.onnx of one model for one board, with what it holds."""
 
     def __init__(self, name: str, device: str) -> None:
-        front, _ = split(build(name, SHAPE, 10, 0), default_cut(name))
+        front, _ = split(build(name, SHAPE, 10, 0), MODELS[name].cut)
         codec = feature_codec("sgq", {})
         with torch.no_grad():
             tables = codec.calibrate(front.eval()(torch.randn(BATCH, *SHAPE)).numpy(), 0)
@@ -57,7 +57,7 @@ class Deployed:
         self.books = {spec.name: codec.table_feeds(tables)[spec.name] for spec in self.spec.held}
 
     def proto(self) -> onnx.ModelProto:
-        return onnx.ModelProto.FromString(self.model)
+        return onnx.load_from_string(self.model)
 
     def with_inputs(self) -> tuple[bytes, GraphSpec]:
         """The same graph, its weights given at every run."""

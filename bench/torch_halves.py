@@ -118,7 +118,7 @@ def channels_last(half: nn.Module, mixed: bool) -> nn.Module:
 
 def augmented(batch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """`batch` (n,C,H,W), each image flipped or not, and cut out of itself padded by 4 pixels."""
-    n, _, height, width = batch.shape
+    n, (height, width) = len(batch), batch.shape[2:]
     padded = np.pad(batch, ((0, 0), (0, 0), (4, 4), (4, 4)), mode="reflect")
     down, right, flip = rng.integers(0, 9, n), rng.integers(0, 9, n), rng.random(n) < 0.5
     cut = np.empty_like(batch)

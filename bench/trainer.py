@@ -82,10 +82,11 @@ class Trainer:
         self.back = channels_last(back, plan.mixed).train()
         optimizer = OptimizerConfig("sgd", plan.lr, 0.9, plan.weight_decay)
         weights = {**dict(back.named_parameters()), **dict(back.named_buffers())}
-        programs = (TorchProgram(back, mode, plan.mixed) for mode in (True, False))
+        training, evaluation = (TorchProgram(back, mode, plan.mixed) for mode in (True, False))
+        whole = BackHalf(training, evaluation, weights, CPU, optimizer)
         setup = Setup(
             self.front.digest, self.codec, self.tables, self.shape, classes,
-            BackHalf(*programs, weights, CPU, optimizer), calibrator(plan.gradient, plan.seed), optimizer, "cosine",
+            whole, calibrator(plan.gradient, plan.seed), optimizer, "cosine",
             noise_filling(plan.noise, self.codec, plan.seed),
         )  # fmt: skip
         self.train = Images(data.train_images[share], data.train_labels[share])

@@ -2,19 +2,23 @@
 
 import inspect
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from edgekit import errors
 from edgekit.errors import EdgekitError, PayloadError, UnknownName
 
-CLASSES = {name: cls for name, cls in inspect.getmembers(errors, inspect.isclass) if cls.__module__ == "edgekit.errors"}
+CLASSES: dict[str, Any] = {
+    name: cls for name, cls in inspect.getmembers(errors, inspect.isclass) if cls.__module__ == "edgekit.errors"
+}
 
 
-def drawn():
+def drawn() -> Iterator[tuple[str, int, str | None]]:
     """(name, exit code, name of the class above) per line of the drawing."""
-    above = []
-    for indent, name, code in re.findall(r"^ {4}([│├└─ ]*)(\w+) +(\d+) {3}\w", errors.__doc__, re.MULTILINE):
+    above: list[str] = []
+    for indent, name, code in re.findall(r"^ {4}([│├└─ ]*)(\w+) +(\d+) {3}\w", str(errors.__doc__), re.MULTILINE):
         depth = len(indent) // 4
         del above[depth:]
         yield name, int(code), above[-1] if above else None

@@ -1,16 +1,13 @@
 """Who may import whom: the tables below, held against the syntax tree of every file and against running processes."""
 
 import ast
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.import_trees import MODULES, ROOT, imports
 
 
 class May(NamedTuple):
@@ -77,42 +74,6 @@ ALSO = {
     "edgekit.export.rate.chart": May(frozenset(), frozenset({"matplotlib"})),
 }
 NOT_ON_DEVICES = {"torch", "onnx", "click", "rich", "sklearn", "PIL"}
-
-
-def modules() -> dict[str, Path]:
-    """Every module of the package by its name; the links in edgekit/ lead to the folders beside it."""
-    found = {}
-    for folder, _, files in os.walk(ROOT / "edgekit", followlinks=True):
-        for path in (Path(folder, file) for file in files if file.endswith(".py")):
-            parts = path.relative_to(ROOT).with_suffix("").parts
-            found[".".join(parts).removesuffix(".__init__")] = path
-    return found
-
-
-MODULES = modules()
-
-
-class Import(NamedTuple):
-    module: str
-    line: int
-    on_load: bool
-
-
-def imports(tree: ast.AST, on_load: bool = True) -> Iterator[Import]:
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.Import):
-            yield from (Import(alias.name, node.lineno, on_load) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            source = "." * node.level + (node.module or "")
-            for alias in node.names:
-                inner = f"{source}.{alias.name}"
-                yield Import(inner if inner in MODULES else source, node.lineno, on_load)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
-            names = (arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant))
-            yield from (Import(str(name), node.lineno, on_load) for name in names)
-        function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        type_checking = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        yield from imports(node, on_load and not function and not type_checking)
 
 
 def area(module: str) -> str:

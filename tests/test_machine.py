@@ -26,6 +26,7 @@ def test_usage_grows_with_work() -> None:
     # The kernel counts in hundredths of a second.
     assert after.cpu_s - before.cpu_s >= 0.07
     assert machine.busy_s() - busy >= 0.05
+    assert before.peak_bytes is not None and after.peak_bytes is not None
     assert after.peak_bytes >= before.peak_bytes > 2**20
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
@@ -151,7 +152,8 @@ def test_any_bytes_are_arrays_or_a_payload_error(data):
         loads(data)
 
 
-odd = st.sampled_from([-1, 0, 1, 2, 3, 4, 8, 12, 2**31, 2**63, 2**70, True, 4.0, None, "4", [], {}])
+ODD: list[Any] = [-1, 0, 1, 2, 3, 4, 8, 12, 2**31, 2**63, 2**70, True, 4.0, None, "4", [], {}]
+odd = st.sampled_from(ODD)
 
 
 @given(

@@ -104,7 +104,7 @@ def test_what_it_does_not_take():
     with pytest.raises(UsageError, match="product with 2 groups cannot code 9 channels"):
         Product(groups=2).check(9)
     with pytest.raises(TypeError):
-        Product(grouping="spectral")
+        Product(grouping="spectral")  # type: ignore[call-arg]
 
 
 @given(st.integers(1, 4), st.integers(1, 8), st.integers(1, 3), st.data())

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgekit.codecs.base import Arrays
 from edgekit.codecs.features.sgq import SGQ
-from edgekit.codecs.regrouping import pack_tables
+from edgekit.codecs.table_updates import pack_tables
 from edgekit.errors import PayloadError, ShapeError, UsageError
 
 CONFIGS = [(1, 1), (2, 4), (4, 2), (3, 3), (12, 4), (2, 8)]
@@ -265,7 +266,7 @@ class TestFollowing:
 )
 def test_tables_that_are_none(name: str, value: np.ndarray) -> None:
     codec = SGQ(groups=4, bits=4)
-    good = {"codebook": np.zeros((16, 8), dtype=np.float32), "order": np.arange(8, dtype=np.int64)}
+    good: Arrays = {"codebook": np.zeros((16, 8), dtype=np.float32), "order": np.arange(8, dtype=np.int64)}
     codec.check_tables(8, good)
     with pytest.raises(ShapeError):
         codec.check_tables(8, {**good, name: value})
@@ -275,8 +276,8 @@ class TestRegrouped:
     """A new order takes the codebook along, whole."""
 
     CODEC = SGQ(groups=2, bits=1)
-    SENT: ClassVar = {"codebook": np.zeros((2, 4), np.float32), "order": np.arange(4)}
-    NEW: ClassVar = {
+    SENT: ClassVar[Arrays] = {"codebook": np.zeros((2, 4), np.float32), "order": np.arange(4)}
+    NEW: ClassVar[Arrays] = {
         "codebook": np.array([[1, 2, 3, 4], [-1, 0.5, 0, 65504]], np.float32),
         "order": np.array([2, 0, 3, 1]),
     }

@@ -52,7 +52,7 @@ class TestGrouping:
         with pytest.raises(UsageError, match="there are: spectral, contiguous, significance"):
             SGQ(grouping=grouping)
         with pytest.raises(UsageError, match="True or False, got 1"):
-            SGQ(weighted=1)
+            SGQ(weighted=1)  # type: ignore[arg-type]
 
     def test_the_configuration_of_old_bundles_stays(self):
         assert SGQ(4, 6).config == {"groups": 4, "bits": 6}

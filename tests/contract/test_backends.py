@@ -50,7 +50,8 @@ def model() -> bytes:
         ],
         [numpy_helper.from_array(array, name) for name, array in CONSTANTS.items()],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8).SerializeToString()
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    return bytes(made.SerializeToString())
 
 
 def images(n):

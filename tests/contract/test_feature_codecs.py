@@ -3,6 +3,7 @@
 import functools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from edgekit.tensors import TensorSpec, check_all
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "features.json"
 #: Further configurations, beside each codec's default.
-CONFIGS = [
+CONFIGS: list[tuple[str, dict[str, Any]]] = [
     ("uniform", {"bits": 2}),
     ("uniform", {"bits": 5}),
     ("uniform", {"bits": 8}),
@@ -242,4 +243,4 @@ def test_a_wrong_configuration_is_refused():
     with pytest.raises(UsageError, match="unknown setting of feature codec 'sgq' 'group': did you mean groups"):
         feature_codec("sgq", {"group": 8})
     with pytest.raises(UsageError, match="does not take None"):
-        feature_codec("raw", None)
+        feature_codec("raw", None)  # type: ignore[arg-type]

@@ -52,9 +52,11 @@ def resolution(codec: GradientCodec, sent: np.ndarray, mask: np.ndarray | None) 
     """Longest distance of what arrives from what is sent, per element."""
     largest = np.abs(sent).max(axis=(1, 2, 3), keepdims=True)
     if not isinstance(codec, Sparse):
-        return largest / getattr(codec, "levels", np.inf)
-    step = codec.step * (largest if codec.of == "largest" else np.sqrt(np.mean(np.square(sent))))
-    return step * np.where(True if mask is None else mask, 1, codec.coarse)
+        coarse: np.ndarray = largest / getattr(codec, "levels", np.inf)
+        return coarse
+    unit = largest if codec.of == "largest" else np.sqrt(np.mean(np.square(sent)))
+    step: np.ndarray = codec.step * unit * np.where(True if mask is None else mask, 1, codec.coarse)
+    return step
 
 
 @each_codec
@@ -154,7 +156,8 @@ def z_scores(codec: GradientCodec, masked: bool) -> np.ndarray:
     expected = one[0] if mask is None or not codec.drops else np.where(mask, one, 0)[0]
     deviation = means.std(axis=0) / np.sqrt(messages)
     # Levels and their sums are rounded to float32.
-    return np.maximum(np.abs(means.mean(axis=0) - expected) - 1e-6, 0) / np.maximum(deviation, 1e-12)
+    scores: np.ndarray = np.maximum(np.abs(means.mean(axis=0) - expected) - 1e-6, 0) / np.maximum(deviation, 1e-12)
+    return scores
 
 
 @pytest.mark.parametrize("codec", [codec for codec in CODECS if codec.unbiased], ids=repr)

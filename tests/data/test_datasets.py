@@ -86,7 +86,7 @@ def test_mean_and_deviation_do_not_overflow():
     images = np.full((2000, 1, 64, 64), 255, dtype=np.uint8)
     images[:1000] = 254
     mean, std = mean_std(images)
-    assert mean == (pytest.approx(254.5 / 255),) and std == (pytest.approx(0.5 / 255),)
+    assert mean == pytest.approx((254.5 / 255,)) and std == pytest.approx((0.5 / 255,))
 
 
 @pytest.mark.parametrize("values_each", [0, 1, 1000, 1 << 30])

@@ -138,4 +138,4 @@ def test_the_real_mnist():
     dataset = mnist(os.environ["EDGEKIT_DATA"], 0)
     assert dataset.train_images.shape == (60000, 1, 28, 28) and dataset.test_images.shape == (10000, 1, 28, 28)
     assert np.bincount(dataset.train_labels).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
-    assert dataset.mean == (pytest.approx(0.1307, abs=1e-4),) and dataset.std == (pytest.approx(0.3081, abs=1e-4),)
+    assert dataset.mean == pytest.approx((0.1307,), abs=1e-4) and dataset.std == pytest.approx((0.3081,), abs=1e-4)

@@ -12,7 +12,7 @@ from edgekit.deploy.ssh import Done, Ssh, assignments, quote
 from edgekit.deploy.ssh_errors import MEANINGS, explain
 from edgekit.errors import DeployError, UsageError
 
-TEXTS = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"))
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 
 # As OpenSSH 9.2 says them.
 CHANGED = """@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@

@@ -107,9 +107,9 @@ class Emulator(Models):
     def acl_rt_memcpy(self, to: int, room: int, source: int, count: int, kind: int) -> None:
         """code, context"""
         content = self._content(source)
-        on_device = [pointer in self.live["device memory"] for pointer in (source, to)]
+        on_device = (source in self.live["device memory"], to in self.live["device memory"])
         target = self._get("device memory" if on_device[1] else "host memory", to)
-        if self.on_host and kind != {(False, True): 1, (True, False): 2, (True, True): 3}.get(tuple(on_device), 0):
+        if self.on_host and kind != {(False, True): 1, (True, False): 2, (True, True): 3}.get(on_device, 0):
             raise Code(100000)
         if not self.on_host and kind != 3:
             raise Code(100000)

@@ -94,8 +94,10 @@ def module(version: str, cuda: Any) -> Any:
         if not old:
             STRONGLY_TYPED = 1
 
-    names = ["FLOAT", "HALF", "INT8", "INT32", "BOOL", *([] if old else ["UINT8", "INT64"])]
-    DataType = enum.Enum("DataType", names)
+    class DataType(enum.Enum):
+        FLOAT, HALF, INT8, INT32, BOOL = range(1, 6)
+        if not old:
+            UINT8, INT64 = 6, 7
 
     class INetworkDefinition:
         def __init__(self, explicit: bool) -> None:
@@ -118,7 +120,7 @@ def module(version: str, cuda: Any) -> Any:
         __slots__ = ("_flags", "_workspace", *(("max_workspace_size",) if old else ("progress_monitor",)))
 
         def __init__(self) -> None:
-            self._flags: set[int] = set()
+            self._flags: set[BuilderFlag] = set()
             self._workspace = 0
             if not old:
                 self.progress_monitor = None
@@ -146,7 +148,7 @@ def module(version: str, cuda: Any) -> Any:
 
         def build_serialized_network(self, network: INetworkDefinition, config: IBuilderConfig) -> IHostMemory | None:
             trt.count["build"] += 1
-            trt.workspace = config.max_workspace_size if old else config._workspace
+            trt.workspace = getattr(config, "max_workspace_size", config._workspace)
             if fails("build"):
                 return None
             if not network._explicit or not network._model:

@@ -18,7 +18,7 @@ class ILogger:
     Severity = Severity
     INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = Severity
 
-    def log(self, severity: Severity, msg: str) -> None:
+    def log(self, severity: enum.IntEnum, msg: str) -> None:
         raise NotImplementedError
 
 

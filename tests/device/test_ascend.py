@@ -12,9 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 from edgekit.bundle import GraphSpec
 from edgekit.errors import BackendError
 from edgekit.runtime import cache
-from edgekit.runtime.backends.ascend import backend as ascend
-from edgekit.runtime.backends.ascend import calls, process
+from edgekit.runtime.backends.ascend import atc, calls, process
 from edgekit.runtime.backends.ascend.backend import Ascend
+from edgekit.runtime.backends.ascend.model import Model
 from edgekit.runtime.backends.onnxruntime import OnnxRuntime
 from edgekit.runtime.backends.registry import backend_class
 from edgekit.tensors import TensorSpec
@@ -62,7 +62,8 @@ def model() -> bytes:
         ],
         [numpy_helper.from_array(WEIGHT, "weight")],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=7).SerializeToString()
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=7)
+    return bytes(made.SerializeToString())
 
 
 MODEL = model()
@@ -258,7 +259,7 @@ def test_the_chip_must_be_the_profiles(tmp_path, monkeypatch):
 
 
 def test_a_damaged_om_is_translated(one, monkeypatch):
-    monkeypatch.setattr(ascend.atc, "obtain", lambda *arguments: b"no om")
+    monkeypatch.setattr(atc, "obtain", lambda *arguments: b"no om")
     words = r"load_from_file.* failed with 100012 DESERIALIZE_MODEL \(emulated words about 100012\): the .om is of"
     with pytest.raises(BackendError, match=r"front.onnx on ascend: acl.mdl." + words):
         opened()
@@ -268,10 +269,10 @@ def test_an_om_of_another_graph_is_refused(one):
     first = opened()
     kept = first._model
     with pytest.raises(BackendError, match=r"get_num_inputs gives 2, expected \['x'\]"):
-        ascend.Model(process.process(), _om_of(one), GRAPH.inputs, GRAPH.outputs)
+        Model(process.process(), _om_of(one), GRAPH.inputs, GRAPH.outputs)
     shapes = [spec._replace(shape=(3, 3, 5, 5)) if spec.name == "x" else spec for spec in GRAPH.inputs + GRAPH.held]
     with pytest.raises(BackendError, match=r"input 0 is float32 \[2, 3, 5, 5\], expected 'x' of float32 \[3, "):
-        ascend.Model(process.process(), _om_of(one), shapes, GRAPH.outputs[::-1])
+        Model(process.process(), _om_of(one), shapes, GRAPH.outputs[::-1])
     assert first._model is kept
     first.close()
 

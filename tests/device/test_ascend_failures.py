@@ -40,7 +40,8 @@ def model() -> bytes:
         [value("y", TensorProto.FLOAT, [2, 4]), value("best", TensorProto.INT32, [2])],
         [numpy_helper.from_array(np.ones((1, 4), dtype=np.float32), "scale")],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=7).SerializeToString()
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=7)
+    return bytes(made.SerializeToString())
 
 
 MODEL = model()

@@ -53,7 +53,8 @@ def negation() -> bytes:
         [helper.make_node("Neg", ["x"], ["y"])], "g",
         [value("x", TensorProto.FLOAT, [2, 3])], [value("y", TensorProto.FLOAT, [2, 3])],
     )  # fmt: skip
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=7).SerializeToString()
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=7)
+    return bytes(made.SerializeToString())
 
 
 NEGATION = negation()
@@ -74,7 +75,7 @@ def left_in(folder):
 
 
 def compiled(job=JOB):
-    said = []
+    said: list[str] = []
     return atc.compile_model(NEGATION, job, atc.log_of("x"), said.append), said
 
 

@@ -48,10 +48,9 @@ class TestCache:
     def test_a_damaged_file_is_never_loaded(self, board: Board, damage: str, capsys: Any) -> None:
         opened().close()
         (file,) = board.files()
-        data = bytearray(file.read_bytes())
-        if damage == "flip":
-            data[-5] ^= 1
-        file.write_bytes({"cut": data[:-1], "flip": data, "empty": b"", "garbage": b"x" * 99}[damage])
+        data = file.read_bytes()
+        flipped = data[:-5] + bytes([data[-5] ^ 1]) + data[-4:]
+        file.write_bytes({"cut": data[:-1], "flip": flipped, "empty": b"", "garbage": b"x" * 99}[damage])
         backend = opened()
         same(backend.run({"x": X}), expected())
         backend.close()

@@ -68,7 +68,8 @@ def model(mix: str = "Gemm", batch: Any = 3) -> bytes:
             numpy_helper.from_array(np.ones(4, np.float32), "bias2"),
         ],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7).SerializeToString()
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
+    return bytes(made.SerializeToString())
 
 
 class Board(NamedTuple):

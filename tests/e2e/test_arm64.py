@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ NOT_HERE = 75
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(edgekit.__file__).parent.parent), "OMP_NUM_THREADS": "1"}
 
 #: Every setting that changes what is computed or written.
-FEATURE_CODECS = [
+FEATURE_CODECS: list[tuple[str, dict[str, Any]]] = [
     ("raw", {}), ("uniform", {"bits": 4}), ("uniform", {"bits": 3}), ("slicing", {}), ("topk", {}),
     ("product", {"groups": 4}), ("sgq", {"groups": 4}), ("sgq", {"groups": 4, "weighted": True}),
     ("sgq", {"groups": 4, "bits": 3}), ("sgq", {"groups": 4, "coding": "context"}),

@@ -41,6 +41,10 @@ def one_export(monkeypatch: pytest.MonkeyPatch) -> None:
 class Apply(nn.Module):
     """A function as a layer named "op", behind a convolution, with a parameter and buffers at hand."""
 
+    mean: torch.Tensor
+    order: torch.Tensor
+    offset: torch.Tensor
+
     def __init__(self, function: Callable[["Apply", torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
         self.function = function

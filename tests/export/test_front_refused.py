@@ -19,6 +19,9 @@ IMAGE = (4, 8, 6)
 class Apply(nn.Module):
     """A function as a layer, with a parameter and buffers at hand."""
 
+    mean: torch.Tensor
+    order: torch.Tensor
+
     def __init__(self, function: Callable[["Apply", torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
         self.function = function

@@ -86,7 +86,7 @@ OPERANDS = [
     weight(1, low=0.5), weight(low=0.5), weight(4, 1, 1, low=0.5), weight(1, 4, 1, 8, low=0.5), weight(8, low=0.5),
     fed(3, 4, 1, 1, low=0.5), fed(3, 1, 9, 8, low=0.5), fed(3, 4, 9, 8, low=0.5), weight(9, 1, low=0.5),
 ]  # fmt: skip
-ARITHMETIC = {"Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "Div": torch.div}
+ARITHMETIC: dict[str, Callable[..., Any]] = {"Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "Div": torch.div}
 
 CASES = [
     case("Gemm", fed(3, 4), weight(5, 4), weight(5), like=lambda a, b, c: F.linear(a, b, c), transB=1),

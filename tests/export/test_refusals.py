@@ -101,7 +101,7 @@ def test_gradients_add_up_where_a_tensor_is_used_twice() -> None:
             self.conv = nn.Conv2d(1, 2, 1, bias=False)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            y = self.conv(x)
+            y: torch.Tensor = self.conv(x)
             return y + torch.relu(y)
 
     torch.manual_seed(0)

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from edgekit.errors import ExportError, UnknownName
-from edgekit.export.models.registry import MODELS, build, default_cut
+from edgekit.export.models.registry import MODELS, build
 from edgekit.export.split import cut_points, split
 
 
@@ -25,7 +25,7 @@ class Residual(nn.Module):
 def test_halves_compose_to_the_whole_and_share_its_weights() -> None:
     for name in MODELS:
         model = build(name, (3, 32, 32), 10, 0).eval()
-        front, back = split(model, default_cut(name))
+        front, back = split(model, MODELS[name].cut)
         x = torch.randn(2, 3, 32, 32)
         torch.testing.assert_close(back.eval()(front.eval()(x)), model(x))
         names = {*dict(front.named_parameters()), *dict(back.named_parameters())}

@@ -132,7 +132,12 @@ def test_a_line_that_is_no_event_belongs_to_the_last_words(line):
 def test_the_last_words_are_waited_for(monkeypatch):
     """The child and its standard output have ended, and the reason is still to be read."""
     really = Children._hear
-    monkeypatch.setattr(Children, "_hear", lambda *args: (time.sleep(0.2), really(*args)))
+
+    def late(*args):
+        time.sleep(0.2)
+        really(*args)
+
+    monkeypatch.setattr(Children, "_hear", late)
     code = "import os\nos.write(2, b'the reason')\nos._exit(8)"
     with Children(PYTHON) as children:
         children.start("a", [code])

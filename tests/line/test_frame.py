@@ -1,5 +1,6 @@
 """Frames: exact bytes, round trips, and the promise that any bytes are a Message or a PayloadError."""
 
+import json
 import struct
 import zlib
 
@@ -77,7 +78,7 @@ def test_any_bytes_are_a_message_or_a_payload_error(data):
 
 
 @given(
-    st.binary(max_size=80) | json_values.map(lambda v: frame.json.dumps(v).encode()),
+    st.binary(max_size=80) | json_values.map(lambda v: json.dumps(v).encode()),
     st.integers(0, 255), st.integers(0, 3), st.integers(0, 90),
 )  # fmt: skip
 def test_any_body_under_a_right_checksum_is_a_message_or_a_payload_error(body, kind, n_parts, header):

@@ -108,9 +108,8 @@ def test_a_field_of_another_type_is_named(message: AnyMessage, header: dict[str,
     good, layout = pack(message), LAYOUTS[KIND_OF[type(message)]]
     for name, (key, kind) in layout.header.items():
         outer, _, inner = key.rpartition(".")
-        for wrong in (None, [], True if kind is not bool else 1, 10**400 if kind is float else b"".decode):
-            if wrong is None and name in layout.message._field_defaults and name not in ("missing", "noise_filling"):
-                continue
+        wrongs: list[Any] = [None, [], 1 if kind is bool else True, *([10**400, float("inf")] if kind is float else [])]
+        for wrong in wrongs:
             holder = {**(good.header.get(outer, {}) if outer else good.header), inner: wrong}
             changed = {**good.header, outer: holder} if outer else holder
             with pytest.raises(PayloadError, match=rf"{good.kind} message: '{name}'.* is .*, expected {kind.__name__}"):

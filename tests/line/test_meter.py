@@ -3,6 +3,7 @@
 import io
 import json
 import time
+from typing import Any
 
 import pytest
 
@@ -67,7 +68,7 @@ class _Stream(io.StringIO):
 def test_a_record_is_one_json_object_a_line_each_there_at_once():
     stream = _Stream()
     record = Recorder(stream)
-    events = [{"event": "epoch", "loss": 0.5}, {"event": "done", "text": "line\nbreak ü"}]
+    events: list[dict[str, Any]] = [{"event": "epoch", "loss": 0.5}, {"event": "done", "text": "line\nbreak ü"}]
     for n, event in enumerate(events, 1):
         record(event)
         lines = stream.seen.splitlines()

@@ -8,6 +8,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -195,7 +196,7 @@ def test_what_ends_the_emulation_is_told(target: socket.socket, monkeypatch: pyt
 
     broken = pytest.raises(TransportError, match=r"the emulated link broke: .*Too many open files")
     with broken, LinkEmulator(FAST, address(target)) as emulator:
-        monkeypatch.setattr("edgekit.link.emulator.stream_socket", no_more)
+        monkeypatch.setattr("edgekit.link.connections.stream_socket", no_more)
         with socket.create_connection(("127.0.0.1", emulator.port), timeout=TIMEOUT_S) as near:
             with contextlib.suppress(ConnectionError):
                 assert near.recv(1) == b""
@@ -239,7 +240,7 @@ def test_it_takes_the_time_it_should(target: socket.socket, text: str) -> None:
         ({"listen": "192.0.2.1:0"}, TransportError, r"cannot listen at 192\.0\.2\.1:0"),
     ],
 )
-def test_addresses_that_make_no_sense(where: dict[str, str], error: type[Exception], message: str) -> None:
+def test_addresses_that_make_no_sense(where: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         LinkEmulator(FAST, **{"target": "127.0.0.1:1", **where})
 

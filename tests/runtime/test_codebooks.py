@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import create_autospec
 
 import numpy as np
 import onnx
@@ -78,12 +79,12 @@ class TestRegrouping:
         self, context_bundle: Bundle, coding: str, digits: Dataset, monkeypatch: Any, tmp_path: Path
     ) -> None:
         bundle = coded_by(coding, context_bundle, tmp_path)
-        resets = []
-        reset = ContextStream.reset
-        monkeypatch.setattr(ContextStream, "reset", lambda self, *given: (resets.append(self), reset(self, *given))[1])
+        reset = create_autospec(ContextStream.reset, side_effect=ContextStream.reset)
+        monkeypatch.setattr(ContextStream, "reset", reset)
         monkeypatch.setattr("edgekit.codecs.codebook.GAIN", 0)  # any other grouping will do
         device, events = train(bundle, digits, service(bundle).handle, epochs=4, regroup_every=2, in_flight=2)
-        assert len(resets) == events[-1]["codebook"]["regrouped"] == 1 and resets[0] is device.session.stream
+        assert reset.call_count == events[-1]["codebook"]["regrouped"] == 1
+        assert reset.call_args.args[0] is device.session.stream
         assert device.session.stream.version == events[-1]["step"] // 2
         assert events[-1]["accuracy"] > 60
 

@@ -25,7 +25,7 @@ def jetpack_6(root: Path) -> None:
 
 
 @pytest.mark.parametrize("board", [jetpack_4, jetpack_6])
-def test_power_of_the_rail_into_the_module_times_seconds(board, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_power_of_the_rail_into_the_module_times_seconds(board, tmp_path: Path):
     board(tmp_path)
     energy = Energy(str(tmp_path))
     start = time.perf_counter()

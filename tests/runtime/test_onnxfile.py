@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgekit.errors import PayloadError
 from edgekit.runtime import onnxfile
 
-ARRAYS = {
+ARRAYS: dict[int, np.ndarray] = {
     TensorProto.FLOAT: np.array([[1.5, -2.25, np.inf], [0.0, -0.0, 1e-40]], dtype=np.float32),
     TensorProto.UINT8: np.array([0, 1, 255], dtype=np.uint8),
     TensorProto.INT8: np.array([-128, 0, 127], dtype=np.int8),

@@ -41,8 +41,8 @@ def test_gradients_are_clipped_to_their_weights() -> None:
     clipped = clip_to_weights(gradients, weights, 0.1)
     for channel in range(6):
         weight, gradient = weights["w"][channel], gradients["w"][channel]
-        allowed = 0.1 * max(np.linalg.norm(weight), 1e-3)
-        length = np.linalg.norm(gradient)
+        allowed = 0.1 * max(float(np.linalg.norm(weight)), 1e-3)
+        length = float(np.linalg.norm(gradient))
         expected = gradient * min(1, allowed / length) if length else gradient
         np.testing.assert_allclose(clipped["w"][channel], expected, rtol=1e-5)
     np.testing.assert_array_equal(clipped["w"][0], gradients["w"][0])

@@ -45,7 +45,7 @@ def test_training_equals_eager_training_of_the_same_network(
         logits = eager(leaf[:, np.argsort(ORDER)])
         expected = cross_entropy(logits, torch.from_numpy(labels.astype(np.int64)))
         optimizer.zero_grad()
-        expected.backward()  # type: ignore[no-untyped-call]
+        expected.backward()
         optimizer.param_groups[0]["lr"] = rate
         optimizer.step()
         loss, right, gradient = back.step(coded, ORDER, labels, rate)

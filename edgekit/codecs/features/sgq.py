@@ -12,13 +12,13 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from edgekit.codecs import regrouping
+from edgekit.codecs import table_updates
 from edgekit.codecs.base import Arrays, CodebookCodec, FeatureStream
 from edgekit.codecs.entropy import bits as bitpack
 from edgekit.codecs.entropy.context import ContextStream
 from edgekit.codecs.grouping import GROUPINGS, channel_order
 from edgekit.codecs.kmeans import kmeans
-from edgekit.errors import PayloadError, ShapeError, UnknownName, UsageError
+from edgekit.errors import ShapeError, UnknownName, UsageError
 from edgekit.tensors import TensorSpec, check_all
 
 #: A codeword's magnitude below this share of its channel's largest counts as zero in `active`.
@@ -203,47 +203,7 @@ class SGQ(CodebookCodec):
         return np.ascontiguousarray(picked.transpose(0, 1, 4, 2, 3).reshape(n, -1, h, w))
 
     def diff(self, sent: Arrays, tables: Arrays, tolerance: float) -> bytes:
-        """The codewords that moved further than `tolerance` times their group's spread, as float16.
-
-        One bit per codeword, group by group, then C/G float16 per codeword whose bit is set. Where the order changed,
-        no bit is set, and the bytes of `regrouping.pack_tables` follow.
-        """
-        if "order" in tables and not np.array_equal(sent["order"], tables["order"]):
-            none = bytes((self.groups * self.words + 7) // 8)
-            return none + regrouping.pack_tables(tables["order"], tables["codebook"])
-        old, new = self.books(sent["codebook"]), self.books(tables["codebook"])
-        spread = new.var(axis=1).sum(axis=1)[:, None]
-        moved = ((new - old) ** 2).sum(axis=2) > tolerance**2 * spread
-        if not moved.any():
-            return b""
-        values: bytes = np.clip(new[moved], -65504, 65504).astype("<f2").tobytes()
-        return np.packbits(moved).tobytes() + values
+        return table_updates.diff(self, sent, tables, tolerance)
 
     def patch(self, sent: Arrays, payload: bytes) -> Arrays:
-        words = self.groups * self.words
-        bitmap = (words + 7) // 8
-        width = sent["codebook"].shape[1] // self.groups
-        if len(payload) < bitmap:
-            raise PayloadError(
-                "codebook update of {} B, expected at least {}".format(len(payload), bitmap), len(payload)
-            )
-        flags = np.unpackbits(np.frombuffer(payload, dtype=np.uint8, count=bitmap))
-        moved = flags[:words].astype(bool)
-        channels = sent["codebook"].shape[1]
-        if not flags.any() and self.grouping != "contiguous" and len(payload) > bitmap:
-            order, codebook = regrouping.unpack_tables(payload[bitmap:], channels, self.words)
-            return dict(sent, order=order, codebook=codebook)
-        expected = bitmap + 2 * width * int(moved.sum())
-        if len(payload) != expected or flags[words:].any() or not moved.any():
-            raise PayloadError(
-                "codebook update of {} B that moves {} codewords, expected {} B for at least 1 of {}".format(
-                    len(payload), int(flags.sum()), expected, words
-                ),
-                bitmap,
-            )
-        values = np.frombuffer(payload, dtype="<f2", offset=bitmap).astype(np.float32).reshape(-1, width)
-        if not np.isfinite(values).all():
-            raise PayloadError("codebook update holds values that are not finite", bitmap)
-        books = self.books(sent["codebook"]).copy()
-        books[moved.reshape(self.groups, self.words)] = values
-        return dict(sent, codebook=np.ascontiguousarray(books.transpose(1, 0, 2).reshape(self.words, -1)))
+        return table_updates.patch(self, sent, payload)

@@ -218,7 +218,8 @@ def test_the_reference_evaluator_is_heard(small_bundle: Bundle, monkeypatch: pyt
         def run(self, *arguments: Any, **named: Any) -> Any:
             if fault == "crash":
                 raise RuntimeError("no such operator")
-            return [codes ^ 1 for codes in super().run(*arguments, **named)]
+            flipped: Any = super().run(*arguments, **named)
+            return [codes ^ 1 for codes in flipped]
 
     monkeypatch.setattr(checking, "ReferenceEvaluator", Another)
     report = check_bundle(small_bundle)
@@ -268,7 +269,8 @@ def test_half_scores_are_those_of_numpy(board: str, nano: Bundle, atlas: Bundle)
     model.graph.output.append(onnx.helper.make_empty_tensor_value_info(scored))
     golden = bundle.arrays("golden.safetensors")
     feeds = {"image": golden["image"], **{s.name: bundle.codec.table_feeds(tables)[s.name] for s in spec.held}}
-    half, feature = onnx.reference.ReferenceEvaluator(model).run(["codes", scored], feeds)
+    found: Any = onnx.reference.ReferenceEvaluator(model).run(["codes", scored], feeds)
+    half, feature = found
     wide = golden["deployed.codes"]
     np.testing.assert_array_equal(bundle.codec.quantize(feature, tables)["codes"], wide)
     assert (half == score_in_half(bundle, feature)).mean() >= 0.999

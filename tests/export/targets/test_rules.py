@@ -51,8 +51,8 @@ class Case(NamedTuple):
     model: onnx.ModelProto
     message: str
     node: str = "n"
-    besides: tuple = ()
-    replaceable: tuple = ()
+    besides: tuple[str, ...] = ()
+    replaceable: tuple[str, ...] = ()
 
 
 CUT = "cut before this layer or choose another device"

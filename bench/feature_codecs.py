@@ -1,6 +1,7 @@
 """How fast feature codecs are, as a rate and as a share of the front half's time, beside faiss and zlib.
 
-``python bench/codecs.py [--models A,B] [--data DIR] [--weights MODEL=FILE] [--batch 32] [--repeats 40] [--out FILE]``:
+``python bench/feature_codecs.py [--models A,B] [--data DIR] [--weights MODEL=FILE] [--batch 32]
+[--repeats 40] [--out FILE]``:
 per model one batch of real images (CIFAR-10 from DIR, or digits), whose features every codec gets, in one process, one
 thread each of ONNX Runtime, PyTorch, numpy and faiss. Rounds in which everything runs once, in an order of their own;
 medians and quartiles of the process's CPU time, in which other processes do not count and a second thread would
@@ -100,7 +101,7 @@ def front_of(model: str, weights: str | None, data: str | None, batch: int) -> F
     settle_norms(half, torch.from_numpy(images[:CALIBRATION]))
     folded, _ = fold_norms(half)
     with torch.no_grad():
-        features = np.concatenate([folded(part).numpy() for part in torch.from_numpy(images).split(batch)])
+        features = np.concatenate([folded(part).numpy() for part in torch.split(torch.from_numpy(images), batch)])
     *before, feature = np.split(features[CALIBRATION:], LEARNT + 1)
     return Front(half, folded, images[-batch:], feature, features[:CALIBRATION], before)
 
