@@ -198,6 +198,7 @@ HEADS = (
     "model", "data", "cut", "epochs", "method", "gradient", "seeds", "accuracy", "below FP32", "B up", "B down", "up",
     "up, to UQ-4", "both ways",
 )  # fmt: skip
+BRIEF = ("model", "method", "gradient", "seeds", "accuracy", "below FP32", "B up", "B down", "both ways")
 
 
 def table(rows: list[dict[str, Any]], heads: Sequence[str] = HEADS) -> str:
@@ -252,17 +253,14 @@ def main() -> None:
     parser.add_argument(
         "--only", metavar="REGEX", default="", help="of --show, by model, dataset, cut, epochs and method"
     )
-    parser.add_argument("--columns", metavar="NAMES", default=";".join(HEADS), help="of --show, separated by ;")
+    parser.add_argument("--brief", action="store_true", help="of --show, with fewer columns")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--plot", metavar="FILE")
     options = parser.parse_args()
     if options.show:
         rows = summarise(options.show)
         shown = [row for row in rows if re.search(options.only, " ".join(str(row[name]) for name in NAMED))]
-        heads = options.columns.split(";")
-        if not set(heads) <= set(HEADS):
-            parser.error(f"--columns {options.columns}: expected some of {'; '.join(HEADS)}")
-        sys.stdout.write(table(shown, heads) + "\n")
+        sys.stdout.write(table(shown, BRIEF if options.brief else HEADS) + "\n")
         if options.json:
             with open(options.json, "w", encoding="utf-8") as file:
                 file.write(json.dumps(rows, indent=1) + "\n")
