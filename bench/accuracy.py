@@ -19,6 +19,7 @@ import platform
 import re
 import statistics
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ SETTING = ("model", "cut", "dataset", "limit", "n_epochs", "batch", "lr", "weigh
 #: What two rows must share besides to be one, of other seeds.
 METHOD = ("method", "codec", "config", "gradient", "regroup", "front", "decay", "tolerance")
 #: What `--only` looks at.
-NAMED = ("model", "dataset", "cut", "n_epochs")
+NAMED = ("model", "dataset", "cut", "n_epochs", "method")
 
 
 def run(method: str, seed: int, options: argparse.Namespace) -> None:
@@ -192,24 +193,16 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """`rows` as Markdown; bytes are measured at the frame, per training image."""
-    heads = (
-        "model",
-        "data",
-        "cut",
-        "epochs",
-        "method",
-        "gradient",
-        "seeds",
-        "accuracy",
-        "below FP32",
-        "B up",
-        "B down",
-        "up",
-        "up, to UQ-4",
-        "both ways",
-    )
+#: The table's columns.
+HEADS = (
+    "model", "data", "cut", "epochs", "method", "gradient", "seeds", "accuracy", "below FP32", "B up", "B down", "up",
+    "up, to UQ-4", "both ways",
+)  # fmt: skip
+BRIEF = ("model", "method", "gradient", "seeds", "accuracy", "below FP32", "B up", "B down", "both ways")
+
+
+def table(rows: list[dict[str, Any]], heads: Sequence[str] = HEADS) -> str:
+    """`rows` as Markdown, the columns of `heads`; bytes are measured at the frame, per training image."""
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for row in rows:
         cells = [
@@ -228,7 +221,8 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"{row['ratio_uq']}x" if "ratio_uq" in row else "",
             f"{row['ratio_both']}x" if "ratio_both" in row else "",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
+        named = dict(zip(HEADS, cells, strict=True))
+        lines.append(f"| {' | '.join(named[head] for head in heads)} |")
     return "\n".join(lines)
 
 
@@ -256,14 +250,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", metavar="DIR", default="runs")
     parser.add_argument("--show", metavar="PATH", nargs="+", help="train nothing; print the table of what these hold")
-    parser.add_argument("--only", metavar="REGEX", default="", help="of --show, by model, dataset, cut and epochs")
+    parser.add_argument(
+        "--only", metavar="REGEX", default="", help="of --show, by model, dataset, cut, epochs and method"
+    )
+    parser.add_argument("--brief", action="store_true", help="of --show, with fewer columns")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--plot", metavar="FILE")
     options = parser.parse_args()
     if options.show:
         rows = summarise(options.show)
         shown = [row for row in rows if re.search(options.only, " ".join(str(row[name]) for name in NAMED))]
-        sys.stdout.write(table(shown) + "\n")
+        sys.stdout.write(table(shown, BRIEF if options.brief else HEADS) + "\n")
         if options.json:
             with open(options.json, "w", encoding="utf-8") as file:
                 file.write(json.dumps(rows, indent=1) + "\n")

@@ -26,7 +26,7 @@ CHECK = 4
 
 
 def diff(codec: CodebookCodec, sent: Arrays, tables: Arrays, tolerance: float) -> bytes:
-    """Bytes that bring `sent` to `tables`: codewords that moved further than `tolerance` times the spread of their group.
+    """Bytes that bring `sent` to `tables`: the codewords that moved by more than `tolerance` of their group's spread.
 
     Empty where none did.
     """
