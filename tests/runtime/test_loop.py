@@ -93,3 +93,14 @@ def test_too_few_images_for_a_batch(small_bundle: Bundle, digits: Dataset) -> No
 def test_counts_below_one(small_bundle: Bundle, digits: Dataset, option: str) -> None:
     with pytest.raises(UsageError, match=f"{option} of 0: expected at least 1"):
         train(small_bundle, digits, service(small_bundle).handle, **{option: 0})
+
+
+def test_evaluation_every_few_epochs(small_bundle: Bundle, digits: Dataset) -> None:
+    """After epochs 2 and 4, and after the last, which is the fifth; training is the same."""
+    events = [
+        train(small_bundle, digits, service(small_bundle).handle, epochs=5, evaluate_every=every)[1] for every in (1, 2)
+    ]
+    often, seldom = ([event for event in each if event["event"] == "epoch"] for each in events)
+    assert ["accuracy" in event for event in seldom] == [False, True, False, True, True]
+    assert [event["loss"] for event in seldom] == [event["loss"] for event in often]
+    assert seldom[-1]["accuracy"] == often[-1]["accuracy"] == events[1][-1]["accuracy"]
