@@ -11,7 +11,7 @@
              <------------  Ack                            <------------  Pong
 
 Error answers any message that the server refuses. Where a field lies in a frame (`edgekit.line.frame`) is written in
-`LAYOUTS`: keys of the header are short because they travel with every batch.
+`LAYOUTS`: some keys of the header are short, because they travel with every batch.
 
 >>> encode(Ack(session=1, step=2)).hex()
 '454b57010800000001000000020000000000000082a56dae'
@@ -19,7 +19,7 @@ Error answers any message that the server refuses. Where a field lies in a frame
 Bye(session=3)
 """
 
-from typing import Any, Dict, NamedTuple, Optional, Tuple, Type, TypeVar, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Type, TypeVar, Union
 
 from edgekit.errors import PayloadError
 from edgekit.line import frame
@@ -178,57 +178,53 @@ M = TypeVar("M", Hello, Welcome, Feature, Gradient, Codebook, Evaluate, Result, 
 
 
 class Layout(NamedTuple):
-    """How one class lies in a frame."""
+    """How one class lies in a frame: fields that are bytes are its parts, in order, the others are in its header."""
 
     message: Type[Any]
-    #: Field -> (its key in the header, a dot leading into an inner object; its type). A field that has its default is
-    #: left out.
-    header: Dict[str, Tuple[str, type]]
-    #: Fields that are the frame's parts, in order.
-    parts: Tuple[str, ...] = ()
+    #: Field -> its key in the header where that is another; a dot leads into an inner object.
+    keys: Dict[str, str] = {}  # noqa: RUF012 - never mutated
     #: The field that is the frame's step id.
     step: str = "step"
 
+    @property
+    def parts(self) -> List[str]:
+        """The fields that are the frame's parts."""
+        return [name for name, kind in self.message.__annotations__.items() if kind is bytes]
 
+    @property
+    def header(self) -> Dict[str, Tuple[str, type]]:
+        """Field -> (key, type) of what is in the header. A field that has its default is left out there."""
+        kinds: Dict[str, Any] = dict(self.message.__annotations__)
+        for name in ("session", self.step, *self.parts):
+            kinds.pop(name, None)
+        return {name: (self.keys.get(name, name), _PLAIN.get(kind) or kind) for name, kind in kinds.items()}
+
+
+_PLAIN: Dict[Any, type] = {Optional[float]: float, Dict[str, Any]: dict}
 #: Kind, as in `frame.KINDS` -> layout.
 LAYOUTS = {
-    "hello": Layout(Hello, {"bundle": ("bundle", str), "device": ("device", str), "steps": ("steps", int)}, step=""),
+    "hello": Layout(Hello),
     "welcome": Layout(
         Welcome,
         {
-            "gradient_codec": ("gradient.id", str),
-            "gradient_config": ("gradient.config", dict),
-            "masked": ("masked", bool),
-            "optimizer": ("optimizer.name", str),
-            "learning_rate": ("optimizer.lr", float),
-            "momentum": ("optimizer.momentum", float),
-            "weight_decay": ("optimizer.weight_decay", float),
-            "schedule": ("schedule", str),
-            "noise_filling": ("noise_filling", bool),
+            "gradient_codec": "gradient.id",
+            "gradient_config": "gradient.config",
+            "optimizer": "optimizer.name",
+            "learning_rate": "optimizer.lr",
+            "momentum": "optimizer.momentum",
+            "weight_decay": "optimizer.weight_decay",
         },
-        step="",
     ),
-    "feature": Layout(
-        Feature, {"tables": ("v", int), "missing": ("d", float), "images": ("n", int)}, ("labels", "codes")
-    ),
-    "gradient": Layout(
-        Gradient,
-        {"loss": ("loss", float), "correct": ("right", int), "deviation": ("dev", float), "seconds": ("s", float)},
-        ("gradient",),
-    ),
-    "codebook": Layout(Codebook, {}, ("update",), step="version"),
-    "evaluate": Layout(Evaluate, {"tables": ("v", int), "images": ("n", int)}, ("labels", "codes")),
-    "result": Layout(
-        Result, {"correct": ("right", int), "loss": ("loss", float), "images": ("n", int), "seconds": ("s", float)}
-    ),
-    "ack": Layout(Ack, {}),
-    "bye": Layout(Bye, {}, step=""),
-    "error": Layout(Error, {"code": ("code", int), "reason": ("message", str)}),
-    "ping": Layout(Ping, {}),
-    "pong": Layout(
-        Pong,
-        {"time": ("time", float), "bundle": ("bundle", str), "version": ("version", str), "devices": ("devices", int)},
-    ),
+    "feature": Layout(Feature, {"tables": "v", "missing": "d", "images": "n"}),
+    "gradient": Layout(Gradient, {"correct": "right", "deviation": "dev", "seconds": "s"}),
+    "codebook": Layout(Codebook, step="version"),
+    "evaluate": Layout(Evaluate, {"tables": "v", "images": "n"}),
+    "result": Layout(Result, {"correct": "right", "images": "n", "seconds": "s"}),
+    "ack": Layout(Ack),
+    "bye": Layout(Bye),
+    "error": Layout(Error, {"reason": "message"}),
+    "ping": Layout(Ping),
+    "pong": Layout(Pong),
 }
 KIND_OF = {layout.message: kind for kind, layout in LAYOUTS.items()}
 
@@ -244,8 +240,8 @@ def pack(message: AnyMessage) -> Message:
         if name not in defaults or value != defaults[name]:
             outer, _, inner = key.rpartition(".")
             (header.setdefault(outer, {}) if outer else header)[inner] = value
-    session, step = getattr(message, "session", 0), getattr(message, layout.step) if layout.step else 0
-    return Message(kind, session, step, header, tuple(getattr(message, name) for name in layout.parts))
+    parts = tuple(getattr(message, name) for name in layout.parts)
+    return Message(kind, getattr(message, "session", 0), getattr(message, layout.step, 0), header, parts)
 
 
 def parse(message: Message) -> AnyMessage:
@@ -260,11 +256,8 @@ def parse(message: Message) -> AnyMessage:
         holder = _value(message, message.header, outer, outer, dict) if outer else message.header
         if inner in holder or name not in layout.message._field_defaults:
             values[name] = _value(message, holder, inner, name, kind)
-    if "session" in layout.message._fields:
-        values["session"] = message.session
-    if layout.step:
-        values[layout.step] = message.step
-    parsed: AnyMessage = layout.message(**values)
+    ids = {"session": message.session, layout.step: message.step}
+    parsed: AnyMessage = layout.message(**values, **{name: ids[name] for name in ids if name in layout.message._fields})
     _check(parsed)
     return parsed
 
