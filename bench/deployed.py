@@ -10,7 +10,7 @@ from torch import nn
 from edgekit.bundle import GraphSpec
 from edgekit.codecs.base import Arrays, FeatureCodec
 from edgekit.device_profiles.registry import profile
-from edgekit.export.build import deployed_graph
+from edgekit.export.graphs import deployed_graph
 from edgekit.runtime.backends.onnxruntime import OnnxRuntime
 
 
@@ -25,7 +25,7 @@ def quantise_stage(
 ) -> Callable[[], Arrays]:
     """Runs the deployed graph of `half`, quantise stage included, on `given`."""
     board, n = profile("cpu"), len(given)
-    folding = mock.patch("edgekit.export.build.fold_order", return_value=()) if gathered else nullcontext()
+    folding = mock.patch("edgekit.export.graphs.fold_order", return_value=()) if gathered else nullcontext()
     if gathered:
         board = board._replace(target=board.target._replace(codebooks="inputs"))
     with folding:

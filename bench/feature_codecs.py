@@ -46,8 +46,8 @@ from edgekit.codecs.base import Arrays, FeatureCodec
 from edgekit.codecs.features.product import Product
 from edgekit.codecs.registry import feature_codec
 from edgekit.data import registry
-from edgekit.export.build import front_graphs
 from edgekit.export.fold import fold_norms, settle_norms
+from edgekit.export.graphs import front_graphs
 from edgekit.export.models.registry import build
 from edgekit.export.plan.observe import sample_images
 from edgekit.export.split import split

@@ -22,7 +22,7 @@ from record import finish
 from edgekit.bundle import GraphSpec
 from edgekit.codecs.base import Arrays
 from edgekit.codecs.registry import feature_codec
-from edgekit.export.build import front_graphs, learning_graph
+from edgekit.export.graphs import front_graphs, learning_graph
 from edgekit.export.models.registry import MODELS, build
 from edgekit.export.split import split
 from edgekit.runtime.backends.onnxruntime import OnnxRuntime

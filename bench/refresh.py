@@ -29,7 +29,7 @@ from edgekit.bundle import GraphSpec
 from edgekit.codecs.base import Arrays
 from edgekit.codecs.registry import feature_codec
 from edgekit.device_profiles.registry import profile
-from edgekit.export.build import front_graphs
+from edgekit.export.graphs import front_graphs
 from edgekit.export.models.registry import MODELS, build
 from edgekit.export.split import split
 from edgekit.runtime.backends.onnxruntime import OnnxRuntime

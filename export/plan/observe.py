@@ -12,9 +12,9 @@ from edgekit.data.base import Dataset
 from edgekit.data.images import fit
 from edgekit.device_profiles.profile import Profile
 from edgekit.errors import ExportError, UsageError
-from edgekit.export.build import deployed_graph, front_graphs
 from edgekit.export.fold import fold_norms, with_batch_statistics
 from edgekit.export.frames import frames, quick_tables
+from edgekit.export.graphs import deployed_graph, front_graphs
 from edgekit.export.plan.cuts import Cut
 from edgekit.export.plan.roofline import encoder_work
 from edgekit.export.plan.stopwatch import FrontTime, front_time, server_seconds

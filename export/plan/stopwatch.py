@@ -14,8 +14,8 @@ from torch.nn.functional import cross_entropy
 
 from edgekit.codecs.base import Arrays, CodebookCodec, FeatureCodec
 from edgekit.codecs.codebook import OnlineCodebook
-from edgekit.export.build import FrontGraphs
 from edgekit.export.frames import Frames
+from edgekit.export.graphs import FrontGraphs
 
 #: Seconds after which no further repetition is started.
 LONG = 5.0

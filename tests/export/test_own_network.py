@@ -12,8 +12,9 @@ from edgekit.codecs.base import Arrays
 from edgekit.codecs.registry import feature_codec
 from edgekit.device_profiles.registry import profile
 from edgekit.errors import ExportError
-from edgekit.export.build import NORMS, front_graphs
+from edgekit.export.build import NORMS
 from edgekit.export.fold import fold_norms, settle_norms, state_of
+from edgekit.export.graphs import front_graphs
 from edgekit.export.parity.golden import run_graph
 from edgekit.export.split import cut_points, split
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from edgekit.codecs.registry import feature_codec
 from edgekit.errors import ExportError, UnknownName
-from edgekit.export.build import front_graphs
+from edgekit.export.graphs import front_graphs
 from edgekit.export.models.registry import build, default_cut
 from edgekit.export.plan.cuts import Cut, chosen, cut_table
 from edgekit.export.plan.work import count_parameters, network_work

@@ -1,6 +1,6 @@
 """Every gradient rule against PyTorch's autograd in float64, in ONNX Runtime and in the reference backend.
 
-Those of convolutions are in test_gradient_conv.py.
+Those of convolutions are in test_conv.py.
 """
 
 from collections.abc import Callable, Sequence

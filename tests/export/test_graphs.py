@@ -9,8 +9,8 @@ from torch import nn
 
 from edgekit.codecs.base import Arrays, FeatureCodec
 from edgekit.codecs.registry import FEATURES, feature_codec
-from edgekit.export.build import FrontGraphs, front_graphs
 from edgekit.export.fold import fold_norms, settle_norms
+from edgekit.export.graphs import FrontGraphs, front_graphs
 from edgekit.export.models.registry import MODELS, build, default_cut
 from edgekit.export.split import split
 from edgekit.runtime.backends.registry import backend_class

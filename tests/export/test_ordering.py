@@ -11,8 +11,8 @@ from torch import nn
 from edgekit.codecs.base import Arrays
 from edgekit.codecs.features.sgq import SGQ
 from edgekit.device_profiles.registry import profile, profiles
-from edgekit.export.build import deployed_graph, front_graphs
 from edgekit.export.fold import fold_norms
+from edgekit.export.graphs import deployed_graph, front_graphs
 from edgekit.runtime.backends.registry import backend_class
 
 CHANNELS = 12

@@ -10,9 +10,10 @@ from torch import nn
 from edgekit.codecs.registry import feature_codec
 from edgekit.data.base import Dataset
 from edgekit.errors import ExportError, UnknownName, UsageError
-from edgekit.export.build import build_bundle, front_graphs
+from edgekit.export.build import build_bundle
 from edgekit.export.gradient import differentiate
 from edgekit.export.graph import Graph
+from edgekit.export.graphs import front_graphs
 from edgekit.export.named import export_named
 from edgekit.tensors import TensorSpec
 
