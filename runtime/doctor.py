@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 import edgekit
 from edgekit import machine
-from edgekit.errors import BackendError, BundleError, EdgekitError, UnknownName
+from edgekit.errors import BackendError, BundleError, EdgekitError
 from edgekit.line import frame
+from edgekit.runtime.backends.registry import BY_RUNTIME, entry_of
 from edgekit.runtime.health import libraries
 from edgekit.runtime.health.finding import STATES, Finding
 
@@ -31,8 +32,6 @@ EXAMPLES = """examples:
 
 Exit code 8 when something failed."""
 
-#: Runtime of a device profile -> the backend that runs there.
-BACKENDS = {"onnxruntime": "onnxruntime", "tensorrt": "tensorrt", "acl": "ascend"}
 MARKS = {"ok": "ok", "warning": "!", "failed": "FAILED", "unknown": "?"}
 OLDEST_PYTHON = "3.6"
 
@@ -84,7 +83,7 @@ def run(
             damaged.append(Finding("bundle", "failed", str(error), path, "transfer it again"))
     if profile is None and bundle is not None:
         profile = bundle.device
-    backend = backend or BACKENDS.get(str((profile or {}).get("runtime")), "onnxruntime")
+    backend = backend or BY_RUNTIME.get(str((profile or {}).get("runtime")), "onnxruntime")
     findings = damaged + examine(bundle, profile, server, backend)
     text = _json(findings, bundle, profile, server, backend) if as_json else _text(findings, profile, backend)
     sys.stdout.write(text + "\n")
@@ -113,16 +112,14 @@ def examine(
     if found[-1].state == "failed":
         rest = "nothing else was looked at: edgekit needs numpy for it"
         return [*found, Finding("edgekit", "unknown", rest, edgekit.__version__)]
-    from edgekit.runtime.backends.registry import BACKENDS as KNOWN
     from edgekit.runtime.health.board import board
     from edgekit.runtime.health.engine import engine
     from edgekit.runtime.health.room import disk, memory
     from edgekit.runtime.health.server import server as answers
 
-    if backend not in KNOWN:
-        raise UnknownName("backend", backend, KNOWN, "there are: {}".format(", ".join(sorted(KNOWN))))
+    needed = entry_of(backend).libraries
     versions = _versions(profile)
-    found += [libraries.library(name, versions) for name in libraries.needed(backend)]
+    found += [libraries.library(name, versions) for name in ("grpc", *needed)]
     found += engine(backend, versions, root)
     if bundle is not None:
         text = "{} cut at {} for {}, {}".format(bundle.model, bundle.cut, bundle.device["name"], bundle.digest[:12])

@@ -237,7 +237,7 @@ def _flags(given: dict[str, Any], *names: str) -> tuple[str, ...]:
 
 
 def _setting(given: dict[str, Any], plan: "Plan", bundle: "Bundle") -> dict[str, Any]:
-    from edgekit.runtime.doctor import BACKENDS
+    from edgekit.runtime.backends.registry import BY_RUNTIME
 
     cores = plan.cores
     return {
@@ -250,7 +250,7 @@ def _setting(given: dict[str, Any], plan: "Plan", bundle: "Bundle") -> dict[str,
         "in_flight": list(plan.in_flight),
         "device": bundle.device["name"],
         "host": given["host"],
-        "backend": BACKENDS[bundle.device["runtime"]] if given["host"] else "onnxruntime",
+        "backend": BY_RUNTIME[bundle.device["runtime"]] if given["host"] else "onnxruntime",
         "threads": {"device": 1, "server": given["server_threads"]},
         "cores": {"device": list(cores[0]), "server": list(cores[1])} if cores else None,
         "seconds": plan.seconds,

@@ -8,10 +8,10 @@ from edgekit.deploy.ssh import Ssh
 from edgekit.device_profiles.profile import Profile
 from edgekit.errors import DeployError
 
-#: Module that a profile's runtime needs besides, and where it comes from: no package index has it for a board.
+#: Module that belongs to a board's system image -> where it comes from: no package index has it for a board.
 VENDOR = {
-    "tensorrt": ("tensorrt", "it comes with JetPack: sudo apt-get install nvidia-jetpack (python3-libnvinfer)"),
-    "acl": ("acl", "it comes with CANN: --env PYTHONPATH=... --env LD_LIBRARY_PATH=... as its set_env.sh sets them"),
+    "tensorrt": "it comes with JetPack: sudo apt-get install nvidia-jetpack (python3-libnvinfer)",
+    "acl": "it comes with CANN: --env PYTHONPATH=... --env LD_LIBRARY_PATH=... as its set_env.sh sets them",
 }
 #: Module -> oldest version of it that the device part runs with.
 MODULES = {"numpy": "1.19", "onnxruntime": "1.10", "grpc": "1.48"}
@@ -57,7 +57,7 @@ class Facts(NamedTuple):
 
 def probe(ssh: Ssh, python: str, target: str, variables: dict[str, str], profile: Profile) -> Facts:
     """What `python` on the board tells, with `variables` set; DeployError when it is none or too old."""
-    modules = [*MODULES, *(module for module, _ in VENDOR.values())]
+    modules = [*MODULES, *VENDOR]
     argument = {"python": python, "target": target, "modules": modules}
     began = time.time()
     answer = answered(ssh, python, ssh.run(command(python, "probe", argument, variables)))

@@ -9,9 +9,8 @@ from edgekit.deploy.files import send
 from edgekit.deploy.on_board.files import digest
 from edgekit.deploy.ssh import assignments, quote
 from edgekit.errors import DeployError, UsageError
+from edgekit.runtime.backends.registry import entry_of
 
-#: Backend -> the entry of `VENDOR` that it needs besides.
-BACKENDS = {"tensorrt": "tensorrt", "ascend": "acl"}
 #: Module -> what pip calls it.
 PACKAGES = {"numpy": "numpy", "onnxruntime": "onnxruntime", "grpc": "grpcio"}
 #: The last versions with wheels for Python 3.6. The pip that comes with it does not know the form of those wheels.
@@ -22,14 +21,13 @@ PIP_FOR_36 = "pip==21.3.1"
 def environment(d: Deployment) -> Finding:
     """Chooses the Python: the board's, the environment of an earlier deployment, or one that is made now."""
     facts, needed = d.facts, [*MODULES]
-    vendor = BACKENDS.get(d.options.backend)
-    if vendor is not None:
-        module, source = VENDOR[vendor]
+    module = entry_of(d.options.backend).vendor
+    if module is not None:
         why = lacking(facts, facts.executable, [module])
         if why:
             raise DeployError(
-                f"{d.ssh.host}: {facts.executable} cannot import {module} ({why[module]}); {source}. Another Python "
-                "that has it: --python PATH. On the board's processor instead: -- --backend onnxruntime"
+                f"{d.ssh.host}: {facts.executable} cannot import {module} ({why[module]}); {VENDOR[module]}. Another "
+                "Python that has it: --python PATH. On the board's processor instead: -- --backend onnxruntime"
             )
         needed.append(module)
     for python in (facts.executable, facts.environment):

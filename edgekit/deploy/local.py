@@ -17,7 +17,7 @@ from edgekit.device_profiles.registry import from_json, profile
 from edgekit.errors import BundleError, DeployError, UsageError
 from edgekit.line.frame import check_address
 from edgekit.runtime.__main__ import parser
-from edgekit.runtime.doctor import BACKENDS
+from edgekit.runtime.backends.registry import BY_RUNTIME, entry_of
 
 
 def local(d: Deployment) -> Finding:
@@ -31,7 +31,7 @@ def local(d: Deployment) -> Finding:
             f"{d.settings.bundle} was exported for {exported_for}, --device {d.settings.device} is {d.profile.name}: "
             f"`edgekit export {bundle.model} --cut {bundle.cut} --device {d.settings.device} -o DIR` exports for it"
         )
-    d.options = arguments(d.settings.arguments, BACKENDS[d.profile.runtime])
+    d.options = arguments(d.settings.arguments, BY_RUNTIME[d.profile.runtime])
     if d.settings.server is not None:
         check_address(d.settings.server)
     variables(d.settings.environment)
@@ -83,6 +83,7 @@ def arguments(words: tuple[str, ...], backend: str) -> argparse.Namespace:
     for name in ("server", "measure"):
         if getattr(options, name) is not None:
             raise UsageError(f"--{name} after --: it is deploy's, give it before the --")
+    entry_of(options.backend)
     return options
 
 

@@ -5,7 +5,7 @@ import importlib.util
 import os
 import platform
 import sys
-from typing import Dict, List, Tuple
+from typing import Dict, Tuple
 
 from edgekit.errors import BackendError
 from edgekit.runtime.health.commands import told_by
@@ -13,8 +13,6 @@ from edgekit.runtime.health.finding import Finding, compared
 
 #: Library -> oldest version that edgekit works with.
 OLDEST = {"numpy": "1.19", "grpc": "1.48", "onnxruntime": "1.10", "tensorrt": "8.2"}
-#: Backend -> what it needs besides numpy and grpc. Graphs that learn run in ONNX Runtime wherever the others run.
-NEEDED = {"onnxruntime": ("onnxruntime",), "tensorrt": ("tensorrt", "onnxruntime"), "ascend": ("acl", "onnxruntime")}
 INSTALL = {
     "numpy": "pip install numpy; on Python 3.6 numpy==1.19.5",
     "grpc": "pip install grpcio; on Python 3.6 grpcio==1.48.2",
@@ -34,11 +32,6 @@ def python(profile_floor: str) -> Finding:
     advice = "use the Python of the board's own image: libraries such as tensorrt are installed there"
     found = compared("python", platform.python_version(), ">= " + profile_floor, "failed", advice)
     return found._replace(text="{} ({})".format(found.text, sys.executable))
-
-
-def needed(backend: str) -> List[str]:
-    """What `backend` needs besides numpy."""
-    return ["grpc", *NEEDED.get(backend, ())]
 
 
 def library(name: str, versions: Dict[str, str]) -> Finding:

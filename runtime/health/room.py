@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Dict, List, Optional
 
 from edgekit import machine
 from edgekit.runtime import cache
+from edgekit.runtime.backends.registry import entry_of
 from edgekit.runtime.health.finding import GIB, Finding
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ BATCH = 32
 #: A device process on ONNX Runtime: its libraries, and its peak over the bytes of what a batch leaves for the gradient.
 #: Measured on x86-64: 426 MiB with 63 MiB of those (MobileNet-V1), 651 MiB with 120 MiB (ResNet-18).
 PROCESS_MIB, PER_SAVED = 192.0, 4.0
-#: Allowed for the accelerator's libraries and for making an engine, in MiB; not measured on a board.
-ACCELERATOR_MIB = {"tensorrt": 1024.0, "ascend": 512.0}
 #: Below this much memory, making an engine may want swap.
 SMALL_GIB = 6.0
 #: MiB of free disk below which weights and records may not be kept.
@@ -33,7 +32,8 @@ def memory(bundle: "Optional[Bundle]", backend: str, root: str) -> List[Finding]
         return [Finding("memory", "unknown", text), Finding("swap", "unknown", text)]
     free, total = told["MemAvailable"], told["MemTotal"]
     swap, swap_free = told.get("SwapTotal", 0), told.get("SwapFree", 0)
-    need = (PROCESS_MIB + ACCELERATOR_MIB.get(backend, 0.0)) * MIB + PER_SAVED * _saved(bundle)
+    accelerator_mib = entry_of(backend).accelerator_mib
+    need = (PROCESS_MIB + accelerator_mib) * MIB + PER_SAVED * _saved(bundle)
     text = "{:.2f} of {:.2f} GiB free, a run takes about {:.2f}".format(free / GIB, total / GIB, need / GIB)
     value = {"free_bytes": free, "total_bytes": total, "needed_bytes": int(need)}
     advice = "end other programs, or export with a smaller --static-batch"
@@ -41,7 +41,7 @@ def memory(bundle: "Optional[Bundle]", backend: str, root: str) -> List[Finding]
     found = [Finding("memory", state, text, value, "" if state == "ok" else advice)]
     text = "{:.2f} of {:.2f} GiB free".format(swap_free / GIB, swap / GIB) if swap else "none"
     value = {"free_bytes": swap_free, "total_bytes": swap}
-    if not swap and total < SMALL_GIB * GIB and backend in ACCELERATOR_MIB:
+    if not swap and total < SMALL_GIB * GIB and accelerator_mib:
         advice = "a compiler may run out of memory on this board: add swap (a file, or zram)"
         return [*found, Finding("swap", "warning", text, value, advice)]
     return [*found, Finding("swap", "ok", text, value)]
@@ -67,7 +67,7 @@ def disk(bundle: "Optional[Bundle]", backend: str) -> List[Finding]:
     found = []
     if bundle is not None:
         found.append(_free("disk of the bundle", bundle.path, DISK_MIB * MIB, "make room"))
-    if backend in ACCELERATOR_MIB:
+    if entry_of(backend).accelerator_mib:
         files: Dict[str, Dict[str, int]] = bundle.manifest["files"] if bundle is not None else {}
         # An engine is of the graph's size, and is written beside the one that it replaces.
         graph = files["front.onnx"]["bytes"] if "front.onnx" in files else 0
