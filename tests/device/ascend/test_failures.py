@@ -12,8 +12,8 @@ from edgekit.errors import BackendError
 from edgekit.runtime.backends.ascend import process
 from edgekit.runtime.backends.ascend.backend import Ascend
 from edgekit.tensors import TensorSpec
-from tests.device.acl_board import board
-from tests.device.acl_emulator import Emulator
+from tests.device.ascend.board import board
+from tests.device.ascend.emulator import Emulator
 
 GRAPH = GraphSpec(
     "front.onnx",
