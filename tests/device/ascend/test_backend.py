@@ -1,4 +1,4 @@
-"""The ACL backend, through the emulator: values, call order, both generations of pyACL, rebuilds, threads, leaks."""
+"""The Ascend backend, through the emulator: values, call order, both generations of pyACL, rebuilds, threads, leaks."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Training on the digits through the ACL backend: real server and device processes, emulated pyACL and ATC."""
+"""Training on the digits through the Ascend backend: real server and device processes, emulated pyACL and ATC."""
 
 import json
 import os
