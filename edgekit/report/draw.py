@@ -86,8 +86,11 @@ def _points(axes: "Axes", series: Series, line: bool, zorder: float, flat: bool 
     """Markers, their line, and the spread as bars: along x where `flat`."""
     shade = colour(series.colour)
     values = series.x if flat else series.y
-    ends = [[max(value - low, 0.0), max(high - value, 0.0)] for value, (low, high) in zip(values, series.spread)]
-    spread: Any = [list(side) for side in zip(*ends)] if ends else None
+    spread: Any = None
+    if series.spread:
+        pairs = zip(values, series.spread, strict=True)
+        ends = [[max(value - low, 0.0), max(high - value, 0.0)] for value, (low, high) in pairs]
+        spread = [list(side) for side in zip(*ends, strict=True)]
     axes.errorbar(
         series.x, series.y, **{"xerr" if flat else "yerr": spread}, color=shade, marker=marker(series.colour),
         markersize=5.5,
