@@ -1,4 +1,4 @@
-"""Tables of a new grouping, whole: an order of channels and every codeword, as bytes that both sides read alike.
+"""All tables of a new grouping, the order of channels and every codeword, <-> bytes.
 
 ::
 
@@ -18,18 +18,18 @@ CHECK = 4
 
 
 def size(channels: int, words: int) -> int:
-    """Bytes of `pack_tables`."""
+    """The number of bytes that `pack_tables` gives."""
     return 2 * channels + 2 * words * channels + CHECK
 
 
 def pack_tables(order: np.ndarray, codebook: np.ndarray) -> bytes:
-    """Bytes of `order` (C,) int64 and `codebook` (words, C) f32; what is beyond float16 stops at its largest."""
+    """Bytes of `order` (C,) int64 and `codebook` (words, C) f32; values beyond float16's range are clipped to it."""
     body: bytes = order.astype("<u2").tobytes() + np.clip(codebook, -65504, 65504).astype("<f2").tobytes()
     return body + hashlib.sha256(body).digest()[:CHECK]
 
 
 def unpack_tables(payload: bytes, channels: int, words: int) -> Tuple[np.ndarray, np.ndarray]:
-    """(order (C,) int64, codebook (words, C) f32) of the bytes of `pack_tables`. PayloadError on any others."""
+    """The order (C,) int64 and the codebook (words, C) f32 that `pack_tables` packed. PayloadError on other bytes."""
     if len(payload) != size(channels, words):
         raise PayloadError(
             "tables of {} B, expected {}".format(len(payload), size(channels, words)),
