@@ -1,6 +1,6 @@
 """``python -m edgekit.runtime.doctor [BUNDLE]``: is this machine fit to run a bundle, and what is missing?
 
-With nothing but the standard library until numpy is known to load; ``edgekit doctor`` is the same.
+It imports only the standard library until numpy is known to load. ``edgekit doctor`` is the same command.
 """
 
 import argparse
@@ -37,7 +37,7 @@ OLDEST_PYTHON = "3.6"
 
 
 def parser(program: str) -> argparse.ArgumentParser:
-    """The options of a doctor."""
+    """The parser of the command's options."""
     p = argparse.ArgumentParser(
         prog=program,
         description="Say whether this machine is fit to run BUNDLE, or edgekit at all, and what is missing.",
@@ -52,7 +52,7 @@ def parser(program: str) -> argparse.ArgumentParser:
 
 
 def main(arguments: Optional[List[str]] = None, program: str = "python -m edgekit.runtime.doctor") -> int:
-    """Looks at this machine; returns the exit code (see `edgekit.errors`)."""
+    """The exit code (see `edgekit.errors`) of a check of this machine."""
     options = parser(program).parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -69,9 +69,9 @@ def main(arguments: Optional[List[str]] = None, program: str = "python -m edgeki
 def run(
     path: Optional[str], profile: Optional[Dict[str, Any]], server: Optional[str], backend: Optional[str], as_json: bool
 ) -> None:
-    """Prints what `examine` finds for the bundle at `path`, for `profile` where that is given, else for its own.
+    """Prints the findings for the bundle at `path` and for `profile`, or without one for the bundle's own.
 
-    BackendError with the names of what failed, when all is printed.
+    BackendError with the names of the checks that failed, after everything is printed.
     """
     bundle, damaged = None, []
     if path is not None and libraries.library("numpy", {}).state != "failed":
@@ -100,7 +100,7 @@ def examine(
     backend: str,
     root: str = os.sep,
 ) -> List[Finding]:
-    """Everything about this machine that matters to `backend`, in the order that it is needed.
+    """The findings about everything on this machine that `backend` needs, in the order in which it is needed.
 
     `profile` is a device profile as JSON, `server` HOST:PORT; files of the system are looked for below `root`.
     UsageError when `server` is no address, UnknownName when there is no such backend.
@@ -140,7 +140,7 @@ def _python(profile: Dict[str, Any]) -> Finding:
 
 
 def _versions(profile: Dict[str, Any]) -> Dict[str, str]:
-    """The versions of a profile; a bundle's manifest may hold anything in their place."""
+    """The versions of a profile. A bundle's manifest is not checked for them: what is no text is left out."""
     versions = profile.get("versions")
     if not isinstance(versions, dict):
         return {}
@@ -148,7 +148,7 @@ def _versions(profile: Dict[str, Any]) -> Dict[str, str]:
 
 
 def _text(findings: List[Finding], profile: Optional[Dict[str, Any]], backend: str) -> str:
-    """A line for each finding, what to do below those that are not ok, and what it comes to."""
+    """A line for each finding, with advice below those that are not ok, and a line for the result."""
     wide = max(len(finding.name) for finding in findings)
     left = " " * (8 + wide + 2)
     width = max(60, min(shutil.get_terminal_size((120, 24)).columns, 120))

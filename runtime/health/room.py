@@ -1,4 +1,4 @@
-"""Room: memory, swap and disk, free against what a run needs."""
+"""Free memory, swap and disk, compared with what a run needs."""
 
 import os
 import shutil
@@ -13,19 +13,20 @@ if TYPE_CHECKING:
     from edgekit.bundle import Bundle
 
 MIB = float(1 << 20)
-#: Images of a batch where the graph leaves it open.
+#: Images of a batch, when the graph leaves it open.
 BATCH = 32
-#: A device process on ONNX Runtime: its libraries, and its peak over the bytes of what a batch leaves for the gradient.
-#: Measured on x86-64: 426 MiB with 63 MiB of those (MobileNet-V1), 651 MiB with 120 MiB (ResNet-18).
+#: A device process on ONNX Runtime takes this many MiB for its libraries, and this many times the bytes that a batch
+#: saves for its backward pass. Measured on x86-64: 426 MiB with 63 MiB of those (MobileNet-V1), 651 MiB with 120 MiB
+#: (ResNet-18).
 PROCESS_MIB, PER_SAVED = 192.0, 4.0
-#: Below this much memory, making an engine may want swap.
+#: With less memory than this, making an engine may need swap.
 SMALL_GIB = 6.0
-#: MiB of free disk below which weights and records may not be kept.
+#: MiB of free disk that weights and records may need.
 DISK_MIB = 64.0
 
 
 def memory(bundle: "Optional[Bundle]", backend: str, root: str) -> List[Finding]:
-    """Free memory against an estimate of what a device process takes, and swap."""
+    """The findings for memory, free against an estimate of what a device process takes, and for swap."""
     told = machine.memory(root)
     if "MemAvailable" not in told:
         text = "/proc/meminfo does not say how much is free"
@@ -48,7 +49,7 @@ def memory(bundle: "Optional[Bundle]", backend: str, root: str) -> List[Finding]
 
 
 def _saved(bundle: "Optional[Bundle]") -> float:
-    """Bytes that the forward pass of a batch leaves for the gradient; 0 where no bundle says."""
+    """The bytes that the forward pass of a batch saves for the backward pass; 0 without a bundle."""
     if bundle is None:
         return 0.0
     import numpy as np
@@ -63,13 +64,13 @@ def _saved(bundle: "Optional[Bundle]") -> float:
 
 
 def disk(bundle: "Optional[Bundle]", backend: str) -> List[Finding]:
-    """Free disk where the bundle lies, and where engines are kept if `backend` makes any."""
+    """The findings for free disk: at the bundle, and at the cache of engines if `backend` makes any."""
     found = []
     if bundle is not None:
         found.append(_free("disk of the bundle", bundle.path, DISK_MIB * MIB, "make room"))
     if entry_of(backend).accelerator_mib:
         files: Dict[str, Dict[str, int]] = bundle.manifest["files"] if bundle is not None else {}
-        # An engine is of the graph's size, and is written beside the one that it replaces.
+        # An engine is about as large as its graph, and is written before the old one is removed.
         graph = files["front.onnx"]["bytes"] if "front.onnx" in files else 0
         advice = "make room, or set EDGEKIT_CACHE to another folder: else every start builds the engine again"
         kept = _free("disk of engines", cache.folder(), DISK_MIB * MIB + 4.0 * graph, advice)
@@ -82,7 +83,7 @@ def disk(bundle: "Optional[Bundle]", backend: str) -> List[Finding]:
 
 
 def _free(name: str, path: str, need: float, advice: str) -> Finding:
-    """Free bytes at `path`, or at the nearest folder above it that exists."""
+    """The finding for free bytes at `path`, or at the nearest folder above it that exists."""
     folder = os.path.abspath(path)
     while not os.path.isdir(folder) and folder != os.path.dirname(folder):
         folder = os.path.dirname(folder)
