@@ -33,8 +33,8 @@ def cuts(
 
     MODEL is a built-in name (`edgekit models`) or your own network as package.module:factory. A cut is a layer whose
     output is the only tensor that goes on from there; a block and its last layer are one cut under two names. FLOPs are
-    2 per multiply-add; coded bytes are the codec's formula, without headers. Good cuts end with an activation, a pooling
-    or a block.
+    2 per multiply-add; coded bytes are the codec's formula, without headers. Good cuts end with an activation, a
+    pooling or a block.
     `edgekit plan` compares them for a board and a link.
 
     \b
