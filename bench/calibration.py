@@ -42,7 +42,7 @@ from edgekit.export.frames import gradient_bytes
 from edgekit.server.calibrate import Calibrator, calibrator
 from edgekit.server.decode import decode, to_network_order
 
-#: Sparse with every element rounded on its own: what systematic rounding is worth.
+#: Suffix of a "sparse" method's name: the same without systematic rounding, which shows what that is worth.
 ALONE = "rounded one by one"
 METHODS = (
     "none",
@@ -66,12 +66,12 @@ METHODS = (
 )
 DECODE_ONLY = "decode only"
 COLUMNS = ("bytes", "deviation", "cosine", "error", "added", "averaged")
-#: What one batch is sent so often for.
+#: How many times one batch is sent for the column "averaged".
 DRAWS = 8
 
 
 class Independent(Sparse):
-    """Every element rounded up or down on its own."""
+    """The codec "sparse" with independent stochastic rounding of every element, in the place of systematic rounding."""
 
     @staticmethod
     def rounded(scaled: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -79,7 +79,7 @@ class Independent(Sparse):
 
 
 def method(name: str, seed: int) -> Calibrator:
-    """The calibrator of a method's name."""
+    """The calibrator for the method called `name`."""
     policy, alone, _ = name.partition(" " + ALONE)
     chosen = calibrator(policy, seed)
     return Calibrator(Independent(**chosen.codec.config), chosen.masked, seed) if alone else chosen
@@ -100,7 +100,7 @@ class Batch:
         self.active = front.codec.active(codes, front.tables)
         coded = decode(front.codec, codes, front.tables, CPU)
         self.gradient = self._at_cut(coded, labels)
-        #: Of the weights, one after another.
+        #: The gradient of all weights in a row, computed from the feature without any codec.
         self.reference = self.of_weights(self._at_cut(torch.from_numpy(feature), labels))
         self.decode_only = self.of_weights(self.gradient)
 
@@ -108,7 +108,7 @@ class Batch:
         """(n,C,h,w) gradient of the loss, channels in coded order."""
         leaf = coded.clone().requires_grad_()
         with torch.random.fork_rng():
-            # Every gradient of this batch with the same units dropped.
+            # The same seed each time, so that dropout drops the same units for every gradient of this batch.
             torch.manual_seed(0)
             loss = cross_entropy(self._back(to_network_order(leaf, self.order)), labels)
         (gradient,) = torch.autograd.grad(loss, leaf)
@@ -122,7 +122,7 @@ class Batch:
 
 
 def probe(trainer: Trainer, chosen: Iterator[np.ndarray], methods: list[str], seed: int) -> dict[str, dict[str, float]]:
-    """Method -> column -> figure; the trainer is as it was afterwards."""
+    """Method -> column -> figure. The trainer's state is restored afterwards."""
     halves = (trainer.front.module, trainer.back)
     states = [copy.deepcopy(half.state_dict()) for half in halves]
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in (DECODE_ONLY, *methods)}
@@ -154,7 +154,7 @@ def probe(trainer: Trainer, chosen: Iterator[np.ndarray], methods: list[str], se
 
 
 def average(batch: Batch, each: Calibrator) -> float:
-    """Distance of the mean of what arrives in `DRAWS` messages from what was sent, of the weights' gradient."""
+    """Distance, as weights' gradients, of the mean of `DRAWS` decoded messages from the gradient that they code."""
     active = batch.active if each.masked else None
     payloads = [each.send(batch.gradient, active, 2, draw)[0] for draw in range(DRAWS)]
     arrived = [each.codec.unpack(payload, batch.gradient.shape, active) for payload in payloads]

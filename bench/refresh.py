@@ -37,7 +37,7 @@ from edgekit.runtime.backends.tensorrt import cudart
 from edgekit.runtime.backends.tensorrt.backend import TensorRt
 
 sys.path.append(str(Path(__file__).parents[1]))
-from tests.device import cudart_emulator, tensorrt_emulator
+from tests.device.tensorrt import cudart_emulator, emulator
 
 BATCH = 32
 
@@ -92,7 +92,7 @@ def refit_calls(name: str) -> dict[str, int]:
     """The calls of one refit of model `name`'s engine, and the bytes they hand over, in TensorRT 8.2's shape."""
     deployed = Deployed(name, "jetson-nano")
     library = cudart_emulator.Library()
-    trt = tensorrt_emulator.module("8.2", library)
+    trt = emulator.module("8.2", library)
     sizes: list[int] = []
     original = trt.Refitter.set_named_weights
 

@@ -1,4 +1,4 @@
-"""The profile in a TOML file; a missing, unknown or senseless entry is a UsageError that names file and key."""
+"""Reads a profile from a TOML file; a missing, unknown or wrong entry is a UsageError that names file and key."""
 
 import re
 import sys
@@ -14,12 +14,12 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-#: Lists of operators that several profiles share, by the name that `target.operators` gives.
+#: The folder of operator lists that several profiles share; `target.operators` names one.
 OPERATORS = Path(__file__).parent / "operators"
 
 
 class _Kind(NamedTuple):
-    """What the value of a key has to be, in words and as a test."""
+    """The kind of value that a key must have, in words and as a test."""
 
     expected: str
     fits: Callable[[Any], bool]
@@ -82,7 +82,7 @@ _PROFILE = {
 
 
 def parse(path: Path) -> Profile:
-    """The profile in the file at `path`; the sources of a list of operators that it names follow its own."""
+    """The profile in the file at `path`. The sources of the operator list that it names are added to its own."""
     table = _table(path)
     _check(path, "", table, _PROFILE)
     _check(path, "target.", table["target"], _TARGET)
@@ -102,7 +102,7 @@ def parse(path: Path) -> Profile:
 
 
 def _operators(path: Path, name: str) -> tuple[list[str], list[str]]:
-    """Operators and sources of the shipped list `name`, which the profile at `path` asks for."""
+    """Operators and sources of the shared list `name`, which the profile at `path` names."""
     known = sorted(file.stem for file in OPERATORS.glob("*.toml"))
     if name not in known:
         raise UsageError(f'{path}: target.operators is "{name}"; expected one of {", ".join(known)}, or a list')

@@ -1,25 +1,25 @@
-"""Profile: what a board takes, how new weights reach its engine, and how fast it is at best."""
+"""Profile: the graphs that a board accepts, how new weights reach its engine, and its peak speed."""
 
 from typing import Any, NamedTuple
 
-#: Runtime -> the entry of `Profile.versions` that is its own version.
+#: Runtime -> the entry of `Profile.versions` with the runtime's version.
 RUNTIMES = {"onnxruntime": "onnxruntime", "tensorrt": "tensorrt", "acl": "cann"}
 
 
 class Target(NamedTuple):
-    """What the deployed graph has to be."""
+    """The requirements for the deployed graph."""
 
     opset: int
     ir_version: int
-    #: Every shape is static, the batch included.
+    #: Whether every shape must be fixed, the batch included.
     static: bool
-    #: Names of the rules in `edgekit.export.targets` that the graph is held to, besides versions, shapes and operators.
+    #: Names of rules in `edgekit.export.targets` that the graph must keep, besides versions, shapes and operators.
     rules: tuple[str, ...]
-    #: ONNX operators that the converter takes; empty: whatever the operator set has.
+    #: ONNX operators that the converter accepts; empty for all of the operator set.
     operators: tuple[str, ...]
     #: Arithmetic of the engine, "float32" or "float16".
     precision: str
-    #: Default norm policy, "batch" (statistics of the batch, while learning) or "frozen" (folded into convolutions).
+    #: Default norm policy: "batch" (learning uses the batch's statistics) or "frozen" (folded into convolutions).
     norm: str
     #: How the distances to codewords are computed: "conv" (one grouped 1x1 convolution) or "matmul".
     scores: str
@@ -30,21 +30,21 @@ class Target(NamedTuple):
 
 
 class Hardware(NamedTuple):
-    """Figures for predictions; peaks, which no program reaches."""
+    """Figures for predictions. They are peaks, which no program reaches."""
 
-    #: All of the board's memory, which processor, accelerator and operating system share.
+    #: The board's whole memory, shared by processor, accelerator and operating system.
     memory_gib: float
     bandwidth_gb_s: float
-    #: Of the engine that runs the deployed graph, at the profile's precision, dense.
+    #: Peak of the engine that runs the deployed graph, at the profile's precision, without sparsity.
     peak_gflops: float
-    #: Cores that a program of the user gets.
+    #: Processor cores that a user's program can have.
     cpu_cores: int
-    #: Of those cores together in float32: the graphs that learn run there.
+    #: Peak of those cores together, in float32: the learning graphs run there.
     cpu_gflops: float
 
 
 class Profile(NamedTuple):
-    """One board. `to_json` is what travels in a bundle's manifest."""
+    """One board. A bundle's manifest holds `to_json` of it."""
 
     name: str
     title: str
@@ -61,11 +61,11 @@ class Profile(NamedTuple):
 
     @property
     def runtime_version(self) -> str:
-        """The entry of `versions` that is the runtime's own."""
+        """The version of the runtime itself."""
         return self.versions[RUNTIMES[self.runtime]]
 
     def to_json(self) -> dict[str, Any]:
-        """Nested dicts and lists, with every field."""
+        """Every field, as nested dicts and lists."""
         target = {**self.target._asdict(), "rules": [*self.target.rules], "operators": [*self.target.operators]}
         nested = {"target": target, "hardware": self.hardware._asdict(), "sources": [*self.sources]}
         return {**self._asdict(), "versions": dict(self.versions), **nested}

@@ -1,4 +1,4 @@
-"""The boards by name, and a user's own by the path of its file."""
+"""The profiles by name, and a user's own by the path of its file."""
 
 import os
 from pathlib import Path
@@ -25,12 +25,12 @@ ALIASES = {"jetson": "jetson-orin-nano"}
 
 
 def profiles() -> list[str]:
-    """Names of the boards, weakest of a kind first."""
+    """The names of the boards, the weakest of each kind first."""
     return list(PROFILES)
 
 
 def profile(name: str) -> Profile:
-    """The board `name`, an alias of one, or what a file describes whose path ends in .toml; UnknownName, UsageError."""
+    """The profile `name`: a board, an alias, or the path of a .toml file. UnknownName; UsageError for a wrong file."""
     if name.endswith(".toml") or os.sep in name:
         return parse(Path(name))
     name = ALIASES.get(name, name)
@@ -41,7 +41,7 @@ def profile(name: str) -> Profile:
 
 
 def from_json(value: dict[str, Any]) -> Profile:
-    """The board that `Profile.to_json` wrote, as a bundle carries it; ValueError for anything else."""
+    """The profile that `Profile.to_json` wrote into a bundle; ValueError for anything else."""
     try:
         target = dict(value["target"])
         lists = {key: tuple(target[key]) for key in ("rules", "operators")}

@@ -68,7 +68,7 @@ def graph_from_json(value: Dict[str, Any]) -> GraphSpec:
 
 
 class Bundle:
-    """An opened, verified bundle; files are read when asked for."""
+    """An opened bundle, its hashes verified; files are read when they are asked for."""
 
     def __init__(self, path: str, manifest: Dict[str, Any], digest: str) -> None:
         self.path = path
@@ -81,21 +81,21 @@ class Bundle:
             self.cut = _text(model["cut"])
             self.input_shape = _shape3(model["input"])
             (self.classes,) = _counts([model["classes"]])
-            #: True when the feature comes from a ReLU: what is zero there takes no gradient.
+            #: Whether the feature comes from a ReLU: where it is zero, no gradient passes.
             self.after_relu: bool = {True: True, False: False}[manifest["after_relu"]]
             self.feature_shape = _shape3(manifest["feature"])
             self.codec: FeatureCodec = feature_codec(manifest["codec"]["id"], manifest["codec"]["config"])
             self.codec.check(self.feature_shape[0])
-            #: What gradients the server sends back unless told otherwise; None where the export did not choose.
+            #: The gradient codec of a server that is not told another; None when the export chose none.
             self.gradient: Optional[str] = _text(manifest["gradient"]) if "gradient" in manifest else None
             self.graphs = {name: graph_from_json(manifest["graphs"][name]) for name in GRAPHS}
             self.mean = _per_channel(manifest["normalise"]["mean"], self.input_shape[0], smallest=-1e6)
             self.std = _per_channel(manifest["normalise"]["std"], self.input_shape[0], smallest=1e-6)
             #: Name of the coded feature among the outputs of the graph "front_train".
             self.feature_tensor = _text(manifest["feature_tensor"])
-            #: The batch norms that the deployed graph holds folded into convolutions.
+            #: The batch norms that are folded into convolutions in the deployed graph.
             self.folds = [fold_from_json(value) for value in manifest["folds"]]
-            #: The device's profile, and what batch norm does while the front half learns: "batch" or "frozen".
+            #: The device profile. `norm` is what batch norm does while the front half learns: "batch" or "frozen".
             self.device: Dict[str, Any] = dict(manifest["device"])
             _text(self.device["name"])
             self.norm = {"batch": "batch", "frozen": "frozen"}[manifest["norm"]]
@@ -114,7 +114,7 @@ class Bundle:
             ) from None
 
     def read(self, name: str) -> bytes:
-        """The bytes of file `name`, verified against the manifest once more; BundleError when it lists no such file."""
+        """The bytes of file `name`, verified again; BundleError when the manifest lists no such file."""
         files = self.manifest["files"]
         if name not in files:
             raise BundleError("{} has no file '{}', it has {}".format(self.path, name, ", ".join(sorted(files))))
@@ -128,7 +128,7 @@ class Bundle:
             raise BundleError("{}: {}".format(os.path.join(self.path, name), error)) from None
 
     def tables(self) -> Dict[str, np.ndarray]:
-        """The codec's tables, checked."""
+        """The codec's tables; BundleError when they do not fit the codec."""
         tables = self.arrays("tables.safetensors")
         try:
             self.codec.check_tables(self.feature_shape[0], tables)
@@ -138,7 +138,7 @@ class Bundle:
 
 
 def open_bundle(path: str) -> Bundle:
-    """Opens the bundle at `path` and verifies the hash of every file; BundleError names the first that is wrong."""
+    """The bundle at `path`, the hash of every file verified; BundleError names the first that is wrong."""
     target = os.path.join(path, MANIFEST)
     try:
         with open(target, "rb") as file:
@@ -178,9 +178,9 @@ def check_writable(path: str, overwrite: bool) -> None:
 
 
 def write_bundle(path: str, manifest: Dict[str, Any], files: Dict[str, bytes], overwrite: bool = False) -> Bundle:
-    """Writes a bundle to the folder `path`, all or nothing, and opens it.
+    """The bundle that it writes to the folder `path`, whole or not at all.
 
-    `manifest` lacks "format" and "files", which are added. An existing folder is replaced only with `overwrite`,
+    It adds "format" and "files" to `manifest`. An existing folder is replaced only with `overwrite`,
     and only when it is a bundle and holds nothing else. BundleError when the manifest describes none or the disk fails.
     """
     check_writable(path, overwrite)
@@ -196,7 +196,7 @@ def write_bundle(path: str, manifest: Dict[str, Any], files: Dict[str, bytes], o
 
 
 def _write_folder(path: str, files: Dict[str, bytes]) -> None:
-    """A folder with exactly `files` at `path`; what was there stays until the new one is complete."""
+    """Makes a folder with exactly `files` at `path`; an old one stays until the new one is complete."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".bundle-", dir=os.path.dirname(path)) as staging:
         new, old = os.path.join(staging, "new"), os.path.join(staging, "old")
@@ -215,7 +215,7 @@ def _write_folder(path: str, files: Dict[str, bytes]) -> None:
 
 
 def _replaceable(path: str) -> bool:
-    """Whether the folder at `path` holds a bundle and nothing else, so that nothing of anyone's is lost with it."""
+    """Whether the folder at `path` holds a bundle and nothing else, so that replacing it loses no other file."""
     try:
         with open(os.path.join(path, MANIFEST), "rb") as file:
             listed = set(json.loads(file.read().decode())["files"])

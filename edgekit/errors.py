@@ -1,4 +1,4 @@
-"""Every error edgekit raises on purpose, and the exit code its class gives the process.
+"""Every error that edgekit raises on purpose, and the exit code of the process for each class.
 
 ::
 
@@ -37,7 +37,7 @@ class UsageError(EdgekitError, ValueError):
 
 
 class UnknownName(UsageError):
-    """A name that is not in a table; the message offers near names and says how to list them all."""
+    """A name that is not in a table; the message suggests similar names and says how to list all."""
 
     def __init__(self, what: str, name: str, known: Iterable[str], how_to_list: str) -> None:
         known = sorted(known)
@@ -89,7 +89,7 @@ class BackendError(EdgekitError):
 
 
 class TransportError(EdgekitError):
-    """The line is broken: nothing listens there, the peer went away, or it stayed silent too long."""
+    """The connection failed: nothing listens there, the peer went away, or it was silent for too long."""
 
     exit_code = 9
 
@@ -107,7 +107,7 @@ class ChildFailed(EdgekitError):
 
 
 class Diverged(EdgekitError):
-    """Training went to infinity: a weight is no number any more."""
+    """Training diverged: a weight is infinite or NaN."""
 
     exit_code = 12
 

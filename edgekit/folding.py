@@ -1,4 +1,4 @@
-"""Batch norms folded into convolutions, in numpy: what a deployed front half has of them.
+"""Batch norms folded into convolutions, in numpy, as the deployed graph has them.
 
 ::
 
@@ -17,7 +17,7 @@ from edgekit.tensors import TensorSpec
 
 
 class Fold(NamedTuple):
-    """One batch norm, a layer's name, and the convolution that takes it in; "" when it stands alone."""
+    """The names of a batch norm and of the convolution that it is folded into; "" when there is none."""
 
     convolution: str
     norm: str
@@ -30,12 +30,12 @@ class Fold(NamedTuple):
 
     @property
     def buffers(self) -> List[str]:
-        """The names of what is folded in."""
+        """The names of the batch norm's weights and buffers."""
         return [self.norm + "." + part for part in ("weight", "bias", "running_mean", "running_var")]
 
 
 def fold(state: Arrays, folds: Sequence[Fold]) -> Arrays:
-    """The folded weights and biases, f32 by name, of a front half whose weights and buffers are `state`.
+    """The folded weights and biases, f32 by name, from `state`, the weights and buffers of a front half.
 
     ShapeError when a batch norm and its convolution do not have the same channels.
     """

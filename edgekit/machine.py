@@ -1,6 +1,6 @@
-"""Machine: what a measurement was made on, and what else ran there meanwhile; read from Linux, nothing else needed.
+"""The machine of a measurement: versions, processor, memory, clocks, temperatures, load; all read from Linux.
 
-What a machine does not tell is None, never a guess and never zero.
+What a machine does not say is None, never a guess or zero.
 """
 
 import glob
@@ -11,19 +11,19 @@ import subprocess
 import sys
 from typing import Any, Dict, List, NamedTuple, Optional
 
-#: Packages whose versions are recorded, where they are loaded anyway.
+#: Packages whose versions are recorded if they are loaded already.
 PACKAGES = ("edgekit", "numpy", "onnxruntime", "tensorrt", "torch", "grpc")
 
 
 class Usage(NamedTuple):
-    """Processor seconds of a process so far, and the most memory it held since `forget_peak`, in bytes, where known."""
+    """A process's processor seconds so far, and its peak of memory since `forget_peak`, in bytes, where known."""
 
     cpu_s: float
     peak_bytes: Optional[int]
 
 
 class Zone(NamedTuple):
-    """A thermal zone: its temperature, and the lowest at which the kernel slows the board down, where it says so."""
+    """A thermal zone: its temperature, and the lowest one at which the kernel slows the board down, where known."""
 
     name: str
     celsius: float
@@ -55,13 +55,13 @@ def usage(pid: int) -> Usage:
 
 
 def forget_peak(pid: int) -> None:
-    """Starts the peak of process `pid`'s memory anew; OSError when that is not allowed."""
+    """Resets the peak of memory of process `pid`; OSError when that is not allowed."""
     with open("/proc/{}/clear_refs".format(pid), "w", encoding="ascii") as file:
         file.write("5")
 
 
 def busy_s() -> float:
-    """Seconds that all processors of this machine have been busy since it started, added up."""
+    """The busy seconds of all processors since this machine started, added up."""
     with open("/proc/stat", encoding="ascii") as file:
         user, nice, system, _, _, irq, softirq, steal = map(int, file.readline().split()[1:9])
     return (user + nice + system + irq + softirq + steal) / _ticks()
@@ -77,13 +77,13 @@ def _versions() -> Dict[str, str]:
 
 
 def memory(root: str = os.sep) -> Dict[str, int]:
-    """Bytes by the names of /proc/meminfo: MemTotal, MemAvailable, SwapFree; {} where Linux does not say."""
+    """Bytes by their names in /proc/meminfo, such as MemTotal, MemAvailable, SwapFree; {} when it cannot be read."""
     pairs = [line.partition(":") for line in (_read(os.path.join(root, "proc/meminfo")) or "").splitlines()]
     return {name: int(value.split()[0]) * 1024 for name, _, value in pairs if value.endswith(" kB")}
 
 
 def clocks(root: str = os.sep) -> Dict[str, Any]:
-    """Governor, present MHz of every processor, and whether clocks are locked: least and most allowed are the same."""
+    """Governor, present MHz of every processor, and whether clocks are locked (lowest allowed is highest allowed)."""
     folders = sorted(glob.glob(os.path.join(root, "sys/devices/system/cpu/cpu[0-9]*/cpufreq")))
 
     def values(name: str) -> List[str]:
@@ -99,7 +99,7 @@ def clocks(root: str = os.sep) -> Dict[str, Any]:
 
 
 def power_mode() -> Optional[str]:
-    """What `nvpmodel -q` says on a Jetson."""
+    """A Jetson's power mode, as `nvpmodel -q` says it; None on other boards."""
     try:
         done = subprocess.run(
             ["nvpmodel", "-q"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=10, universal_newlines=True
@@ -111,7 +111,7 @@ def power_mode() -> Optional[str]:
 
 
 def zones(root: str = os.sep) -> List[Zone]:
-    """The thermal zones that can be read. PMIC-Die is left out: on a Jetson it says 100 degrees, whatever they are."""
+    """The thermal zones that can be read, but PMIC-Die: on a Jetson that one always says 100 degrees."""
     found = []
     for folder in sorted(glob.glob(os.path.join(root, "sys/class/thermal/thermal_zone*"))):
         text = _read(os.path.join(folder, "temp"))
@@ -122,7 +122,7 @@ def zones(root: str = os.sep) -> List[Zone]:
 
 
 def _throttles(zone: str) -> Optional[float]:
-    """Degrees of the lowest passive trip point of a zone; points of 0 and below are not in use."""
+    """The temperature of a zone's lowest passive trip point; trip points of 0 and below are not in use."""
     kinds = sorted(glob.glob(os.path.join(zone, "trip_point_*_type")))
     texts = [_read(kind[: -len("type")] + "temp") for kind in kinds if _read(kind) == "passive"]
     degrees = [int(text) / 1000.0 for text in texts if text]
@@ -139,7 +139,7 @@ def _field(path: str, name: str) -> Optional[str]:
 
 
 def _read(path: str) -> Optional[str]:
-    """The text of `path` without blanks around; None where it is not there or may not be read."""
+    """The text of the file at `path`, stripped; None when it cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read().strip()

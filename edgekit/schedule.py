@@ -1,4 +1,4 @@
-"""Learning rate of a step: both sides compute it, from the device's own step and the steps it planned at hello."""
+"""The learning rate of a step. Device and server both compute it, from the device's step and its planned steps."""
 
 import math
 from typing import Callable, Dict
@@ -24,7 +24,7 @@ SCHEDULES: Dict[str, Callable[[int, int], float]] = {"constant": _constant, "cos
 
 
 def learning_rate(schedule: str, base: float, step: int, steps: int) -> float:
-    """The rate of step `step` (from 0) of `steps`: "constant", or "cosine" to 0 at the end after a linear rise.
+    """The rate of step `step` (from 0) of `steps`: "constant", or "cosine", a linear rise and then a cosine down to 0.
 
     >>> [round(learning_rate("cosine", 0.1, step, 40), 3) for step in (0, 1, 2, 21, 39, 40)]
     [0.05, 0.1, 0.1, 0.05, 0.0, 0.0]

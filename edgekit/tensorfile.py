@@ -1,7 +1,7 @@
-"""Named arrays <-> the safetensors format, with numpy alone (the library has no wheels for old boards).
+"""Named arrays <-> the safetensors format, with numpy alone: the library has no wheels for old boards.
 
-Eight bytes little-endian length of the header, the header (JSON: name -> dtype, shape, data offsets), the data.
-A test holds this to the library, in both directions.
+A file is the header's length (eight bytes, little-endian), the header (JSON: name -> dtype, shape, data offsets), and
+the data. A test compares this with the library in both directions.
 """
 
 import json
@@ -21,7 +21,7 @@ _NAMES = {np.dtype(code): name for name, code in _DTYPES.items()}
 
 
 def dumps(arrays: Dict[str, np.ndarray]) -> bytes:
-    """The file's bytes; tensors are laid out in order of name, so equal arrays give equal bytes.
+    """The file's bytes. Tensors are in order of name, so that equal arrays give equal bytes.
 
     ShapeError for a dtype that the format lacks.
     """
@@ -47,7 +47,7 @@ def dumps(arrays: Dict[str, np.ndarray]) -> bytes:
 
 
 def make_folder(path: str) -> None:
-    """Creates the folder `path` unless it is there; UsageError when that cannot be."""
+    """Creates the folder `path` unless it exists; UsageError when that fails."""
     try:
         os.makedirs(path, exist_ok=True)
     except OSError as error:

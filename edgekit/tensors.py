@@ -1,4 +1,4 @@
-"""TensorSpec: the name, dtype and shape of an array that crosses a boundary, and the check for it."""
+"""TensorSpec: the name, dtype and shape that an array must have where it enters or leaves a part, and the check."""
 
 from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from edgekit.errors import ShapeError
 
-#: What crosses a boundary, by numpy's names.
+#: The dtypes that a spec may have, by numpy's names.
 DTYPES = (
     "float16",
     "float32",

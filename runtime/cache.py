@@ -1,4 +1,4 @@
-"""Built engines kept on the board's disk: one file per graph and backend, with what it was built for in its head.
+"""The cache of built engines on the board's disk: one file per graph and backend, which says what it was built for.
 
 ::
 
@@ -6,8 +6,8 @@
     head         JSON: "key" (what it was built for, name -> text), "sha256" and "bytes" of the engine
     the rest     the engine, as the vendor's library wrote it
 
-A file is used only when every field of its key is what it would be built for now, and its bytes have the recorded hash;
-else the caller is told why and builds anew. The folder may be emptied at any time.
+A file is used only when its key equals the key of what is to be built now, and the engine's bytes have the recorded
+hash. Else the caller is told why and builds a new one. The folder may be emptied at any time.
 """
 
 import hashlib
@@ -25,18 +25,18 @@ Key = Dict[str, str]
 
 
 def folder() -> str:
-    """Where engines are kept: EDGEKIT_CACHE, else edgekit/engines in the user's cache folder."""
+    """The cache's folder: EDGEKIT_CACHE, else edgekit/engines in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return os.environ.get("EDGEKIT_CACHE") or os.path.join(base, "edgekit", "engines")
 
 
 def path(name: str) -> str:
-    """The file of engine `name`, a plain file name."""
+    """The path of engine `name`, which is a plain file name."""
     return os.path.join(folder(), name + ".engine")
 
 
 def load(name: str, key: Key, say: Callable[[str], None]) -> Optional[bytes]:
-    """The engine kept under `name`, built for exactly `key`; None where it has to be built, `say` is told why."""
+    """The cached engine `name` if it was built for exactly `key`; else None, and `say` is told why."""
     try:
         with open(path(name), "rb") as file:
             data = file.read()
@@ -62,7 +62,7 @@ def load(name: str, key: Key, say: Callable[[str], None]) -> Optional[bytes]:
 
 
 def store(name: str, key: Key, engine: bytes, say: Callable[[str], None]) -> None:
-    """Keeps `engine` under `name`, whole or not at all; where the disk does not take it, `say` is told."""
+    """Caches `engine` as `name`, whole or not at all; `say` is told when the disk does not take it."""
     staged = ""
     try:
         os.makedirs(folder(), exist_ok=True)
@@ -80,7 +80,7 @@ def store(name: str, key: Key, engine: bytes, say: Callable[[str], None]) -> Non
 
 
 def pack(key: Key, engine: bytes) -> bytes:
-    """The bytes of a file."""
+    """The bytes of the engine's file."""
     head = {"key": key, "sha256": hashlib.sha256(engine).hexdigest(), "bytes": len(engine)}
     raw = json.dumps(head, sort_keys=True).encode()
     return b"".join([_MAGIC, struct.pack("<I", len(raw)), raw, engine])

@@ -1,6 +1,6 @@
 """``python -m edgekit.runtime.doctor [BUNDLE]``: is this machine fit to run a bundle, and what is missing?
 
-With nothing but the standard library until numpy is known to load; ``edgekit doctor`` is the same.
+It imports only the standard library until numpy is known to load. ``edgekit doctor`` is the same command.
 """
 
 import argparse
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 import edgekit
 from edgekit import machine
-from edgekit.errors import BackendError, BundleError, EdgekitError, UnknownName
+from edgekit.errors import BackendError, BundleError, EdgekitError
 from edgekit.line import frame
+from edgekit.runtime.backends.registry import BY_RUNTIME, entry_of
 from edgekit.runtime.health import libraries
 from edgekit.runtime.health.finding import STATES, Finding
 
@@ -31,14 +32,12 @@ EXAMPLES = """examples:
 
 Exit code 8 when something failed."""
 
-#: Runtime of a device profile -> the backend that runs there.
-BACKENDS = {"onnxruntime": "onnxruntime", "tensorrt": "tensorrt", "acl": "ascend"}
 MARKS = {"ok": "ok", "warning": "!", "failed": "FAILED", "unknown": "?"}
 OLDEST_PYTHON = "3.6"
 
 
 def parser(program: str) -> argparse.ArgumentParser:
-    """The options of a doctor."""
+    """The parser of the command's options."""
     p = argparse.ArgumentParser(
         prog=program,
         description="Say whether this machine is fit to run BUNDLE, or edgekit at all, and what is missing.",
@@ -53,7 +52,7 @@ def parser(program: str) -> argparse.ArgumentParser:
 
 
 def main(arguments: Optional[List[str]] = None, program: str = "python -m edgekit.runtime.doctor") -> int:
-    """Looks at this machine; returns the exit code (see `edgekit.errors`)."""
+    """The exit code (see `edgekit.errors`) of a check of this machine."""
     options = parser(program).parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -70,9 +69,9 @@ def main(arguments: Optional[List[str]] = None, program: str = "python -m edgeki
 def run(
     path: Optional[str], profile: Optional[Dict[str, Any]], server: Optional[str], backend: Optional[str], as_json: bool
 ) -> None:
-    """Prints what `examine` finds for the bundle at `path`, for `profile` where that is given, else for its own.
+    """Prints the findings for the bundle at `path` and for `profile`, or without one for the bundle's own.
 
-    BackendError with the names of what failed, when all is printed.
+    BackendError with the names of the checks that failed, after everything is printed.
     """
     bundle, damaged = None, []
     if path is not None and libraries.library("numpy", {}).state != "failed":
@@ -84,7 +83,7 @@ def run(
             damaged.append(Finding("bundle", "failed", str(error), path, "transfer it again"))
     if profile is None and bundle is not None:
         profile = bundle.device
-    backend = backend or BACKENDS.get(str((profile or {}).get("runtime")), "onnxruntime")
+    backend = backend or BY_RUNTIME.get(str((profile or {}).get("runtime")), "onnxruntime")
     findings = damaged + examine(bundle, profile, server, backend)
     text = _json(findings, bundle, profile, server, backend) if as_json else _text(findings, profile, backend)
     sys.stdout.write(text + "\n")
@@ -101,7 +100,7 @@ def examine(
     backend: str,
     root: str = os.sep,
 ) -> List[Finding]:
-    """Everything about this machine that matters to `backend`, in the order that it is needed.
+    """The findings about everything on this machine that `backend` needs, in the order in which it is needed.
 
     `profile` is a device profile as JSON, `server` HOST:PORT; files of the system are looked for below `root`.
     UsageError when `server` is no address, UnknownName when there is no such backend.
@@ -113,16 +112,14 @@ def examine(
     if found[-1].state == "failed":
         rest = "nothing else was looked at: edgekit needs numpy for it"
         return [*found, Finding("edgekit", "unknown", rest, edgekit.__version__)]
-    from edgekit.runtime.backends.registry import BACKENDS as KNOWN
     from edgekit.runtime.health.board import board
     from edgekit.runtime.health.engine import engine
     from edgekit.runtime.health.room import disk, memory
     from edgekit.runtime.health.server import server as answers
 
-    if backend not in KNOWN:
-        raise UnknownName("backend", backend, KNOWN, "there are: {}".format(", ".join(sorted(KNOWN))))
+    needed = entry_of(backend).libraries
     versions = _versions(profile)
-    found += [libraries.library(name, versions) for name in libraries.needed(backend)]
+    found += [libraries.library(name, versions) for name in ("grpc", *needed)]
     found += engine(backend, versions, root)
     if bundle is not None:
         text = "{} cut at {} for {}, {}".format(bundle.model, bundle.cut, bundle.device["name"], bundle.digest[:12])
@@ -143,7 +140,7 @@ def _python(profile: Dict[str, Any]) -> Finding:
 
 
 def _versions(profile: Dict[str, Any]) -> Dict[str, str]:
-    """The versions of a profile; a bundle's manifest may hold anything in their place."""
+    """The versions of a profile. A bundle's manifest is not checked for them: what is no text is left out."""
     versions = profile.get("versions")
     if not isinstance(versions, dict):
         return {}
@@ -151,7 +148,7 @@ def _versions(profile: Dict[str, Any]) -> Dict[str, str]:
 
 
 def _text(findings: List[Finding], profile: Optional[Dict[str, Any]], backend: str) -> str:
-    """A line for each finding, what to do below those that are not ok, and what it comes to."""
+    """A line for each finding, with advice below those that are not ok, and a line for the result."""
     wide = max(len(finding.name) for finding in findings)
     left = " " * (8 + wide + 2)
     width = max(60, min(shutil.get_terminal_size((120, 24)).columns, 120))

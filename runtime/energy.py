@@ -1,10 +1,10 @@
-"""Energy: what the board drew while something ran, from its power monitor, sampled in the background.
+"""The energy that a board used while something ran, from its power monitor, sampled in a thread.
 
-Jetsons have INA3221 monitors. Their kernel shows them below ``/sys/bus/i2c/drivers``: up to JetPack 4 as
+Jetsons have INA3221 monitors. The kernel shows them below ``/sys/bus/i2c/drivers``: up to JetPack 4 as
 ``ina3221x/*/iio:device*`` with ``rail_name_N`` and ``in_powerN_input`` in mW, later as ``ina3221/*/hwmon/hwmon*``
 with ``inN_label``, ``inN_input`` in mV and ``currN_input`` in mA (kernel documentation, hwmon/ina3221). The rail into
-the module holds all others, so only it is counted; a board whose rails have other names says nothing. No board was
-at hand: paths and names are from the kernel's documentation and from energymon's JetsonPowerRails.md.
+the module feeds all others, so only that one is counted; where no rail has its name, the energy is unknown. No board
+was at hand: paths and names are from the kernel's documentation and from energymon's JetsonPowerRails.md.
 """
 
 import glob
@@ -13,14 +13,14 @@ import threading
 import time
 from typing import Callable, List, Optional
 
-#: Names of the rail into the module, by board: all others branch from it.
+#: Names of the rail into the module, which differ by board.
 TOTAL = ("VDD_IN", "POM_5V_IN", "5V_IN")
 #: Seconds between samples.
 EVERY_S = 0.05
 
 
 class Energy:
-    """Joules between `start` and `stop`; None where the board shows no rail of `TOTAL`, or stopped showing it."""
+    """Measures the joules between `start` and `stop`; None when no rail of `TOTAL` could be read all the time."""
 
     def __init__(self, root: str = "/sys/bus/i2c/drivers") -> None:
         self._watts = _total_rail(root)
@@ -35,7 +35,7 @@ class Energy:
             self._thread.start()
 
     def stop(self) -> Optional[float]:
-        """Ends sampling; the joules since `start`, or None."""
+        """The joules since `start`, or None; ends sampling."""
         self._ended.set()
         if self._thread is None:
             return None
@@ -52,12 +52,12 @@ class Energy:
                 joules += (now - then) * (before + after) / 2
                 then, before = now, after
         except (OSError, ValueError):
-            return  # a part of the sum would be a wrong figure
+            return  # a partial sum would be a wrong figure
         self._joules = joules
 
 
 def _total_rail(root: str) -> Optional[Callable[[], float]]:
-    """Reads the watts of the rail into the module; None where none is shown."""
+    """A function that reads the watts of the rail into the module; None when there is no such rail."""
     for label in _found(root, "ina3221x/*/iio:device*/rail_name_*"):
         if _read(label) in TOTAL:
             power = os.path.join(os.path.dirname(label), "in_power{}_input".format(label[-1]))

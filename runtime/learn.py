@@ -1,4 +1,4 @@
-"""FrontHalf: the exported front half, running, and learning although its engine is frozen.
+"""FrontHalf: runs the exported front half and trains it, although the engine's graph is frozen.
 
 ::
 
@@ -21,23 +21,22 @@ from edgekit.runtime.backends.registry import backend_class
 from edgekit.runtime.front import Forward, Front
 from edgekit.runtime.optim import Optimizer, clip_to_weights
 
-#: Fewest golden codes that an engine must reproduce before it is used; rounding flips a near tie now and then.
+#: Share of the golden codes that an engine must reproduce before it is used: rounding decides a near tie otherwise.
 GOLDEN_SHARE = 0.99
-#: How far codes that are no integers (codec raw) may be off, as a share of the largest: float16 rounds at 0.0005.
+#: Largest error of a golden code that is a float (codec raw), as a share of the largest code; float16 rounds by 0.0005.
 GOLDEN_SLACK = 1e-3
-
-#: With the norm policy "frozen": the longest gradient that an optimizer sees, as a share of its weight's length.
+#: With the norm policy "frozen", a weight's gradient is clipped to this share of the weight's norm.
 LARGEST_STEP = 0.02
 
 
 def agreeing(codes: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Which codes of one engine are those of another (bool): equal, or within `GOLDEN_SLACK` where they are floats."""
+    """bool, for each of `codes`: equal to the expected code, or for floats within `GOLDEN_SLACK` of it."""
     slack = GOLDEN_SLACK * np.abs(expected).max() if expected.dtype.kind == "f" else 0
     return np.asarray(np.abs(codes - expected) <= slack)
 
 
 class FrontHalf(Front):
-    """One device's front half: weights, batch-norm buffers, codec tables, and the engines that run them."""
+    """A device's front half: weights, batch-norm buffers, codec tables, and the engines that run its graphs."""
 
     def __init__(self, bundle: Bundle, backend_id: str, threads: int) -> None:
         self.bundle = bundle
@@ -52,7 +51,7 @@ class FrontHalf(Front):
             return cls(bundle.read(bundle.graphs[key].file), bundle.graphs[key], threads, bundle.device)
 
         self._train, self._grad = (load(learner, key) for key in ("front_train", "front_grad"))
-        #: The deployed graph on the engine that learns, which the deployed engine is held to after new weights.
+        #: The deployed graph on the learning engine: the deployed engine is compared with it after new weights.
         self._twin = load(learner, "front") if engine.learns_on else None
         self._deployed = load(engine, "front")
         with contextlib.ExitStack() as failing:
@@ -70,10 +69,10 @@ class FrontHalf(Front):
             failing.pop_all()
 
     def set_tables(self, tables: Arrays) -> None:
-        """New codec tables (codebooks, the order of channels) for the encoders inside the graphs.
+        """Sets the codec's tables (codebooks, order of channels) in all graphs.
 
-        A new order must not come between a forward pass and its backward pass. UsageError where the graphs have their
-        order for good.
+        A new order must not come between a forward pass and its backward pass. UsageError when the order differs and
+        the graphs have a fixed one.
         """
         old, new = (self.codec.order(self.bundle.feature_shape[0], each) for each in (self.tables, tables))
         if not self.can_reorder and not np.array_equal(old, new):
@@ -89,19 +88,19 @@ class FrontHalf(Front):
 
     @property
     def can_reorder(self) -> bool:
-        """Whether the graphs take the order of channels as they take codebooks."""
+        """Whether the order of channels is an input of the graphs, as codebooks are."""
         return any(spec.name == "codebook_order" for spec in self._train.graph.held)
 
     def encode(self, image: np.ndarray) -> Arrays:
-        """Codes of `image` (n,C,H,W) f32, normalised, as deployed."""
+        """Codes of `image` (n,C,H,W) f32, normalised, by the deployed graph."""
         if self._deployed_is_stale:
             self._deploy()
         return self._deployed.run_batch({"image": image})
 
     def forward(self, image: np.ndarray) -> Forward:
-        """Codes of a training batch, and what `backward` needs; moves the running statistics along."""
+        """Codes of a training batch, and what `backward` needs; updates the running statistics of batch norms."""
         outputs = self._train.run({"image": image})
-        # Copies: an engine may write its next outputs where the last ones are, and these are needed when it has.
+        # Copies: the engine may overwrite its outputs at the next run, when these are still needed.
         codes = {spec.name: outputs[spec.name].copy() for spec in self.bundle.graphs["front"].outputs}
         for norm in self._norms:
             count = image.shape[0] * norm["positions"]
@@ -124,7 +123,7 @@ class FrontHalf(Front):
         return {name[len("gradient.") :]: value for name, value in computed.items()}
 
     def learn(self, gradients: Arrays, optimizer: Optimizer, learning_rate: float) -> None:
-        """One optimizer step; the new weights reach the training engines now, the deployed one at its next use."""
+        """Makes one optimizer step. The learning engines get the new weights now, the deployed one at its next use."""
         if self.bundle.norm == "frozen":
             gradients = clip_to_weights(gradients, self.state, LARGEST_STEP)
         optimizer.step(self.state, gradients, learning_rate)
@@ -142,15 +141,15 @@ class FrontHalf(Front):
 
     @property
     def refresh_s(self) -> float:
-        """Seconds that the deployed engine has spent on taking new weights: sessions, refits or rebuilds."""
+        """Seconds that new weights have cost in the deployed engine: new sessions, refits or rebuilds."""
         return self._deployed.refresh_s
 
     def _deploy(self) -> None:
-        """Brings the weights and tables of now to the deployed engine, and holds it to the one that learns.
+        """Gives the deployed engine the present weights and tables, and compares its codes with the learning engine's.
 
-        The golden codes are those of the exported weights; for new ones the engine that learns computes codes of the
-        golden images anew. It does so every time: new weights are deployed once per evaluation, and it costs a
-        session and a small batch on the processor. Where one engine runs all graphs there is nothing to compare.
+        The bundle's golden codes belong to the exported weights. For new weights the learning engine computes the codes
+        of the golden images again: once per evaluation, at the cost of a session and a small batch on the CPU. Where
+        one engine runs all graphs there is nothing to compare.
         """
         for backend in (self._deployed, self._twin):
             if backend is not None:

@@ -1,8 +1,8 @@
-"""Bytes of an ONNX file -> Model, without the onnx library, which has no wheels for old boards.
+"""Model: what the bytes of an ONNX file say, read without the onnx library, which has no wheels for old boards.
 
-Reads the protobuf wire format and, of onnx.proto, what a backend needs to run a graph. Subgraphs, sparse tensors
-and weights in external files are refused. Source: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
-A test holds this to the onnx library.
+It reads the protobuf wire format and those fields of onnx.proto that a backend needs. Subgraphs, sparse tensors and
+weights in external files are refused. Source: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto. A test compares
+this with the onnx library.
 """
 
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
@@ -16,22 +16,22 @@ DTYPES: Dict[int, "np.dtype[Any]"] = {
     1: np.dtype("<f4"), 2: np.dtype("|u1"), 3: np.dtype("|i1"), 6: np.dtype("<i4"), 7: np.dtype("<i8"),
     9: np.dtype("|b1"), 10: np.dtype("<f2"), 11: np.dtype("<f8"),
 }  # fmt: skip
-#: DataType -> (number of the typed field that may hold its values, how the wire holds one of them there).
+#: DataType -> (number of the typed field that may hold its values, encoding of a value in that field).
 _TYPED = {
     1: (4, "<f4"), 2: (5, "varint"), 3: (5, "varint"), 6: (5, "varint"), 7: (7, "varint"), 9: (5, "varint"),
     10: (5, "varint"), 11: (10, "<f8"),
 }  # fmt: skip
-#: What the bits of a value are read as where that is not its dtype.
+#: DataType -> the dtype that its typed field's integers have, where it is not the DataType's own.
 _BITS: Dict[int, "np.dtype[Any]"] = {9: np.dtype("|u1"), 10: np.dtype("<u2")}
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_RANK = 32  # numpy's limit up to 1.x
 _MAX_VALUES = 1 << 31
-#: First byte and end.
+#: First byte, and the byte after the last.
 _Span = Tuple[int, int]
 
 
 class Node(NamedTuple):
-    """One operator; an omitted optional input is "". `op` of another domain than ONNX's own is "domain::Type"."""
+    """One operator. An omitted optional input is "". An `op` that is not of ONNX's own domain is "domain::Type"."""
 
     op: str
     name: str
@@ -42,7 +42,7 @@ class Node(NamedTuple):
 
 
 class Model(NamedTuple):
-    """A graph; `inputs` lack the initialisers, which old files list there too."""
+    """A graph. `inputs` are without initialisers, which old files list there too."""
 
     ir_version: int
     #: Version of ONNX's own operator set.
@@ -66,7 +66,7 @@ class _Field(NamedTuple):
 
 
 def load(data: bytes) -> Model:
-    """The model in `data`. Any bytes give a Model or PayloadError, nothing else."""
+    """The model in `data`; PayloadError, and no other error, for bytes that are no ONNX file."""
     model = _message(data, (0, len(data)))
     opset = None
     for field in model.get(8, []):
@@ -178,7 +178,7 @@ def _tensor(data: bytes, span: _Span) -> Tuple[str, np.ndarray, Optional[_Span]]
 
 
 def _numbers(data: bytes, fields: List[_Field], how: str) -> np.ndarray:
-    """The values of a repeated field, packed or not: int64 of varints, else dtype `how`."""
+    """The values of a repeated field, packed or not: int64 where `how` is "varint", else of dtype `how`."""
     if how == "varint":
         varints: List[int] = []
         for field in fields:
@@ -199,7 +199,7 @@ def _numbers(data: bytes, fields: List[_Field], how: str) -> np.ndarray:
 
 
 def _message(data: bytes, *pieces: _Span) -> Dict[int, List[_Field]]:
-    """Fields by number; a message that comes in several pieces is their concatenation, says the format."""
+    """The fields of a message by number; the pieces of a message, as the format says, are joined."""
     fields: Dict[int, List[_Field]] = {}
     for start, end in pieces:
         for field in _fields(data, start, end):

@@ -17,7 +17,7 @@ class Optimizer(ABC):
         self.state: Dict[str, Any] = {}
 
     def step(self, weights: Arrays, gradients: Arrays, learning_rate: float) -> None:
-        """One step on every weight that `gradients` names."""
+        """Makes one step on every weight that `gradients` names."""
         for name, gradient in gradients.items():
             if self.weight_decay:
                 gradient = gradient + self.weight_decay * weights[name]
@@ -28,7 +28,7 @@ class Optimizer(ABC):
 
 
 class SGD(Optimizer):
-    """``v = momentum * v + g``; the first v is g."""
+    """SGD with momentum: ``v = momentum * v + g``, the first v is g."""
 
     def __init__(self, weight_decay: float, momentum: float) -> None:
         super().__init__(weight_decay)
@@ -56,10 +56,10 @@ class Adam(Optimizer):
 
 
 def clip_to_weights(gradients: Arrays, weights: Arrays, ratio: float) -> Arrays:
-    """`gradients`, none longer than `ratio` times its weight: per output channel, or for a bias as a whole.
+    """`gradients`, clipped to `ratio` times the norm of their weight: per output channel, for a bias as a whole.
 
-    Adaptive gradient clipping (Brock et al. 2021, arXiv:2102.06171, equation 3, with its smallest weight of 1e-3): what
-    lets a network without batch norm train at the rates of one that has it.
+    This is adaptive gradient clipping (Brock et al. 2021, arXiv:2102.06171, equation 3, with its smallest norm of
+    1e-3). With it a network without batch norm trains at the learning rates of one that has it.
     """
     clipped = {}
     for name, gradient in gradients.items():

@@ -11,8 +11,6 @@ from edgekit.errors import PayloadError, TransportError
 from edgekit.line.frame import MAX_FRAME, METHOD, check_address, decode, encode
 from edgekit.server.service import Service, error_message
 
-#: The one method: a stream of frames each way.
-
 _OPTIONS = [
     ("grpc.max_receive_message_length", MAX_FRAME),
     ("grpc.max_send_message_length", MAX_FRAME),

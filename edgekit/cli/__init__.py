@@ -1,4 +1,4 @@
-"""The command line: a group whose commands are imported when they are called, so that ``--help`` is quick."""
+"""The command line `edgekit`: its commands are imported only when they are called, so that ``--help`` is quick."""
 
 import importlib
 import signal
@@ -40,7 +40,7 @@ COMMANDS = {
 
 
 class Commands(click.Group):
-    """Looks a command up in `COMMANDS`; an unknown one gets near names."""
+    """Finds a command in `COMMANDS`; suggests similar names for an unknown one."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -81,11 +81,11 @@ def group() -> None:
 
 
 def main() -> None:
-    """Entry point: errors become one line on standard error and the exit code of their class."""
-    # A process that is asked to end unwinds as on Ctrl-C, so that it ends what it started.
+    """Runs a command; an error becomes a line on standard error and the exit code of its class."""
+    # SIGTERM raises KeyboardInterrupt, as Ctrl-C does, so that child processes are ended.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        # Without standalone mode a command's `context.exit(code)` comes back as the value.
+        # Without standalone mode, the code of `context.exit(code)` is the value that is returned.
         code = group(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except EdgekitError as error:

@@ -19,9 +19,9 @@ def check(bundle: str, backend: str, reference: bool, as_json: bool) -> None:
     """Rerun a bundle's golden data and the board's rules, and report the differences.
 
     Codes, decoded feature and gradients are compared with those of the export, each with a tolerance for the engine's
-    precision; every graph goes through onnx.checker, the deployed one through the rules of the board it was exported
-    for. Also shown: how many codes would flip on a board that compares distances in float16. Exit code 8 when
-    something differs.
+    precision. Every graph is checked by onnx.checker, and the deployed one by the rules of the board that it was
+    exported for. Also shown: how many codes would change on a board that compares distances in float16. Exit code 8
+    when something differs.
 
     \b
     edgekit check bundle

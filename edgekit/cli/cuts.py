@@ -31,9 +31,10 @@ def cuts(
 ) -> None:
     """List every cut of MODEL: shape, parameters and FLOPs on both sides, bytes per image.
 
-    MODEL is a built-in name (`edgekit models`) or your own network as package.module:factory. A cut is a layer behind
-    which a single tensor passes; a block and its last layer are one cut under two names. FLOPs are 2 per multiply-add;
-    coded bytes are the codec's formula, without headers. Good cuts end with an activation, a pooling or a block.
+    MODEL is a built-in name (`edgekit models`) or your own network as package.module:factory. A cut is a layer whose
+    output is the only tensor that goes on from there; a block and its last layer are one cut under two names. FLOPs are
+    2 per multiply-add; coded bytes are the codec's formula, without headers. Good cuts end with an activation, a
+    pooling or a block.
     `edgekit plan` compares them for a board and a link.
 
     \b
@@ -56,7 +57,7 @@ def cuts(
         return
     from rich.console import Console
 
-    # Whole rows, even where the terminal has to wrap them.
+    # Wide enough for whole rows, even if the terminal has to wrap them.
     console = Console(width=max(Console().width, 120), highlight=False)
     console.print(_table(f"{model}, {'x'.join(map(str, shape))}, {chosen!r}", table, default))
 

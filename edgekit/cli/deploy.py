@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edgekit.bundle import Bundle
     from edgekit.deploy.manage import Place
 
-#: Lines of a log that --logs shows first.
+#: Lines from the end of a log that --logs shows.
 LINES = 200
 
 
@@ -42,10 +42,10 @@ LINES = 200
 def deploy(**given: Any) -> None:
     """Take BUNDLE to a board over ssh, and start its device process there.
 
-    Each step looks what is there and does what lacks: local, board, rules, files, environment, check, service,
-    health. So a second call does nothing, and one that was cut short goes on. Nothing is installed but what the board's
-    Python lacks of numpy, ONNX Runtime and grpcio, into an environment of its own. Exit code 13 where the board
-    cannot be reached or is not fit. All in docs/deploy.md.
+    Each step looks at what is there and does only what is missing: local, board, rules, files, environment, check,
+    service, health. So a second call does nothing, and a call after an interruption goes on where that stopped. Of
+    numpy, ONNX Runtime and grpcio, what the board's Python lacks is installed into an environment of its own, and
+    nothing else. Exit code 13 when the board cannot be reached or is not fit. Details: docs/deploy.md.
 
     \b
     edgekit deploy bundle --host me@nano --device jetson-nano --server 10.0.0.2:50051 -- --epochs 20 --data /data
@@ -134,7 +134,7 @@ def _status(at: "Place", name: str | None, as_json: bool) -> None:
 
 
 class _Lines:
-    """Events as lines for a person; on a terminal a transfer shows a bar."""
+    """Shows events as lines; on a terminal a transfer has a bar."""
 
     def __init__(self) -> None:
         self._bar: Callable[[dict[str, Any]], None] | None = None

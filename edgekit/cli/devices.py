@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from edgekit.device_profiles.profile import Profile
 
 HEADER = ("device", "runtime", "precision", "opset", "norm", "memory GiB", "peak GFLOP/s", "GB/s")
-#: Columns of `HEADER` from here on are numbers.
+#: Index of the first column of `HEADER` with numbers.
 NUMBERS = 5
 
 
@@ -98,7 +98,7 @@ def _show(board: "Profile") -> None:
 
 
 def _lines(label: str, texts: list[str]) -> None:
-    """`label`, and the texts in a column beside it, wrapped to 120 characters."""
+    """Prints `label`, and beside it `texts` in a column, wrapped to 120 characters."""
     for text in texts:
         click.echo(click.wrap_text(text, width=120, initial_indent=f"  {label:10} ", subsequent_indent=" " * 15))
         label = ""

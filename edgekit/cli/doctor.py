@@ -14,10 +14,10 @@ from edgekit.cli import options
 def doctor(bundle: str | None, device: str | None, server: str | None, backend: str | None, as_json: bool) -> None:
     """Say whether this machine is fit to run a bundle, and what is missing.
 
-    Looked at are Python and libraries, driver and chip, memory, swap and disk, system image, power mode, clocks and
-    temperatures, and the line to the server: versions against the profile of a board, the rest against what a run
-    takes. What cannot be read is said to be unknown, and why. Exit code 8 when something failed. On a board, where
-    only the device part is, the same is `python3 -m edgekit.runtime.doctor`.
+    It checks Python and libraries, driver and chip, memory, swap and disk, system image, power mode, clocks and
+    temperatures, and the connection to the server. Versions are compared with the profile of a board, the rest with
+    what a run needs. What cannot be read is unknown, with the reason. Exit code 8 when something failed. On a board
+    that has only the device part, the same command is `python3 -m edgekit.runtime.doctor`.
 
     \b
     edgekit doctor                                   this machine, for ONNX Runtime

@@ -5,7 +5,7 @@ import time
 
 import click
 
-#: Seconds between two lines for a person.
+#: Seconds between two lines of output.
 EVERY_S = 2.0
 
 
@@ -24,11 +24,11 @@ EVERY_S = 2.0
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Decides the jitter.")
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on standard output.")
 def link(link: str, target: str, listen: str, connections: int | None, seed: int, as_json: bool) -> None:
-    """Forward TCP connections as a line would, at its rate and with its delay.
+    """Emulate a link: forward TCP connections at its rate and with its delay.
 
-    LINK is RATE[/RATE][+DELAY][+jitter=TIME][+stall=TIME@TIME]: bits per second up and down, the round trip as ping
-    shows it, up to how much longer each way takes, and for how long nothing moves how often. All connections share
-    it. Devices connect to it in place of the server.
+    LINK is RATE[/RATE][+DELAY][+jitter=TIME][+stall=TIME@TIME]: bits per second up and down; the round trip as ping
+    shows it; how much longer each way takes at most; how long nothing moves, and how often. All connections share the
+    link. Devices connect to it instead of the server.
 
     \b
     edgekit link 10mbit+50ms --to 127.0.0.1:50051 --listen 127.0.0.1:50052

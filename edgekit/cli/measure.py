@@ -72,10 +72,10 @@ if TYPE_CHECKING:
 def measure(**given: Any) -> None:
     """Measure images/s of MODEL with several codecs, over emulated links: how much faster, how much less traffic?
 
-    Real device and server processes train with each other, an emulated line between them; every combination is
-    warmed up and measured --repeats times in turn. Reported: images/s trained, and encoded alone; latency; bytes by
-    kind; where the time went; processor time; memory; energy where the board shows it; speedups over fp32 and uq.
-    `edgekit report FILE` draws it. docs/measure.md describes the record.
+    Real device and server processes train with each other over an emulated link. Every combination is warmed up and
+    measured --repeats times in turn. Reported: images/s trained, and encoded alone; latency; bytes by message kind;
+    where the time went; processor time; memory; energy if the board shows it; speedups over fp32 and uq.
+    `edgekit report FILE` draws charts of it. docs/measure.md describes the record.
 
     \b
     edgekit measure mobilenet_v1 --dataset cifar10 --data DIR --out measure.json
@@ -84,7 +84,7 @@ def measure(**given: Any) -> None:
     edgekit measure bundle --links 2mbit/10mbit --compare measure.json
     edgekit measure mobilenet_v1 --device jetson-nano --host me@nano --links loopback,1mbit
 
-    With --host the line to the board is a tunnel of ssh's, and --links are emulated at this end of it; "loopback" is
+    With --host the connection to the board is an ssh tunnel, and --links are emulated at this end of it; "loopback" is
     the tunnel alone.
     """
     from rich.console import Console
@@ -99,7 +99,7 @@ def measure(**given: Any) -> None:
     links = split_links(given["links"])
     in_flight = _counts(given["in_flight"])
     compared = methods.parse_list(given["codecs"])
-    # Only now what takes seconds to import.
+    # Imported only now, because it takes seconds.
     from edgekit.measure.record import record
     from edgekit.measure.subjects import subjects
 
@@ -169,7 +169,7 @@ def measure(**given: Any) -> None:
 
 @contextlib.contextmanager
 def _board(given: dict[str, Any], plan: "Plan", screen: "Console") -> Iterator["Board | None"]:
-    """The board of --host, with every bundle of `plan`; None without."""
+    """The board of --host, with every bundle of `plan`; None without --host."""
     if given["host"] is None:
         if given["board_data"]:
             raise UsageError("--board-data is of a board, and no --host is given")
@@ -215,7 +215,7 @@ def _write(path: str, result: dict[str, Any]) -> None:
 
 
 def _check_bundles(what: tuple[str, ...]) -> None:
-    """UsageError for options that bundles leave no choice about."""
+    """Raises UsageError for options that do not go with bundles, which have decided them already."""
     if all(map(os.path.isdir, what)):
         for name in ("codecs", "cut", "weights", "device", "input_shape", "mean", "std"):
             if click.get_current_context().get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
@@ -237,7 +237,7 @@ def _flags(given: dict[str, Any], *names: str) -> tuple[str, ...]:
 
 
 def _setting(given: dict[str, Any], plan: "Plan", bundle: "Bundle") -> dict[str, Any]:
-    from edgekit.runtime.doctor import BACKENDS
+    from edgekit.runtime.backends.registry import BY_RUNTIME
 
     cores = plan.cores
     return {
@@ -250,7 +250,7 @@ def _setting(given: dict[str, Any], plan: "Plan", bundle: "Bundle") -> dict[str,
         "in_flight": list(plan.in_flight),
         "device": bundle.device["name"],
         "host": given["host"],
-        "backend": BACKENDS[bundle.device["runtime"]] if given["host"] else "onnxruntime",
+        "backend": BY_RUNTIME[bundle.device["runtime"]] if given["host"] else "onnxruntime",
         "threads": {"device": 1, "server": given["server_threads"]},
         "cores": {"device": list(cores[0]), "server": list(cores[1])} if cores else None,
         "seconds": plan.seconds,
@@ -262,7 +262,7 @@ def _setting(given: dict[str, Any], plan: "Plan", bundle: "Bundle") -> dict[str,
 
 
 def _rates(record: dict[str, Any]) -> "Table":
-    """One row per result."""
+    """The table of results, a row each."""
     from rich.table import Table
 
     setting = record["setting"]

@@ -6,7 +6,7 @@ import click
 
 from edgekit.cli import options
 
-#: Where each form is installed or run from, on the board; NAME is the file's.
+#: How each form is installed and run on the board; {name} is the file's name.
 USE = {
     "wheel": (
         "python3 -m pip install {name}",

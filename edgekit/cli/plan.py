@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from edgekit.export.plan.named import Plan
 
-#: Options that `plan_named` takes as they are.
+#: Options that are passed to `plan_named` unchanged.
 PASSED = ("everything", "devices", "batch", "measure", "input_shape", "classes", "weights", "torch_device", "seed")
 
 
@@ -61,8 +61,8 @@ def plan(**given: Any) -> None:
 
     Per cut: the step of one device in five parts (device, uplink, downlink, latency, server), which of them binds,
     images/s trained and images/s encoded only, bytes per image each way. The device's part is a roofline of the
-    board's peak figures, so it is a lower bound, or measured on this host with --measure; the server's part is always
-    measured on this host; bytes are of frames that were really coded.
+    board's peak figures, so it is a lower bound, or measured on this host with --measure. The server's part is always
+    measured on this host. Bytes are those of frames that were really coded.
 
     \b
     edgekit plan mobilenet_v1 --device jetson-nano --link 10mbit+20ms
@@ -103,7 +103,7 @@ def plan(**given: Any) -> None:
     if given["as_json"]:
         options.print_json(result.to_json())
         return
-    # Whole rows, even where the terminal has to wrap them.
+    # Wide enough for whole rows, even if the terminal has to wrap them.
     console = Console(width=max(Console().width, 110), highlight=False)
     console.print(result.title, soft_wrap=True)
     console.print(_speeds(result), _sizes(result))

@@ -1,4 +1,4 @@
-"""What `edgekit train` shows: a bar per device while it runs, and the table at the end."""
+"""The output of `edgekit train`: a bar per device while it runs, and a table at the end."""
 
 import math
 from typing import Any
@@ -11,7 +11,7 @@ Event = dict[str, Any]
 
 
 class LiveProgress:
-    """One line per device, moved by its events; finished epochs scroll by above."""
+    """Shows one line per device, updated by its events; finished epochs scroll by above."""
 
     def __init__(self, console: Console, run: Event) -> None:
         self._console = console
@@ -37,7 +37,7 @@ class LiveProgress:
         self._progress.stop()
 
     def show(self, event: Event) -> None:
-        """Moves the bar of the device that `event` is about."""
+        """Updates the bar of the device that `event` is about."""
         if event["event"] not in ("progress", "epoch"):
             return
         name = event["device"]
@@ -58,7 +58,7 @@ def _numbers(event: Event) -> str:
 
 
 def result_table(summary: Event) -> Table:
-    """The end of a run: accuracy, bytes measured at the frame beside their formula, speed, and where the time went."""
+    """The table of a finished run: accuracy, bytes of frames and by formula, speed, and where the time went."""
     table = Table(
         title=f"{summary['model']} cut at {summary['cut']}, {summary['dataset']}, {summary['epochs']} epochs",
         show_header=False,

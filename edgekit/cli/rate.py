@@ -1,4 +1,4 @@
-"""Rate control at the command line: the goal that options name, progress while measuring, and the table."""
+"""Rate control at the command line: the goal from the options, progress while measuring, and the table."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from edgekit.codecs.base import FeatureCodec
     from edgekit.export.rate.choose import Goal
 
-#: Options of which the choice takes the place.
+#: Options that may not be given when a rate is to be chosen, which decides them.
 CHOSEN = ("groups", "bits", "gradient_codec")
 
 
 def wanted(given: dict[str, Any]) -> bool:
-    """Whether a rate is to be chosen. UsageError on options that do not go with that, or not without."""
+    """Whether a rate is to be chosen. UsageError for options that contradict that, or that need it."""
     goals = [name for name in ("target_bytes", "max_accuracy_drop") if given[name] is not None]
     if len(goals) > 1:
         raise click.UsageError("give one of --target-bytes and --max-accuracy-drop")
@@ -40,7 +40,7 @@ def wanted(given: dict[str, Any]) -> bool:
 
 
 def codec(given: dict[str, Any]) -> "FeatureCodec":
-    """The feature codec that options name; with a rate to choose, its groups and bits are none yet."""
+    """The feature codec of the options; when a rate is to be chosen, its groups and bits are not decided yet."""
     from edgekit.codecs.registry import feature_codec
 
     coding = given["coding"] or ("context" if wanted(given) and given["codec"] == "sgq" else options.CODING)
@@ -52,7 +52,7 @@ def codec(given: dict[str, Any]) -> "FeatureCodec":
 
 @contextmanager
 def goal(given: dict[str, Any]) -> Iterator["Goal | None"]:
-    """The goal of the options, whose progress is shown on standard error; None where they name none."""
+    """The goal of the options, with its progress shown on standard error; None when they have none."""
     from edgekit.export.rate.choose import Goal
 
     if not wanted(given):
@@ -71,7 +71,7 @@ def goal(given: dict[str, Any]) -> Iterator["Goal | None"]:
 
 
 def show(console: Console, bundle: "Bundle", plot: str | None) -> None:
-    """Prints, and draws to the file `plot`, what the rate of `bundle` was chosen from; nothing where it has none."""
+    """Prints the candidates that the rate of `bundle` was chosen from, and draws them to `plot`, if it was chosen."""
     from edgekit.export.rate.chart import draw
 
     rate = bundle.manifest.get("rate")
@@ -79,7 +79,7 @@ def show(console: Console, bundle: "Bundle", plot: str | None) -> None:
         return
     if plot:
         draw(plot, rate, f"{bundle.model} cut at {bundle.cut}: {rate['bytes']:.0f} B a training image")
-    # Whole rows, even where the terminal has to wrap them.
+    # Wide enough for whole rows, even if the terminal has to wrap them.
     console = Console(file=console.file, width=max(console.width, 110), highlight=False)
     console.print(_table(rate))
     images = rate["images"]
@@ -106,7 +106,7 @@ def show(console: Console, bundle: "Bundle", plot: str | None) -> None:
 def _table(rate: dict[str, Any]) -> Table:
     table = Table(title="rates, bytes a training image", box=None, pad_edge=False)
     table.add_column("", no_wrap=True)
-    # Networks without weights have no accuracy worth telling.
+    # The accuracy of an untrained network would mean nothing.
     trained = rate["accuracy"] is not None
     heads = ["groups", "bits", "up", "codebook", "error", *(["accuracy"] if trained else []), "down", "deviation"]
     for head in heads:
@@ -116,7 +116,7 @@ def _table(rate: dict[str, Any]) -> Table:
         cells = [str(up["groups"]), str(up["bits"]), f"{up['bytes']:.1f}", f"{up['update_bytes']:.1f}"]
         cells += [f"{up['error']:.3f}", *([f"{up['accuracy']:.2f}"] if trained else [])]
         chosen = (up["groups"], up["bits"]) == (rate["groups"], rate["bits"])
-        # All gradients of the chosen uplink; of others that were tried, the smallest.
+        # All gradient codecs that were tried with the chosen uplink; with another uplink, the smallest.
         downs = up["downlinks"] if chosen else up["downlinks"][-1:]
         for i, down in enumerate(downs or [None]):
             last = [f"{down['bytes']:.1f}", f"{down['deviation']:.2f}", down["policy"]] if down else []

@@ -28,9 +28,9 @@ def report(records: tuple[str, ...], form: str | None, out: str | None, only: st
     """Show what was measured and trained: one page, with tables and charts.
 
     A RECORD is a file of `edgekit measure`, the record.jsonl of `edgekit train --out DIR` (or DIR), or a table of
-    accuracy rows; what each is, its content tells. Several become one report. The page is a single file that opens
-    without a network; md is its tables for a README, json the numbers behind tables and charts, png the main charts.
-    What the records do not hold is left out, and the page says which command would make it.
+    accuracy rows; its content tells which. Several records make one report. The page is a single file that opens
+    without a network; md has its tables for a README, json the numbers behind tables and charts, png the main charts.
+    A section without data is left out, and the page names the command that would measure it.
 
     \b
     edgekit report measure.json                             # report.html

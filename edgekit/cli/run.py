@@ -9,7 +9,7 @@ import click
 )
 @click.pass_context
 def run(context: click.Context) -> None:
-    """Run and train the front half of a bundle on this device: `python -m edgekit.runtime`, options and all."""
+    """Run and train the front half of a bundle on this device; the same as `python -m edgekit.runtime`."""
     from edgekit.runtime.__main__ import main
 
     context.exit(main(context.args, program="edgekit run"))

@@ -1,7 +1,7 @@
-"""Which channels share a codebook: balanced spectral clustering of their correlations, or by significance.
+"""Which channels share a codebook: by balanced spectral clustering of their correlations, or by significance.
 
-SGQ's "channel-attention grouping": a stripe codes best when its channels move together (algorithms of the SGQ paper,
-Zhou et al., NeurIPS 2022; the spectral form is this project's reading of it).
+This is SGQ's "channel-attention grouping": vector quantisation of a stripe loses least when its channels are correlated
+(Zhou et al., NeurIPS 2022; the spectral form is this project's reading of the paper).
 """
 
 from typing import Optional
@@ -10,16 +10,16 @@ import numpy as np
 
 from edgekit.errors import UsageError
 
-#: How an order of channels is found: their own, by falling significance, or by similarity.
+#: Orders of channels: by correlation, the network's own, by falling significance.
 GROUPINGS = ("spectral", "contiguous", "significance")
 
 
 def channel_order(
     grouping: str, features: np.ndarray, groups: int, significance: Optional[np.ndarray], rng: np.random.Generator
 ) -> np.ndarray:
-    """(C,) int64 order of channels for `groups` equal groups, by one of `GROUPINGS`.
+    """(C,) int64 order of channels for `groups` equal groups; `grouping` is one of `GROUPINGS`.
 
-    `features` is (n,C,h,w) f32; `significance` (C,) f32 is read by "significance" only.
+    `features` is (n,C,h,w) f32; `significance` (C,) f32 is needed for "significance" only.
     """
     if grouping == "spectral":
         return spectral_order(features, groups, rng)
@@ -33,8 +33,8 @@ def channel_order(
 def spectral_order(features: np.ndarray, groups: int, rng: np.random.Generator, restarts: int = 4) -> np.ndarray:
     """(C,) int64 order of channels for `groups` equal groups: group g holds channels ``order[g*C/groups:...]``.
 
-    `features` is (n,C,h,w) f32; C must be a multiple of `groups`. Of several restarts, each improved by swapping pairs
-    of channels until no swap gains, the grouping with the largest sum of absolute correlations inside groups is kept.
+    `features` is (n,C,h,w) f32; C must be a multiple of `groups`. It tries several random starts, improves each by
+    swapping pairs of channels, and keeps the one with the largest sum of absolute correlations inside groups.
     """
     affinity = np.abs(correlation(features))
     np.fill_diagonal(affinity, 0)
@@ -49,9 +49,9 @@ def spectral_order(features: np.ndarray, groups: int, rng: np.random.Generator, 
 
 
 def correlation(features: np.ndarray) -> np.ndarray:
-    """(C,C) f32 correlation of channels over images and positions; a channel that never moves has none."""
+    """(C,C) f32 correlation of channels over images and positions; 0 for a constant channel."""
     rows = features.transpose(1, 0, 2, 3).reshape(features.shape[1], -1)
-    # The mean of a constant in float32 may miss it by a rounding error, which would then correlate.
+    # In float32 the mean of a constant channel may be off by rounding, and that error would correlate with others.
     rows = rows - rows.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
     norm = np.linalg.norm(rows, axis=1)
     rows /= np.where(norm > 0, norm, 1)[:, None]
@@ -71,7 +71,7 @@ def _balanced(embedding: np.ndarray, groups: int, rng: np.random.Generator, iter
     for _ in range(iterations):
         distance = (centres**2).sum(axis=1) - 2 * embedding @ centres.T
         free = np.full(groups, n // groups)
-        # Channels that would lose most by not getting their first choice choose first.
+        # The channels that would lose most without their first choice choose first.
         ranked = np.sort(distance, axis=1)
         for channel in np.argsort(ranked[:, 0] - ranked[:, min(1, groups - 1)]):
             choice = distance[channel].argmin()
@@ -84,9 +84,9 @@ def _balanced(embedding: np.ndarray, groups: int, rng: np.random.Generator, iter
 
 
 def _swap(labels: np.ndarray, affinity: np.ndarray) -> np.ndarray:
-    """Swaps channels of two groups, for each pair of groups the swap that gains most, until none gains.
+    """(C,) group per channel, improved by swapping channels: of two groups the pair that gains most, until none gains.
 
-    A swap changes nothing for the other groups, so only pairs with a group that changed are looked at again.
+    A swap changes nothing in the other groups, so only pairs with a changed group are looked at again.
     """
     labels = labels.copy()
     groups = int(labels.max()) + 1

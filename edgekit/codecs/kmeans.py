@@ -1,4 +1,4 @@
-"""k-means++ and Lloyd's algorithm, in numpy: the first codebooks, on the host."""
+"""k-means in numpy, by k-means++ and Lloyd's algorithm: it makes the first codebooks, on the host."""
 
 from typing import Tuple
 
@@ -8,13 +8,13 @@ import numpy as np
 def kmeans(points: np.ndarray, k: int, rng: np.random.Generator, iterations: int = 15) -> np.ndarray:
     """(k, d) f32 centres of `points` (n, d) f32; seeded by k-means++ (Arthur and Vassilvitskii, 2007).
 
-    When there are fewer than k different points, the spare centres repeat some of them.
+    With fewer than k different points, some centres are equal.
     """
     return lloyd(points, _plus_plus(points, k, rng), iterations)
 
 
 def lloyd(points: np.ndarray, first: np.ndarray, iterations: int) -> np.ndarray:
-    """(k, d) f32 centres of `points` (n, d) f32 after so many rounds from the centres `first`."""
+    """(k, d) f32 centres of `points` (n, d) f32, after `iterations` rounds of Lloyd's algorithm from `first`."""
     centres = first.copy()
     for _ in range(iterations):
         nearest = assign(points, centres)
@@ -23,18 +23,18 @@ def lloyd(points: np.ndarray, first: np.ndarray, iterations: int) -> np.ndarray:
         centres[used] = sums[used] / counts[used, None]
         if not used.all():  # an empty centre moves to a point that is far from its own
             error = ((points - centres[nearest]) ** 2).sum(axis=1)
-            # resize: over again from the first when there are fewer points than empty centres.
+            # resize: with fewer points than empty centres, points are used again.
             centres[~used] = points[np.resize(np.argsort(-error), np.count_nonzero(~used))]
     return centres
 
 
 def assign(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """(n,) index of the nearest centre; of equally near ones the first."""
+    """(n,) index of the nearest centre of every point; the first among equally near ones."""
     return np.asarray(np.argmin((centres**2).sum(axis=1) / 2 - points @ centres.T, axis=1))
 
 
 def accumulate(points: np.ndarray, nearest: np.ndarray, k: int) -> Tuple[np.ndarray, np.ndarray]:
-    """Per centre: (k, d) f32 sum and (k,) f32 count of the points assigned to it."""
+    """(k, d) f32 sum and (k,) f32 count of the points assigned to each centre."""
     one_hot = (nearest == np.arange(k)[:, None]).astype(np.float32)
     return one_hot @ points, one_hot.sum(axis=1)
 

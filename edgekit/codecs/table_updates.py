@@ -69,18 +69,18 @@ def patch(codec: CodebookCodec, sent: Arrays, payload: bytes) -> Arrays:
 
 
 def size(channels: int, words: int) -> int:
-    """Bytes of `pack_tables`."""
+    """The number of bytes that `pack_tables` gives."""
     return 2 * channels + 2 * words * channels + CHECK
 
 
 def pack_tables(order: np.ndarray, codebook: np.ndarray) -> bytes:
-    """Bytes of `order` (C,) int64 and `codebook` (words, C) f32; what is beyond float16 stops at its largest."""
+    """Bytes of `order` (C,) int64 and `codebook` (words, C) f32; values beyond float16's range are clipped to it."""
     body: bytes = order.astype("<u2").tobytes() + np.clip(codebook, -65504, 65504).astype("<f2").tobytes()
     return body + hashlib.sha256(body).digest()[:CHECK]
 
 
 def unpack_tables(payload: bytes, channels: int, words: int) -> Tuple[np.ndarray, np.ndarray]:
-    """(order (C,) int64, codebook (words, C) f32) of the bytes of `pack_tables`. PayloadError on any others."""
+    """The order (C,) int64 and the codebook (words, C) f32 that `pack_tables` packed. PayloadError on other bytes."""
     if len(payload) != size(channels, words):
         raise PayloadError(
             "tables of {} B, expected {}".format(len(payload), size(channels, words)),

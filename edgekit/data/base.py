@@ -1,4 +1,4 @@
-"""Dataset: what every reader gives, and what the device process takes.
+"""Dataset: labelled images, as every reader returns them and as the device process trains on them.
 
 ::
 
@@ -13,14 +13,14 @@ import numpy as np
 
 from edgekit.errors import DataError
 
-#: Float copies of this many values stay in the cache; tried, 1 << 22 takes five times as long.
+#: Float copies of this many values stay in the processor's cache; 1 << 22 was tried and takes five times as long.
 _CHUNK_VALUES = 1 << 18
 
 
 class Dataset(NamedTuple):
     """Images (n,C,H,W) uint8 with labels (n,) int64 that index `classes`.
 
-    `mean` and `std` are per channel, of the training images, in units where the value 255 is 1.0.
+    `mean` and `std` are those of the training images, per channel, in units where the value 255 is 1.0.
     """
 
     name: str
@@ -60,7 +60,7 @@ def dataset_from_arrays(
 def mean_std(images: np.ndarray) -> Tuple[Tuple[float, ...], Tuple[float, ...]]:
     """Mean and standard deviation per channel of `images` (n,C,H,W) uint8, n >= 1, in units where 255 is 1.0.
 
-    The deviation of a channel that is the same everywhere is given as 1, so that it can be divided by.
+    A constant channel gets a deviation of 1, so that dividing by it is possible.
     """
     # Sums of integers are exact, so every machine that reads the same files gets the same numbers.
     total = np.zeros(images.shape[1], dtype=np.int64)

@@ -30,7 +30,7 @@ def cifar100(root: str, seed: int) -> Dataset:
 
 
 def _dataset(name: str, paths: Sequence[str], kinds: Tuple[int, ...], names_file: str) -> Dataset:
-    """`paths` are training files and, last, the test file; `kinds` the number of classes per label byte."""
+    """The dataset of `paths`, the test file last; `kinds` is the number of classes of each label byte."""
     parts = [_records(path, kinds) for path in paths]
     train = (np.concatenate([images for images, _ in parts[:-1]]), np.concatenate([labels for _, labels in parts[:-1]]))
     classes = _class_names(os.path.join(os.path.dirname(paths[0]), names_file), kinds[-1])
@@ -52,7 +52,7 @@ def _records(path: str, kinds: Tuple[int, ...]) -> Tuple[np.ndarray, np.ndarray]
 
 
 def _class_names(path: str, classes: int) -> Tuple[str, ...]:
-    """The lines of the file at `path`; numbers where the data came without it."""
+    """The class names, one a line of the file at `path`; numbers when there is no such file."""
     if not os.path.exists(path):
         return tuple(str(n) for n in range(classes))
     try:

@@ -1,7 +1,7 @@
 """Digits: the 1,797 handwritten digits of 8x8 pixels that come with scikit-learn (UCI, Alpaydin and Kaynak 1998).
 
-Read without importing scikit-learn, which takes seconds: `digits.csv.gz` has one image a line, 64 values 0 to 16 and
-the label.
+Their file `digits.csv.gz` is read directly, because importing scikit-learn takes seconds. It has one image a line: 64
+values from 0 to 16, then the label.
 """
 
 import importlib.util
@@ -23,7 +23,7 @@ TOP = 16
 def digits(root: Optional[str], seed: int) -> Dataset:
     """Digits, from scikit-learn or from a copy of its file in `root`; a seeded fifth is the test set."""
     if root is None:
-        # Finding a top-level package does not run it.
+        # find_spec does not import a top-level package.
         spec = importlib.util.find_spec("sklearn")
         if spec is None or not spec.submodule_search_locations:
             raise DataError(

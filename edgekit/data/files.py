@@ -1,4 +1,4 @@
-"""Dataset files: where they lie, their bytes, and the labels in them; whatever is wrong is a DataError."""
+"""Dataset files: their paths, their bytes, and the labels in them; a DataError says what is wrong with them."""
 
 import gzip
 import os
@@ -15,9 +15,9 @@ _STEP = 1 << 20
 
 
 def locate(root: str, folders: Sequence[str], names: Sequence[str], gz: bool = False) -> List[str]:
-    """Paths of the files `names`, all from the first of the `folders` below `root` that has any of them.
+    """Paths of the files `names`, all in the first of the `folders` below `root` that has any of them.
 
-    With `gz`, NAME.gz is taken where NAME is not there. DataError lists what is missing and where.
+    With `gz`, NAME.gz is taken when there is no NAME. DataError lists what is missing and where.
     """
     places = [os.path.normpath(os.path.join(root, folder)) for folder in folders]
     for place in places:
@@ -54,7 +54,10 @@ def read(path: str) -> bytearray:
 
 
 def class_indices(raw: np.ndarray, classes: int, path: str, start: int, stride: int) -> np.ndarray:
-    """(n,) int64 of `raw` (n,) uint8. DataError when one is not below `classes`; the first is at byte `start`."""
+    """(n,) int64 labels from the bytes `raw` (n,) uint8; DataError when one is not below `classes`.
+
+    In the file at `path` the first is at byte `start`, and they are `stride` bytes apart: the message says where.
+    """
     wrong = np.flatnonzero(raw >= classes)
     if wrong.size:
         raise DataError(

@@ -16,7 +16,7 @@ from edgekit.data.base import Dataset, dataset_from_arrays
 from edgekit.data.images import channels, resize
 from edgekit.errors import DataError, UsageError
 
-#: Names of other endings are not images and are passed over.
+#: Files with other endings are skipped.
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm")
 #: Decoded images are held in memory; a folder that would take more bytes is refused.
 MAX_BYTES = 1 << 32
@@ -75,7 +75,7 @@ def _files(path: str, classes: Sequence[str]) -> _Files:
 
 
 def _listdir(path: str) -> List[str]:
-    """Names in the folder `path`, in order, without hidden ones."""
+    """Names in the folder `path`, sorted, without hidden files."""
     try:
         return sorted(name for name in os.listdir(path) if not name.startswith("."))
     except OSError as error:
@@ -90,12 +90,12 @@ def _read(files: _Files, shape: Tuple[int, ...]) -> Tuple[np.ndarray, np.ndarray
 
 
 def _decode(path: str) -> np.ndarray:
-    """(C,H,W) uint8, C 1 or 3."""
+    """The pixels of the image at `path`, (C,H,W) uint8 with C 1 or 3."""
     try:
         from PIL import Image
     except ImportError:
         raise UsageError("image folders are decoded with Pillow, which is missing: pip install 'Pillow>=8'") from None
-    # What Pillow's readers raise on damaged files is not one family.
+    # Pillow's readers raise all of these on damaged files.
     damaged = (OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, OverflowError, AttributeError,
                struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning)  # fmt: skip
     try:

@@ -54,7 +54,7 @@ def _dataset(name: str, root: str, folders: Sequence[str], classes: Sequence[str
 
 
 def read_idx(path: str, dimensions: int) -> np.ndarray:
-    """uint8 array of the IDX file at `path`, none of its `dimensions` dimensions 0. DataError on any other bytes."""
+    """uint8 array of the IDX file at `path`, of `dimensions` dimensions, none of them 0. DataError on other bytes."""
     data = read(path)
     start = 4 + 4 * dimensions
     magic = bytes((0, 0, 8, dimensions))
@@ -67,7 +67,7 @@ def read_idx(path: str, dimensions: int) -> np.ndarray:
     if len(data) < start:
         raise DataError("{}: {} B, an IDX header of {} dimensions takes {}".format(path, len(data), dimensions, start))
     shape: Tuple[int, ...] = struct.unpack_from(">{}I".format(dimensions), data, 4)
-    # In Python's integers: the product can be past what 64 bits hold.
+    # In Python's integers: the product can exceed 64 bits.
     size = 1
     for dimension in shape:
         size *= dimension

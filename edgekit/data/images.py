@@ -1,4 +1,4 @@
-"""Images to the shape a model takes: bilinear resizing and the number of channels, with numpy alone."""
+"""Images in a model's input shape: bilinear resizing, and grey to colour or back, with numpy alone."""
 
 from typing import Tuple
 
@@ -9,14 +9,14 @@ from edgekit.errors import UsageError
 
 
 def fit(dataset: Dataset, input_shape: Tuple[int, int, int]) -> Dataset:
-    """`dataset` with images of `input_shape` (C,H,W), and the mean and deviation of those."""
+    """`dataset` with images of `input_shape` (C,H,W), and their mean and standard deviation."""
     train, test = [_fit(images, input_shape) for images in (dataset.train_images, dataset.test_images)]
     mean, std = mean_std(train)
     return dataset._replace(train_images=train, test_images=test, mean=mean, std=std)
 
 
 def _fit(images: np.ndarray, shape: Tuple[int, int, int]) -> np.ndarray:
-    # Resized with the fewer channels.
+    # Resized while they have fewer channels.
     fewer = channels(images, min(shape[0], images.shape[1]))
     return channels(resize(fewer, (shape[1], shape[2])), shape[0])
 
@@ -44,14 +44,14 @@ def resize(images: np.ndarray, size: Tuple[int, int]) -> np.ndarray:
 
 
 def _taps(old: int, new: int) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each of `new` positions: the two of `old` it lies between, and the weight f32 of the second."""
+    """For each of `new` positions, the two of `old` positions that it lies between, and the second's weight, f32."""
     position = np.maximum((np.arange(new) + 0.5) * (old / new) - 0.5, 0.0)
     first = np.minimum(position.astype(np.int64), old - 1)
     return first, np.minimum(first + 1, old - 1), (position - first).astype(np.float32)
 
 
 def channels(images: np.ndarray, count: int) -> np.ndarray:
-    """(n,count,H,W) uint8 of `images` (n,C,H,W) uint8: grey repeated (1 to 3), luminance (3 to 1, ITU-R BT.601)."""
+    """`images` (n,C,H,W) uint8 with `count` channels: grey is repeated; colour becomes luminance (ITU-R BT.601)."""
     n, depth, height, width = images.shape
     if depth == count:
         return images
@@ -64,6 +64,6 @@ def channels(images: np.ndarray, count: int) -> np.ndarray:
     grey = np.empty((n, 1, height, width), dtype=np.uint8)
     for part in chunks(n, depth * height * width):
         red, green, blue = (images[part, c].astype(np.uint32) for c in range(3))
-        # The standard's weights as 16-bit fractions, rounded: what Pillow's mode "L" gives.
+        # The standard's weights as 16-bit fractions, rounded; Pillow's mode "L" gives the same.
         grey[part, 0] = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
     return grey

@@ -1,7 +1,7 @@
-"""Who gets which images: shares among devices and class-balanced subsets, the same on every machine.
+"""The images of every device, and class-balanced subsets: the same on every machine.
 
-Devices draw the shares each for themselves, so the draws come from `RandomState`, whose stream numpy keeps the same
-over its versions; that of `default_rng` may change, and shares would overlap.
+Every device draws all shares by itself and takes its own. So the draws come from `RandomState`, whose stream is the
+same in every version of numpy. That of `default_rng` may change, and then shares would overlap.
 """
 
 import re
@@ -88,7 +88,7 @@ def stratified(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     by_class = np.argsort(labels[order], kind="stable")
     grouped = labels[order][by_class]
     rank = np.arange(len(labels)) - np.searchsorted(grouped, grouped)
-    # All firsts of their class, then all seconds ...; among equals, in the order of the shuffle.
+    # All firsts of their class, then all seconds, and so on; among equals in the order of the shuffle.
     chosen = order[by_class[np.lexsort((by_class, rank))[:count]]]
     return np.sort(chosen)
 

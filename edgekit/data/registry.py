@@ -7,7 +7,7 @@ from edgekit.data.base import Dataset, mean_std
 from edgekit.data.partition import stratified
 from edgekit.errors import UnknownName, UsageError
 
-#: Every reader is ``(root, seed) -> Dataset``.
+#: Name -> reader, ``(root, seed) -> Dataset``.
 DATASETS = {
     "digits": "edgekit.data.digits:digits",
     "mnist": "edgekit.data.idx:mnist",
@@ -16,7 +16,7 @@ DATASETS = {
     "cifar100": "edgekit.data.cifar:cifar100",
     "folder": "edgekit.data.folder:folder",
 }
-#: What must lie in DIR, for the datasets that cannot do without.
+#: Name -> the files that DIR must have, for the datasets that are read from files.
 FILES = {
     "mnist": "{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]",
     "fashion-mnist": "{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]",

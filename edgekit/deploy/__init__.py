@@ -1,1 +1,1 @@
-"""Deployment: what turns a bundle on this machine into a running device process on a board."""
+"""Deployment: makes a bundle on this machine a running device process on a board, over ssh."""

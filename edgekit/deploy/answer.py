@@ -1,4 +1,4 @@
-"""What a script of ours answers from a board: one line of JSON, whatever else was printed there."""
+"""The answers of our scripts on a board: one line of JSON each, found among whatever else was printed there."""
 
 import json
 from pathlib import Path
@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 from edgekit.deploy.ssh import Done, Ssh, assignments, quote
 from edgekit.errors import DeployError
 
-#: What the line of an answer begins with.
+#: The beginning of the line with an answer.
 MARK = b"edgekit:"
 T = TypeVar("T")
-#: What a script's last line begins with where Python itself is not fit, and what that means.
+#: When the board's Python is unfit: the beginning of the script's last line -> what that means.
 UNFIT = {
     "SyntaxError": "is older than Python 3.6; name a newer one with --python PATH",
     "UnicodeEncodeError": "runs without a UTF-8 locale; choose a --target in ASCII letters, or --env LC_ALL=C.UTF-8",
@@ -18,7 +18,7 @@ UNFIT = {
 
 
 class Answer:
-    """A JSON object from the board. Whatever does not fit is a DeployError that quotes it."""
+    """A JSON object from the board. A field that is missing or of another type is a DeployError that quotes it."""
 
     def __init__(self, value: Any, source: str) -> None:
         self._source = source
@@ -27,14 +27,14 @@ class Answer:
         self._value: dict[str, Any] = value
 
     def get(self, key: str, kind: type[T]) -> T:
-        """The field `key`, which is a `kind`."""
+        """The field `key`, of type `kind`."""
         found = self.maybe(key, kind)
         if found is None:
             raise DeployError(f"{self._source} answered {str(self._value)[:200]}: {key} is missing")
         return found
 
     def maybe(self, key: str, kind: type[T]) -> T | None:
-        """The same, or None."""
+        """The field `key`, of type `kind`, or None."""
         found = self._value.get(key)
         if kind is float and type(found) is int:
             found = float(found)
@@ -43,7 +43,7 @@ class Answer:
         return found
 
     def require(self) -> "Answer":
-        """Itself; DeployError where the script on the board met an error."""
+        """This answer itself; DeployError when it says that the script met an error."""
         if self._value.get("error") is not None:
             where = f" ({self._value['path']})" if self._value.get("path") else ""
             raise DeployError(f"{self._source}: {self._value['error']}{where}")
@@ -51,7 +51,7 @@ class Answer:
 
 
 def parse(out: bytes, source: str) -> Answer:
-    """The answer among what was printed; DeployError where there is none."""
+    """The answer in the output `out`; DeployError when there is none."""
     lines = [line for line in out.splitlines() if line.startswith(MARK)]
     if not lines:
         raise DeployError(f"{source} answered {out[-300:].decode('utf-8', 'replace')!r}: no answer of edgekit's")
@@ -70,12 +70,12 @@ def command(python: str, script: str, argument: dict[str, Any], variables: dict[
 def ask(
     ssh: Ssh, python: str, script: str, argument: dict[str, Any], variables: dict[str, str] | None = None
 ) -> Answer:
-    """What on_board/`script`.py answers; DeployError where it cannot be run or does not answer."""
+    """The answer of on_board/`script`.py; DeployError when it cannot be run or does not answer."""
     return answered(ssh, python, ssh.run(command(python, script, argument, variables)))
 
 
 def answered(ssh: Ssh, python: str, done: Done) -> Answer:
-    """The same, of a command that has ended."""
+    """The answer of a command that has ended, `done`; DeployError as for `ask`."""
     if done.code in (126, 127):
         raise DeployError(
             f"{ssh.host}: {python} cannot be run there; name the board's Python with --python PATH\n"

@@ -1,4 +1,4 @@
-"""Facts: what the probe tells of a board, parsed and held to the profile."""
+"""Facts: what a board says about itself to the probe script, parsed and checked against the profile."""
 
 import time
 from typing import Any, NamedTuple
@@ -8,27 +8,27 @@ from edgekit.deploy.ssh import Ssh
 from edgekit.device_profiles.profile import Profile
 from edgekit.errors import DeployError
 
-#: Module that a profile's runtime needs besides, and where it comes from: no package index has it for a board.
+#: Module of a board's system image, which no package index has for boards -> where it comes from.
 VENDOR = {
-    "tensorrt": ("tensorrt", "it comes with JetPack: sudo apt-get install nvidia-jetpack (python3-libnvinfer)"),
-    "acl": ("acl", "it comes with CANN: --env PYTHONPATH=... --env LD_LIBRARY_PATH=... as its set_env.sh sets them"),
+    "tensorrt": "it comes with JetPack: sudo apt-get install nvidia-jetpack (python3-libnvinfer)",
+    "acl": "it comes with CANN: --env PYTHONPATH=... --env LD_LIBRARY_PATH=... as its set_env.sh sets them",
 }
 #: Module -> oldest version of it that the device part runs with.
 MODULES = {"numpy": "1.19", "onnxruntime": "1.10", "grpc": "1.48"}
 
 
 class Module(NamedTuple):
-    """A module as one Python imports it: its version, or why it cannot."""
+    """A module in one Python: its version, or why it cannot be imported."""
 
     version: str | None
     why: str
 
 
 class Facts(NamedTuple):
-    """A board as found."""
+    """What the probe script found on a board."""
 
     python: tuple[int, ...]
-    #: The Python that was asked, perhaps a script that starts one, and TARGET: both absolute.
+    #: Absolute paths: the Python that ran the probe (or a script that starts it), and TARGET.
     executable: str
     target: str
     home: str
@@ -36,28 +36,28 @@ class Facts(NamedTuple):
     system: str
     free_disk: int
     free_memory: int | None
-    #: By how much the clock there is outside the time that the answer took here, in seconds.
+    #: Seconds by which the board's clock is off, beyond what the time of asking can explain.
     skew_s: float
-    #: What `systemctl --user is-system-running` says, and logind's Linger: "yes", "no" or "" without logind.
+    #: The output of `systemctl --user is-system-running`, and logind's Linger: "yes", "no" or "" without logind.
     systemd: str
     linger: str
-    #: By Python, by module.
+    #: Path of a Python -> name of a module -> module.
     modules: dict[str, dict[str, Module]]
 
     @property
     def version(self) -> str:
-        """Of Python, "3.6.9"."""
+        """The version of Python, "3.6.9"."""
         return ".".join(map(str, self.python))
 
     @property
     def environment(self) -> str:
-        """The Python of the environment that deploy makes."""
+        """The path of the Python in the virtual environment that deploy makes."""
         return f"{self.target}/environment/bin/python"
 
 
 def probe(ssh: Ssh, python: str, target: str, variables: dict[str, str], profile: Profile) -> Facts:
-    """What `python` on the board tells, with `variables` set; DeployError when it is none or too old."""
-    modules = [*MODULES, *(module for module, _ in VENDOR.values())]
+    """The facts, asked of `python` on the board with `variables` set; DeployError when it is no Python or too old."""
+    modules = [*MODULES, *VENDOR]
     argument = {"python": python, "target": target, "modules": modules}
     began = time.time()
     answer = answered(ssh, python, ssh.run(command(python, "probe", argument, variables)))
@@ -72,7 +72,7 @@ def probe(ssh: Ssh, python: str, target: str, variables: dict[str, str], profile
 
 
 def parse(answer: Answer, began: float, ended: float) -> Facts:
-    """The facts in the probe's answer, which was asked for and came at these times of the clock here."""
+    """The facts in the probe's answer, asked for at `began` and received at `ended` by the clock here."""
     now = answer.get("time", float)
     python = answer.get("python", list)
     if len(python) != 3 or any(type(part) is not int for part in python):
@@ -105,7 +105,7 @@ def _modules(found: Any) -> dict[str, Module]:
 
 
 def lacking(facts: Facts, python: str, names: list[str]) -> dict[str, str]:
-    """What `python` lacks of the modules `names`, and why; one that is too old is lacking too."""
+    """Those of the modules `names` that `python` cannot import or has too old -> why."""
     lack = {}
     for name in names:
         found = facts.modules.get(python, {}).get(name, Module(None, "was not asked for"))
@@ -118,7 +118,7 @@ def lacking(facts: Facts, python: str, names: list[str]) -> dict[str, str]:
 
 
 def _numbers(version: str) -> list[int]:
-    """[1, 19] of "1.19.5rc1"; what is no number ends it."""
+    """[1, 19] of "1.19.5rc1": the first two numbers, up to what is no number."""
     numbers: list[int] = []
     for part in version.split(".")[:2]:
         if not part.isdigit():

@@ -1,4 +1,4 @@
-"""One deployment while it is under way: what was asked, what was found, and how a step says so."""
+"""Deployment: what was asked for, what the steps have found, and how a step reports."""
 
 import argparse
 import json
@@ -17,7 +17,7 @@ Event = dict[str, Any]
 
 
 class Settings(NamedTuple):
-    """What was asked for. Paths of `target`, `python` and `arguments` are the board's."""
+    """What was asked for. The paths in `target`, `python` and `arguments` are paths on the board."""
 
     bundle: str
     device: str | None
@@ -27,33 +27,33 @@ class Settings(NamedTuple):
     target: str = "edgekit"
     python: str = "python3"
     server: str | None = None
-    #: auto, systemd or process.
+    #: "auto", "systemd" or "process".
     service: str = "auto"
     seconds: float = 2.0
     wheels: str | None = None
-    #: NAME=VALUE of the processes on the board.
+    #: NAME=VALUE: environment variables of the processes on the board.
     environment: tuple[str, ...] = ()
     recheck: bool = False
     #: Seconds for the process to connect.
     timeout_s: float = 60.0
-    #: Of `edgekit run`.
+    #: Arguments for `edgekit run`.
     arguments: tuple[str, ...] = ()
-    #: Holds a bundle to its golden data and the rules of its board, says so, or raises; None: left out.
+    #: Checks a bundle's golden data and the rules of its board: returns a text or raises. None leaves it out.
     check: Callable[[Bundle], str] | None = None
 
 
 class Finding(NamedTuple):
-    """What a step found; with `do` there is something to be done, `plan` says what. `do` returns what was done."""
+    """What a step found. If something is to be done, `plan` says what, and `do` does it and says what was done."""
 
     found: str
     plan: str = ""
     do: Callable[[], str] | None = None
-    #: Nothing was asked for.
+    #: The step was not asked for.
     skipped: bool = False
 
 
 class File(NamedTuple):
-    """A file of this machine, and where it goes on the board."""
+    """A file of this machine, and its path on the board."""
 
     path: str
     to: str
@@ -62,7 +62,7 @@ class File(NamedTuple):
 
 
 class Deployment:
-    """What steps leave for those after them. Each attribute is set by the step in the comment above it."""
+    """What the steps of a deployment share. A comment above the attributes names the step that sets them."""
 
     # local
     bundle: Bundle
@@ -74,7 +74,7 @@ class Deployment:
     part: str
     # board
     facts: Facts
-    #: What earlier deployments of this name have left, {} without any.
+    #: The record that the last deployment of this name left; {} without one.
     record: dict[str, Any]
     # environment
     python: str
@@ -83,18 +83,18 @@ class Deployment:
     def __init__(self, settings: Settings, ssh: Ssh, scratch: str, show: Callable[[Event], None]) -> None:
         self.settings = settings
         self.ssh = ssh
-        #: A folder of this machine that is gone afterwards.
+        #: A folder on this machine that is removed afterwards.
         self.scratch = scratch
         self.show = show
 
     @property
     def variables(self) -> dict[str, str]:
-        """What --env sets for processes on the board."""
+        """The environment variables that --env sets for processes on the board."""
         return dict(pair.split("=", 1) for pair in self.settings.environment)
 
     @property
     def base(self) -> str:
-        """TARGET/NAME on the board: files of the deployment are BASE.json, BASE.log ..."""
+        """TARGET/NAME on the board: the deployment's files are BASE.json, BASE.log ..."""
         return f"{self.facts.target}/{self.name}"
 
     @property
@@ -108,7 +108,7 @@ class Deployment:
         return self.files[0].to
 
     def ask(self, script: str, **argument: Any) -> Answer:
-        """The answer of on_board/`script`.py, run by the Python that --python names; DeployError for an error there."""
+        """The answer of on_board/`script`.py, run by the Python that --python names; DeployError on any error."""
         return ask(self.ssh, self.facts.executable, script, argument, self.variables).require()
 
     def keep(self, **fields: Any) -> None:
@@ -124,7 +124,7 @@ Step = Callable[[Deployment], Finding]
 
 
 def run(deployment: Deployment, steps: tuple[tuple[str, Step], ...], dry_run: bool) -> None:
-    """Each step in turn: finds what is there and, unless `dry_run`, does what lacks."""
+    """Runs the steps in turn: each looks what is there and, unless `dry_run`, does what is still to be done."""
     for name, step in steps:
         began = time.monotonic()
         deployment.show({"event": "begin", "step": name})
@@ -144,7 +144,7 @@ def run(deployment: Deployment, steps: tuple[tuple[str, Step], ...], dry_run: bo
 
 
 def size(n_bytes: float) -> str:
-    """ "0.4 MB"; powers of ten, as disks are sold."""
+    """ "0.4 MB" of 400,000; powers of ten."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if n_bytes >= scale / 10:
             return f"{n_bytes / scale:.1f} {unit}"
@@ -152,7 +152,7 @@ def size(n_bytes: float) -> str:
 
 
 def one_word(text: str, what: str) -> str:
-    """`text`, when it can be a file's and a unit's name."""
+    """`text` itself; UsageError unless it can name files and a systemd unit."""
     if not text or not text.isascii() or not text.replace("-", "").replace("_", "").replace(".", "").isalnum():
         raise UsageError(f"{what} {text!r}: expected letters, digits, - . and _, for it names files and a unit")
     return text

@@ -1,4 +1,4 @@
-"""Step "environment": a Python on the board that imports what the device process needs; its own where it does."""
+"""Step "environment": a Python on the board that has what the device process needs, if need be a new environment."""
 
 import glob
 import os
@@ -9,27 +9,25 @@ from edgekit.deploy.files import send
 from edgekit.deploy.on_board.files import digest
 from edgekit.deploy.ssh import assignments, quote
 from edgekit.errors import DeployError, UsageError
+from edgekit.runtime.backends.registry import entry_of
 
-#: Backend -> the entry of `VENDOR` that it needs besides.
-BACKENDS = {"tensorrt": "tensorrt", "ascend": "acl"}
 #: Module -> what pip calls it.
 PACKAGES = {"numpy": "numpy", "onnxruntime": "onnxruntime", "grpc": "grpcio"}
-#: The last versions with wheels for Python 3.6. The pip that comes with it does not know the form of those wheels.
+#: The last versions with wheels for Python 3.6, and a pip for it: the one that comes with it cannot read those wheels.
 LAST_FOR_36 = {"numpy": "1.19.5", "onnxruntime": "1.10.0", "grpc": "1.48.2"}
 PIP_FOR_36 = "pip==21.3.1"
 
 
 def environment(d: Deployment) -> Finding:
-    """Chooses the Python: the board's, the environment of an earlier deployment, or one that is made now."""
+    """Chooses a Python: the board's own, that of an earlier deployment's environment, or a new environment's."""
     facts, needed = d.facts, [*MODULES]
-    vendor = BACKENDS.get(d.options.backend)
-    if vendor is not None:
-        module, source = VENDOR[vendor]
+    module = entry_of(d.options.backend).vendor
+    if module is not None:
         why = lacking(facts, facts.executable, [module])
         if why:
             raise DeployError(
-                f"{d.ssh.host}: {facts.executable} cannot import {module} ({why[module]}); {source}. Another Python "
-                "that has it: --python PATH. On the board's processor instead: -- --backend onnxruntime"
+                f"{d.ssh.host}: {facts.executable} cannot import {module} ({why[module]}); {VENDOR[module]}. Another "
+                "Python that has it: --python PATH. On the board's processor instead: -- --backend onnxruntime"
             )
         needed.append(module)
     for python in (facts.executable, facts.environment):
@@ -60,14 +58,14 @@ def environment(d: Deployment) -> Finding:
 
 
 def packages(facts: Facts, modules: list[str]) -> list[str]:
-    """What pip is asked for."""
+    """The requirements that pip is asked to install."""
     if facts.python[:2] == (3, 6):
         return [f"{PACKAGES[name]}=={LAST_FOR_36[name]}" for name in modules]
     return [f"{PACKAGES[name]}>={MODULES[name]}" for name in modules]
 
 
 def install(d: Deployment, wanted: list[str]) -> None:
-    """Makes the environment, or completes it, and lets pip put `wanted` in; DeployError with pip's words."""
+    """Makes the environment, unless it is there, and has pip install `wanted`; DeployError with pip's words."""
     facts, given = d.facts, assignments(d.variables)
     python = given + quote(facts.environment)
     folder = quote(os.path.dirname(os.path.dirname(facts.environment)))
@@ -99,7 +97,7 @@ def install(d: Deployment, wanted: list[str]) -> None:
 
 
 def download(facts: Facts, groups: list[list[str]]) -> str:
-    """The command that fetches the wheels on a host."""
+    """The command with which a user fetches the wheels on a host."""
     short = "".join(map(str, facts.python[:2]))
     names = " ".join(f"'{name}'" for group in groups for name in group)
     forms = ("manylinux2014", "manylinux_2_17", "manylinux_2_27", "manylinux_2_28")
@@ -108,7 +106,7 @@ def download(facts: Facts, groups: list[list[str]]) -> str:
 
 
 def _wheels(d: Deployment) -> str:
-    """pip's options for where packages come from; sends the wheels of --wheels first."""
+    """pip's options for --wheels, whose wheels it sends to the board; "" without."""
     if d.settings.wheels is None:
         return ""
     found = sorted(glob.glob(os.path.join(glob.escape(d.settings.wheels), "*.whl")))
@@ -129,7 +127,7 @@ def _look_again(d: Deployment, needed: list[str]) -> Facts:
 
 
 def _choose(d: Deployment, python: str) -> str:
-    """Takes `python`; its versions in words."""
+    """The versions of `python`'s modules, in words; makes it the deployment's Python."""
     d.python = python
     found = d.facts.modules[python]
     d.versions = {name: str(found[name].version) for name in found if found[name].version is not None}

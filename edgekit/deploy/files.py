@@ -1,4 +1,4 @@
-"""Step "files": bundle and device part to the board, each file by its hash; what was cut short goes on."""
+"""Step "files": sends bundle and device part to the board, unless it has them by hash; resumes what was cut short."""
 
 import functools
 import hashlib
@@ -10,19 +10,19 @@ from edgekit.deploy.deployment import Deployment, File, Finding, size
 from edgekit.errors import DeployError
 
 CHUNK = 1 << 16
-#: Left free on the board's disk: for records and logs.
+#: Bytes that must stay free on the board's disk, for records and logs.
 MARGIN = 16_000_000
 ENOSPC = 28
 
 
 def files(d: Deployment) -> Finding:
-    """Looks which files the board lacks, and whether there is room for them."""
+    """Finds which files the board lacks, and whether there is room for them."""
     d.files = [file._replace(to=f"{d.facts.target}/{file.to}") for file in d.files]
     return send(d, d.files)
 
 
 def send(d: Deployment, wanted: list[File]) -> Finding:
-    """What the board lacks of `wanted`; `do` sends it."""
+    """The files of `wanted` that the board lacks; `do` sends them."""
     answer = d.ask("files", do="look", files=[[file.to, file.n_bytes, file.sha256] for file in wanted])
     seen = answer.get("files", list)
     if len(seen) != len(wanted):
@@ -52,7 +52,7 @@ def send(d: Deployment, wanted: list[File]) -> Finding:
 
 
 def _there(file: File, found: Any) -> int:
-    """Bytes of the part on the board that begin as the file does; 0 where they differ, and it starts anew."""
+    """The bytes that the board has of `file` already, as the start of it; 0 when they differ, to start again."""
     if not isinstance(found, list) or found[:1] != ["part"] or len(found) != 3 or type(found[1]) is not int:
         return 0
     with open(file.path, "rb") as opened:

@@ -1,4 +1,4 @@
-"""Step "health": the process has told that it is connected to the server, or how it ended."""
+"""Step "health": waits until the process is connected to the server, or has ended."""
 
 import time
 
@@ -20,7 +20,7 @@ def health(d: Deployment) -> Finding:
 
 
 def wait(d: Deployment) -> str:
-    """What the process says first; DeployError with its last words when it has ended, or says nothing for too long."""
+    """The first event of the process, in words; DeployError with its log's end when it has ended or stays silent."""
     until = time.monotonic() + d.settings.timeout_s
     while True:
         state = d.ask("process", do="state", base=d.base)

@@ -1,4 +1,4 @@
-"""Step "local": the bundle, its board, the arguments of the device process and what has to be there of files."""
+"""Step "local": opens the bundle and checks what was asked for, all on this machine; lists the files to be sent."""
 
 import argparse
 import contextlib
@@ -17,21 +17,21 @@ from edgekit.device_profiles.registry import from_json, profile
 from edgekit.errors import BundleError, DeployError, UsageError
 from edgekit.line.frame import check_address
 from edgekit.runtime.__main__ import parser
-from edgekit.runtime.doctor import BACKENDS
+from edgekit.runtime.backends.registry import BY_RUNTIME, entry_of
 
 
 def local(d: Deployment) -> Finding:
-    """Opens the bundle, and refuses what cannot work before the board is spoken to."""
+    """Opens the bundle, and refuses what cannot work before the board is asked anything."""
     bundle = d.bundle = open_bundle(d.settings.bundle)
     exported_for = str(bundle.device["name"])
-    # A board of one's own is known to the bundle, not by its name.
+    # A profile of the user's own has no name here, but the bundle has it.
     d.profile = profile(d.settings.device) if d.settings.device else _described(bundle)
     if d.profile.name != exported_for:
         raise DeployError(
             f"{d.settings.bundle} was exported for {exported_for}, --device {d.settings.device} is {d.profile.name}: "
             f"`edgekit export {bundle.model} --cut {bundle.cut} --device {d.settings.device} -o DIR` exports for it"
         )
-    d.options = arguments(d.settings.arguments, BACKENDS[d.profile.runtime])
+    d.options = arguments(d.settings.arguments, BY_RUNTIME[d.profile.runtime])
     if d.settings.server is not None:
         check_address(d.settings.server)
     variables(d.settings.environment)
@@ -39,7 +39,7 @@ def local(d: Deployment) -> Finding:
     zipped = write_zip(d.scratch)
     d.part = _sha256(zipped)
     stem, ending = os.path.splitext(os.path.basename(zipped))
-    names = [*sorted(bundle.manifest["files"]), MANIFEST]  # last: a folder with it is complete
+    names = [*sorted(bundle.manifest["files"]), MANIFEST]  # last: a folder that has it is complete
     folder = f"bundles/{bundle.digest[:16]}"
     d.files = [
         _file(zipped, f"device/{stem}-{d.part[:12]}{ending}"),
@@ -53,7 +53,7 @@ def local(d: Deployment) -> Finding:
 
 
 def variables(pairs: Collection[str]) -> dict[str, str]:
-    """What --env sets; UsageError unless each is NAME=VALUE."""
+    """Name -> value of --env; UsageError unless each is NAME=VALUE."""
     for pair in pairs:
         if not re.match(r"[A-Za-z_][A-Za-z0-9_]*=", pair):
             raise UsageError(f"--env {pair!r}: expected NAME=VALUE")
@@ -68,7 +68,7 @@ def _described(bundle: Bundle) -> Profile:
 
 
 def arguments(words: tuple[str, ...], backend: str) -> argparse.Namespace:
-    """The options of the device process among `words`; UsageError for mistakes, and for what deploy sets itself."""
+    """The options of the device process in `words`; UsageError for mistakes, and for what deploy sets itself."""
     p = parser("edgekit run")
     p.set_defaults(backend=backend)
     said = io.StringIO()
@@ -83,6 +83,7 @@ def arguments(words: tuple[str, ...], backend: str) -> argparse.Namespace:
     for name in ("server", "measure"):
         if getattr(options, name) is not None:
             raise UsageError(f"--{name} after --: it is deploy's, give it before the --")
+    entry_of(options.backend)
     return options
 
 
@@ -98,7 +99,7 @@ def rules(d: Deployment) -> Finding:
         text = check(d.bundle)
         if d.record:
             d.keep(rules=digest)
-        d.record["rules"] = digest  # a first record is written with the first thing that is done on the board
+        d.record["rules"] = digest  # the first record is written together with the first change on the board
         return text
 
     return Finding("not checked yet for this bundle", "rerun its golden data and the rules of the board here", do)

@@ -1,4 +1,4 @@
-"""What runs on a board: its state, its log, its end."""
+"""The deployments on a board: their state, their logs, and stopping them."""
 
 import functools
 import sys
@@ -13,12 +13,12 @@ from edgekit.errors import DeployError
 
 
 class Place(NamedTuple):
-    """Where deployments are on a board."""
+    """The place of deployments on a board."""
 
     ssh: Ssh
     python: str
     target: str
-    #: What --env sets for the Python there.
+    #: The environment variables that --env sets for the Python there.
     variables: dict[str, str]
 
     def ask(self, do: str, name: str | None, **argument: Any) -> Answer:
@@ -27,12 +27,12 @@ class Place(NamedTuple):
 
 
 def names(at: Place) -> list[str]:
-    """The deployments there."""
+    """The names of the deployments there."""
     return [str(name) for name in at.ask("list", None).get("names", dict)]
 
 
 def the_name(at: Place, name: str | None) -> str:
-    """`name` when it is one of the deployments, or the only one there is; DeployError lists them else."""
+    """`name` if it is a deployment, or without a name the only one; else DeployError lists them."""
     found = names(at)
     where = f"{at.ssh.host}:{at.target}"
     if not found:
@@ -45,7 +45,7 @@ def the_name(at: Place, name: str | None) -> str:
 
 
 def status(at: Place, name: str) -> dict[str, Any]:
-    """State, last events and what was deployed, as JSON values."""
+    """The state, the last events and the record of a deployment, as JSON values."""
     state = at.ask("state", name)
     record = parse_record(state.maybe("record", str)) or {}
     found = process.latest(state)
@@ -67,12 +67,12 @@ def status(at: Place, name: str) -> dict[str, Any]:
 
 
 def stop(at: Place, name: str) -> str:
-    """How it ended."""
+    """Stops the process; returns how it ended, in words."""
     return f"{name}: {process.stop(functools.partial(at.ask, name=name))}"
 
 
 def logs(at: Place, name: str, lines: int, on: bool) -> None:
-    """Writes the end of the log, and with `on` what comes, to standard output."""
+    """Writes the last `lines` of the log to standard output, and with `on` goes on with what comes."""
     if at.ask("state", name).maybe("log", str) is None:
         raise DeployError(f"{at.ssh.host}: nothing was started as {name} yet; --server HOST:PORT does")
     argument = {"do": "follow", "base": f"{at.target}/{name}", "lines": lines, "on": on}
@@ -84,14 +84,14 @@ def logs(at: Place, name: str, lines: int, on: bool) -> None:
         sys.stdout.buffer.flush()
 
     words = command(at.python, "process", argument, at.variables)
-    # Standard input stays open for as long as somebody listens: with its end the other side ends too.
+    # Standard input stays open while somebody listens: when it ends, the script on the board ends too.
     done = at.ssh.run(words, listening() if on else None, on_output=show)
     if done.code:
         raise DeployError(f"{at.ssh.host}: {done.words}")
 
 
 def listening() -> Any:
-    """No data, for ever."""
+    """Yields no bytes, for ever."""
     while True:
         time.sleep(0.2)
         yield b""

@@ -1,7 +1,7 @@
-"""The device part of edgekit in one file, for a board: a wheel for pip, or a zip that runs as it is.
+"""The device part of edgekit in one file, for a board: a wheel for pip, or a zip that Python runs as it is.
 
-Both hold the package `edgekit` as this machine has it, without what only hosts need, and want Python 3.6 or newer
-with numpy, ONNX Runtime and grpcio. The same files give the same bytes.
+Both hold this machine's package `edgekit` without what only hosts need. They need Python 3.6 or newer with numpy, ONNX
+Runtime and grpcio. The same files give the same bytes.
 """
 
 import ast
@@ -18,11 +18,11 @@ from edgekit.errors import UsageError
 from edgekit.tensorfile import make_folder
 
 ROOT = Path(edgekit.__file__).parent
-#: Folders that go whole; of the modules beside them go those that something in the archive imports.
+#: Folders that are packed whole. Of the modules beside them, those are packed that another packed module imports.
 PARTS = ("codecs", "data", "line", "runtime")
 REQUIRES_PYTHON = ">=3.6"
 REQUIRES = ("numpy>=1.19", "onnxruntime>=1.10", "grpcio>=1.48")
-#: Reads the files of `--dataset folder`.
+#: Needed for `--dataset folder` alone.
 REQUIRES_IMAGES = "pillow>=8"
 
 METADATA = """Metadata-Version: 2.1
@@ -48,7 +48,7 @@ ENTRY_POINTS = """[console_scripts]
 edgekit-run = edgekit.runtime.__main__:main
 edgekit-doctor = edgekit.runtime.doctor:main
 """
-#: What `python3 THE.zip` runs.
+#: The program of `python3 THE.zip`.
 MAIN = """import sys
 
 program = "python3 " + sys.argv[0]
@@ -64,7 +64,7 @@ sys.exit(main(sys.argv[1:], program))
 
 
 def device_files() -> dict[str, bytes]:
-    """The device part: content by path, "edgekit/line/frame.py", sorted."""
+    """The device part: path, such as "edgekit/line/frame.py" -> content, sorted by path."""
     paths = [ROOT / "__init__.py", *(path for part in PARTS for path in (ROOT / part).rglob("*.py"))]
     files: dict[str, bytes] = {}
     while paths:
@@ -78,16 +78,16 @@ def device_files() -> dict[str, bytes]:
 
 
 def write_zip(folder: str) -> str:
-    """Path of edgekit-device-VERSION.zip, written to `folder`; runs as ``python3 THE.zip BUNDLE ...``.
+    """The path of edgekit-device-VERSION.zip, which it writes to `folder`; runs as ``python3 THE.zip BUNDLE ...``.
 
-    With PYTHONPATH=THE.zip its modules run too: ``python3 -m edgekit.runtime``. UsageError where it cannot be written.
+    With PYTHONPATH=THE.zip its modules run too: ``python3 -m edgekit.runtime``. UsageError when it cannot be written.
     """
     files = {"__main__.py": MAIN.encode(), **_license(""), **device_files()}
     return _write(folder, f"edgekit-device-{edgekit.__version__}.zip", files)
 
 
 def write_wheel(folder: str) -> str:
-    """Path of edgekit_device-VERSION-py3-none-any.whl, written to `folder`; UsageError where it cannot be written."""
+    """The path of edgekit_device-VERSION-py3-none-any.whl, which it writes to `folder`; UsageError when it cannot."""
     stem = f"edgekit_device-{edgekit.__version__}"
     info = f"{stem}.dist-info/"
     requires = "\n".join(f"Requires-Dist: {each}" for each in REQUIRES)
@@ -107,7 +107,7 @@ def write_wheel(folder: str) -> str:
 
 
 def _modules_beside(source: bytes) -> Iterator[str]:
-    """Names right below edgekit that `source` imports, packages among them."""
+    """Names of modules and packages directly in edgekit that `source` imports."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.module == "edgekit":
             yield from (alias.name for alias in node.names)
@@ -117,7 +117,7 @@ def _modules_beside(source: bytes) -> Iterator[str]:
 
 
 def _license(folder: str) -> dict[str, bytes]:
-    """LICENSE in `folder` of an archive: this distribution's, or in a checkout the one beside the package."""
+    """The LICENSE for `folder` of an archive: this distribution's, or in a checkout the one beside the package."""
     installed = ROOT.parent.glob(f"edgekit-{edgekit.__version__}.dist-info/**/LICENSE")
     found = [path for path in (*installed, ROOT.parent / "LICENSE") if path.is_file()]
     return {f"{folder}LICENSE": found[0].read_bytes()} if found else {}
@@ -128,11 +128,11 @@ def _digest(content: bytes) -> str:
 
 
 def _write(folder: str, name: str, files: dict[str, bytes]) -> str:
-    """Path of the zip archive of `files`, written whole or not at all."""
+    """The path of a zip archive of `files`, written whole or not at all."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
         for inside, content in files.items():
-            # Dated 1980, as every entry that is told no date.
+            # Without a date, which means 1980: so equal files give equal bytes.
             entry = zipfile.ZipInfo(inside)
             entry.external_attr = 0o644 << 16
             opened.writestr(entry, content, zipfile.ZIP_DEFLATED, 9)

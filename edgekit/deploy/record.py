@@ -1,4 +1,4 @@
-"""The record of a deployment: TARGET/NAME.json on the board. What cannot be read counts as none, and is said."""
+"""The record of a deployment: TARGET/NAME.json on the board. One that cannot be read counts as none, with a warning."""
 
 import json
 from typing import Any
@@ -7,7 +7,7 @@ from edgekit.deploy.deployment import Deployment
 
 
 def load(d: Deployment) -> dict[str, Any]:
-    """What earlier deployments of this name have left, {} without any."""
+    """The record that the last deployment of this name left; {} without one."""
     (text,) = d.ask("files", do="read", paths=[f"{d.base}.json"]).get("texts", list) or [None]
     if text is None:
         return {}
@@ -18,7 +18,7 @@ def load(d: Deployment) -> dict[str, Any]:
 
 
 def parse(text: Any) -> dict[str, Any] | None:
-    """The record in a text, None where there is none."""
+    """The record in `text`; None when it holds none."""
     try:
         value = json.loads(text)
     except (TypeError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Step "service": the device process, started so that it outlives the connection, by systemd or on its own.
+"""Step "service": starts the device process, by systemd or on its own, so that it outlives the connection.
 
 ::
 
@@ -50,7 +50,7 @@ SuccessExitStatus=130
 
 
 def service(d: Deployment) -> Finding:
-    """Starts what is asked for; leaves alone what runs as asked for; replaces what runs otherwise."""
+    """Starts the device process; leaves one that runs as asked for, and replaces any other of this name."""
     if d.settings.server is None:
         return Finding("nothing is started without --server HOST:PORT", skipped=True)
     kind, why = kind_of(d)
@@ -83,7 +83,7 @@ def service(d: Deployment) -> Finding:
 
 
 def kind_of(d: Deployment) -> tuple[str, str]:
-    """ "systemd" or "process", and why; DeployError where systemd is asked for and cannot be had."""
+    """ "systemd" or "process", and why; DeployError when systemd is asked for but does not serve this user."""
     wanted, facts = d.settings.service, d.facts
     if wanted == "process":
         return "process", "as asked for"
@@ -100,13 +100,13 @@ def kind_of(d: Deployment) -> tuple[str, str]:
 
 
 def script_text(d: Deployment) -> str:
-    """What runs on the board."""
+    """The shell script that runs on the board."""
     words = ["--server", str(d.settings.server), "--backend", d.options.backend, "--json", *d.settings.arguments]
     return SCRIPT.format(name=d.name, base=quote(d.base), process=process(d, words))
 
 
 def unit_text(d: Deployment) -> str:
-    """The unit of systemd's that runs the script."""
+    """The systemd unit that runs the script."""
     return UNIT.format(
         name=d.name, model=_plain(d.bundle.model), device=_plain(d.profile.name), script=unit_word(f"{d.base}.sh"),
         grace=GRACE_S,
@@ -114,7 +114,7 @@ def unit_text(d: Deployment) -> str:
 
 
 def unit_word(text: str) -> str:
-    """`text` as one word of a unit's command line: quoted, and no specifier or variable of systemd's."""
+    """`text` as one word of a unit's command line: quoted, with systemd's specifiers and variables escaped."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$") + '"'
 
 

@@ -21,15 +21,15 @@ from typing import IO, NamedTuple
 from edgekit.deploy.ssh_errors import explain
 from edgekit.errors import DeployError, UsageError
 
-#: ssh ends with this where it failed itself, as programs on the board hardly do.
+#: The exit code of ssh when it fails itself; programs on the board hardly use it.
 SSH_FAILED = 255
-#: Seconds for a connection to come about, and until a silent one counts as broken (4 times 15).
+#: Seconds to connect, and until a silent connection counts as broken (4 times 15).
 OPTIONS = ("ConnectTimeout=15", "ServerAliveInterval=15", "ServerAliveCountMax=4")
-#: The one connection is ours, whatever the user's configuration says of shared ones and of commands.
+#: Options that keep the one connection ours, whatever the user's configuration says of shared ones and commands.
 OURS = ("ControlPersist=no", "RemoteCommand=none")
-#: Words of --ssh that would take it away: ssh lets the first -o win and the last -S, and two -M ask.
+#: Words of --ssh that would undo that: the first -o and the last -S win in ssh, and a second -M makes it ask.
 NOT_YOURS = re.compile(r"(?i:(-o)?\s*Control(Master|Path|Persist)\b)|-[SM]")
-#: Seconds for a connection and whatever the user types for it; sshd gives a login 120.
+#: Seconds for connecting, with time for the user to type a password; sshd allows 120 for a login.
 LOGIN_S = 300.0
 
 
@@ -42,25 +42,25 @@ class Done(NamedTuple):
 
     @property
     def words(self) -> str:
-        """Its last lines of text, for an error: of standard output only where standard error is empty."""
+        """The last lines of standard error, or if that is empty of standard output, to be quoted in an error."""
         lines = (self.err.strip() or self.out.decode("utf-8", "replace").strip()).splitlines()
         return "\n".join(lines[-15:]) or "nothing"
 
 
 def quote(text: str) -> str:
-    """One word for a POSIX shell, whatever is in `text`; UsageError for what no word can hold."""
+    """`text` quoted as one word for a POSIX shell; UsageError when it holds a zero byte."""
     if "\0" in text:
         raise UsageError(f"{text!r} holds a zero byte, which no path or argument can")
     return shlex.quote(text)
 
 
 def assignments(pairs: dict[str, str]) -> str:
-    """What a shell command begins with that sets variables for it: "A='b c' D=e "."""
+    """The beginning of a shell command that sets variables for it: "A='b c' D=e "."""
     return "".join(f"{name}={quote(value)} " for name, value in pairs.items())
 
 
 class Ssh:
-    """Runs commands on `host` ([USER@]HOST); `command` is ssh with options of the user's. A context manager."""
+    """Runs commands on `host` ([USER@]HOST); `command` is ssh with the user's options. A context manager."""
 
     def __init__(self, host: str, command: str = "ssh") -> None:
         try:
@@ -92,10 +92,10 @@ class Ssh:
         on_error_line: Callable[[str], None] = lambda line: None,
         on_output: Callable[[bytes], None] | None = None,
     ) -> Done:
-        """Runs `command` (for the login shell) and feeds it `data`; DeployError only where ssh itself fails.
+        """How `command` ended, run by the login shell with `data` as input; DeployError only when ssh itself fails.
 
-        `on_error_line` hears standard error as it comes; `on_output` takes standard output instead of `Done`. What they
-        raise ends the command, and is raised here.
+        `on_error_line` is called with each line of standard error as it comes, `on_output` with standard output, which
+        is then not in `Done`. An exception that they raise ends the command, and is raised here.
         """
         process = self._start(self.words(command), data is not None)
         assert process.stdout is not None and process.stderr is not None
@@ -147,13 +147,13 @@ class Ssh:
         return done
 
     def words(self, command: str) -> list[str]:
-        """Program and arguments that run `command` there over the one connection, for a process of one's own."""
+        """Program and arguments that run `command` over the one connection, for a process that the caller starts."""
         self._connect()
         return [*self._command, *self._options("no"), "--", self.host, command]
 
     @contextlib.contextmanager
     def tunnel(self, port: int) -> Iterator[int]:
-        """A port of the board's loopback, chosen there, behind which is `port` of this machine's."""
+        """A tunnel: gives a port on the board's loopback that leads to `port` on this machine."""
         self._connect()
         forward = ["-R", f"127.0.0.1:0:127.0.0.1:{port}", "--", self.host]
         asked = subprocess.run(
@@ -167,7 +167,7 @@ class Ssh:
         try:
             yield int(asked.stdout)
         finally:
-            # A connection that broke has taken its tunnels with it.
+            # A broken connection has closed its tunnels already: errors are ignored.
             subprocess.run([*self._command, *self._options("no"), "-O", "cancel", *forward], capture_output=True)
 
     def _connect(self) -> None:
@@ -192,11 +192,11 @@ class Ssh:
 
     def _failed(self, words: str) -> DeployError:
         assert self._master is not None
-        # Without the one connection a command tries one of its own, which may fail for another reason.
+        # When the one connection is gone, a command opens its own, which may fail for another reason: say both.
         return explain(self.host, self._master_words() + words, broken=self._master.poll() is not None)
 
     def _options(self, master: str) -> list[str]:
-        # Nobody could answer a question where there is no terminal.
+        # Without a terminal nobody can answer a question.
         asking = () if sys.stdin is not None and sys.stdin.isatty() else ("BatchMode=yes",)
         options = (*OPTIONS, *OURS, *asking, f"ControlMaster={master}", f"ControlPath={self._path('socket')}")
         return ["-T", *(word for option in options for word in ("-o", option))]

@@ -1,12 +1,12 @@
-"""What ssh's own failures mean, and what to do about each."""
+"""What ssh's own errors mean, and what to do about each."""
 
 import re
 
 from edgekit.errors import DeployError
 
-#: What it means, and what to do, when it had been reached before.
+#: (what it means, what to do) when the connection had been open before.
 BROKEN = ("the connection broke", "the same command goes on where it broke")
-#: (what ssh says, what it means, what to do); the first that fits counts.
+#: (pattern of what ssh says, what it means, what to do); the first that matches counts.
 MEANINGS = (
     (
         "REMOTE HOST IDENTIFICATION HAS CHANGED",
@@ -67,7 +67,7 @@ MEANINGS = (
 
 
 def explain(host: str, words: str, broken: bool = False) -> DeployError:
-    """The error for what ssh said when it could not reach `host`, or lost it; its words are all in it."""
+    """The error for what ssh said when it could not reach `host`, or lost it; it quotes all of ssh's words."""
     words = "\n".join(line.rstrip() for line in words.splitlines() if line.strip())
     for pattern, meaning, advice in ((".*", *BROKEN),) if broken else MEANINGS:
         if re.search(pattern, words):

@@ -14,12 +14,12 @@ from edgekit.deploy.service import service
 from edgekit.deploy.ssh import Ssh
 from edgekit.deploy.verify import check
 
-#: Seconds between the clocks of host and board that are worth a warning.
+#: Seconds between the clocks of host and board from which on a warning is given.
 SKEW_S = 60.0
 
 
 def board(d: Deployment) -> Finding:
-    """Connects, and asks the board what it is."""
+    """Step "board": connects, and asks the board for its facts."""
     facts = d.facts = probe(d.ssh, d.settings.python, d.settings.target, d.variables, d.profile)
     d.record = load(d)
     if abs(facts.skew_s) > SKEW_S:
@@ -49,6 +49,6 @@ STEPS = (
 
 
 def deploy(settings: Settings, show: Callable[[Event], None], dry_run: bool = False) -> None:
-    """Every step; `show` is told of each."""
+    """Runs every step; `show` is called with events about each."""
     with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch, Ssh(settings.host, settings.ssh) as ssh:
         run(Deployment(settings, ssh, scratch, show), STEPS, dry_run)

@@ -1,4 +1,4 @@
-"""Step "check": the device process on the board builds or finds its engine, repeats the golden data and is timed."""
+"""Step "check": runs the device process on the board once: it builds its engine, repeats the golden codes, is timed."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from edgekit.deploy.ssh import assignments, quote
 from edgekit.errors import DeployError
 from edgekit.runtime.__main__ import GOLDEN
 
-#: Options of the device process that also make sense where it only encodes.
+#: Options of the device process that also matter when it only encodes.
 HANDED_ON = ("batch", "threads")
 
 
 def check(d: Deployment) -> Finding:
-    """Skipped when this bundle has passed with this device part, Python, libraries and backend."""
+    """Checks the bundle, unless it has passed before with this device part, Python, libraries and backend."""
     key = {
         "bundle": d.bundle.digest,
         "part": d.part,
@@ -66,7 +66,7 @@ def process(d: Deployment, words: list[str]) -> str:
 
 
 def figures(encoded: Any) -> str:
-    """Speed and latency of an "encoded" event."""
+    """Speed and latency of an "encoded" event, in words."""
     try:
         latency = encoded["latency_s"]
         return (

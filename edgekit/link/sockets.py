@@ -1,18 +1,18 @@
-"""Sockets of an emulated link: addresses resolved and bound, and little room for bytes in the kernel."""
+"""The sockets of an emulated link: small buffers, so that few bytes wait in the kernel, where no link delays them."""
 
 import socket
-from typing import Any, Tuple
+from typing import Any
 
 from edgekit.errors import TransportError
 from edgekit.line.frame import check_address
 
-#: Largest segment. Over loopback it would be 64 KB, and the peer's send buffer, a multiple of it, 2.5 MB from the
-#: start: its bytes would count as sent long before the link takes them.
+#: TCP's largest segment, as over Ethernet. Over loopback it would be 64 KB, and the peer's send buffer, a multiple of
+#: it, 2.5 MB from the start: the peer would take bytes as sent long before the link takes them.
 SEGMENT_BYTES = 1448
 
 
 def stream_socket(family: int, buffer: int) -> socket.socket:
-    """A TCP socket that receives `buffer` bytes ahead, or as a listener has connections that do; it never waits."""
+    """A non-blocking TCP socket with a receive buffer of `buffer` bytes; a listener's connections get the same."""
     made = socket.socket(family, socket.SOCK_STREAM)
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT_BYTES)
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -21,20 +21,20 @@ def stream_socket(family: int, buffer: int) -> socket.socket:
     return made
 
 
-def resolve(address: str) -> Tuple[int, Any]:
-    """Family and socket address of HOST:PORT; of a host that has several, IPv4. UsageError, TransportError."""
+def resolve(address: str) -> tuple[int, Any]:
+    """Family and socket address of HOST:PORT, IPv4 where the host has both. UsageError, TransportError."""
     check_address(address)
     host, _, port = address.rpartition(":")
     try:
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise TransportError("cannot find {}: {}; expected HOST:PORT".format(address, error)) from None
+        raise TransportError(f"cannot find {address}: {error}; expected HOST:PORT") from None
     family, _, _, _, where = min(found, key=lambda each: each[0] != socket.AF_INET)
     return family, where
 
 
 def listen_at(address: str, buffer: int) -> socket.socket:
-    """A listener at HOST:PORT, port 0 for any free one. UsageError, TransportError when it cannot be bound."""
+    """A listening socket at HOST:PORT; port 0 takes any free one. UsageError; TransportError when it is taken."""
     family, where = resolve(address)
     listener = stream_socket(family, buffer)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -44,8 +44,6 @@ def listen_at(address: str, buffer: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise TransportError(
-            "cannot listen at {}: {}; choose another HOST:PORT, or end the process that has it".format(
-                address, error.strerror
-            )
+            f"cannot listen at {address}: {error.strerror}; choose another HOST:PORT, or end the process that has it"
         ) from None
     return listener

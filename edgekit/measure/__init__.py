@@ -1,1 +1,1 @@
-"""Measuring a network over links: real processes, an emulated line between them, and the record of it."""
+"""Measures training over links: real processes with an emulated link between them, and the record of it."""

@@ -1,4 +1,4 @@
-"""Board: the device's side of a measurement on another machine, over ssh.
+"""Board: runs the device process of a measurement on another machine, over ssh.
 
 ::
 
@@ -17,14 +17,14 @@ from edgekit.deploy.ssh import Ssh
 from edgekit.deploy.steps import board
 from edgekit.deploy.verify import process
 
-#: What has to be there before a device process can be started.
+#: The steps of a deployment that have to be done before a device process can be started.
 STEPS = (("local", local), ("board", board), ("files", files), ("environment", environment))
 
 
 class Board:
-    """A board with the device part, and every bundle that was given to `prepare`. A context manager.
+    """A board that has the device part, and every bundle that was given to `prepare`. A context manager.
 
-    `settings` are those of a deployment but for its bundle; `show` is told of every step.
+    `settings` are those of a deployment, without its bundle; `show` is called with the events of every step.
     """
 
     def __init__(self, settings: Settings, show: Callable[[Event], None]) -> None:
@@ -43,20 +43,20 @@ class Board:
         self._exit.close()
 
     def prepare(self, bundle: str) -> None:
-        """Brings the bundle in the folder `bundle` there, and what the board lacks to run it."""
+        """Sends the bundle in the folder `bundle` to the board, with everything that the board lacks to run it."""
         deployment = Deployment(self._settings._replace(bundle=bundle), self._ssh, self._scratch, self._show)
         run(deployment, STEPS, dry_run=False)
         self._deployments[bundle] = deployment
 
     def backend(self, bundle: str) -> str:
-        """The inference engine that runs `bundle` there."""
+        """The id of the backend that runs `bundle` there."""
         return str(self._deployments[bundle].options.backend)
 
     def command(self, bundle: str, words: list[str]) -> list[str]:
-        """The program and arguments that run, there, a device process of `bundle` with the arguments `words`."""
+        """Program and arguments that run a device process of `bundle` on the board, with the arguments `words`."""
         backend = ["--backend", self.backend(bundle)]
         return self._ssh.words(process(self._deployments[bundle], [*words, *backend]))
 
     def tunnel(self, port: int) -> contextlib.AbstractContextManager[int]:
-        """A port of the board's own loopback that leads to `port` here."""
+        """A port on the board's loopback that leads to `port` here."""
         return self._ssh.tunnel(port)

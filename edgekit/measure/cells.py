@@ -1,4 +1,4 @@
-"""Cells: what real processes measure, one cell after another, the methods in turn within every link.
+"""Cells: each is one measurement of a method over a link by real processes; within a link the methods take turns.
 
 ::
 
@@ -27,7 +27,7 @@ Cell = dict[str, Any]
 
 
 class Plan(NamedTuple):
-    """What is measured. `bundles` are paths by the methods' names; a link of None is none, straight over loopback."""
+    """What is to be measured. `bundles`: name of a method -> path. A link of None is loopback, without emulation."""
 
     methods: tuple[Method, ...]
     bundles: dict[str, str]
@@ -40,11 +40,11 @@ class Plan(NamedTuple):
     #: Arguments of `edgekit run` and of `edgekit serve` that all cells share.
     device_flags: tuple[str, ...]
     server_flags: tuple[str, ...]
-    #: Processors of the device and of everything else; None leaves that to the system.
+    #: Processor cores of the device, and of everything else; None leaves that to the system.
     cores: tuple[tuple[int, ...], tuple[int, ...]] | None
 
     def check(self) -> None:
-        """UsageError for what a process would refuse, but only after hours."""
+        """Raises UsageError now for what a process would refuse only after hours."""
         Span(self.seconds, self.warm_up).check()
         if self.batch < 2:
             raise UsageError(f"batches of {self.batch}: expected at least 2 images")
@@ -54,7 +54,7 @@ class Plan(NamedTuple):
                 raise UsageError(f"{max(self.in_flight)} batches in flight: {method.name} takes at most {most}")
 
     def cells(self) -> Iterator[tuple[int, str, int, Method]]:
-        """Repeat, link, batches in flight and method, in the order they are measured: A B A B."""
+        """(repeat, link, batches in flight, method) in the order of measuring, methods in turn: A B A B."""
         for repeat in range(self.repeats):
             for link in self.links:
                 for depth in self.in_flight:
@@ -63,7 +63,7 @@ class Plan(NamedTuple):
 
 
 def two_sides() -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """One processor for the device and the others for the rest; None where there is only one."""
+    """One core for the device and the others for the rest; None when there is only one."""
     if not hasattr(os, "sched_getaffinity"):
         return None
     first, *others = sorted(os.sched_getaffinity(0))
@@ -71,7 +71,7 @@ def two_sides() -> tuple[tuple[int, ...], tuple[int, ...]] | None:
 
 
 class Bench:
-    """The servers of a plan, and its cells. A context manager: it leaves no process behind."""
+    """Runs the servers of a plan and measures its cells. A context manager: it leaves no process behind."""
 
     def __init__(self, plan: Plan, machines: dict[str, Any], board: Board | None = None) -> None:
         self.plan = plan
@@ -100,7 +100,7 @@ class Bench:
         self._exit.close()
 
     def encoding(self, method: Method, repeat: int) -> Cell:
-        """What the deployed graph and packing alone take, without server and link."""
+        """The cell of encoding alone: the deployed graph and packing, without server and link."""
         device = self._device(method, [])
         measured = self._wait(device, "encoded")
         self._ended(device)
@@ -170,14 +170,14 @@ class Bench:
         return name
 
     def _wait(self, child: str, kind: str) -> dict[str, Any]:
-        """The next event of that kind from `child`; those of others pass."""
+        """The next event of `kind` from `child`; all others are dropped."""
         for name, event in self._events:
             if name == child and event["event"] == kind:
                 return event
         raise ChildFailed(f"{child} ended without its '{kind}' event")
 
     def _ended(self, child: str) -> None:
-        """Waits for the end of `child`: its last work must not disturb the next cell."""
+        """Waits for the end of `child`, so that its last work does not disturb the next cell."""
         os.waitid(os.P_PID, self._children.pid(child), os.WEXITED | os.WNOWAIT)
 
     def _usage(self, method: Method) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Compare: one measurement against an earlier one, result by result."""
+"""Compares a measurement with an earlier one, result by result."""
 
 from collections.abc import Collection
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ from edgekit.report import records
 
 
 class Difference(NamedTuple):
-    """One result in both records: images/s then and now, and whether the difference is within what repeats spread."""
+    """One result in both records: images/s then and now, and whether the repeats' ranges overlap."""
 
     codec: str
     link: str
@@ -29,7 +29,7 @@ def load(path: str) -> dict[str, Any]:
 def check_common(
     earlier: dict[str, Any], codecs: Collection[str], links: Collection[str], depths: Collection[int]
 ) -> None:
-    """UsageError unless some result of `earlier` is about to be measured again."""
+    """Raises UsageError unless some result of `earlier` is to be measured again."""
     old = [_key(result) for result in earlier["results"]]
     if not any(codec in codecs and link in links and depth in depths for codec, link, depth in old):
         raise UsageError(
@@ -39,9 +39,9 @@ def check_common(
 
 
 def compare(now: dict[str, Any], before: dict[str, Any]) -> list[Difference]:
-    """Every result of `now` that `before` has too.
+    """The differences of all results that are in both records.
 
-    Within: the ranges from lowest to highest of the repeats of both overlap; None where one repeat has no range.
+    `within` says whether the repeats' ranges, lowest to highest, overlap; None when there is only one repeat.
     """
     old = {_key(result): result["images_per_s"] for result in before["results"]}
     found = []
@@ -56,7 +56,7 @@ def compare(now: dict[str, Any], before: dict[str, Any]) -> list[Difference]:
 
 
 def other_settings(now: dict[str, Any], before: dict[str, Any]) -> list[str]:
-    """What differs between the two besides time: settings, codecs and machine, in words."""
+    """The differences in settings, codecs and machine between the two records, in words."""
     pairs = [(f"setting {key}", value, before["setting"].get(key)) for key, value in now["setting"].items()]
     shared = now["codecs"].keys() & before["codecs"].keys()
     pairs += [(f"codec {key}", *(r["codecs"][key]["method"] for r in (now, before))) for key in sorted(shared)]

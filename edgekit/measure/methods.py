@@ -1,4 +1,4 @@
-"""Methods: what is compared, as "codec:key=value,...+gradient", and short names for the usual ones."""
+"""Methods to compare: a codec each way, written "codec:key=value,...+gradient", and short names for the usual ones."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,8 +7,8 @@ from edgekit.codecs.registry import FEATURES, feature_codec, settings
 from edgekit.errors import UnknownName, UsageError
 from edgekit.server.calibrate import calibrator
 
-#: Both directions of each: uniform quantisation sends its gradient so too, and so do the baselines that have no
-#: gradient codec of their own.
+#: Short name -> feature codec + gradient codec. Baselines without a gradient codec of their own have that of uniform
+#: quantisation.
 NAMES = {
     "fp32": "raw+none",
     "uq": "uniform:bits=4+stochastic:bits=4",
@@ -20,7 +20,7 @@ NAMES = {
 
 
 class Method(NamedTuple):
-    """One way over the line: a feature codec, its configuration, and the policy of the gradient that comes back."""
+    """A feature codec with its configuration, and the policy for the gradient that comes back."""
 
     name: str
     text: str
@@ -30,7 +30,7 @@ class Method(NamedTuple):
 
 
 def parse(text: str, names: dict[str, str] = NAMES) -> Method:
-    """The method that `text` names or spells out, checked; UnknownName and UsageError say what there is.
+    """The method that `text` names or spells out; UnknownName or UsageError, with what there is, when it is none.
 
     >>> parse("sgq:groups=4,bits=6+sparse-masked:step=4").config
     {'groups': 4, 'bits': 6}
@@ -57,7 +57,7 @@ def parse(text: str, names: dict[str, str] = NAMES) -> Method:
 
 
 def parse_list(text: str) -> list[Method]:
-    """The methods in `text`, with commas between, or semicolons where one of them is spelt out."""
+    """The methods in `text`, separated by commas, or by semicolons when one of them is spelt out."""
     between = ";" if set(";:") & set(text) else ","
     found = [parse(part.strip()) for part in text.split(between)]
     check_distinct(found)
@@ -65,7 +65,7 @@ def parse_list(text: str) -> list[Method]:
 
 
 def check_distinct(methods: Sequence[Method]) -> None:
-    """UsageError when two of `methods` have one name."""
+    """Raises UsageError when two of `methods` have the same name."""
     names = [method.name for method in methods]
     twice = [name for name in names if names.count(name) > 1]
     if twice:

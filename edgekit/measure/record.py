@@ -1,4 +1,4 @@
-"""Record: what cells come to, as the JSON object that docs/measure.md describes."""
+"""The record of a measurement: the results of its cells, as the JSON object that docs/measure.md describes."""
 
 import math
 import statistics
@@ -9,15 +9,15 @@ from edgekit.link.link import Link
 from edgekit.measure.methods import parse
 from edgekit.report.records import FORMAT, VERSION
 
-#: Published: images/s of SGQ over training with uniform quantisation.
+#: The published speedup: images/s of SGQ over images/s of uniform quantisation, in training.
 PAPER = {
     "speedup_over_uniform": 9.22,
     "source": "Zhou et al., Hierarchical Channel-spatial Encoding for Communication-efficient Collaborative Learning, "
     "NeurIPS 2022, abstract; its models, links and devices are not these",
 }
-#: What others are compared with, where they were measured too.
+#: The methods that others are compared with, if they were measured too.
 BASELINES = ("fp32", "uq")
-#: Spread of a cell's repeats, and share of the processors that others took, from which a warning says so.
+#: A warning is given from this spread of a cell's repeats on, and from this share of the processors taken by others.
 NOISY_SPREAD, NOISY_OTHERS = 0.1, 0.05
 
 Cell = dict[str, Any]
@@ -35,7 +35,7 @@ def record(
     when: str,
     failed: str | None = None,
 ) -> dict[str, Any]:
-    """The record of one measurement; `when` is UTC in ISO 8601, `failed` says why it is not whole."""
+    """The record of one measurement. `when` is UTC in ISO 8601; `failed` says why it is incomplete."""
     results = summarise(cells, links, baselines(codecs))
     return {
         "format": FORMAT,
@@ -56,7 +56,7 @@ def record(
 
 
 def baselines(codecs: dict[str, Any]) -> dict[str, str]:
-    """Which of `codecs` each of `BASELINES` is, whatever it is called: the same codec, settings and gradient."""
+    """Baseline -> the name in `codecs` of the method with the same codec, settings and gradient."""
     found = {}
     for base in BASELINES:
         wanted = parse(base)
@@ -69,10 +69,10 @@ def baselines(codecs: dict[str, Any]) -> dict[str, str]:
 
 
 def summarise(cells: list[Cell], links: dict[str, Link | None], against: dict[str, str]) -> list[dict[str, Any]]:
-    """One result per codec, link and batches in flight: medians over repeats, and how far they lie apart.
+    """One result for each codec, link and number of batches in flight: medians over the repeats, and their spread.
 
-    A speedup over `against`, codecs by the name they have as a baseline, is the ratio within one repeat, where both
-    were measured one after the other, and then the median.
+    `against` is baseline -> codec. A speedup is the median of the ratios within each repeat, in which both were
+    measured one after the other.
     """
     by_key: dict[Key, list[Cell]] = {}
     for cell in cells:
@@ -109,9 +109,9 @@ def summarise(cells: list[Cell], links: dict[str, Link | None], against: dict[st
 
 
 def link_bound(link: Link | None, up: float, down: float, in_flight: int) -> float | None:
-    """Images/s that the rates of `link` alone would allow; None over loopback.
+    """The images/s that the rates of `link` alone would allow; None for loopback.
 
-    With one batch in flight its bytes go up and then down, with several both ways are busy at once.
+    With one batch in flight its bytes go up and then down; with several, both directions are busy at once.
     """
     if link is None:
         return None
@@ -120,10 +120,10 @@ def link_bound(link: Link | None, up: float, down: float, in_flight: int) -> flo
 
 
 def limits(results: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
-    """By codec and batches in flight, the rate without a link, and the symmetric rate below which the link binds.
+    """Codec -> batches in flight -> images/s without a link, and the symmetric link rate below which the link binds.
 
-    With one batch in flight, bytes up, bytes down and computing follow each other, so the link binds where both ways
-    take as long as computing; with several they overlap, and it binds where the slower way does.
+    With one batch in flight, bytes up, bytes down and computing follow each other: the link binds when both directions
+    together take as long as computing. With several they overlap: it binds when the slower direction does.
     """
     found: dict[str, dict[str, dict[str, float]]] = {}
     for result in results:
@@ -139,7 +139,7 @@ def limits(results: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, float
 
 
 def warnings(results: list[dict[str, Any]], cells: list[Cell], machines: dict[str, Any]) -> list[str]:
-    """What a reader has to know before believing the figures."""
+    """Warnings that a reader has to know before trusting the figures."""
     found = []
     wide = [r for r in results if _width(r["images_per_s"]) > NOISY_SPREAD]
     if wide:
@@ -172,7 +172,7 @@ def _ratios(repeats: list[Cell], base: list[Cell]) -> list[float]:
 
 
 def _known(values: Sequence[float | None]) -> float | None:
-    """The median, or None where a value is not known."""
+    """The median of `values`; None when one of them is not known."""
     known = [value for value in values if value is not None]
     return statistics.median(known) if len(known) == len(values) else None
 
@@ -182,5 +182,5 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def _width(spread: dict[str, float]) -> float:
-    """From lowest to highest, as a share of the median."""
+    """The range from lowest to highest, as a share of the median."""
     return (spread["high"] - spread["low"]) / spread["median"] if spread["median"] else math.inf

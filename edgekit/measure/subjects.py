@@ -1,4 +1,4 @@
-"""Subjects: what is measured, a bundle for every method."""
+"""Subjects: the methods to be measured, each with its bundle."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from edgekit.export.named import export_named
 from edgekit.measure.methods import Method, check_distinct
 from edgekit.server.calibrate import default_policy
 
-#: Training images that the first codebooks come from.
+#: Number of training images from which the first codebooks are made.
 CALIBRATION = 256
 
 
@@ -23,7 +23,7 @@ class Subject(NamedTuple):
     bundle: Bundle
 
     def described(self) -> dict[str, Any]:
-        """What a record keeps of it; formula bytes are of the codes alone."""
+        """The entry in a record; formula bytes are those of the codes alone."""
         return {
             "method": self.method.text,
             "codec": self.method.codec,
@@ -45,9 +45,9 @@ def subjects(
     on_export: Callable[[str], None],
     **export: Any,
 ) -> list[Subject]:
-    """The bundles in the folders `what`; or, for one model, a bundle of it for each of `methods`, written to `scratch`.
+    """The subjects of the folders `what`; or, when `what` is one model, of its bundles, one for each of `methods`.
 
-    `export` goes to `export_named`.
+    These bundles are written to `scratch`; `export` is passed to `export_named`.
     """
     if all(map(os.path.isdir, what)):
         carried = [_carried(open_bundle(path)) for path in what]
@@ -73,7 +73,7 @@ def subjects(
 
 
 def _carried(bundle: Bundle) -> Subject:
-    """`bundle` with the codec it was exported with, and the server's default for its gradient."""
+    """The subject of `bundle`: the codec that it was exported with, and the server's default for the gradient."""
     codec = bundle.codec
     gradient = default_policy(bundle)
     pairs = ",".join(f"{key}={value}" for key, value in codec.config.items())

@@ -1,4 +1,4 @@
-"""Records become one report: a page, Markdown, JSON or a picture, all from the same tables and charts.
+"""Makes one report of records: a page, Markdown, JSON or a picture, all from the same tables and charts.
 
 ::
 

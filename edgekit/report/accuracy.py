@@ -1,4 +1,4 @@
-"""Accuracy against bytes: rows of `bench/accuracy.py` and the ends of training runs."""
+"""The section on accuracy against bytes, from rows of `bench/accuracy.py` and from finished training runs."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from edgekit.report.records import Records
 
 
 class Point(NamedTuple):
-    """One method, or one run, at its end."""
+    """The result of one method, or of one run."""
 
     name: str
     codec: str
@@ -33,7 +33,7 @@ def section(records: Records) -> Section | None:
 
 
 def _points(records: Records) -> dict[str, list[Point]]:
-    """Model, dataset and share of it -> points."""
+    """Text of model, dataset and number of images -> points."""
     found: dict[str, list[Point]] = {}
     for row in (row for table in records.accuracies for row in table.rows):
         about = ", ".join([row["model"], row["dataset"], *([f"{row['limit']} images"] if row.get("limit") else [])])

@@ -1,4 +1,4 @@
-"""Records -> Report: every section that has data, and for the rest the command that would make it."""
+"""Report of records: every section that has data, and for the others the command that would measure it."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,7 +10,7 @@ from edgekit.report.records import Records
 
 MEASURE = "edgekit measure MODEL --codecs fp32,uq,sgq --links 1mbit,10mbit,100mbit --out measure.json"
 TRAIN = "edgekit train MODEL --dataset DATASET --codec sgq --out DIR"
-#: Section -> (title where it is missing, what makes it, the command that measures what it needs).
+#: Section -> (its title when it has no data, the function that makes it, the command that measures its data).
 SECTIONS: dict[str, tuple[str, Callable[[Records], Section | None], str]] = {
     "speed": ("Speed", speed.section, MEASURE),
     "bytes": ("Bytes per image", traffic.section, MEASURE),
@@ -24,7 +24,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Records], Section | None], str]] = {
 
 
 def build(records: Records, only: Sequence[str] = ()) -> Report:
-    """The report of `records`, or just its sections `only`."""
+    """The report of `records`; with `only`, just these sections."""
     for name in only:
         if name not in SECTIONS:
             raise UnknownName("section", name, SECTIONS, f"there are: {', '.join(SECTIONS)}")
@@ -43,7 +43,7 @@ def _sources(records: Records) -> list[str]:
 
 
 def _title(records: Records) -> str:
-    """Models and datasets that the records are of."""
+    """The report's title: the models and datasets of the records."""
     about = [name.rpartition(", ")[0] or name for name in measure_names(records.measures)]
     about += [each.run["model"] for each in records.trainings]
     about += [row["model"] for table in records.accuracies for row in table.rows]

@@ -1,4 +1,4 @@
-"""What a report is made of, before it has a format: sections of tables and charts, with the bare numbers."""
+"""The content of a report before it has a format: sections of tables and charts, as plain numbers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -8,7 +8,7 @@ import edgekit
 
 
 class Spread(NamedTuple):
-    """Median over the repeats, the least and the most."""
+    """The median of the repeats, their lowest and their highest."""
 
     median: float
     low: float
@@ -16,7 +16,7 @@ class Spread(NamedTuple):
 
 
 class Quantiles(NamedTuple):
-    """Half, 95 % and 99 % of the values are below these."""
+    """Quantiles: 50 %, 95 % and 99 % of the values are below these."""
 
     p50: float
     p95: float
@@ -27,7 +27,7 @@ Cell = str | float | Spread | Quantiles | None
 
 
 class Column(NamedTuple):
-    """Head of a column; numbers stand right, `unit` is part of the head, `suffix` of every cell."""
+    """A column of a table. Numbers are aligned right; `unit` is shown in the head, `suffix` in every cell."""
 
     name: str
     unit: str = ""
@@ -37,7 +37,7 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """`rows` has a cell per column; None is what was not measured."""
+    """A table; a row has a cell per column, None where nothing was measured."""
 
     title: str
     columns: Sequence[Column]
@@ -47,10 +47,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Series:
-    """Points of a plot or one value per category of `Dots`; `colour` is a place in the palette.
+    """The points of a plot, or one value per category of `Dots`; `colour` is an index into the palette.
 
-    `style`: "line" connects the points, "open" draws them hollow, "limit" is a thin dashed line without points,
-    "knee" the points where one limit passes into another.
+    `style` is "line" (connected points), "open" (hollow points), "limit" (a thin dashed line without points) or "knee"
+    (points where one limit takes over from another).
     """
 
     name: str
@@ -63,7 +63,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart without its data."""
+    """What all charts have; the data are in its subclasses."""
 
     title: str
     x_label: str
@@ -72,7 +72,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Plot(Chart):
-    """y over x."""
+    """A chart of y over x."""
 
     y_label: str
     series: Sequence[Series]
@@ -82,7 +82,7 @@ class Plot(Chart):
 
 @dataclass(frozen=True)
 class Dots(Chart):
-    """Values on a logarithmic axis, a line of them per category; series hold the category's number in `y`."""
+    """A chart of values on a logarithmic axis, a row per category; in a series `y` is the category's number."""
 
     categories: Sequence[str]
     series: Sequence[Series]
@@ -91,7 +91,7 @@ class Dots(Chart):
 
 @dataclass(frozen=True)
 class Bars(Chart):
-    """Bars of 100 %, split by part; `totals` stand at their ends, `starts` are bars with a gap before them."""
+    """A chart of bars of 100 %, split into parts; `totals` are written at their ends, `starts` have a gap before."""
 
     categories: Sequence[str]
     parts: Sequence[tuple[str, int, Sequence[float]]]
@@ -101,7 +101,7 @@ class Bars(Chart):
 
 @dataclass(frozen=True)
 class Section:
-    """One subject; `name` is its id."""
+    """A section of the report; `name` is its id."""
 
     name: str
     title: str
@@ -112,7 +112,7 @@ class Section:
 
 
 class Tile(NamedTuple):
-    """One headline figure; a quoted one was not measured."""
+    """One headline figure; a quoted one comes from a paper and was not measured."""
 
     label: str
     value: str
@@ -129,7 +129,7 @@ class Headline(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """`missing` has, per section that has no data, its title and the command that would make it."""
+    """A whole report. `missing`: title and measuring command of every section without data."""
 
     title: str
     sources: Sequence[str]
@@ -139,7 +139,7 @@ class Report:
     missing: Sequence[tuple[str, str]]
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values only: the numbers behind every table and chart."""
+        """The numbers behind every table and chart, as JSON values."""
         return {
             "format": "edgekit-report",
             "version": 1,
@@ -149,7 +149,7 @@ class Report:
 
 
 def _plain(value: Any) -> Any:
-    """`value` in lists, objects and plain values; a chart says its kind."""
+    """`value` as JSON values; a chart has its kind as a field."""
     if is_dataclass(value):
         kind = {"kind": type(value).__name__.lower()} if isinstance(value, Chart) else {}
         return kind | {each.name: _plain(getattr(value, each.name)) for each in fields(value)}

@@ -1,4 +1,4 @@
-"""Charts on matplotlib's axes, for a page and for a picture alike."""
+"""Draws charts with matplotlib, for the page and for the picture."""
 
 import math
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from edgekit.report.palette import INK, LINE, MUTED, SURFACE, colour, marker
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: Inches, and points; at 5 inches a page's text size stays readable when a phone shows the chart at 370 pixels.
+#: Width in inches, font size in points: readable also when a phone shows the chart 370 pixels wide.
 WIDTH, SIZE = 5.0, 10
-#: Characters that fit across a chart of that width, and beside its axis.
+#: Numbers of characters that fit across a chart of that width, and beside its axis.
 ACROSS, BESIDE = 66, 20
-#: Rows left free before a new group of bars.
+#: Gap before a new group of bars, in rows.
 GAP = 0.7
-#: For matplotlib's rc_context: names in records are text, never formulas.
+#: For matplotlib's rc_context. Names in records are plain text, never formulas.
 STYLE: Any = {
     "text.parse_math": False, "font.size": SIZE, "axes.edgecolor": MUTED, "axes.labelcolor": MUTED,
     "text.color": INK, "xtick.color": MUTED, "ytick.color": MUTED, "grid.color": LINE, "grid.linewidth": 0.7,
@@ -28,7 +28,7 @@ STYLE: Any = {
 
 
 def height(chart: Chart) -> float:
-    """Inches that `chart` wants at `WIDTH`."""
+    """The height in inches of `chart` at `WIDTH`."""
     above = 0.21 * _legend_rows(chart)
     if isinstance(chart, Plot):
         return 3.2 + above
@@ -41,7 +41,7 @@ def height(chart: Chart) -> float:
 
 
 def draw(axes: "Axes", chart: Chart) -> None:
-    """Draws `chart`, its labels and its legend; the title is left to the caller."""
+    """Draws `chart`, its labels and its legend, but not its title."""
     if isinstance(chart, Plot):
         _plot(axes, chart)
     elif isinstance(chart, Dots):
@@ -52,7 +52,7 @@ def draw(axes: "Axes", chart: Chart) -> None:
     names, handles = _legend(chart)
     if names:
         columns = _columns(names)
-        # Read row by row, though matplotlib fills column by column.
+        # Reordered to be read row by row: matplotlib fills column by column.
         order = [i for column in range(columns) for i in range(column, len(names), columns)]
         axes.get_figure().legend(  # type: ignore[union-attr]
             [handles[i] for i in order], [names[i] for i in order], loc="outside upper left", ncols=columns,
@@ -62,7 +62,7 @@ def draw(axes: "Axes", chart: Chart) -> None:
 
 
 def clipped(name: str, most: int) -> str:
-    """`name` where a chart has room for `most` characters."""
+    """`name`, cut to `most` characters."""
     return name if len(name) <= most else name[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
@@ -83,11 +83,14 @@ def _plot(axes: "Axes", chart: Plot) -> None:
 
 
 def _points(axes: "Axes", series: Series, line: bool, zorder: float, flat: bool = False) -> None:
-    """Markers, their line, and the spread as bars: along x where `flat`."""
+    """Draws markers, the line between them, and the spread as error bars, along x if `flat`."""
     shade = colour(series.colour)
     values = series.x if flat else series.y
-    ends = [[max(value - low, 0.0), max(high - value, 0.0)] for value, (low, high) in zip(values, series.spread)]
-    spread: Any = [list(side) for side in zip(*ends)] if ends else None
+    spread: Any = None
+    if series.spread:
+        pairs = zip(values, series.spread, strict=True)
+        ends = [[max(value - low, 0.0), max(high - value, 0.0)] for value, (low, high) in pairs]
+        spread = [list(side) for side in zip(*ends, strict=True)]
     axes.errorbar(
         series.x, series.y, **{"xerr" if flat else "yerr": spread}, color=shade, marker=marker(series.colour),
         markersize=5.5,
@@ -97,7 +100,7 @@ def _points(axes: "Axes", series: Series, line: bool, zorder: float, flat: bool 
 
 
 def _dots(axes: "Axes", chart: Dots) -> None:
-    """One line per category, series a little above one another so that equal values stay visible."""
+    """Draws a row per category; series are a little apart, so that equal values stay visible."""
     count = len(chart.series)
     for place, series in enumerate(chart.series):
         offset = (place - (count - 1) / 2) * min(0.14, (0.4 if _long(chart.categories) else 0.7) / max(count, 1))
@@ -128,7 +131,7 @@ def _bars(axes: "Axes", chart: Bars) -> None:
 
 
 def _long(names: Sequence[str]) -> bool:
-    """Whether names are too long to stand beside the axis: then they stand above their rows."""
+    """Whether names are too long to be beside the axis; then they are above their rows."""
     return max(map(len, names), default=0) > BESIDE
 
 
@@ -164,7 +167,7 @@ def _scale(axes: "Axes", name: str, log: bool, values: list[float]) -> None:
 
 
 def _step(value: float, up: bool) -> float:
-    """The next of 1, 2, 5, 10 ... beyond `value`, with a little room."""
+    """The next of 1, 2, 5, 10 ... above `value`, or below it unless `up`, with a little room."""
     value *= 1.12 if up else 1 / 1.12
     power = 10.0 ** math.floor(math.log10(value))
     steps = [step * power for step in (1, 2, 5, 10)]
@@ -183,7 +186,7 @@ def _legend_rows(chart: Chart) -> int:
 
 
 def _legend(chart: Chart) -> tuple[list[str], list[Any]]:
-    """What needs words, once each: series with points, parts, styles and references."""
+    """Names and handles of the legend, each once: series with points, parts, styles and references."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 

@@ -1,4 +1,4 @@
-"""The main charts as one PNG, for a README."""
+"""The main charts of a report as one PNG, for a README."""
 
 import io
 import textwrap
@@ -11,7 +11,7 @@ from edgekit.report.palette import MUTED
 if TYPE_CHECKING:
     from matplotlib.figure import SubFigure
 
-#: More would not be read in one picture.
+#: Number of charts, and of columns: more could not be read in one picture.
 MOST, COLUMNS = 6, 2
 #: Inches for a title and for the two lines of a note.
 TITLE, NOTE = 0.35, 0.45
@@ -29,7 +29,7 @@ def main_charts(report: Report) -> list[Chart]:
 
 
 def png(report: Report) -> bytes:
-    """A PNG file of two columns, a chart in the shorter one each time."""
+    """The bytes of a PNG file of two columns; each chart goes to the shorter one."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -51,7 +51,7 @@ def _tall(charts: list[Chart]) -> float:
 
 
 def _column(place: "SubFigure", charts: list[Chart], left: float) -> None:
-    """Title, chart and note of each; what is `left` of the height stays free."""
+    """Draws title, chart and note of each of `charts`; `left` inches at the bottom stay free."""
     heights = [part for chart in charts for part in (TITLE, height(chart), NOTE if chart.note else 0.1)]
     parts = place.subfigures(len(heights) + 1, 1, squeeze=False, height_ratios=[*heights, max(left, 0.01)])[:, 0]
     for i, chart in enumerate(charts):

@@ -1,4 +1,4 @@
-"""Several batches in flight: images/s and staleness by depth, and the accuracy of training runs by depth."""
+"""The section on batches in flight: images/s, staleness and accuracy by depth, the number of batches in flight."""
 
 from edgekit.report.content import Cell, Chart, Column, Plot, Section, Series, Spread, Table
 from edgekit.report.names import TELLING, measure_names, run_names, short, subject
@@ -11,7 +11,7 @@ SAME = ("model", "dataset", "codec", "codec_config", *(key for key in TELLING if
 
 
 def section(records: Records) -> Section | None:
-    """Results of more than one depth, and training runs that differ in depth."""
+    """The section, from results of more than one depth and from training runs that differ in depth."""
     tables: list[Table] = []
     charts: list[Chart] = []
     for name, measure in zip(measure_names(records.measures), records.measures, strict=True):
@@ -31,7 +31,7 @@ Lines = dict[tuple[str, str], dict[int, tuple[Spread, Cell, Cell, Spread | None]
 
 
 def _lines(measure: Measure) -> Lines:
-    """(link, codec) -> depth -> (images/s, staleness, latency in ms, speedup against uq), of more than one depth."""
+    """(link, codec) with more than one depth -> depth -> (images/s, staleness, latency in ms, speedup over uq)."""
     found: Lines = {}
     for row in sorted(measure.data["results"], key=lambda row: list(measure.data["links"]).index(row["link"])):
         rate = Spread(*(row["images_per_s"][key] for key in ("median", "low", "high")))
@@ -60,7 +60,7 @@ def _table(name: str, lines: Lines) -> Table:
 
 
 def _chart(name: str, measure: Measure, lines: Lines) -> list[Chart]:
-    """One chart per link."""
+    """The charts, one per link."""
     charts: list[Chart] = []
     codecs = list(measure.data["codecs"])
     places = dict(zip(codecs, colours(short(codec) for codec in codecs), strict=True))
@@ -77,7 +77,7 @@ def _chart(name: str, measure: Measure, lines: Lines) -> list[Chart]:
 
 
 def _runs(records: Records) -> list[Table]:
-    """Runs that differ from another in nothing that is known but their depth."""
+    """Runs for which there is another run that is known to differ in depth alone."""
     ended = [training for training in records.trainings if training.summary]
     alike = [[training.run.get(key) for key in SAME] for training in ended]
     depths = [

@@ -1,4 +1,4 @@
-"""What each kind of record must hold for a report; fields a report can do without may be missing."""
+"""The schema of each kind of record; a field that a report does not need may be missing."""
 
 from edgekit.report.schema import AMOUNT, ANY, COUNT, FLAG, NUMBER, TEXT, TIME, Maybe
 

@@ -1,4 +1,4 @@
-"""Machine, versions and setting of every record, its warnings, and the commands that made it."""
+"""The section on machines: machine, versions, setting, warnings and command of every record."""
 
 import shlex
 from datetime import datetime, timezone
@@ -12,7 +12,7 @@ SIDES = ("device", "server")
 
 
 def warnings(records: Records) -> list[str]:
-    """What the records warn of, and what putting them together does."""
+    """The warnings of the records, and those about putting these records together."""
     found = []
     for name, measure in zip(measure_names(records.measures), records.measures, strict=True):
         found += [f"{name}: {text}" for text in measure.data.get("warnings") or []]
@@ -26,7 +26,7 @@ def warnings(records: Records) -> list[str]:
 
 
 def section(records: Records) -> Section | None:
-    """Both sides of every measure record, versions of accuracy tables, and all commands."""
+    """The section: both machines of every measure record, versions of accuracy tables, and all commands."""
     tables = []
     for name, measure in zip(measure_names(records.measures), records.measures, strict=True):
         tables += [_setting(name, measure), _sides_table(name, measure)]
@@ -91,7 +91,7 @@ def _facts(machine: dict[str, Any]) -> dict[str, str]:
 
 
 def _commands(records: Records) -> list[tuple[str, str]]:
-    """(what was made and when, the command), each command once."""
+    """(what was measured and when, its command), each command once."""
     found = []
     for name, measure in zip(measure_names(records.measures), records.measures, strict=True):
         found.append((_when(name, measure.data.get("time")), _command(measure.data.get("command"))))
@@ -114,6 +114,6 @@ def _when(name: str, time: str | None) -> str:
 
 
 def _command(words: list[str] | None) -> str:
-    """A shell's line; records of edgekit's own commands hold what follows its name."""
+    """A line for a shell; records of edgekit's own commands have only the words after "edgekit"."""
     own = [] if not words or words[0].startswith(("edgekit", "python")) or "/" in words[0] else ["edgekit"]
     return shlex.join([*own, *words]) if words else ""

@@ -5,7 +5,7 @@ from edgekit.report.numbers import text
 
 
 def render(report: Report) -> str:
-    """Headings, tables and notes; warnings first."""
+    """The Markdown text: warnings, then headings, tables and notes."""
     parts = [f"> **Warning:** {_escaped(warning)}" for warning in report.warnings]
     for section in report.sections:
         parts += [f"## {section.title}", *([_escaped(section.text)] if section.text else [])]
@@ -19,7 +19,7 @@ def render(report: Report) -> str:
 
 
 def table(each: Table) -> str:
-    """One table, numbers to the right."""
+    """The lines of one table, numbers aligned right."""
     heads = [_escaped(f"{column.name}, {column.unit}" if column.unit else column.name) for column in each.columns]
     rules = ["---:" if column.number else "---" for column in each.columns]
     rows = [
@@ -30,7 +30,7 @@ def table(each: Table) -> str:
 
 
 def _escaped(words: str) -> str:
-    """`words` as they are: no tag, no cell's end, no emphasis."""
+    """`words` escaped, so that Markdown shows them as they are."""
     for letter in "\\`*_|[]":
         words = words.replace(letter, f"\\{letter}")
     return words.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

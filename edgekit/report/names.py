@@ -1,4 +1,4 @@
-"""What records and codecs are called in tables and legends, and which of a record's depths its tables show."""
+"""The names of records and codecs in tables and legends, and which of a record's depths its tables show."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +8,7 @@ from edgekit.report.records import Measure, Training
 
 #: The codecs' short names in `edgekit measure` and in the papers.
 SHORT = {"raw": "fp32", "uniform": "uq", "product": "pq", "slicing": "clio"}
-#: What tells runs of one codec apart, and the words for it.
+#: Field in which runs of one codec may differ -> its words in a run's name.
 TELLING = {
     "calibrate": "{}", "in_flight": "{} in flight", "link": "{}", "devices": "{} devices", "epochs": "{} epochs",
     "limit": "{} images", "batch": "batch {}", "lr": "lr {}", "seed": "seed {}",
@@ -16,7 +16,7 @@ TELLING = {
 
 
 def short(codec: str) -> str:
-    """The name by which a codec gets its colour."""
+    """The short name of a codec; it decides the colour."""
     return SHORT.get(codec, codec)
 
 
@@ -26,14 +26,14 @@ def codec_words(codec: str, config: Mapping[str, Any] | None) -> str:
 
 
 def measure_names(measures: Sequence[Measure]) -> list[str]:
-    """A name per record: model, dataset, device; a number where two have the same."""
+    """A name for each record: model, dataset, device; and a number where two would be equal."""
     settings = [measure.data["setting"] for measure in measures]
     parts = [[each["model"], each.get("dataset"), each.get("device") or "cpu"] for each in settings]
     return _numbered(", ".join(part for part in each if part) for each in parts)
 
 
 def run_names(trainings: Sequence[Training]) -> list[str]:
-    """A name per run: its codec, and what differs between the runs of one model and dataset."""
+    """A name for each run: its codec, and the fields in which runs of one model and dataset differ."""
     names = []
     for training in trainings:
         alike = [other.run for other in trainings if subject(other) == subject(training)]
@@ -50,12 +50,12 @@ def _words(key: str, value: Any) -> str:
 
 
 def subject(training: Training) -> tuple[str, str]:
-    """Model and dataset: only runs of one subject belong in one chart."""
+    """Model and dataset; runs are in one chart only if they have the same."""
     return training.run["model"], training.run.get("dataset") or "unknown data"
 
 
 def depth(measure: Measure) -> int:
-    """Batches in flight in most of a record's results, the least of those: what its tables show."""
+    """The depth that a record's tables show: that of most of its results, the smallest among equals."""
     counts = Counter(row["in_flight"] for row in measure.data["results"])
     return min(counts, key=lambda each: (-counts[each], each), default=1)
 

@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them: three digits that count, thousands apart, never 1e+04."""
+"""Numbers as text: three significant digits, commas between thousands, no exponents."""
 
 from edgekit.report.content import Cell, Quantiles, Spread
 
@@ -6,7 +6,7 @@ MISSING = "\N{EN DASH}"
 
 
 def text(cell: Cell, suffix: str = "") -> str:
-    r"""A cell of a table.
+    r"""The text of a table's cell.
 
     >>> [ascii(text(value)).strip("'") for value in (32769.7, 259.83, 12.04, 0.01234, 0, None)]
     ['32,770', '260', '12.0', '0.0123', '0', '\\u2013']
@@ -24,7 +24,7 @@ def text(cell: Cell, suffix: str = "") -> str:
 
 
 def number(value: float) -> str:
-    """Three significant digits, all digits before the point; whole numbers as they are."""
+    """`value` with three significant digits, but all digits before the point; whole numbers as they are."""
     if value == int(value) and (isinstance(value, int) or value == 0 or abs(value) >= 1000):
         return f"{int(value):,}"
     for least, decimals in ((99.95, 0), (9.995, 1), (0.9995, 2), (0.09995, 3), (0.009995, 4)):
@@ -34,7 +34,7 @@ def number(value: float) -> str:
 
 
 def tick(value: float) -> str:
-    """A number beside an axis: as short as it can be.
+    """The text of a number beside an axis, as short as possible.
 
     >>> [tick(value) for value in (0.25, 1.0, 20.0, 1000.0, 20000.0, 2500000.0)]
     ['0.25', '1', '20', '1,000', '20k', '2.5M']

@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing else: no network, no script, no font."""
+"""A report as one HTML file that loads nothing: no network, no script, no font."""
 
 from importlib.resources import files
 
@@ -10,7 +10,7 @@ from edgekit.report.svg import svg
 
 
 def render(report: Report) -> str:
-    """The page; the same report gives the same text."""
+    """The text of the page; the same report gives the same text."""
     from jinja2 import Environment, StrictUndefined
 
     template = files("edgekit.report").joinpath("page.html").read_text(encoding="utf-8")

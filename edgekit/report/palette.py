@@ -1,12 +1,12 @@
-"""Colours of charts: one list for white paper and one for black, told apart by colour-blind readers.
+"""The colours of charts, for a light and for a dark background; colour-blind readers can tell them apart.
 
-Charts are drawn with the light ones. In a page each is replaced by a variable of the style sheet, so that the same
-picture follows the reader's theme.
+Charts are drawn in the colours for light. In a page each colour is replaced by a variable of the style sheet, so that
+the same chart follows the reader's theme.
 """
 
 from collections.abc import Iterable
 
-#: Okabe and Ito's hues, darkened until each has a contrast of 4.5 on white, or lightened until it has it on near-black.
+#: Okabe and Ito's hues, darkened to a contrast of 4.5 on white, or lightened to that on near-black.
 LIGHT = (
     "#0072b2", "#c94f00", "#5f6670", "#008060", "#b04a85", "#966800", "#6a51a3", "#7a4b2a", "#17747f", "#a3213f",
     "#86bfe6",
@@ -15,16 +15,16 @@ DARK = (
     "#4db2f0", "#ff8f45", "#b3bac4", "#2fcb9e", "#ee9cc9", "#f0b840", "#b39deb", "#c99b76", "#5fd0dc", "#ff7a8a",
     "#9ad6fa",
 )  # fmt: skip
-#: Not a codec's: the lighter blue of encoding beside computing.
+#: The place of "packs and unpacks", a lighter blue beside that of "device computes"; no codec has it.
 ENCODE = 10
 INK, MUTED, LINE, SURFACE = "#1b1f24", "#59626d", "#d9dde3", "#fefefe"
 MARKERS = "osD^vPX*<>p"
-#: These have the same colour in every chart.
+#: Codec -> its place in every chart.
 CODECS = {"sgq": 0, "uq": 1, "fp32": 2, "pq": 3, "clio": 4, "topk": 5}
 
 
 def colours(codecs: Iterable[str]) -> list[int]:
-    """Places for one chart's series: a codec's own where it is free, else the next; no place twice."""
+    """A place for each series of a chart: the codec's own if it is free, else the next free one."""
     taken: list[int] = []
     for codec in codecs:
         own = CODECS.get(codec, len(CODECS))
@@ -34,12 +34,12 @@ def colours(codecs: Iterable[str]) -> list[int]:
 
 
 def colour(place: int) -> str:
-    """After the last colour comes the first again, with another marker."""
+    """The colour of a place; after the last colour the first comes again, with another marker."""
     return LIGHT[place if place <= ENCODE else place % ENCODE]
 
 
 def marker(place: int) -> str:
-    """The marker that goes with a place."""
+    """The marker of a place."""
     return MARKERS[(place + 3 * (place // (2 * ENCODE))) % len(MARKERS)]
 
 

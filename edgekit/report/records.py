@@ -1,4 +1,4 @@
-"""Records as `edgekit measure`, `edgekit train` and `bench/accuracy.py` write them, read and told apart by content."""
+"""Reads the records of `edgekit measure`, `edgekit train` and `bench/accuracy.py`; the content tells the kind."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from edgekit.errors import DataError, UsageError
 from edgekit.report import kinds
 from edgekit.report.schema import check, shown
 
-#: Of the records that `edgekit measure` writes.
+#: "format" and "version" of a record that `edgekit measure` writes.
 FORMAT, VERSION = "edgekit-measure", 1
 EXPECTED = (
     "expected a record of `edgekit measure`, the record.jsonl of `edgekit train --out DIR`, or a list of accuracy "
@@ -29,7 +29,7 @@ class Measure(NamedTuple):
 
 
 class Training(NamedTuple):
-    """One run of `edgekit train`; `summary` is None where it did not come to its end."""
+    """One run of `edgekit train`; `summary` is None if the run did not finish."""
 
     path: str
     run: Row
@@ -45,7 +45,7 @@ class Accuracy(NamedTuple):
 
 
 class Records(NamedTuple):
-    """Everything a report is made from, in the order given."""
+    """All records of a report, in the order given."""
 
     measures: list[Measure]
     trainings: list[Training]
@@ -143,7 +143,7 @@ def _training(start: Row, lines: list[str], path: str) -> Training:
         elif event["event"] == "summary":
             check(event, kinds.SUMMARY, where)
             summary = event
-    # The summary has what the processes decided for themselves, as the gradient's policy.
+    # The summary has what the processes chose by themselves, such as the gradient codec.
     return Training(path, {**start, **(summary or {})}, epochs, summary)
 
 
@@ -157,7 +157,7 @@ def _json(text: str, where: str) -> Any:
 
 
 def _printable(value: Any) -> Any:
-    """`value` with what no page can hold, control characters and half surrogates, replaced in every text."""
+    """`value` with unprintable characters (control characters, lone surrogates) replaced in every text."""
     if isinstance(value, str):
         return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in value)
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Values from outside, held against what a record must hold."""
+"""Checks values from files against a schema."""
 
 import math
 from collections.abc import Callable
@@ -6,18 +6,18 @@ from typing import Any, NamedTuple
 
 from edgekit.errors import DataError
 
-#: Beyond this a figure is no measurement, and an axis no longer has room for it.
+#: Largest figure that is taken as a measurement; axes could not show more.
 MOST = 1e15
 
 
 class Maybe(NamedTuple):
-    """`schema`, or null, or not there."""
+    """A schema for a value that may be null or missing."""
 
     schema: Any
 
 
 class Kind(NamedTuple):
-    """One plain value: its name in messages, and what tells it."""
+    """A schema for a plain value: its name in messages, and its test."""
 
     name: str
     fits: Callable[[Any], bool]
@@ -39,7 +39,7 @@ ANY = Kind("anything", lambda value: True)
 
 
 def check(value: Any, schema: Any, where: str) -> None:
-    """DataError, which names the place, where `value` is not what `schema` says.
+    """Raises DataError, which names the place, unless `value` fits `schema`.
 
     A schema is a `Kind`, a `Maybe`, ``[schema]`` for a list, ``(schema, ...)`` for a list of that length,
     ``{"key": schema}`` for an object with these keys and perhaps others, or ``{str: schema}`` for one with any keys.
@@ -68,7 +68,7 @@ def check(value: Any, schema: Any, where: str) -> None:
 
 
 def shown(value: Any) -> str:
-    """`value` as a message names it: short."""
+    """`value` in a few words, for a message."""
     if isinstance(value, dict):
         return "an object with " + (", ".join(list(value)[:4]) + (" ..." if len(value) > 4 else "") or "no keys")
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Images/s by codec and link, speedups, and the limits: what `edgekit measure` is for."""
+"""The section on speed: images/s by codec and link, speedups, and limits, from records of `edgekit measure`."""
 
 from collections.abc import Callable
 from itertools import zip_longest
@@ -16,7 +16,7 @@ BASELINES = ("uq", "fp32")
 
 
 def section(records: Records) -> Section | None:
-    """Headline, images/s, speedups, encoding alone and limits, of every measure record."""
+    """The section: images/s, speedups, encoding alone and limits, of every measure record."""
     tables: list[Table] = []
     charts: list[list[list[Chart]]] = []
     for name, measure in zip(measure_names(records.measures), records.measures, strict=True):
@@ -30,13 +30,13 @@ def section(records: Records) -> Section | None:
         "Trained end to end: real device and server processes, an emulated link between them. Medians over the "
         "repeats, the least and the most in brackets. A speedup is a ratio within one repeat."
     )
-    # Charts of one kind side by side, not those of one record.
+    # Charts of one kind go side by side, not those of one record.
     drawn = [chart for kind in zip_longest(*charts, fillvalue=()) for each in kind for chart in each]
     return Section("speed", "Speed", text, [table for table in tables if table.rows], drawn) if tables else None
 
 
 def headlines(records: Records) -> list[Headline]:
-    """Per record SGQ's speedup against uniform quantisation, link by link, and the paper's figure beside it."""
+    """The headline of each record: SGQ's speedup over uniform quantisation by link, beside the paper's figure."""
     found = []
     for name, measure in zip(measure_names(records.measures), records.measures, strict=True):
         both = [(row, speedup(row, "uq")) for row in _rows(measure) if _is_sgq(measure, row)]
@@ -64,20 +64,20 @@ def _is_sgq(measure: Measure, row: Row) -> bool:
 
 
 def _rows(measure: Measure) -> list[Row]:
-    """Results at the depth shown, in the order of links and codecs."""
+    """The results at the depth that tables show, in the order of links and codecs."""
     order = {key: list(measure.data[key]) for key in ("links", "codecs")}
     rows = [row for row in measure.data["results"] if row["in_flight"] == depth(measure)]
     return sorted(rows, key=lambda row: (order["links"].index(row["link"]), order["codecs"].index(row["codec"])))
 
 
 def speedup(row: Row, baseline: str) -> Spread | None:
-    """A result's speedup, where it has one against `baseline`."""
+    """A result's speedup over `baseline`; None when it has none."""
     found = (row.get("speedup") or {}).get(baseline)
     return Spread(found["median"], found["low"], found["high"]) if found else None
 
 
 def _baselines(measure: Measure) -> list[str]:
-    """What speedups are against: uq and fp32 first, then any other that the record has."""
+    """The baselines of a record's speedups: uq and fp32 first, then any other."""
     named = [base for row in _rows(measure) for base in row.get("speedup") or {} if speedup(row, base)]
     return list(dict.fromkeys([base for base in BASELINES if base in named] + named))
 
@@ -124,7 +124,7 @@ def _speedups(name: str, measure: Measure, base: str) -> list[Table]:
 
 
 def _encoding(name: str, measure: Measure) -> list[Table]:
-    """Nothing trained and nothing sent: the deployed graph, and packing."""
+    """The table of encoding alone: the deployed graph and packing, without training or sending."""
     rows: list[list[Cell]] = []
     for codec in measure.data["codecs"]:
         mine = [row for row in measure.data.get("encoding") or [] if row["codec"] == codec]
@@ -189,12 +189,12 @@ def _curve(name: str, measure: Measure) -> list[Chart]:
 
 
 def _roof(line: Series, measure: Measure, least: float, most: float) -> list[Series]:
-    """The dashed limit of `line` between two link rates, and its knee where that is in sight."""
+    """The dashed limit of `line` between two link rates, and its knee if that is near."""
     limits = (measure.data.get("limits") or {}).get(line.name, {}).get(str(depth(measure)), {})
     top, knee = limits.get("compute_bound_images_per_s"), (limits.get("binds_below_bit_s") or 0) / 1e6
     if not top:
         return []
-    # A knee a little beyond what was measured is worth the room.
+    # The axis is extended for a knee a little beyond the measured rates.
     least, most = (min(least, 0.8 * knee), max(most, 1.25 * knee)) if least / 5 < knee < 5 * most else (least, most)
     if not least < knee < most:
         x, y = [least, most], [min(top, top * rate / knee) if knee else top for rate in (least, most)]
@@ -207,7 +207,7 @@ def _roof(line: Series, measure: Measure, least: float, most: float) -> list[Ser
 
 
 def _dots(name: str, measure: Measure, base: str) -> Chart:
-    """Speedups against one baseline, a line of dots per link."""
+    """The chart of speedups over one baseline, a row of dots per link."""
     links = [link for link in measure.data["links"] if any(row["link"] == link for row in _rows(measure))]
     codecs = list(measure.data["codecs"])
     series = []

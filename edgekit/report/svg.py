@@ -1,4 +1,4 @@
-"""A chart as SVG that belongs into a page: text as text, the page's fonts and colours, ids of its own."""
+"""A chart as SVG inside a page: its text is text, in the page's fonts and colours, and its ids are unique."""
 
 import io
 import re
@@ -9,19 +9,19 @@ from edgekit.report.content import Chart
 from edgekit.report.draw import STYLE, WIDTH, draw, height
 from edgekit.report.palette import variables
 
-#: What matplotlib writes and a page must not have twice, or at all.
+#: Elements of matplotlib's SVG that a page must not have.
 LEFT_OUT = {"metadata", "style"}
 COLOUR = re.compile(r"#[0-9a-f]{6}\b")
 
 
 def svg(chart: Chart, name: str) -> str:
-    """An <svg> element; the same chart and `name` give the same bytes. `name` starts its ids."""
+    """The <svg> element of `chart`; equal charts and names give equal bytes. `name` is the prefix of its ids."""
     import matplotlib
     from matplotlib.figure import Figure
 
     stream = io.StringIO()
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
-        # The page's font has the letters that matplotlib's lacks; here it only estimates their width.
+        # matplotlib's font only serves to estimate widths: the page's own has the letters that it lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=(WIDTH, height(chart)), layout="constrained")
         draw(figure.add_subplot(), chart)
@@ -33,7 +33,7 @@ def svg(chart: Chart, name: str) -> str:
 
 
 def _clean(element: ElementTree.Element, name: str, names: dict[str, str]) -> None:
-    """Names without their spaces, references to this chart's own ids, colours of the page."""
+    """Changes `element` and all below: names without namespaces, ids of this chart, colours of the page."""
     element.tag = _local(element.tag)
     attributes = {_local(key): value for key, value in element.attrib.items()}
     if "id" in attributes:

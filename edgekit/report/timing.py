@@ -1,4 +1,4 @@
-"""Where a device's time goes, how long a batch takes, and what it costs in CPU, memory and energy."""
+"""The section on time: a device's time by part, the latency of a batch, and its cost in CPU, memory and energy."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,17 +9,17 @@ from edgekit.report.numbers import number
 from edgekit.report.palette import ENCODE
 from edgekit.report.records import Measure, Records
 
-#: Part of a device's time, in words, and its place in the palette.
+#: Part of a device's time -> its words, and its place in the palette.
 PARTS = {
     "device_compute": ("device computes", 0), "encode": ("packs and unpacks", ENCODE),
     "network": ("waits for the network", 1), "server": ("waits for the server", 3),
 }  # fmt: skip
-#: More bars than these would not be read.
+#: Most bars in a chart.
 MOST_BARS = 40
 
 
 def section(records: Records) -> Section | None:
-    """The time split of measure records and training runs; latency and cost of measure records."""
+    """The section: time by part of measure records and training runs; latency and cost of measure records."""
     tables: list[Table] = []
     charts: list[Chart] = []
     for name, measure in zip(measure_names(records.measures), records.measures, strict=True):
@@ -49,7 +49,7 @@ def section(records: Records) -> Section | None:
 
 
 def _per_image(summary: dict[str, Any]) -> dict[str, float]:
-    """Seconds of one device for one of its images."""
+    """Part of a device's time -> seconds per image."""
     images = max(summary["images"] / max(summary.get("devices") or 1, 1), 1)
     return {part: seconds / images for part, seconds in summary["seconds"].items() if part in PARTS}
 
@@ -66,7 +66,7 @@ def _split(name: str, labels: Sequence[str], splits: Sequence[dict[str, Any]]) -
 
 
 def _bars(title: str, rows: Sequence[tuple[str, dict[str, Any]]], groups: Sequence[str] = ()) -> list[Chart]:
-    """Rows of one group, a link, stand together."""
+    """The chart of time by part; rows of one group, which is a link, are together."""
     found = [(label, [parts.get(part) or 0.0 for part in PARTS], group)
              for (label, parts), group in zip(rows, groups or [""] * len(rows), strict=True)]  # fmt: skip
     found = [each for each in found if sum(each[1]) > 0]
@@ -83,7 +83,7 @@ def _bars(title: str, rows: Sequence[tuple[str, dict[str, Any]]], groups: Sequen
 
 
 def latency(row: dict[str, Any]) -> Quantiles | None:
-    """A result's latency in milliseconds, where all of it is known."""
+    """A result's latency in milliseconds; None unless all quantiles are known."""
     times = [(row.get("latency_s") or {}).get(key) for key in Quantiles._fields]
     return None if None in times else Quantiles(*(1e3 * float(time or 0.0) for time in times))
 

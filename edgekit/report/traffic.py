@@ -1,4 +1,4 @@
-"""Bytes per image by direction and message kind, measured; the papers' formula in a column of its own."""
+"""The section on bytes per image: measured by direction and message kind, and by the papers' formula beside it."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ WAYS = ("up", "down")
 
 
 def section(records: Records) -> Section | None:
-    """A table per measure record and one of the training runs, and a chart of each."""
+    """The section: a table for each measure record and one for the training runs, and a chart of each."""
     tables: list[Table] = []
     for name, measure in zip(measure_names(records.measures), records.measures, strict=True):
         if measure.data["cells"]:
@@ -33,7 +33,8 @@ def section(records: Records) -> Section | None:
 def _measured(measure: Measure) -> dict[str, tuple[dict[str, float], float | None]]:
     """Codec -> (bytes per image by direction and kind, the mean of its cells, and formula bytes).
 
-    Every cell counts alike: by images, those of fast links would speak for all, whose coders had longer to adapt.
+    All cells have equal weight. Weighted by images, those of fast links would dominate, whose entropy coders had more
+    time to adapt.
     """
     found = {}
     for codec, about in measure.data["codecs"].items():
@@ -49,14 +50,14 @@ def _measured(measure: Measure) -> dict[str, tuple[dict[str, float], float | Non
 
 
 def _of_run(summary: dict[str, Any]) -> dict[str, float]:
-    """Training's own kinds, as `bytes_up_per_image` counts them."""
+    """Direction and kind -> bytes per image, for the message kinds of training, as in `bytes_up_per_image`."""
     counts = {tuple(key.split(".", 1)): n for key, n in summary["bytes_by_kind"].items() if "." in key}
     images = max(summary["images"], 1)
     return {f"{way} {kind}": n / images for (way, kind), n in counts.items() if way in WAYS and kind in TRAINING_KINDS}
 
 
 def _table(title: str, head: str, found: dict[str, tuple[dict[str, float], float | None]]) -> Table:
-    """A column per direction, and per kind that anywhere takes half a byte."""
+    """The table: a column per direction, and per message kind that takes at least half a byte anywhere."""
     totals = [total for total, _ in found.values()]
     kinds = {kind: max(total.get(kind, 0.0) for total in totals) for each in totals for kind in each}
     shown = {way: [kind for kind in kinds if kind.startswith(f"{way} ") and kinds[kind] >= 0.5] for way in WAYS}
@@ -77,7 +78,7 @@ def _table(title: str, head: str, found: dict[str, tuple[dict[str, float], float
 
 
 def _chart(table: Table) -> Chart:
-    """Both directions of a table's rows, as dots."""
+    """The chart of a table: bytes up and down of its rows, as dots."""
     heads = [column.name for column in table.columns]
     names = [str(row[0]) for row in table.rows]
     series = []

@@ -1,4 +1,4 @@
-"""Convergence of training runs against time and against bytes, and the health of their codebooks."""
+"""The sections on training runs: accuracy over time and over bytes, and the state of their codebooks."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from edgekit.report.records import Records, Training
 
 
 class Epoch(NamedTuple):
-    """All devices at the end of an epoch: means, but megabytes added up."""
+    """The end of an epoch: means over all devices, but the sum of their megabytes."""
 
     number: int
     seconds: float
@@ -21,7 +21,7 @@ class Epoch(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """One run, epoch by epoch."""
+    """One run: its epochs, its name and its colour."""
 
     name: str
     about: str
@@ -30,7 +30,7 @@ class Curve(NamedTuple):
 
 
 def convergence(records: Records) -> Section | None:
-    """Test accuracy over training time, and over what was sent both ways."""
+    """The section on test accuracy, over training time and over the bytes of both directions."""
     curves = _curves(records)
     charts: list[Chart] = []
     for about in dict.fromkeys(curve.about for curve in curves):
@@ -53,7 +53,7 @@ def convergence(records: Records) -> Section | None:
 
 
 def codebooks(records: Records) -> Section | None:
-    """Perplexity and distortion over the epochs."""
+    """The section on codebooks: perplexity and distortion over the epochs."""
     curves = [curve for curve in _curves(records) if any(epoch.perplexity is not None for epoch in curve.epochs)]
     charts: list[Chart] = []
     rows: list[list[Cell]] = []
@@ -89,7 +89,7 @@ def _curves(records: Records) -> list[Curve]:
 
 
 def _epochs(training: Training) -> list[Epoch]:
-    """Epochs that all devices of the run have ended."""
+    """The epochs that all devices of the run have finished."""
     devices = sorted({event["device"] for event in training.epochs})
     found = []
     seconds = dict.fromkeys(devices, 0.0)

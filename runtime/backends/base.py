@@ -13,10 +13,10 @@ from edgekit.tensors import check_all
 
 
 class Backend(ABC):
-    """One ONNX graph, loaded. Arrays that `run` returns may be reused by the engine at the next `run`."""
+    """One loaded ONNX graph. The engine may overwrite the arrays that `run` returns at the next `run`."""
 
     backend_id = ""
-    #: Id of the backend that runs the graphs that learn, front_train and front_grad; "": this one.
+    #: Id of the backend for the learning graphs, front_train and front_grad; "" when this one runs them too.
     learns_on = ""
 
     @classmethod
@@ -29,18 +29,18 @@ class Backend(ABC):
     ) -> None:
         self.graph = graph
         self.threads = threads
-        #: The board's profile as a bundle's manifest has it; {} where none was given.
+        #: The device profile, as the bundle's manifest has it; {} when none was given.
         self.device = device or {}
         #: Seconds that the last `run` spent in the engine.
         self.last_run_s = 0.0
-        #: Seconds that all changes of constants took together, and how many there were.
+        #: Seconds that all replacements of constants took together, and how many there were.
         self.refresh_s = 0.0
         self.refreshes = 0
         self._held: Arrays = {}
         self._open(model)
 
     def run(self, feeds: Arrays) -> Arrays:
-        """Outputs by name. `feeds` holds `graph.inputs`; held inputs must have been given to `set_weights`.
+        """Outputs by name. `feeds` are `graph.inputs` by name; `set_weights` must have set the held inputs before.
 
         ShapeError when an input or an output is not as declared, BackendError when the engine fails.
         """
@@ -54,9 +54,9 @@ class Backend(ABC):
         return outputs
 
     def run_batch(self, feeds: Arrays) -> Arrays:
-        """`run` for any batch up to the graph's own: a smaller one is filled up with its last image, and cut again.
+        """Outputs by name, as `run`, for any batch up to that of a static graph. ShapeError for a larger one.
 
-        ShapeError for a batch that is larger than a static graph's.
+        A smaller batch is padded with copies of its last image, and the outputs are cut to the images given.
         """
         size = self.graph.inputs[0].shape[0]
         count = len(feeds[self.graph.inputs[0].name])
@@ -74,7 +74,7 @@ class Backend(ABC):
         return {name: array[:count] if name in batched else array for name, array in outputs.items()}
 
     def set_weights(self, named: Arrays) -> None:
-        """Gives `graph.held` inputs and `graph.constants` new values, by name; names of neither are an error."""
+        """Sets `graph.held` inputs and `graph.constants` to new values, by name; ShapeError for any other name."""
         held = {spec.name: spec for spec in self.graph.held}
         constants = {spec.name: spec for spec in self.graph.constants}
         for name, array in named.items():
@@ -105,7 +105,7 @@ class Backend(ABC):
 
     @abstractmethod
     def _replace(self, constants: Arrays) -> None:
-        """Gives initialisers new values, by name."""
+        """Replaces the values of initialisers, by name."""
 
     def _close(self) -> None:
         return None

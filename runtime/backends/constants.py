@@ -1,4 +1,4 @@
-"""The bytes of an ONNX file, with new values for its constants."""
+"""An ONNX file's bytes with new values for its constants."""
 
 from typing import Dict, Tuple
 
@@ -10,9 +10,9 @@ from edgekit.tensors import check_all
 
 
 class Constants:
-    """Where the constants of `graph` lie in `model`. BackendError when the file is none, or is another graph's.
+    """Where the constants of `graph` lie in `model`, the bytes of its file. BackendError when it is another graph's.
 
-    `outputs` are the names of what the file gives, in its order.
+    `outputs` are the names of the file's outputs, in its order.
     """
 
     def __init__(self, model: bytes, graph: GraphSpec) -> None:

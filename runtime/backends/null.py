@@ -7,7 +7,7 @@ from edgekit.runtime.backends.base import Backend
 
 
 class Null(Backend):
-    """Zeros of the declared shapes; an open dimension of an output is as long as the first open one of an input."""
+    """Gives zeros of the declared shapes; an open dimension of an output takes the length of the batch."""
 
     backend_id = "null"
 

@@ -11,11 +11,10 @@ from edgekit.tensors import check_all
 
 
 class OnnxRuntime(Backend):
-    """A session. New constants are written into the model's bytes, and a new session over them takes its place.
+    """An inference session. To replace constants, it patches the model's bytes and starts a new session over them.
 
-    `SessionOptions.add_initializer` would spare the bytes, but a session (1.31) ignores it without a word for every
-    initialiser that an optimisation folds away: weights and statistics of a Conv with a BatchNormalization behind
-    it, for one.
+    `SessionOptions.add_initializer` would need no patching. But a session (1.31) silently ignores it for every
+    initialiser that an optimisation folds away, such as the weights of a Conv with a BatchNormalization behind it.
     """
 
     backend_id = "onnxruntime"
@@ -42,7 +41,7 @@ class OnnxRuntime(Backend):
             )
 
     def _places(self, model: bytes) -> Dict[str, Tuple[int, int]]:
-        """Constant -> (first byte, end) of its values in `model`."""
+        """Constant -> (first byte, end) of its values in `model`, so that they can be patched there."""
         try:
             parsed = onnxfile.load(model)
         except PayloadError as error:
@@ -93,7 +92,7 @@ class OnnxRuntime(Backend):
 
 
 def _failures() -> Tuple[Type[Exception], ...]:
-    """What onnxruntime raises: its own classes have no common base but Exception."""
+    """The exceptions of onnxruntime: its own classes have no common base but Exception."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     own = [value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception)]

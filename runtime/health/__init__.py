@@ -1,1 +1,1 @@
-"""What `edgekit doctor` looks at: one file for each subject, each giving a list of findings."""
+"""The checks of `edgekit doctor`: a file for each subject, which returns findings."""

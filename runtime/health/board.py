@@ -12,12 +12,12 @@ from edgekit.runtime.health import versions as ranges
 from edgekit.runtime.health.commands import told_by
 from edgekit.runtime.health.finding import Finding, compared
 
-#: L4T -> the JetPack that it comes with.
+#: Versions of L4T, NVIDIA's Linux for Jetsons, and the JetPack that each belongs to.
 JETPACKS = (
     ("32.6.1", "4.6"), ("32.7.1 to 32.7.6", "4.6.1 to 4.6.6"), ("35.1", "5.0.2"), ("35.2.1 to 35.6.4", "5.1 to 5.1.6"),
     ("36.3", "6.0"), ("36.4.0 to 36.5.0", "6.1 to 6.2.2"), ("38.2 to 38.4", "7.0 to 7.1"), ("39.x", "7.2"),
 )  # fmt: skip
-#: Degrees Celsius below the point at which the kernel slows a zone down that are near it.
+#: A temperature is a warning from this many degrees Celsius below the one at which the kernel slows the board down.
 NEAR_C = 10.0
 _RELEASE = re.compile(r"R(\d{1,4}) \(release\), REVISION: (\d{1,4}(?:\.\d{1,4})?)")
 _GPU = re.compile(r"^GPU MinFreq=(\d+) MaxFreq=(\d+) CurrentFreq=(\d+)", re.MULTILINE)
@@ -25,7 +25,7 @@ _EMC = re.compile(r"^EMC .*FreqOverride=(\d)", re.MULTILINE)
 
 
 def board(versions: Dict[str, str], root: str) -> List[Finding]:
-    """All of it; what only a Jetson has is left out where neither the machine nor the profile is one."""
+    """The board's findings; those of Jetsons only when the machine or the profile is one."""
     release = _first_line(os.path.join(root, "etc/nv_tegra_release"))
     found = [_processor_clocks(root), _temperatures(root), _rails(root)]
     if release is None and "l4t" not in versions:
@@ -67,7 +67,7 @@ def _power_mode() -> Finding:
 
 
 def _board_clocks() -> Finding:
-    """Of GPU and memory, which jetson_clocks shows to root alone."""
+    """The clocks of GPU and memory, which jetson_clocks shows to root alone."""
     output, reason = told_by(["jetson_clocks", "--show"])
     gpu, memory = _GPU.search(output), _EMC.search(output)
     if gpu is None:

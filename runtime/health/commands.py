@@ -1,11 +1,11 @@
-"""Commands that tell something about the machine: run to their end, what they print, or why not."""
+"""What a command prints about the machine, or why it printed nothing."""
 
 import subprocess
 from typing import Dict, List, Optional, Tuple
 
 
 def told_by(command: List[str], environment: Optional[Dict[str, str]] = None, wait_s: float = 60) -> Tuple[str, str]:
-    """What `command` prints to standard output, and ""; or "", and why it says nothing."""
+    """(standard output of `command`, ""), or ("", the reason in words) when it failed."""
     try:
         done = subprocess.run(
             command,

@@ -13,7 +13,7 @@ from edgekit.runtime.health.finding import GIB, Finding, compared
 
 
 def engine(backend: str, versions: Dict[str, str], root: str) -> List[Finding]:
-    """What the accelerator of `backend` says; nothing for one that has none."""
+    """The findings about the accelerator of `backend`; none when it uses no accelerator."""
     if backend == "tensorrt":
         return [*_cuda(versions), _trtexec(root)]
     if backend == "ascend":
@@ -22,7 +22,7 @@ def engine(backend: str, versions: Dict[str, str], root: str) -> List[Finding]:
 
 
 def _cuda(versions: Dict[str, str]) -> List[Finding]:
-    """The driver is asked first: without one, objects of TensorRT's crash the process."""
+    """The findings of the CUDA driver. It goes before TensorRT, whose objects crash the process without a driver."""
     try:
         cuda = cudart.load()
         count = cuda.device_count()
@@ -42,7 +42,7 @@ def _cuda(versions: Dict[str, str]) -> List[Finding]:
 
 
 def _trtexec(root: str) -> Finding:
-    # Not on PATH where JetPack installs it.
+    # JetPack installs it outside PATH.
     path = shutil.which("trtexec") or shutil.which("trtexec", path=os.path.join(root, "usr/src/tensorrt/bin"))
     if path:
         return Finding("trtexec", "ok", path, path)
@@ -80,6 +80,6 @@ def _atc() -> Finding:
 
 
 def _split(error: BackendError) -> Tuple[str, str]:
-    """What went wrong, and what to do: messages have a colon between."""
+    """(what went wrong, what to do): in messages of these errors the last colon is between them."""
     text, _, advice = str(error).rpartition(": ")
     return (text, advice) if text else (advice, "")

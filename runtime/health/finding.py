@@ -1,18 +1,18 @@
-"""Finding: one thing that was looked at on a machine, and what came out."""
+"""Finding: the result of one check of a machine."""
 
 from typing import Any, Dict, NamedTuple
 
 from edgekit.errors import UsageError
 from edgekit.runtime.health import versions
 
-#: ok: as it has to be. warning: a run works, but slower or otherwise than planned. failed: a run does not work.
-#: unknown: it could not be read, and the text says why.
+#: ok: as it has to be. warning: a run works, but slower or in another way than planned. failed: a run does not work.
+#: unknown: it could not be read; the text says why.
 STATES = ("ok", "warning", "failed", "unknown")
 GIB = float(1 << 30)
 
 
 class Finding(NamedTuple):
-    """What was found, in words and as a JSON value (None where there is none), and what to do about it."""
+    """What was found, as words in `text` and as a JSON value (None for none), and what to do about it."""
 
     name: str
     state: str
@@ -25,9 +25,9 @@ class Finding(NamedTuple):
 
 
 def compared(name: str, version: str, wanted: str, older: str, advice: str, what: str = "") -> Finding:
-    """`version` against the range `wanted`: ok inside it, `older` (a state) below it, a warning above it.
+    """The finding for `version`: ok inside the range `wanted`, a warning above it, and below it the state `older`.
 
-    `what` stands in front of the version in the text.
+    `what` is a word in front of the version in the text.
     """
     shown = "{}{}".format(what + " " if what else "", version)
     try:

@@ -1,20 +1,18 @@
-"""Python and the libraries that a backend needs: are they there, do they load, and which versions are they."""
+"""Python and the libraries that a backend needs: whether they are installed and load, and their versions."""
 
 import functools
 import importlib.util
 import os
 import platform
 import sys
-from typing import Dict, List, Tuple
+from typing import Dict, Tuple
 
 from edgekit.errors import BackendError
 from edgekit.runtime.health.commands import told_by
 from edgekit.runtime.health.finding import Finding, compared
 
-#: Library -> oldest version that edgekit works with.
+#: Library -> oldest version that edgekit supports.
 OLDEST = {"numpy": "1.19", "grpc": "1.48", "onnxruntime": "1.10", "tensorrt": "8.2"}
-#: Backend -> what it needs besides numpy and grpc. Graphs that learn run in ONNX Runtime wherever the others run.
-NEEDED = {"onnxruntime": ("onnxruntime",), "tensorrt": ("tensorrt", "onnxruntime"), "ascend": ("acl", "onnxruntime")}
 INSTALL = {
     "numpy": "pip install numpy; on Python 3.6 numpy==1.19.5",
     "grpc": "pip install grpcio; on Python 3.6 grpcio==1.48.2",
@@ -22,7 +20,7 @@ INSTALL = {
     "tensorrt": "on a Jetson it belongs to the system's own Python: apt-get install python3-libnvinfer, and use that "
     "Python, or a venv made with --system-site-packages",
 }
-#: Known reasons of a library that ends the process when it is loaded.
+#: What to do about a library that ends the process when it is loaded.
 _CRASH = (
     "it ends the process that loads it: it was built for another processor. On a Jetson Nano numpy 1.19.5 wants "
     "`export OPENBLAS_CORETYPE=ARMV8`; else install another version"
@@ -30,19 +28,17 @@ _CRASH = (
 
 
 def python(profile_floor: str) -> Finding:
-    """This Python against the oldest one of the board's image, "3.6"."""
+    """The finding for this Python; `profile_floor` is the oldest one of the board's image, "3.6"."""
     advice = "use the Python of the board's own image: libraries such as tensorrt are installed there"
     found = compared("python", platform.python_version(), ">= " + profile_floor, "failed", advice)
     return found._replace(text="{} ({})".format(found.text, sys.executable))
 
 
-def needed(backend: str) -> List[str]:
-    """What `backend` needs besides numpy."""
-    return ["grpc", *NEEDED.get(backend, ())]
-
-
 def library(name: str, versions: Dict[str, str]) -> Finding:
-    """Library `name`, loaded in a process of its own, against the version of a profile, else against `OLDEST`."""
+    """The finding for library `name`, loaded in a process of its own, because a bad one may crash it.
+
+    Its version is compared with that of the profile, `versions`, else with `OLDEST`.
+    """
     if importlib.util.find_spec(name) is None:
         return Finding(name, "failed", "not installed for {}".format(sys.executable), None, _install(name))
     printed, reason = _loaded(name, os.pathsep.join(path for path in sys.path if path))
@@ -63,7 +59,7 @@ def library(name: str, versions: Dict[str, str]) -> Finding:
 
 @functools.lru_cache(maxsize=None)
 def _loaded(name: str, path: str) -> Tuple[str, str]:
-    """What `told_by` gives of a process that loads `name`, from where this one would, and prints its version."""
+    """What `told_by` returns of a process that loads `name`, from `path` as this one would, and prints its version."""
     code = "import {0}; print(getattr({0}, '__version__', ''))".format(name)
     return told_by([sys.executable, "-c", code], dict(os.environ, PYTHONPATH=path))
 
@@ -79,7 +75,7 @@ def _set_up_cann() -> str:
 
 
 def _cann(versions: Dict[str, str]) -> Finding:
-    """pyACL loads; it has no version but that of CANN."""
+    """The finding for a pyACL that loads: its version is that of CANN."""
     from edgekit.runtime.backends.ascend import cann
 
     try:

@@ -1,4 +1,4 @@
-"""Versions against the ranges of a device profile: "8.2.1", "10.13.x", "6.0.1 to 7.0", ">= 1.10".
+"""Compares versions with the ranges of a device profile: "8.2.1", "10.13.x", "6.0.1 to 7.0", ">= 1.10".
 
 >>> compare("8.2.1.8", parse("8.2.1")), compare("7.0.RC1", parse("6.0.1 to 7.0")), compare("1.9.3", parse(">= 1.10"))
 (0, 0, -1)
@@ -19,14 +19,14 @@ _FROM = re.compile(">= ?({})".format(_NUMBERS))
 
 
 class Range(NamedTuple):
-    """Versions from `low` on, up to `high` and all that begin with it; no `high` is no end."""
+    """All versions from `low` on, up to `high` and those that begin with `high`; None for no upper end."""
 
     low: Numbers
     high: Optional[Numbers]
 
 
 def parse(text: str) -> Range:
-    """The range that `text` means; a version alone stands for itself and all that begin with it. UsageError."""
+    """The range of `text`; a version alone means all versions that begin with it. UsageError for other texts."""
     exact, between, above = (each.fullmatch(text.strip()) for each in (_EXACT, _BETWEEN, _FROM))
     if exact:
         return Range(_split(exact.group(1)), _split(exact.group(1)))
@@ -40,7 +40,7 @@ def parse(text: str) -> Range:
 
 
 def compare(version: str, wanted: Range) -> int:
-    """-1 when `version` is older than all of `wanted`, 1 when it is newer, 0 when it is one of them. UsageError."""
+    """-1 when `version` is below the range `wanted`, 1 above it, 0 inside. UsageError when it is no version."""
     found = re.match(_NUMBERS, version)
     if not found:
         raise UsageError("'{}' does not begin with a version, expected one as 8.2.1".format(version[:80]))

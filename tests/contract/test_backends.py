@@ -5,10 +5,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekit.bundle import GraphSpec
+from edgekit.deploy.board import MODULES, VENDOR
+from edgekit.device_profiles.profile import RUNTIMES
 from edgekit.errors import BackendError, ShapeError, UnknownName
 from edgekit.runtime.backends.base import Backend
 from edgekit.runtime.backends.reference.backend import Reference
-from edgekit.runtime.backends.registry import BACKENDS, backend_class
+from edgekit.runtime.backends.registry import BACKENDS, BY_RUNTIME, backend_class
 from edgekit.tensors import TensorSpec, check_all
 
 RNG = np.random.default_rng(0)
@@ -181,3 +183,15 @@ def test_backends_that_are_not_there_say_so(monkeypatch):
     with pytest.raises(BackendError, match="'reference' cannot run here: no numpy"):
         backend_class("reference")
     assert issubclass(backend_class("null"), Backend)
+
+
+def test_every_runtime_of_a_profile_has_one_backend():
+    assert set(BY_RUNTIME) == set(RUNTIMES)
+    assert len(BY_RUNTIME) == sum(bool(entry.runtime) for entry in BACKENDS.values())
+
+
+def test_deploy_knows_where_every_library_comes_from():
+    assert {entry.vendor for entry in BACKENDS.values()} - {None} == set(VENDOR)
+    for entry in BACKENDS.values():
+        assert set(entry.libraries) - {entry.vendor} <= set(MODULES)
+        assert entry.vendor is None or entry.vendor in entry.libraries

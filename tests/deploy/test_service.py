@@ -125,6 +125,7 @@ def test_arguments_of_the_device_process() -> None:
         (("another",), "unrecognized arguments: another"),
         (("--server", "a:1"), "--server after --"),
         (("--measure", "1"), "--measure after --"),
+        (("--backend", "tensorr"), "unknown backend 'tensorr': did you mean tensorrt"),
     ):
         with pytest.raises(UsageError, match=message):
             arguments(words, "onnxruntime")

@@ -14,9 +14,10 @@ from edgekit.runtime.doctor import examine
 from edgekit.runtime.health import libraries
 from edgekit.runtime.health.finding import Finding
 from edgekit.runtime.health.room import disk
-from tests.device import acl_board, jetson_files
-from tests.device.acl_emulator import Emulator
-from tests.device.cudart_emulator import Library
+from tests.device import jetson_files
+from tests.device.ascend import board as atlas
+from tests.device.ascend.emulator import Emulator
+from tests.device.tensorrt.cudart_emulator import Library
 
 ROOT = Path(__file__).parents[2]
 NANO = profile("jetson-nano").to_json()
@@ -178,8 +179,8 @@ def test_another_boards_profile(root: Path) -> None:
 def test_an_atlas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # For the process that loads the library; this one has the emulator itself.
     monkeypatch.syspath_prepend(str(ROOT))
-    monkeypatch.syspath_prepend(str(ROOT / "tests" / "device" / "emulated"))
-    with acl_board.board(Emulator(chip="Ascend310B4"), tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "device" / "ascend" / "emulated"))
+    with atlas.board(Emulator(chip="Ascend310B4"), tmp_path, monkeypatch):
         # A module without one is taken for broken.
         sys.modules["acl"].__spec__ = ModuleSpec("acl", None)
         found = look(tmp_path, profile("atlas-200i-dk-a2").to_json(), "ascend")

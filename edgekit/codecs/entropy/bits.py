@@ -1,6 +1,6 @@
-"""Fixed-width bit packing of small non-negative integers: the byte profile every device can do.
+"""Small non-negative integers <-> bytes, with a fixed number of bits each, which every device can do.
 
-Values are written one after another, most significant bit first; the last byte is filled with zeros.
+Values are written one after another, most significant bit first; the last byte is filled up with zeros.
 
 >>> pack(np.array([1, 2, 3, 15]), 4).hex()
 '123f'
@@ -19,7 +19,7 @@ def size(count: int, bits: int) -> int:
 
 
 def pack(values: np.ndarray, bits: int) -> bytes:
-    """Bytes of `values` (any shape, integers in [0, 2**bits), 1 <= bits <= 16)."""
+    """Packed `values` (of any shape, integers in [0, 2**bits), 1 <= bits <= 16)."""
     flat = values.reshape(-1)
     if bits == 8:
         return flat.astype(np.uint8).tobytes()
@@ -32,7 +32,7 @@ def pack(values: np.ndarray, bits: int) -> bytes:
 
 
 def unpack(payload: bytes, count: int, bits: int, start: int = 0) -> np.ndarray:
-    """(count,) int32 from byte `start` to the end. PayloadError on any bytes that `pack` does not write."""
+    """(count,) int32 values of the bytes from `start` to the end. PayloadError on bytes that `pack` does not write."""
     expected, given = size(count, bits), len(payload) - start
     if given != expected:
         raise PayloadError(

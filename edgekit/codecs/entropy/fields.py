@@ -1,4 +1,4 @@
-"""Unsigned integers of different widths <-> bits.
+"""Unsigned integers <-> bits, each integer with a width of its own.
 
 >>> write([(np.array([5, 1]), np.array([3, 0])), (np.array([2]), np.array([2]))]).tolist()
 [1, 0, 1, 1, 0]
@@ -24,7 +24,7 @@ def write(fields: List[Tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
 
 
 def read(bits: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """(m,) int64 values of these widths, at most 62, from the start of `bits`, which has enough."""
+    """(m,) int64 values of these widths, at most 62, from the start of `bits`, which must be long enough."""
     ends = np.cumsum(widths)
     values = np.zeros(len(widths), dtype=np.int64)
     for place in range(int(widths.max(initial=0))):

@@ -1,8 +1,9 @@
-"""Gaps: which elements of a sequence are chosen <-> symbols of known probability.
+"""Gaps: the places of the chosen elements of a sequence <-> symbols of known probability, for `rans`.
 
-A segment of `size` elements of which `count` are chosen is coded as the gaps before the chosen ones, as if each element
-were chosen with the same probability: geometric, at half-octave steps of count / size. A gap is a bucket, which is
-entropy coded, and its place in the bucket, as it stands: 0 to 7 have one bucket each, an octave has four.
+A segment has `size` elements, of which `count` are chosen. What is coded is the gap before each chosen element, the
+number of elements passed over. Gaps are modelled as geometric, every element chosen with the same probability: that of
+the segment's class, count / size in half-octave steps. A gap is split into a bucket, which is entropy coded, and its
+place in the bucket, which is written in plain bits. Gaps 0 to 7 have a bucket each; from 8 on an octave has four.
 """
 
 from functools import lru_cache
@@ -12,7 +13,7 @@ import numpy as np
 
 from edgekit.codecs.entropy.rans import cumulative
 
-#: Buckets that reach gaps of 2**31.
+#: The octaves of larger gaps, up to 2**31.
 _OCTAVES = np.arange(3, 31)
 _WIDTHS = np.concatenate((np.zeros(8, dtype=np.int64), np.repeat(_OCTAVES - 2, 4)))
 _STARTS = np.concatenate((np.arange(8), (np.arange(4, 8) << (_OCTAVES - 2)[:, None]).reshape(-1)))
@@ -21,9 +22,9 @@ _MIDDLES = (3611622603, 2553802834)
 
 
 class Tables(NamedTuple):
-    """Of each class of probability, in the range coder's slots."""
+    """The rANS coder's slots of every bucket, for each class of probability."""
 
-    #: (classes, buckets) uint32: first slot, and how many.
+    #: (classes, buckets) uint32: first slot, and number of slots.
     starts: np.ndarray
     widths: np.ndarray
     #: (classes, rans.TOTAL) uint8: bucket of a slot.
@@ -32,7 +33,7 @@ class Tables(NamedTuple):
 
 @lru_cache(maxsize=8)
 def tables(octaves: int) -> Tables:
-    """For segments of fewer than ``2**octaves`` elements."""
+    """The tables for segments of fewer than ``2**octaves`` elements."""
     classes, buckets = 2 * octaves + 2, 8 + 4 * max(octaves - 3, 0)
     edges = [int(start) for start in _STARTS[:buckets]]
     edges.append(1 << max(octaves, 3))
@@ -48,7 +49,7 @@ def tables(octaves: int) -> Tables:
 
 
 def _power(base: int, exponent: int) -> int:
-    """base**exponent, both sides in 32-bit fixed point: the same integer on every machine."""
+    """base**exponent, base and result in 32-bit fixed point: the same integer on every machine."""
     result = 1 << 32
     while exponent:
         if exponent & 1:
@@ -59,18 +60,18 @@ def _power(base: int, exponent: int) -> int:
 
 
 def classes(counts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """(segments,) int64: which line of the tables; any for a segment of which nothing is chosen."""
+    """(segments,) int64: the class of each segment, a line of the tables; any class where nothing is chosen."""
     sparsity = sizes * sizes // np.maximum(counts * counts, 1)
     return np.asarray(np.searchsorted(np.left_shift(1, np.arange(1, 63)), sparsity, side="right"))
 
 
 def octaves(elements: int) -> int:
-    """Of the tables for segments of at most so many elements."""
+    """The `octaves` of the tables for segments of at most `elements` elements."""
     return int(elements).bit_length()
 
 
 def gaps(chosen: np.ndarray, counts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Elements passed over before each of `chosen`, ascending places in all segments, one after another."""
+    """The gap before each of `chosen`: ascending places in all segments, which follow each other."""
     previous = np.empty_like(chosen)
     previous[1:] = chosen[:-1] + 1
     filled = counts > 0
@@ -79,10 +80,10 @@ def gaps(chosen: np.ndarray, counts: np.ndarray, sizes: np.ndarray) -> np.ndarra
 
 
 def places(passed: np.ndarray, counts: np.ndarray, sizes: np.ndarray) -> Tuple[np.ndarray, bool]:
-    """Inverse of `gaps`, and whether every segment holds what is chosen in it."""
+    """Inverse of `gaps`, and whether the chosen places of every segment lie inside it."""
     steps = passed + 1
     filled = counts > 0
-    # Where the last of one segment is, the next starts after what is left of the first.
+    # `ends` runs on without the elements after a segment's last chosen one: the next segment's start adds them.
     ends = np.cumsum(steps)
     last = ends[(np.cumsum(counts) - 1)[filled]]
     used = np.diff(last, prepend=0)
@@ -91,16 +92,16 @@ def places(passed: np.ndarray, counts: np.ndarray, sizes: np.ndarray) -> Tuple[n
 
 
 def split(passed: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """Bucket of each gap, and its place there, of `widths` of the bucket bits."""
+    """The bucket of each gap, and its place in the bucket, which takes `widths` bits."""
     buckets = np.searchsorted(_STARTS, passed, side="right") - 1
     return buckets, passed - _STARTS[buckets]
 
 
 def widths(buckets: np.ndarray) -> np.ndarray:
-    """Bits of a place in each of `buckets`."""
+    """The number of bits of a place in each of `buckets`."""
     return np.asarray(_WIDTHS[buckets])
 
 
 def join(buckets: np.ndarray, within: np.ndarray) -> np.ndarray:
-    """Inverse of `split`."""
+    """The gaps: inverse of `split`."""
     return np.asarray(_STARTS[buckets] + within)

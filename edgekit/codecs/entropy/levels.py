@@ -1,7 +1,8 @@
-"""Levels: integers that are mostly 0 and seldom beyond 1 <-> bytes.
+"""Levels: integers that are mostly 0, else mostly 1 or -1, <-> bytes, entropy coded.
 
-They come in segments, whose sizes both ends know: elements that are 0 about as often. Of each segment it is coded how
-many are not 0, and which (`gaps`); of all these which are beyond 1, and by how much.
+They come in segments of elements that are 0 about equally often; both ends know the sizes. For every segment it is
+coded how many levels are not 0, and where (`gaps`). Then, of all that are not 0, which are beyond 1 in magnitude, and
+by how much: the excess.
 
 ======  ====  ===============================================================================================
 offset  size  field (integers little-endian)
@@ -29,7 +30,7 @@ _HEAD = struct.Struct("<BI")
 
 
 def encode(flat: np.ndarray, sizes: np.ndarray) -> bytes:
-    """Bytes of the levels `flat` (m,) int32 in segments of `sizes`, which add up to m."""
+    """The levels `flat` (m,) int32 as bytes; they are in segments of `sizes`, which add up to m."""
     chosen = np.flatnonzero(flat)
     values = flat[chosen]
     ends = np.searchsorted(chosen, np.cumsum(sizes))
@@ -59,9 +60,9 @@ def encode(flat: np.ndarray, sizes: np.ndarray) -> bytes:
 
 
 def decode(payload: bytes, start: int, sizes: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """Places of the levels that are not 0, ascending, and these levels, both (k,) int64, from byte `start` to the end.
+    """The levels that are not 0: their ascending places and values, both (k,) int64, from byte `start` to the end.
 
-    PayloadError on any other bytes.
+    PayloadError on bytes that `encode` does not write.
     """
     tables = gaps.tables(gaps.octaves(int(sizes.sum())))
     reader = _Bits(payload, start)
@@ -87,7 +88,7 @@ def decode(payload: bytes, start: int, sizes: np.ndarray) -> Tuple[np.ndarray, n
 
 
 def _buckets(payload: bytes, start: int, kind: np.ndarray, tables: gaps.Tables) -> np.ndarray:
-    """(m,) bucket of every gap, of which `kind` is the class."""
+    """(m,): the bucket of every gap; `kind` has their classes."""
     coded = rans.Decoder(payload, [len(kind)], start)
     buckets = np.empty(len(kind), dtype=np.int64)
     first, columns = kind * rans.TOTAL, kind * tables.starts.shape[1]
@@ -104,7 +105,7 @@ def _buckets(payload: bytes, start: int, kind: np.ndarray, tables: gaps.Tables) 
 
 
 def _lengths(values: np.ndarray) -> np.ndarray:
-    """Bits of each of `values`, at least 1 and below 2**53."""
+    """The length in bits of each of `values`, which are at least 1 and below 2**53."""
     return np.frexp(values.astype(np.float64))[1].astype(np.int64)
 
 
@@ -114,7 +115,7 @@ def _first(sizes: np.ndarray, counts: np.ndarray) -> Tuple[int, int]:
 
 
 class _Bits:
-    """The field of bits, taken up from its start."""
+    """Reads the field of bits from its start."""
 
     def __init__(self, payload: bytes, start: int) -> None:
         if len(payload) < start + _HEAD.size:
@@ -133,7 +134,7 @@ class _Bits:
         self._at = 0
 
     def take(self, widths: np.ndarray) -> np.ndarray:
-        """(m,) int64 of the next bits."""
+        """(m,) int64: the next values, of these widths in bits."""
         total = int(widths.sum())
         if total > len(self._bits) - self._at:
             raise PayloadError("{} more bits, expected {}".format(len(self._bits) - self._at, total), self.end)
@@ -142,7 +143,7 @@ class _Bits:
         return values
 
     def unary(self, count: int) -> np.ndarray:
-        """(count,) int64: ones before each of the next `count` zeros, at most 40."""
+        """(count,) int64: the next numbers in unary, as ones before a zero, each at most 40."""
         zeros = np.flatnonzero(self._bits[self._at :] == 0)[:count]
         ones = np.diff(zeros, prepend=-1) - 1
         if len(zeros) < count or ones.max(initial=0) > 40:

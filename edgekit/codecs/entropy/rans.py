@@ -1,11 +1,12 @@
-"""Entropy coding: symbols of known probability <-> bytes, integers only, so alike on every processor.
+"""Entropy coding by rANS: symbols of known probability <-> bytes, with integers only, so equal on every processor.
 
-Interleaved rANS (J. Duda, arXiv:1311.2540; F. Giesen, arXiv:1402.3392), vectorised. Every lane has a state in
-[2**16, 2**32) and all share one stack of 16-bit words; a symbol owns `width` of 16,384 slots from `start` on and takes
-log2(16384 / width) bits. Symbols come in runs: within a run none is needed to know the probabilities of another.
+It is interleaved rANS (J. Duda, arXiv:1311.2540; F. Giesen, arXiv:1402.3392), vectorised over lanes. Every lane has a
+state in [2**16, 2**32), and all lanes share one stack of 16-bit words. A symbol owns `width` of 16,384 slots, from
+`start` on, and takes log2(16384 / width) bits. Symbols come in runs: within a run, the probabilities of a symbol do not
+depend on other symbols of the run.
 
-A lane that starts with nothing wastes 16 bits. So the encoder, which goes from the last symbol to the first, starts
-with few lanes and fills the states of later ones with words taken back from the stack.
+A lane that starts empty wastes 16 bits. So the encoder, which goes from the last symbol to the first, starts with few
+lanes and fills the states of later lanes with words taken back from the stack.
 
 ======  =====  ===========================================================================
 offset  size   field (integers little-endian); nothing at all for no symbols
@@ -29,7 +30,8 @@ PRECISION = 14
 #: Slots, shared out among the symbols of one distribution.
 TOTAL = 1 << PRECISION
 _LOW = 1 << 16
-#: A lane wastes about 5 bits: it is opened for so many bits of payload, or for so many symbols, lest it take long.
+#: Every lane wastes about 5 bits. So there is one for so many bits of payload, and for speed no fewer than one for so
+#: many symbols.
 BITS_PER_LANE = 256
 SYMBOLS_PER_LANE = 2048
 
@@ -49,14 +51,15 @@ def log2(values: np.ndarray) -> np.ndarray:
     return result
 
 
-#: COST[w]: 256ths of a bit that a symbol of width w, up to TOTAL, takes.
+#: COST[w]: what a symbol of width w, up to TOTAL, takes, in 256ths of a bit.
 COST = 256 * PRECISION - log2(np.maximum(np.arange(TOTAL + 1), 1))
 
 
 def cumulative(counts: np.ndarray) -> np.ndarray:
-    """(...,s+1) int64: of (...,s) counts, symbol i owns slots [i] up to [i+1], at least one.
+    """(...,s+1) int64 bounds of slots from (...,s) counts: symbol i owns the slots from bound i up to bound i+1.
 
-    Counts are integers of at least 0, their sums positive and below 2**48; s is at most TOTAL.
+    Every symbol owns at least one slot. Counts are integers of at least 0, with sums above 0 and below 2**48; s is at
+    most TOTAL.
     """
     symbols = counts.shape[-1]
     slots = np.zeros((*counts.shape[:-1], symbols + 1), dtype=np.int64)
@@ -66,9 +69,9 @@ def cumulative(counts: np.ndarray) -> np.ndarray:
 
 
 def chunks(runs: Sequence[int], bound: int) -> List[int]:
-    """How many symbols are coded at once, first to last: one a lane, of at most `bound` lanes.
+    """The numbers of symbols that are coded at once, first to last: one symbol per lane, on at most `bound` lanes.
 
-    The last eighth goes over few lanes, ever fewer: what it takes fills the states of the others.
+    The last eighth of the symbols uses fewer and fewer lanes; its words fill the states of the others (see above).
     """
     count = left = sum(runs)
     sizes = []
@@ -82,14 +85,14 @@ def chunks(runs: Sequence[int], bound: int) -> List[int]:
 
 
 def encode(starts: np.ndarray, widths: np.ndarray, runs: Sequence[int]) -> bytes:
-    """Bytes of the symbols that own the slots ``starts : starts + widths`` (m,), in runs of these lengths."""
+    """The bytes of m symbols that own the slots ``starts : starts + widths`` (m,), in runs of these lengths."""
     m = len(starts)
     if not m:
         return b""
     bound = max(1, min(int(COST[widths].sum()) // (256 * BITS_PER_LANE), 0xFFFF), m // SYMBOLS_PER_LANE)
     sizes = chunks(runs, bound)
     starts, widths = starts.astype(np.uint32), widths.astype(np.uint32)
-    # One word a symbol at most, and below them zeros for lanes that find the stack empty.
+    # Room for one word per symbol at most, and zeros below for lanes that find the stack empty.
     stack = np.zeros(m + 2 * max(sizes), dtype="<u2")
     top = bottom = m + max(sizes)
     states = np.zeros(0, dtype=np.uint32)
@@ -120,9 +123,9 @@ def encode(starts: np.ndarray, widths: np.ndarray, runs: Sequence[int]) -> bytes
 
 
 class Decoder:
-    """The symbols of `payload` from byte `start` on, chunk by chunk: `slots`, then `advance`, once for each of `sizes`.
+    """Decodes `payload` from byte `start` on, chunk by chunk: call `slots`, then `advance`, once for each of `sizes`.
 
-    PayloadError on bytes that `encode` does not write for these runs, at the latest by `finish`.
+    PayloadError on bytes that `encode` does not write for these runs, at the latest in `finish`.
     """
 
     def __init__(self, payload: bytes, runs: Sequence[int], start: int = 0) -> None:
@@ -137,7 +140,7 @@ class Decoder:
         #: Symbols of each chunk.
         self.sizes = chunks(runs, bound)
         lanes = max(self.sizes) if count else 0
-        # Lanes from here on; those that are not needed any more give their states back.
+        # Lanes needed from each chunk on; the others give their states back to the stack.
         self._lanes = np.maximum.accumulate(self.sizes[::-1])[::-1].tolist() if count else []
         self._chunk = 0
         at = start + (2 if count else 0)
@@ -153,7 +156,7 @@ class Decoder:
         lines[place == 0] = 1
         lines[place > 0] = raw[:total]
         high = np.packbits(lines, axis=1).view(">u2").reshape(-1).astype(np.uint32)
-        # Room in front for the states that are given back.
+        # With room in front for the states that are given back.
         self._stack = np.zeros(lanes + (self._size - words) // 2, dtype=np.uint32)
         self._stack[lanes:] = np.frombuffer(payload, dtype="<u2", offset=words)
         self._top = self._read = 2 * lanes
@@ -162,11 +165,11 @@ class Decoder:
         self._slot = self._state & (TOTAL - 1)
 
     def slots(self) -> np.ndarray:
-        """(size of this chunk,) uint32: which slot, below TOTAL, each of its symbols owns."""
+        """(size of this chunk,) uint32: for each of its symbols, one of the slots that it owns, below TOTAL."""
         return self._slot
 
     def advance(self, starts: np.ndarray, widths: np.ndarray) -> None:
-        """Goes on to the next chunk, after the symbols that own the slots ``starts : starts + widths`` (uint32)."""
+        """Moves to the next chunk; this chunk's symbols own the slots ``starts : starts + widths`` (uint32)."""
         state = self._state
         state >>= PRECISION
         state *= widths
@@ -197,7 +200,7 @@ class Decoder:
         self._states = self._states[:lanes]
 
     def finish(self) -> None:
-        """Raises PayloadError unless every byte has been taken up."""
+        """Raises PayloadError unless every byte has been used."""
         if self._read != len(self._stack) or self._stack[self._top :].any():
             raise PayloadError(
                 "{} B are left over after the last symbol".format(2 * (len(self._stack) - self._read)),

@@ -1,11 +1,11 @@
-"""sgq: stripe-wise group quantisation (Zhou et al., NeurIPS 2022).
+"""sgq: stripe-wise group quantisation (Zhou et al., NeurIPS 2022), vector quantisation with a codebook per group.
 
 ::
 
     feature (n,C,h,w) --order--> G groups of C/G channels
     stripe = the C/G values of a group at one position --> index of its nearest codeword, `bits` bits
 
-Formula bits of a feature: G * bits * n * h * w. Codebooks travel on their own, when they moved.
+Formula bits of a feature: G * bits * n * h * w. Codebooks are sent in messages of their own, when they have changed.
 """
 
 from typing import Any, Dict, List, Optional, Sequence, Tuple
@@ -21,12 +21,12 @@ from edgekit.codecs.kmeans import kmeans
 from edgekit.errors import ShapeError, UnknownName, UsageError
 from edgekit.tensors import TensorSpec, check_all
 
-#: A codeword's magnitude below this share of its channel's largest counts as zero in `active`.
+#: In `active`, a codeword's value counts as zero below this share of the largest magnitude of its channel.
 FLOOR = np.float32(0.1)
-#: Smallest weight of a channel in the distance to a codeword, as a share of the mean channel's.
+#: Smallest weight of a channel in the distance to a codeword, as a share of the mean weight.
 LEAST = np.float32(0.01)
-#: How a stream puts indices on the line: at their fixed width, or entropy coded (`edgekit.codecs.entropy`), given those
-#: around them, or also those that the same image had before.
+#: How a stream codes indices: "packed", `bits` bits each; "context", entropy coded (`edgekit.codecs.entropy`) with
+#: probabilities given the neighbouring indices; "temporal", given also the indices that the same image had before.
 CODINGS = ("packed", "context", "temporal")
 
 

@@ -1,7 +1,7 @@
 """slicing: progressive slicing (CLIO: Huang et al., 2020, doi:10.1145/3372224.3419193), a baseline.
 
-The most important channels as they are, as many as fit into the bytes of `uniform` at the same bits; the others decode
-as zeros.
+It sends the most important channels as floats, as many as fit into the bytes of `uniform` at the same bits. The other
+channels decode as zeros.
 """
 
 from typing import Any, Dict, Optional, Sequence, Tuple
@@ -15,7 +15,7 @@ from edgekit.tensors import TensorSpec, check_all
 
 
 class Slicing(Raw):
-    """The leading ``max(1, C * bits // 32)`` channels, 2 to 8 bits.
+    """The ``max(1, C * bits // 32)`` most important channels; `bits` is 2 to 8.
 
     Table: "order" (C,) int64, the most important channel first. Payload: those channels as little-endian float32,
     row-major (image, channel, row, column).
@@ -37,7 +37,7 @@ class Slicing(Raw):
         return {"bits": self.bits}
 
     def kept(self, channels: int) -> int:
-        """How many of `channels` channels are sent."""
+        """The number of channels that are sent, of `channels` in all."""
         return max(1, channels * self.bits // 32)
 
     def code_specs(self, feature: TensorSpec) -> Tuple[TensorSpec, ...]:
@@ -45,7 +45,7 @@ class Slicing(Raw):
         return (TensorSpec("codes", "float32", (n, self.kept(channels), h, w)),)
 
     def calibrate(self, features: np.ndarray, seed: int, significance: Optional[np.ndarray] = None) -> Arrays:
-        """Channels by `significance` (C,), or by the energy of `features`."""
+        """The order of channels by falling `significance` (C,), or by falling energy of `features` where it is None."""
         if significance is None:
             significance = (features.astype(np.float64) ** 2).mean(axis=(0, 2, 3))
         return {"order": np.argsort(-significance, kind="stable").astype(np.int64)}

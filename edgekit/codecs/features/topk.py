@@ -1,8 +1,9 @@
-"""topk: the largest magnitudes of every image as float16, with their positions, a baseline.
+"""topk: the values of largest magnitude of every image as float16, with their positions; a baseline.
 
 The graph emits the feature itself, and `pack` picks the values on the CPU: TensorRT's TopK takes at most 3840 of them.
-Positions are coded by Elias and Fano's method (Elias, 1974, doi:10.1145/321812.321820): their upper bits by a bitmap,
-their lower bits as they are, near 2 + log2(N / k) bits each, and always equally many, so that k is known beforehand.
+Positions are coded by Elias and Fano's method (Elias, 1974, doi:10.1145/321812.321820): their upper bits as a bitmap,
+their lower bits as they are. That takes about 2 + log2(N / k) bits a position, and the same for any k positions, so k
+can be chosen beforehand to fit.
 """
 
 from typing import Any, Dict, NamedTuple, Sequence, Tuple
@@ -19,7 +20,7 @@ LARGEST = 65504
 
 
 class Layout(NamedTuple):
-    """How the values of one image are coded: `kept` of `total`; `low` bits of a position, and `high` bits of bitmap."""
+    """The sizes of one image: `kept` of `total` values, `low` lower bits a position, `high` bits of bitmap."""
 
     total: int
     kept: int
@@ -28,10 +29,11 @@ class Layout(NamedTuple):
 
 
 class TopK(FeatureCodec):
-    """The k largest magnitudes of the N = C*h*w values of an image, 2 to 8 bits; of equal ones those that come first.
+    """The k values of largest magnitude, of the N = C*h*w of an image; among equals the first ones. `bits` is 2 to 8.
 
-    k is as large as the bytes of `uniform` at the same bits allow, at least 1: ``16*k + low*k + k + top + 1 <= N*bits``
-    with ``top = (N - 1) >> low`` and the `low` that allows most. For a batch of n images:
+    k is the largest that fits into the bytes of `uniform` at the same bits, at least 1:
+    ``16*k + low*k + k + top + 1 <= N*bits`` with ``top = (N - 1) >> low`` and the `low` for which k is largest. For a
+    batch of n images:
 
     ==========================  ========================================================================================
     bytes                       field
@@ -59,7 +61,7 @@ class TopK(FeatureCodec):
         return {"bits": self.bits}
 
     def layout(self, feature: Sequence[int]) -> Layout:
-        """For images of `feature` (C,h,w)."""
+        """The layout for images of shape `feature` (C,h,w)."""
         total = int(np.prod(feature))
         choices = []
         for low in range(17):
@@ -114,15 +116,15 @@ class TopK(FeatureCodec):
         return {"codes": rows.reshape(shape)}
 
     def dequantize(self, codes: Arrays, tables: Arrays) -> np.ndarray:
-        # The device has the whole feature, the server what arrived: both make the same of it.
+        # The device calls this with the whole feature, the server with the values that arrived: the result is equal.
         rows, chosen = self._select(codes["codes"])
         return np.where(chosen, rows, np.float16(0)).astype(np.float32).reshape(codes["codes"].shape)
 
     def _select(self, feature: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-        """(n,N) float16 of `feature` (n,C,h,w), and (n,N) bool, k of them per image."""
+        """`feature` (n,C,h,w) as (n,N) float16, and (n,N) bool: which k values of each image are kept."""
         rows = np.clip(feature.reshape(len(feature), -1), -LARGEST, LARGEST).astype(np.float16)
         kept = self.layout(feature.shape[1:]).kept
-        size = rows.view(np.uint16) & np.uint16(0x7FFF)  # in the order of magnitudes
+        size = rows.view(np.uint16) & np.uint16(0x7FFF)  # ordered as the magnitudes are
         least = np.partition(size, size.shape[1] - kept, axis=1)[:, -kept][:, None]
         larger, equal = size > least, size == least
         missing = kept - larger.sum(axis=1)[:, None]

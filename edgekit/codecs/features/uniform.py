@@ -1,4 +1,4 @@
-"""uniform: every value as an n-bit step between the batch's smallest and largest (UQ), the quantised baseline."""
+"""uniform: uniform quantisation (UQ) between the batch's smallest and largest value; the quantised baseline."""
 
 import struct
 from typing import Any, Dict, Sequence, Tuple
@@ -10,9 +10,9 @@ from edgekit.codecs.entropy import bits as bitpack
 from edgekit.errors import PayloadError, UsageError
 from edgekit.tensors import TensorSpec
 
-#: The smallest range that is divided by: a constant feature codes as zeros.
+#: Smaller ranges count as this one, so that the codes of a constant feature are 0.
 SMALLEST_RANGE = np.float32(1e-12)
-#: Largest magnitude of a feature that is taken: no step and no sum overflows float32.
+#: Payloads with larger values are refused, so that decoding cannot overflow float32.
 LARGEST = 1e38
 
 
@@ -81,6 +81,6 @@ class Uniform(FeatureCodec):
         return np.asarray(codes["low"] + codes["codes"].astype(np.float32) * step)
 
     def active(self, codes: Arrays, tables: Arrays) -> np.ndarray:
-        # Code 0 is zero only where the range starts there: a feature cut before its ReLU has other values.
+        # Code 0 stands for 0 only when `low` is 0: a feature that is cut before its ReLU has negative values too.
         half_step = (codes["high"] - codes["low"]) / (2 * self.levels)
         return np.asarray(np.abs(self.dequantize(codes, tables)) > half_step)

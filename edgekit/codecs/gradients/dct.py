@@ -1,7 +1,7 @@
-"""dct: the gradient's cosine transform, low frequencies more exactly, with a dead zone.
+"""dct: the gradient's discrete cosine transform (DCT), quantised with a dead zone, low frequencies more finely.
 
-What a device makes of the gradient is that of its weights: sums over positions of the gradient times what is smooth and
-of one sign, features after a ReLU. Such sums hang on the gradient's low frequencies, and most on its mean.
+A device needs the gradient for the gradients of its weights: sums over positions of the gradient times features. After
+a ReLU, features are smooth and of one sign, so these sums depend mostly on low frequencies, most of all on the mean.
 """
 
 import struct
@@ -18,24 +18,26 @@ from edgekit.tensors import TensorSpec
 _LARGEST = float(np.finfo(np.float32).max)
 _SMALLEST = float(np.float32(1e-45))
 _HEAD = struct.Struct("<ff")
-#: Lengths of images and channels are told to an eighth of an octave, from 8 octaves above their rms down.
+#: Scales are coded in notches, 8 to an octave; notch 0 stands for 8 octaves (64 notches) above the scales' rms.
 _NOTCHES, _ABOVE = 8, 64
+#: Every channel is divided by its rms to this power.
 _BALANCE = 0.75
-#: Beyond it noise would be made louder than what it hides.
+#: Largest gain of what arrives: beyond it, noise would become louder than the gradient that it hides.
 _LONGEST = 4.0
 
 
 class DCT(GradientCodec):
-    """Each channel's DCT-II, (h,w) coefficients, of which the one at (i,j) counts 1 / (1 + slope (i/h + j/w)).
+    """The DCT-II of every channel, (h,w) coefficients, in whole multiples of a unit.
 
-    Channels are balanced before: divided by their root mean square to the power of 3/4. A channel that a batch norm
-    behind the cut makes larger has a gradient as much larger, which a batch norm before the cut makes as much smaller
-    again, so that one channel can have nine tenths of all energy and be no more to the weights than others.
-
-    Of what they count so, an image's unit is `zone` times their root mean square in that image, and at most its
-    largest; what is shorter than a unit is not sent, the rest to whole units, with what the sent ones have above these
-    on the average. All arrive longer by one factor, at most 4, so that the batch's transform, projected on what
-    arrives, is as long as it: what is not sent is made up for by what is. Not unbiased: always the small is left out.
+    1. Channels are balanced: each is divided by its root mean square (rms) to the power of 3/4. A batch norm behind the
+       cut may scale a channel up, and so its gradient; a batch norm before the cut scales that gradient down again. So
+       one channel can have nine tenths of all energy and still matter to the weights no more than the others.
+    2. The coefficient at (i,j) is multiplied by 1 / (1 + slope (i/h + j/w)): high frequencies get a coarser unit.
+    3. The unit of an image is `zone` times the rms of its coefficients, at most the largest of them. Coefficients in
+       the dead zone, below one unit, are not sent. The others are truncated to whole units, their levels; the mean of
+       what truncation cuts off, the excess, is sent once and added to all of them.
+    4. All that arrives is multiplied by one gain, at most 4, so that its projection on the batch's transform is as
+       long as that transform: what is sent makes up for what is not. It is biased: small coefficients never arrive.
 
     Where `mask` is False the gradient is taken as 0, and arrives as 0.
 
@@ -82,13 +84,13 @@ class DCT(GradientCodec):
         if not largest:
             return bytes(4)
         h, w = gradient.shape[2:]
-        # Squares of small and of large numbers stay in range.
+        # So that squares neither overflow nor underflow.
         gradient = gradient / np.float32(largest)
         channels = _notches(_rms(gradient, (0, 2, 3)) ** _BALANCE)
         coefficients = _transform(gradient / _spread(channels)[:, None, None], False) * self._weights(h, w)
         energy = float(np.square(coefficients, dtype=np.float64).sum())
         largest_of = np.abs(coefficients).max(axis=(1, 2, 3)).astype(np.float64)
-        # Half a notch below the largest, so that it is sent however the notch is rounded.
+        # At most half a notch below the largest, so that this one is sent however the notch is rounded.
         lengths = np.minimum(_rms(coefficients, (1, 2, 3)), largest_of / self.zone * 2 ** (-0.5 / _NOTCHES - 1e-3))
         rms = float(_rms(lengths))
         images = _notches(lengths)
@@ -125,7 +127,7 @@ class DCT(GradientCodec):
         frequency, place = order[places // (n * channels)], places % (n * channels)
         values = (levels + np.sign(levels) * excess) * unit / self._weights(h, w).reshape(-1)[frequency]
         values *= spread[place // channels].astype(np.float64) * spread[n + place % channels]
-        # No sum of so many goes beyond float32.
+        # So that no sum in the inverse transform overflows float32.
         most = _LARGEST / (4 * h * w)
         coefficients = np.zeros((n * channels, h * w), dtype=np.float32)
         coefficients[place, frequency] = np.clip(values, -most, most)
@@ -133,7 +135,7 @@ class DCT(GradientCodec):
         return np.ascontiguousarray(gradient) if mask is None else np.where(mask, gradient, np.float32(0))
 
     def _weights(self, h: int, w: int) -> np.ndarray:
-        """(h,w) float32: what a coefficient counts."""
+        """(h,w) float32: the factor of every coefficient."""
         frequencies = np.arange(h)[:, None] / h + np.arange(w) / w
         return np.asarray(1 / (1 + self.slope * frequencies), dtype=np.float32)
 
@@ -144,20 +146,20 @@ def _rms(values: np.ndarray, axes: Optional[Tuple[int, ...]] = None) -> np.ndarr
 
 
 def _notches(lengths: np.ndarray) -> np.ndarray:
-    """uint8 of each of `lengths` over their root mean square."""
+    """uint8: each of `lengths` over their root mean square, in notches."""
     octaves = np.log2(np.maximum(lengths / _rms(lengths), 1e-30))
     notches: np.ndarray = np.rint(_ABOVE - _NOTCHES * octaves).clip(0, 255).astype(np.uint8)
     return notches
 
 
 def _spread(notches: np.ndarray) -> np.ndarray:
-    """float32: what `_notches` says, to an eighth of an octave."""
+    """float32: the scales of `notches`, inverse of `_notches` but for its rounding."""
     return np.asarray(np.exp2((_ABOVE - notches.astype(np.float32)) / np.float32(_NOTCHES)))
 
 
 @lru_cache(maxsize=8)
 def _bands(h: int, w: int) -> Tuple[np.ndarray, np.ndarray]:
-    """Row-major places of all frequencies by rising i + j, and how many there are of each."""
+    """Row-major places of all frequencies (i,j) by rising i + j, and how many there are of each sum."""
     sums = np.add.outer(np.arange(h), np.arange(w)).reshape(-1)
     return np.argsort(sums, kind="stable"), np.bincount(sums)
 
@@ -172,7 +174,7 @@ def _transform(planes: np.ndarray, inverse: bool) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _basis(size: int) -> np.ndarray:
-    """(size,size) f32: of every frequency a row of its cosine."""
+    """(size,size) f32: one row per frequency, its cosine."""
     k = np.arange(size)
     rows = np.cos(np.pi / size * (k + 0.5) * k[:, None]) * np.sqrt(2 / size)
     rows[0] /= np.sqrt(2)

@@ -10,7 +10,7 @@ from edgekit.tensors import TensorSpec
 
 
 class Raw(GradientCodec):
-    """Exactly the gradient, element by element.
+    """The gradient itself, element by element, without loss.
 
     ======  ====  ========================================================================
     offset  size  field

@@ -1,4 +1,4 @@
-"""residual: two gradient codecs in turn, the second for what the first leaves."""
+"""residual: two gradient codecs in turn; the second codes the residual, what the first has left."""
 
 import struct
 from typing import Any, Dict, Optional, Sequence
@@ -6,21 +6,23 @@ from typing import Any, Dict, Optional, Sequence
 import numpy as np
 
 from edgekit.codecs.base import GradientCodec
+from edgekit.codecs.registry import gradient_codec
 from edgekit.errors import PayloadError, UsageError
 from edgekit.tensors import TensorSpec
 
 
 class Residual(GradientCodec):
-    """Unbiased when the second is, whatever the first: the second's expectation is all that is left.
+    """The gradient as the sum of two parts: `first` codes it, and `second` codes the residual.
 
-    `first` and `second` are codecs as ``[id, configuration]``.
+    `first` and `second` are ``[id, configuration]``. Unbiased when `second` is, whatever `first` does: the expectation
+    of the second part is the whole residual.
 
     ======  ====  ===============================================
     offset  size  field
     ======  ====  ===============================================
     0       4     bytes of the next field, m, little-endian
     4       m     payload of `first`
-    4 + m   rest  payload of `second`, of gradient less `first`'s
+    4 + m   rest  payload of `second`, of the residual
     ======  ====  ===============================================
     """
 
@@ -61,9 +63,6 @@ class Residual(GradientCodec):
 
 
 def _made(stage: Sequence[Any]) -> GradientCodec:
-    # Not at module level: the registry imports this module.
-    from edgekit.codecs.registry import gradient_codec
-
     if not (isinstance(stage, (list, tuple)) and len(stage) == 2 and isinstance(stage[1], dict)):
         raise UsageError("a stage is [codec, configuration], got {!r}".format(stage))
     if stage[0] in ("sampled", "residual"):

@@ -1,4 +1,4 @@
-"""Rounded: gradient <-> one scale per image and small integers, by unbiased stochastic rounding."""
+"""Rounded: gradient <-> a scale per image and small integers, by stochastic rounding; the base of two codecs."""
 
 from abc import abstractmethod
 from typing import Optional, Sequence
@@ -11,7 +11,7 @@ from edgekit.tensors import TensorSpec
 
 
 class Rounded(GradientCodec):
-    """Levels -L..L of each image's largest magnitude; a subclass packs the levels.
+    """Rounds to levels -L..L, where L is each image's largest magnitude; a subclass packs the levels.
 
     ======  ====  ====================================================================================
     offset  size  field, of n images of which m elements in all are sent (those where the mask is True)
@@ -20,7 +20,7 @@ class Rounded(GradientCodec):
     4n      rest  level + L, an integer in 0..2L, of the m sent elements, row-major, as the subclass packs
     ======  ====  ====================================================================================
 
-    An element x of an image of scale s becomes floor(L x/s + u), u uniform in [0, 1), so its expectation is x.
+    An element x of an image of scale s becomes level floor(L x/s + u), u uniform in [0, 1): its expectation is L x/s.
     """
 
     unbiased = True
@@ -28,7 +28,7 @@ class Rounded(GradientCodec):
     levels = 1
 
     def pack(self, gradient: np.ndarray, mask: Optional[np.ndarray], rng: np.random.Generator) -> bytes:
-        """UsageError when `gradient` holds NaN or infinity, which no scale can carry."""
+        """The payload. UsageError when `gradient` holds NaN or infinity, for which there is no scale."""
         TensorSpec("gradient", "float32", (-1, -1, -1, -1)).check(gradient, repr(self))
         if mask is not None:
             TensorSpec("mask", "bool", gradient.shape).check(mask, repr(self))
@@ -41,7 +41,7 @@ class Rounded(GradientCodec):
         values *= self.levels
         values += rng.random(values.shape, dtype=np.float32)
         values += self.levels
-        # All is >= 0 now, so the cast is the floor; float32 addition may have reached the next integer.
+        # All values are >= 0 now, so the cast rounds down; float32 addition may have rounded up to 2L + 1.
         offsets = np.minimum(values.astype(np.uint8), np.uint8(2 * self.levels))
         return scales.astype("<f4", copy=False).tobytes() + self._pack(offsets.reshape(-1))
 
@@ -61,7 +61,7 @@ class Rounded(GradientCodec):
         if not good.all():
             image = int(np.argmin(good))
             raise PayloadError("scale of image {} is {}, expected 0 or more".format(image, scales[image]), 4 * image)
-        # Level / L first: its product with the largest float32 stays finite.
+        # Level / L first, at most 1: its product with a scale cannot overflow.
         table = np.arange(-self.levels, self.levels + 1, dtype=np.float32) / np.float32(self.levels)
         values: np.ndarray = table[self._unpack(payload, 4 * n, count)]
         if mask is None:
@@ -80,9 +80,9 @@ class Rounded(GradientCodec):
 
     @abstractmethod
     def _unpack(self, payload: bytes, start: int, count: int) -> np.ndarray:
-        """(count,) integers in 0..2L from byte `start` to the end, whose length is right; PayloadError if beyond."""
+        """(count,) integers in 0..2L from byte `start` to the end, of the right length; PayloadError if larger."""
 
 
 def _spread(per_image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """(m,) the value of its image for every element that `mask` keeps."""
+    """(m,): for every element where `mask` is True, the value of its image."""
     return np.repeat(per_image, np.count_nonzero(mask, axis=(1, 2, 3)))

@@ -1,17 +1,20 @@
-"""sampled: the gradient of a random part of the images, in proportion longer."""
+"""sampled: the gradient of randomly chosen images, scaled up to make up for the others."""
 
 from typing import Any, Dict, Optional, Sequence
 
 import numpy as np
 
 from edgekit.codecs.base import GradientCodec
+from edgekit.codecs.registry import gradient_codec
 from edgekit.errors import PayloadError, UsageError
 from edgekit.tensors import TensorSpec
 
 
 class Sampled(GradientCodec):
-    """k of n images, drawn without replacement; their gradients are sent by `codec`, ``[id, configuration]``, and
-    arrive n/k times as long, so that each image's expectation is what `codec`'s is. k is n times `share`, rounded up.
+    """The gradient of k of n images, drawn without replacement; k is n times `share`, rounded up.
+
+    Another codec, `codec` as ``[id, configuration]``, codes it, and it arrives n/k times as long. So the expectation of
+    every image's gradient is that of the other codec.
 
     ======  ===========  =================================================
     offset  size         field
@@ -24,9 +27,6 @@ class Sampled(GradientCodec):
     codec_id = "sampled"
 
     def __init__(self, share: float = 0.5, codec: Sequence[Any] = ("sparse", {})) -> None:
-        # Not at module level: the registry imports this module.
-        from edgekit.codecs.registry import gradient_codec
-
         if not (isinstance(share, (int, float)) and 0 < share <= 1):
             raise UsageError("sampled takes a share above 0 and up to 1, got {!r}".format(share))
         if not (isinstance(codec, (list, tuple)) and len(codec) == 2 and isinstance(codec[1], dict)):

@@ -1,4 +1,4 @@
-"""sparse: the gradient in multiples of one step, rounded at random: few are left, and the expectation is exact."""
+"""sparse: stochastic rounding of the gradient to multiples of a large step: most become 0, and it is unbiased."""
 
 import struct
 from typing import Any, Dict, Optional, Sequence, Tuple
@@ -16,13 +16,13 @@ _SMALLEST = float(np.float32(1e-45))
 
 
 class Sparse(GradientCodec):
-    """Integers times u, entropy coded (`edgekit.codecs.entropy.levels`).
+    """The gradient as integers times a step u; the integers are entropy coded (`edgekit.codecs.entropy.levels`).
 
     u is `step` times the root mean square of the batch's gradient, or, with ``of="largest"``, `step` times the largest
     magnitude of each image.
 
-    Where `mask` is False the step is `coarse` times as long: the device's ReLU is probably off there and its gradient
-    then nothing, so errors matter less; but what it is on for keeps its expectation.
+    Where `mask` is False the step is `coarse` times as long. There the feature decodes to zero, so the device's ReLU is
+    probably off and passes no gradient: errors matter less. Where it is on after all, the expectation is still exact.
 
     ======  ====  ===================================================================================
     offset  size  field
@@ -42,7 +42,7 @@ class Sparse(GradientCodec):
     codec_id = "sparse"
     unbiased = True
     drops = False
-    #: (n,C,h,w) f32 -> int32, for the bench to exchange: what arrives does not depend on how it was rounded.
+    #: Rounds (n,C,h,w) f32 to int32. The bench replaces it; `unpack` does not depend on it.
     rounded = staticmethod(systematic)
 
     def __init__(self, step: float = 10.0, coarse: int = 2, of: str = "rms") -> None:
@@ -61,7 +61,7 @@ class Sparse(GradientCodec):
         return {"step": self.step, "coarse": self.coarse, "of": self.of}
 
     def pack(self, gradient: np.ndarray, mask: Optional[np.ndarray], rng: np.random.Generator) -> bytes:
-        """UsageError when `gradient` holds NaN or infinity, which no step can carry."""
+        """The payload. UsageError when `gradient` holds NaN or infinity, for which there is no step."""
         TensorSpec("gradient", "float32", (-1, -1, -1, -1)).check(gradient, repr(self))
         if mask is not None:
             TensorSpec("mask", "bool", gradient.shape).check(mask, repr(self))
@@ -99,7 +99,7 @@ class Sparse(GradientCodec):
         if self.of == "rms":
             flat = gradient.reshape(-1)
             largest = float(np.abs(np.maximum(flat.max(), -flat.min())))
-            # Squares of small and of large numbers stay in range.
+            # So that squares neither overflow nor underflow.
             shrunk = flat / np.float32(largest) if 0 < largest < np.inf else flat
             scales = np.array([largest * float(np.sqrt(np.mean(np.square(shrunk)))) if largest else 0.0])
         else:
@@ -122,7 +122,7 @@ class Sparse(GradientCodec):
 
 
 def segments(shape: Sequence[int], mask: Optional[np.ndarray]) -> Tuple[Optional[np.ndarray], np.ndarray]:
-    """Row-major places of all elements, segment by segment (None: as they are), and the sizes of the segments."""
+    """Row-major places of all elements, segment by segment (None: in order), and the sizes of the segments."""
     n = shape[0]
     each = int(np.prod(shape[1:]))
     if mask is None or mask.all():

@@ -1,4 +1,4 @@
-"""stochastic: levels of a few bits, rounded up or down at random so that the expectation is the gradient."""
+"""stochastic: stochastic rounding of the gradient to levels of a few bits, unbiased."""
 
 from typing import Any, Dict
 
@@ -10,7 +10,7 @@ from edgekit.errors import PayloadError, UsageError
 
 
 class Stochastic(Rounded):
-    """Levels -L..L with L = 2**(bits-1) - 1.
+    """Levels -L..L of `bits` bits each, L = 2**(bits-1) - 1.
 
     ======  ===============  ======================================================================
     offset  size             field, of n images and m elements where the mask is True

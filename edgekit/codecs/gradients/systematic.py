@@ -1,16 +1,16 @@
-"""Systematic rounding: unbiased, with errors that cancel between neighbours."""
+"""Systematic rounding: stochastic rounding, unbiased, whose errors cancel between neighbours."""
 
 import numpy as np
 
 
 def systematic(scaled: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(n,C,h,w) int32: `scaled` (n,C,h,w) f32 rounded up or down, each with expectation exactly itself.
+    """(n,C,h,w) int32: `scaled` (n,C,h,w) f32 rounded up or down at random, the expectation of each element exact.
 
-    The running sum along each image's channel, rows in turn from left to right and from right to left, is rounded
-    with one random offset, and the differences of that are the result (systematic sampling: Madow 1949). Each
-    element is rounded as one alone would be; but the sum over any stretch is within 1 of the truth, and a layer's
-    weight gradient, a sum over positions of errors times inputs that change little from one to the next, loses a
-    third of its variance.
+    A channel's elements are taken in one row, its lines in turn from left to right and from right to left. Their
+    running sum is rounded down after adding one random offset, and the differences are the result (systematic sampling:
+    Madow 1949). Each element alone is rounded as with an offset of its own, but the sum over any stretch is within 1 of
+    the truth. A weight gradient sums, over positions, errors times inputs that change little from one position to the
+    next; so it loses a third of its variance.
     """
     n, channels, h, w = scaled.shape
     turned = scaled.copy()

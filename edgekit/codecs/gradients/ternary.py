@@ -1,4 +1,4 @@
-"""ternary: -1, 0 or 1 times each image's largest magnitude, drawn so that the expectation is the gradient."""
+"""ternary: every element as -1, 0 or 1 times its image's largest magnitude, rounded stochastically, unbiased."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ _TRITS = (np.arange(243)[:, None] // _PLACES % 3).astype(np.uint8)
 
 
 class Ternary(Rounded):
-    """Five trits to a byte, 1.6 bits an element.
+    """A trit (-1, 0 or 1) per element, five to a byte: 1.6 bits an element.
 
     ======  ==========  ===========================================================================
     offset  size        field, of n images and m elements where the mask is True

@@ -1,4 +1,4 @@
-"""vq: the gradient's stripes as one of some fixed directions each, times a length."""
+"""vq: vector quantisation of the gradient, with a codebook of random directions and a length per stripe."""
 
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
@@ -9,19 +9,21 @@ from edgekit.codecs.entropy import bits as bitpack
 from edgekit.errors import PayloadError, UsageError
 from edgekit.tensors import TensorSpec
 
-#: Lengths are powers of this times the longest: 255 of them span five orders of magnitude.
+#: A length is the longest one times a power of this; the 255 powers span five orders of magnitude.
 _RATIO = 0.955
 _STEPS = np.concatenate(([0.0], _RATIO ** np.arange(254, -1, -1)))
 
 
 class VQ(GradientCodec):
-    """A stripe, the values of one of `groups` groups of channels at one position, is the nearest of ``2**bits``
-    directions, drawn with the seed in the message, times one of 256 lengths.
+    """Every stripe as the nearest of ``2**bits`` directions, times one of 256 lengths.
 
-    With `exact` the expectation is the stripe: directions are drawn anew for every message, so that errors at right
-    angles to the stripe have no preferred direction, and the length makes up for what the angle loses (as in DRIVE:
-    Vargaftik et al. 2021, arXiv:2105.08339). Without, it is the stripe's projection: nearer, but biased. Elements where
-    the mask is False count as 0.
+    A stripe is the values of one of `groups` groups of channels at one position. The directions are drawn from the seed
+    in the message.
+
+    With `exact` it is unbiased: directions are drawn anew for every message, so that errors at right angles to the
+    stripe have no preferred direction, and the length makes up for what the angle loses (as in DRIVE: Vargaftik et al.
+    2021, arXiv:2105.08339). Without it, what arrives is the stripe's projection on the direction: nearer, but biased.
+    Elements where the mask is False count as 0.
 
     ======  ===================  ==================================================================
     offset  size                 field, s = n*groups*h*w stripes in the order image, group, row, column
@@ -41,7 +43,7 @@ class VQ(GradientCodec):
         self.groups = groups
         self.bits = bits
         self.exact = exact
-        # With one direction and its opposite the length to give has no expectation.
+        # With two directions, one and its opposite, the length has no finite expectation.
         self.unbiased = exact and bits >= 2
 
     @property
@@ -53,7 +55,7 @@ class VQ(GradientCodec):
             raise UsageError("vq with {} groups cannot code {} channels in equal ones".format(self.groups, channels))
 
     def pack(self, gradient: np.ndarray, mask: Optional[np.ndarray], rng: np.random.Generator) -> bytes:
-        """UsageError when `gradient` holds NaN or infinity, or its channels do not make equal groups."""
+        """The payload. UsageError when `gradient` holds NaN or infinity, or its channels do not make equal groups."""
         TensorSpec("gradient", "float32", (-1, -1, -1, -1)).check(gradient, repr(self))
         if mask is not None:
             TensorSpec("mask", "bool", gradient.shape).check(mask, repr(self))
@@ -102,15 +104,15 @@ class VQ(GradientCodec):
 
 
 def _directions(width: int, bits: int, seed: int) -> np.ndarray:
-    """(2**bits, width) float64 of length 1: half of them at random, uniform on the sphere, and their opposites."""
-    # The legacy generator's stream is the same for ever, in every version of numpy.
+    """(2**bits, width) float64 unit vectors: half of them drawn uniformly from the sphere, then their opposites."""
+    # The legacy generator, whose stream is the same in every version of numpy.
     half = np.random.RandomState(seed).normal(size=((1 << bits) // 2, width))
     half /= np.sqrt(np.square(half).sum(axis=1))[:, None]
     return np.concatenate((half, -half))
 
 
 def _nearest(stripes: np.ndarray, book: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """Which direction of `book` (k,d) each of `stripes` (s,d) goes along most, and how far."""
+    """For each of `stripes` (s,d), the direction of `book` (k,d) with the largest product, and that product."""
     along: List[np.ndarray] = []
     chosen: List[np.ndarray] = []
     for start in range(0, len(stripes), 4096):
@@ -122,7 +124,7 @@ def _nearest(stripes: np.ndarray, book: np.ndarray) -> Tuple[np.ndarray, np.ndar
 
 
 def _round(lengths: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(s,) steps, up or down at random, whose expected lengths are `lengths`, each in [0, 1]."""
+    """(s,) indices into `_STEPS`, rounded up or down at random so that the expectation is `lengths`, in [0, 1]."""
     above = np.clip(np.searchsorted(_STEPS, lengths), 1, 255)
     low, high = _STEPS[above - 1], _STEPS[above]
     up = rng.random(len(lengths)) * (high - low) < lengths - low

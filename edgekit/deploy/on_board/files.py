@@ -1,4 +1,4 @@
-"""Files on a board: its text is sent there and run by the board's Python (3.6 or newer), which needs nothing else.
+"""Files on a board. This script's text is sent there and run by the board's Python (3.6 or newer), without libraries.
 
 Argument: JSON with "do": "look" (which files are whole, which are there in part), "take" (the rest of one, from
 standard input), "write" (short texts) or "read". A file that is not whole yet is FILE.part.
@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Optional
 
 
 def digest(path: str, most: Optional[int] = None) -> str:
-    """sha256, hex, of the first `most` bytes of a file."""
+    """The sha256, in hex, of the first `most` bytes of a file."""
     found = hashlib.sha256()
     with open(path, "rb") as file:
         while True:
@@ -25,12 +25,12 @@ def digest(path: str, most: Optional[int] = None) -> str:
 
 
 def size(path: str) -> int:
-    """Bytes of a file, -1 where there is none."""
+    """The size of a file in bytes; -1 when there is none."""
     return os.path.getsize(path) if os.path.isfile(path) else -1
 
 
 def look(path: str, n_bytes: int, sha256: str) -> List[Any]:
-    """["whole"], ["part", bytes, their sha256] or ["none"]."""
+    """What is there of a file: ["whole"], ["part", bytes, their sha256] or ["none"]."""
     if size(path) == n_bytes and digest(path) == sha256:
         return ["whole"]
     there = size(path + ".part")
@@ -73,7 +73,7 @@ def write(path: str, text: str) -> None:
 
 
 def read(path: str) -> Optional[str]:
-    """The text of a file, None where there is none."""
+    """The text of a file; None when there is none."""
     if not os.path.isfile(path):
         return None
     with open(path, encoding="utf-8", errors="surrogateescape") as file:
@@ -81,7 +81,7 @@ def read(path: str) -> Optional[str]:
 
 
 def main() -> None:
-    os.umask(0o077)  # what --env sets may be secret
+    os.umask(0o077)  # the values of --env may be secrets
     given = json.loads(sys.argv[1])
     answer = None  # type: Any
     try:

@@ -1,7 +1,7 @@
-"""What a board is, as JSON: its text is sent there and run by the board's own Python, even one that is too old.
+"""The facts of a board, as JSON. This script's text is sent there and run by the board's own Python, even an old one.
 
-So it keeps to what Python 2.7 and 3.4 understand. Argument: JSON with "python" (the word it was run by), "target" and
-"modules"; answers are one line that begins with "edgekit:", whatever a login script prints besides.
+So it keeps to what Python 2.7 and 3.4 understand. Argument: JSON with "python" (the word that it was run by), "target"
+and "modules". The answer is one line that begins with "edgekit:", because login scripts may print other lines.
 """
 
 import json
@@ -15,7 +15,7 @@ import time
 if False:  # typing came with Python 3.5
     from typing import Dict, List, Optional, Tuple  # noqa: F401
 
-#: Run by each Python in question, one line for each module as soon as it is imported: the next one may crash.
+#: Run by each Python in question. It prints a line for each module at once, because the next one may crash it.
 IMPORT = """
 import sys
 for name in sys.argv[1:]:
@@ -31,7 +31,7 @@ for name in sys.argv[1:]:
 
 def run(command):
     # type: (List[str]) -> Tuple[Optional[int], str]
-    """Exit code and output of `command`; None where it cannot be started."""
+    """Exit code and output of `command`; None as code when it cannot be started."""
     try:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         out, _ = process.communicate()
@@ -42,7 +42,7 @@ def run(command):
 
 def modules(python, names):
     # type: (str, List[str]) -> Dict[str, List[str]]
-    """By name: ["ok", version] or ["no", why], as `python` imports them; a crash is put down to the one it came in."""
+    """Module -> ["ok", version] or ["no", why], as `python` imports them; a crash counts for the module it came in."""
     found = {}  # type: Dict[str, List[str]]
     left = list(names)
     while left:
@@ -63,7 +63,7 @@ def modules(python, names):
 
 def free_memory():
     # type: () -> Optional[int]
-    """Bytes that programs can still get; None where the system does not say."""
+    """Bytes of memory that programs can still get; None when the system does not say."""
     try:
         with open("/proc/meminfo") as file:
             for line in file:
@@ -76,7 +76,7 @@ def free_memory():
 
 def free_disk(path):
     # type: (str) -> int
-    """Free bytes for this user where `path` is or will be."""
+    """Bytes of disk free for this user at `path`, which need not exist yet."""
     while not os.path.isdir(path) and os.path.dirname(path) != path:
         path = os.path.dirname(path)
     disk = os.statvfs(path)
@@ -85,7 +85,7 @@ def free_disk(path):
 
 def systemd():
     # type: () -> Tuple[str, str]
-    """What the systemd of this user says of itself, and whether it stays when the user has logged out."""
+    """The state of this user's systemd, and whether it goes on after the user has logged out (Linger)."""
     runtime = "/run/user/%d" % os.getuid()
     if "XDG_RUNTIME_DIR" not in os.environ and os.path.isdir(runtime):
         os.environ["XDG_RUNTIME_DIR"] = runtime
@@ -100,7 +100,7 @@ def main():
     target = os.path.abspath(os.path.join(os.path.expanduser("~"), os.path.expanduser(given["target"])))
     environment = os.path.join(target, "environment", "bin", "python")
     old = sys.version_info < (3, 6)
-    # Not sys.executable where it can be helped: the word may be a script that sets variables for it.
+    # The word comes before sys.executable: it may be a script that sets variables for Python.
     python = sys.executable if old else os.path.abspath(shutil.which(given["python"]) or sys.executable)
     pythons = [python] + [environment] * os.path.exists(environment)
     state, linger = systemd()

@@ -1,4 +1,4 @@
-"""The device process on a board: its text is sent there and run by the board's Python (3.6 or newer).
+"""Controls the device process on a board. This script's text is sent there and run by its Python (3.6 or newer).
 
 Argument: JSON with "do": "state", "start", "stop", "follow" or "list" (then "base" is TARGET), and "base": TARGET/NAME,
 from the home where it is relative. BASE.sh is what runs; it writes BASE.pid, BASE.log and, when it ends, BASE.exit.
@@ -14,12 +14,12 @@ import sys
 import time
 from typing import Any, Dict, Optional
 
-#: Bytes of the end of the log that are looked at.
+#: Bytes read from the end of the log.
 TAIL = 1 << 16
 
 
 def text(path: str) -> Optional[str]:
-    """The end of a file, None where there is none."""
+    """The end of a file as text; None when there is none."""
     try:
         with open(path, "rb") as file:
             file.seek(max(os.path.getsize(path) - TAIL, 0))
@@ -29,7 +29,7 @@ def text(path: str) -> Optional[str]:
 
 
 def running(base: str) -> Optional[int]:
-    """The process id of BASE.sh, None where it does not run; an id that another program has got does not count."""
+    """The process id of BASE.sh; None when it does not run, or when another program has that id now."""
     try:
         pid = int(text(base + ".pid") or "")
         with open("/proc/{}/cmdline".format(pid), "rb") as file:
@@ -40,7 +40,7 @@ def running(base: str) -> Optional[int]:
 
 
 def state(base: str) -> Dict[str, Any]:
-    """What the process does, or how it ended."""
+    """Whether the process runs and since when, or how it ended, with the end of its log."""
     pid = running(base)
     started = os.path.getmtime(base + ".pid") if os.path.exists(base + ".pid") else None
     code = (text(base + ".exit") or "").strip()
@@ -65,7 +65,7 @@ def unit_path(base: str) -> str:
 
 
 def systemctl(*words: str) -> str:
-    """Empty when it did as told, else what it said."""
+    """What a systemctl command said when it failed; empty when it worked."""
     runtime = "/run/user/{}".format(os.getuid())
     if "XDG_RUNTIME_DIR" not in os.environ and os.path.isdir(runtime):
         os.environ["XDG_RUNTIME_DIR"] = runtime
@@ -75,7 +75,7 @@ def systemctl(*words: str) -> str:
 
 
 def start(base: str, unit_text: Optional[str]) -> Dict[str, Any]:
-    """Starts BASE.sh: by systemd where a unit is given, else as a session of its own."""
+    """Starts BASE.sh: by systemd if a unit is given, else in a session of its own."""
     for ending in (".exit", ".pid"):
         if os.path.exists(base + ending):
             os.remove(base + ending)
@@ -100,11 +100,11 @@ def start(base: str, unit_text: Optional[str]) -> Dict[str, Any]:
 
 
 def stop(base: str, grace_s: float) -> Dict[str, Any]:
-    """Asks it to end, waits, and kills it only then."""
+    """Asks the process to end, waits for `grace_s` seconds, and then kills it."""
     pid = running(base)
     if pid is None:
         return {"how": "none"}
-    # Sent to the script, which hands it on: by systemd it would be the same, and reported as a failure.
+    # Sent to the script, which passes it on. systemd would do the same, but report a failure.
     os.kill(pid, signal.SIGTERM)
     until = time.time() + grace_s
     while running(base) is not None:
@@ -116,7 +116,7 @@ def stop(base: str, grace_s: float) -> Dict[str, Any]:
 
 
 def follow(base: str, lines: int, on: bool) -> None:
-    """The last lines of the log and, with `on`, what comes, until the process has ended or nobody listens any more."""
+    """Writes the last `lines` of the log and, with `on`, what comes, until the process ends or nobody listens."""
     with open(base + ".log", "rb") as file:
         sys.stdout.buffer.write(b"".join(file.read().splitlines(True)[-lines:]))
         while on:

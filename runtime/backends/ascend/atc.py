@@ -1,8 +1,8 @@
-"""ATC, the compiler of CANN: an ONNX file -> an .om for one chip. On the board, or on a host with the same CANN.
+"""The .om of an ONNX file for one chip, made by ATC, CANN's compiler: on the board, or on a host with the same CANN.
 
 ::
 
-    python -m edgekit.runtime.backends.ascend.atc BUNDLE      compiles its deployed graph into the cache, and says where
+    python -m edgekit.runtime.backends.ascend.atc BUNDLE      compile the deployed graph, print the .om's path
 """
 
 import argparse
@@ -30,17 +30,17 @@ PROGRESS_S = 15.0
 
 
 class Job(NamedTuple):
-    """What is compiled: everything that decides the .om, besides the ONNX file and the CANN."""
+    """Everything that decides what the .om is, besides the ONNX file and the version of CANN."""
 
     soc_version: str
     #: "float16" or "float32"
     precision: str
-    #: Every input of the graph, with the shape that is compiled for.
+    #: Every input of the graph, with the shape to compile for.
     inputs: Tuple[TensorSpec, ...]
     outputs: Tuple[TensorSpec, ...]
 
     def options(self) -> List[str]:
-        """The options of `atc` that come from the job; BackendError when ATC cannot take it."""
+        """The options of `atc` for this job; BackendError when ATC cannot take it."""
         for spec in self.inputs:
             if any(length < 1 for length in spec.shape) or any(mark in spec.name for mark in ":;"):
                 raise BackendError(
@@ -59,15 +59,15 @@ class Job(NamedTuple):
             "--input_shape={}".format(shapes),
             "--precision_mode={}".format(PRECISIONS[self.precision]),
         ]
-        # Else they keep the types of their last operators: up to CANN 8.5 this option knows no INT32.
+        # Without it outputs keep the types of their last operators. Up to CANN 8.5 the option knows no INT32.
         if all(spec.dtype == "float32" for spec in self.outputs):
             options.append("--output_type=FP32")
         return options
 
     def name(self, model: bytes, learned: bool = False) -> str:
-        """What the .om is kept under: the exported graph `model`, the batch, and whether its weights changed since.
+        """The .om's name in the cache: the hash of the exported graph `model`, the input shape, "-learned" or not.
 
-        Learned weights overwrite each other, and leave the .om of the exported ones to the next start.
+        All .om of learned weights share a name, so each replaces the last; that of the exported weights stays.
         """
         shape = "x".join(map(str, self.inputs[0].shape))
         return "ascend-{}-{}{}".format(hashlib.sha256(model).hexdigest()[:16], shape, "-learned" if learned else "")
@@ -76,9 +76,9 @@ class Job(NamedTuple):
 def job(
     device: Dict[str, Any], chip: Optional[str], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
 ) -> Job:
-    """The job for a board: `device` is its profile ({} for none), `chip` what its driver says (None away from it).
+    """The job for a board: `device` is its profile ({} for none), `chip` its driver's name (None on another machine).
 
-    BackendError when they name different chips, or neither names one.
+    BackendError when profile and driver name different chips, or neither names one.
     """
     planned = device.get("versions", {}).get("soc_version")
     if planned and chip and planned != chip:
@@ -100,7 +100,7 @@ def command(atc: str, model: str, output: str, options: Sequence[str], log: str 
 
 
 def obtain(model: bytes, name: str, job: Job, say: Callable[[str], None], log: str = "error") -> bytes:
-    """The .om of `model`: what is kept under `name` if it was compiled for all of the same, else compiled and kept."""
+    """The .om of `model`: the cached `name` if graph, CANN, chip and options are the same, else a new one."""
     key = {
         "model": hashlib.sha256(model).hexdigest(),
         "cann": cann.version(),
@@ -116,12 +116,12 @@ def obtain(model: bytes, name: str, job: Job, say: Callable[[str], None], log: s
 
 
 def log_of(name: str) -> str:
-    """Where what ATC printed is kept, beside the .om."""
+    """The file that keeps what ATC printed, beside the .om."""
     return os.path.join(cache.folder(), name + ".log")
 
 
 def compile_model(model: bytes, job: Job, printed: str, say: Callable[[str], None], log: str = "error") -> bytes:
-    """The .om of `model`, an ONNX file; what ATC prints goes to file `printed`, `say` hears that it still runs.
+    """The .om of `model`, an ONNX file. File `printed` gets what ATC prints, `say` a line of progress now and then.
 
     BackendError with ATC's reasons in plain words.
     """

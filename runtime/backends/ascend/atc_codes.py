@@ -1,4 +1,4 @@
-"""ATC's error codes in plain words, and what to do about each.
+"""What ATC's error codes mean in plain words, and what to do about each.
 
 Sources: the tables inside CANN itself (GE's `ge_error_code`, ops-base's `log.cpp`), E19010 from GE's parser. A code
 that is not here is shown with ATC's own line alone.

@@ -1,8 +1,8 @@
-"""The ACL backend: Huawei Ascend 310 and 310B, through pyACL and ATC.
+"""The Ascend backend: Huawei Ascend 310 and 310B, through pyACL and ATC.
 
-An .om takes no new constants. So the graphs that learn run in ONNX Runtime, and new constants mean a new .om, which ATC
-compiles in minutes: they reach the board when the deployed graph is next used after learning, once per evaluation.
-Codebooks are inputs and change at no cost.
+An .om is a graph compiled by ATC for one chip, and its constants are fixed. New weights need a new .om, which takes
+minutes to compile. So the learning graphs run in ONNX Runtime, and the .om is compiled again only when the deployed
+graph is next used after learning: once per evaluation. Codebooks are inputs of the .om and change at no cost.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ from edgekit.runtime.backends.constants import Constants
 class Ascend(Backend):
     """One .om on device 0.
 
-    A static graph is compiled when it is opened. One with an open dimension is compiled for each length that it is run
-    with, at the first such run; the boards' profiles export static graphs alone.
+    A graph of fixed shapes is compiled when it is opened. One with an open dimension is compiled at its first run, and
+    again whenever the length changes; the device profiles export fixed shapes alone.
     """
 
     backend_id = "ascend"
@@ -44,19 +44,19 @@ class Ascend(Backend):
                 self._load(model, shapes)
 
     def _load(self, onnx: bytes, shapes: Dict[str, Tuple[int, ...]]) -> None:
-        """Replaces the model by the .om of `onnx` for inputs of `shapes`; when that fails, it stays."""
+        """Puts the .om of `onnx` for inputs of `shapes` in the place of the loaded one, which stays if that fails."""
         inputs = [spec._replace(shape=shapes[spec.name]) for spec in self.graph.inputs + self.graph.held]
         outputs = {spec.name: spec for spec in self.graph.outputs}
-        given = [outputs[name] for name in self._constants.outputs]  # as the file has them, and then the .om
+        given = [outputs[name] for name in self._constants.outputs]  # in the file's order, which the .om keeps
         pyacl = process()
         job = atc.job(self.device, pyacl.chip(), inputs, given)
         name = job.name(self._exported, learned=onnx != self._exported)
-        # From a file, as every CANN can: which memory load_from_mem takes differs from board to host.
+        # From a file, which works everywhere: the memory that load_from_mem accepts differs between board and host.
         with tempfile.NamedTemporaryFile(suffix=".om") as om:
             om.write(atc.obtain(onnx, name, job, _say))
             om.flush()
             loaded = Model(pyacl, om.name, inputs, given)
-        # Before the old one is freed, which may fail: nothing may be loaded that nobody knows of.
+        # Freeing the old one may fail: by then `self` holds the new one, so that `close` can free it.
         before, self._model, self._shapes, self._onnx = self._model, loaded, shapes, onnx
         if before is not None:
             before.close()
@@ -87,7 +87,7 @@ class Ascend(Backend):
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
-        """Puts the graph's name before what went wrong; ShapeError names it already."""
+        """Puts the names of graph and backend in front of errors; a ShapeError has them already."""
         try:
             yield
         except (BackendError, OSError) as error:

@@ -1,7 +1,7 @@
-"""pyACL with every return code checked: a call that failed becomes a BackendError that says what to do.
+"""pyACL with every return code checked: a call that fails becomes a BackendError that says what to do.
 
-pyACL raises nothing. A call gives its code, or (value, code), or a value alone; 0 is success, and a handle of 0 or None
-a failure. Codes: CANN 8.1 `acl/acl_base.h`, `acl/error_codes/{rt,ge}_error_codes.h`.
+pyACL itself raises nothing. A call returns a code, or (value, code), or a value alone. Code 0 is success; a handle of 0
+or None is a failure. Codes: CANN 8.1 `acl/acl_base.h`, `acl/error_codes/{rt,ge}_error_codes.h`.
 """
 
 import importlib
@@ -12,7 +12,7 @@ from edgekit.errors import BackendError
 from edgekit.runtime.backends.ascend import cann
 
 _WRONG_MODEL = "the .om is of another chip or CANN, or damaged: delete it, it is then compiled anew"
-_LIFE_CYCLE = "this is a defect of edgekit's ACL backend: please report it with this message"
+_LIFE_CYCLE = "this is a defect of edgekit's Ascend backend: please report it with this message"
 _BOARD = "look into the board's log (~/ascend/log, dmesg) and restart the board when it persists"
 
 #: Code -> (its name in the headers, what to do).
@@ -47,8 +47,8 @@ CODES: Dict[int, Tuple[str, str]] = {
     200001: ("API_NOT_SUPPORT", "install the CANN version that the device profile names"),
     200002: ("INVALID_DEVICE", "`npu-smi info` lists the devices; edgekit uses device 0"),
     200003: ("MEMORY_ADDRESS_UNALIGNED", _LIFE_CYCLE),
-    200004: ("REcann.SOURCE_NOT_MATCH", _LIFE_CYCLE),
-    200005: ("INVALID_REcann.SOURCE_HANDLE", _LIFE_CYCLE),
+    200004: ("RESOURCE_NOT_MATCH", _LIFE_CYCLE),
+    200005: ("INVALID_RESOURCE_HANDLE", _LIFE_CYCLE),
     207001: ("RT_MEMORY_ALLOCATION", "the board is out of memory: end other programs, or export with a smaller "
                                      "--static-batch"),
     300000: ("STORAGE_OVER_LIMIT", "free space on the board's disk"),
@@ -71,26 +71,26 @@ def missing() -> Optional[str]:
 
 
 class Acl:
-    """The module `acl`; functions are named from there: "rt.malloc"."""
+    """The module `acl`; its functions go by their names below it: "rt.malloc" is `acl.rt.malloc`."""
 
     def __init__(self, module: Any) -> None:
         self.module = module
 
     def do(self, name: str, *arguments: Any) -> None:
-        """A call that gives nothing but its code."""
+        """Makes a call that returns a code alone."""
         code = self._call(name, *arguments)
         if code != 0:
             raise self.error(name, arguments, code)
 
     def make(self, name: str, *arguments: Any) -> Any:
-        """The value of a call that gives (value, code)."""
+        """The value of a call that returns (value, code)."""
         value, code = self._call(name, *arguments)
         if code != 0:
             raise self.error(name, arguments, code)
         return value
 
     def handle(self, name: str, *arguments: Any) -> Any:
-        """The value of a call that gives no code, and 0 or None when it failed."""
+        """The value of a call that returns no code, and 0 or None on failure."""
         value = self._call(name, *arguments)
         if value is None or (isinstance(value, int) and value == 0):  # it may be an array
             raise BackendError(
@@ -99,7 +99,7 @@ class Acl:
         return value
 
     def number(self, name: str, *arguments: Any) -> int:
-        """The value of a call that gives a count, a size, a type, or a code that is not an error everywhere."""
+        """The value of a call that returns a count, a size, a type, or a code that the caller judges."""
         value = self._call(name, *arguments)
         if not isinstance(value, int):
             raise BackendError("acl.{}{} gave {!r}, expected a number{}".format(name, arguments, value, self._said()))

@@ -7,22 +7,22 @@ from typing import List, Optional
 
 from edgekit.errors import BackendError
 
-#: What a shell needs before anything of CANN runs.
+#: What the user has to run first, in words: it sets the paths of CANN's libraries and tools.
 SOURCE = (
     "`source /usr/local/Ascend/ascend-toolkit/set_env.sh` (or the set_env.sh of your CANN) in the shell that starts "
     "edgekit"
 )
-#: Where CANN is, when no shell says so.
+#: Where CANN is usually installed: looked at when no environment variable says.
 PLACES = (
     "/usr/local/Ascend/ascend-toolkit/latest", "/usr/local/Ascend/cann", "/usr/local/Ascend/latest",
     "/usr/local/Ascend/nnrt/latest", "~/Ascend/ascend-toolkit/latest", "~/Ascend/cann",
 )  # fmt: skip
-#: Files of an installation that state its version, in the folder of its architecture.
+#: Files that state the version of an installation; they lie in a folder named by architecture.
 _VERSIONS = ("ascend_toolkit_install.info", "ascend_nnrt_install.info")
 
 
 def homes() -> List[str]:
-    """Folders that CANN may be in, the one that the shell selected first."""
+    """Folders that CANN may be in; the one that the environment selects comes first."""
     named = [os.environ.get(name, "") for name in ("ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH")]
     on_path = shutil.which("atc")
     if on_path:

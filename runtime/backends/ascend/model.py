@@ -1,4 +1,4 @@
-"""One .om on the device: its description, its datasets, and the buffers that arrays go through.
+"""One .om on the device: its description, and the datasets and buffers that carry its inputs and outputs.
 
 ::
 
@@ -28,10 +28,10 @@ _NPY_UINT8 = 2
 
 
 class _Buffer(NamedTuple):
-    """One input or output."""
+    """The memory of one input or output."""
 
     spec: TensorSpec
-    #: As the model has it, which may be another width than `spec` has.
+    #: The model's own type: it may be wider or narrower than that of `spec`.
     dtype: "np.dtype[Any]"
     shape: Tuple[int, ...]
     #: Device memory and its bytes.
@@ -42,7 +42,7 @@ class _Buffer(NamedTuple):
 
 
 class Model:
-    """A loaded model. BackendError unless it takes and gives what the specs say; outputs are in the specs' order."""
+    """A loaded model. BackendError when its inputs or outputs differ from the specs; outputs are matched by order."""
 
     def __init__(
         self, process: Process, path: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
@@ -53,7 +53,7 @@ class Model:
             process.attach()
             owned.callback(process.detach)
             process.enter()
-            # Before the model, because it must outlive it: unload, then destroy_desc.
+            # Made before the model, because it must be destroyed after it: unload, then destroy_desc.
             self._desc = self._acl.handle("mdl.create_desc")
             owned.callback(self._acl.do, "mdl.destroy_desc", self._desc)
             self._id = self._acl.make("mdl.load_from_file", path)
@@ -72,7 +72,7 @@ class Model:
             self._free = weakref.finalize(self, _free, process, owned.pop_all())
 
     def run(self, feeds: Arrays) -> Arrays:
-        """Outputs by name, in the dtypes of their specs, in memory of their own."""
+        """Outputs by name, as new arrays of the dtypes of their specs."""
         self._process.enter()
         for buffer in self._inputs:
             self._write(buffer, feeds[buffer.spec.name])
@@ -94,7 +94,7 @@ class Model:
         shape = tuple(int(length) for length in dims["dims"])
         code = self._acl.number("mdl.get_{}_data_type".format(kind), self._desc, index)
         dtype = np.dtype(DTYPES[code]) if code in DTYPES else None
-        # ATC versions give indices as int32 or int64, and floats as float32 or float16.
+        # By version, ATC makes indices int32 or int64, and floats float32 or float16.
         if dtype is None or dtype.kind != np.dtype(spec.dtype).kind or not spec.fits(shape):
             raise _wrong(
                 "{} {} is {} {}, expected '{}' of {} {}".format(
@@ -128,7 +128,7 @@ class Model:
             raise _wrong(
                 "'{}' has shape {}, the .om is for {}".format(buffer.spec.name, list(array.shape), list(buffer.shape))
             )
-        # `content` holds the memory that `pointer` shows until memcpy has returned.
+        # `pointer` is an address inside `content`, which therefore lives until memcpy has returned.
         if self._acl.has("util.bytes_to_ptr"):
             content: Any = array.tobytes()
             pointer = self._acl.handle("util.bytes_to_ptr", content)
@@ -148,7 +148,7 @@ class Model:
         else:
             raw = self._acl.handle("util.ptr_to_numpy", buffer.host, (buffer.size,), _NPY_UINT8)
         values = np.frombuffer(raw, buffer.dtype, count).reshape(buffer.shape)
-        # A copy: what was read is no longer there after the next run.
+        # A copy: the next run overwrites what `raw` points to.
         return values.astype(buffer.spec.dtype)
 
 

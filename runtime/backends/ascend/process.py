@@ -1,7 +1,7 @@
-"""pyACL in this process: initialised once, one device and context while models use them, one finalize at the end.
+"""pyACL in this process: initialised once and finalised at its end; device and context are open while models are.
 
-aclInit works once per process, also after aclFinalize (`aclInitFlag` is never cleared: acl.cpp of CANN 5), so
-finalize is left to the end of the process.
+aclInit works once per process: even aclFinalize does not allow another (`aclInitFlag` is never cleared: acl.cpp of
+CANN 5). So finalize waits for the end of the process.
 """
 
 import threading
@@ -12,14 +12,14 @@ from typing import Any, Optional
 from edgekit.runtime.backends.ascend import calls
 from edgekit.runtime.backends.ascend.calls import Acl
 
-#: Edge boards have one.
+#: Edge boards have one device.
 DEVICE = 0
 _REPEATED = 100002
 _HOST = 1
 
 
 class Process:
-    """One process's pyACL. `enter` before anything is done in the context, in the thread that does it."""
+    """One process's pyACL. A thread calls `enter` before it does anything with the device."""
 
     def __init__(self, acl: Acl) -> None:
         self.acl = acl
@@ -27,17 +27,17 @@ class Process:
         self._users = 0
         self._device = ExitStack()
         self._context: Any = None
-        #: True when host and device have memories of their own, and copies go between them.
+        #: Whether host and device have separate memories, with copies between them.
         self.on_host = False
         code = acl.number("init")
         if code == 0:
-            # Runs when the process ends, after every model that is still there: those are younger.
+            # Runs when the process ends. Models were made later, so those still there are finalised before.
             weakref.finalize(self, acl.do, "finalize")
         elif code != _REPEATED:  # whoever else initialised it will finalize it
             raise acl.error("init", (), code)
 
     def attach(self) -> None:
-        """Takes the device for one more user; the first opens it."""
+        """Counts one more user of the device; the first one opens it."""
         with self._lock:
             if not self._users:
                 with ExitStack() as opened:
@@ -50,7 +50,7 @@ class Process:
             self._users += 1
 
     def detach(self) -> None:
-        """Ends what `attach` began; the last closes the device."""
+        """Counts one user less; the last one closes the device."""
         with self._lock:
             self._users -= 1
             if not self._users:
@@ -58,7 +58,7 @@ class Process:
                 self._device.close()
 
     def enter(self) -> None:
-        """Makes the context the running thread's: CANN keeps one per thread."""
+        """Makes the context current in the calling thread: CANN keeps one per thread."""
         self.acl.do("rt.set_context", self._context)
 
     def chip(self) -> Optional[str]:

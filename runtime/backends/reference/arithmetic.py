@@ -1,7 +1,7 @@
-"""ONNX operators that compute values: element by element, over axes, and matrix products.
+"""ONNX operators that compute values in numpy: element by element, reductions over axes, and matrix products.
 
-An operator's inputs are positional arguments (None where one is omitted) and its attributes keyword arguments of
-the same names. Results keep the dtype of the input; sums of floats are taken in float64.
+Inputs of an operator are positional arguments, None where one is omitted; attributes are keyword arguments of the same
+names. Results have the dtype of the input; floats are summed in float64.
 """
 
 import functools
@@ -12,12 +12,12 @@ import numpy as np
 
 from edgekit.runtime.onnxfile import DTYPES
 
-#: A list where it is an attribute (older operator sets), an array where it is an input.
+#: Integers such as axes: a list as an attribute (older operator sets), an array as an input (newer ones).
 Ints = Union[Sequence[int], np.ndarray]
 
 
 def unary(function: Callable[..., Any]) -> Callable[[np.ndarray], np.ndarray]:
-    """The operator of one input that `function` computes element by element."""
+    """An operator of one input, computed element by element by `function`."""
 
     def operator(x: np.ndarray) -> np.ndarray:
         return np.asarray(function(x))
@@ -26,7 +26,7 @@ def unary(function: Callable[..., Any]) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def binary(function: Callable[..., Any]) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """The operator of two inputs of one dtype that `function` computes element by element, broadcasting."""
+    """An operator of two inputs of one dtype, computed element by element by `function`, with broadcasting."""
 
     def operator(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.asarray(function(*_alike(a, b)))
@@ -35,7 +35,7 @@ def binary(function: Callable[..., Any]) -> Callable[[np.ndarray, np.ndarray], n
 
 
 def variadic(function: Callable[..., Any]) -> Callable[..., np.ndarray]:
-    """The operator of one or more inputs of one dtype that folds them with `function`."""
+    """An operator of one or more inputs of one dtype, combined two by two by `function`, with broadcasting."""
 
     def operator(x: np.ndarray, *more: np.ndarray) -> np.ndarray:
         return np.asarray(functools.reduce(function, _alike(x, *more)))
@@ -44,7 +44,7 @@ def variadic(function: Callable[..., Any]) -> Callable[..., np.ndarray]:
 
 
 def div(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Integers are divided toward zero, as C does."""
+    """a / b; the quotient of integers is rounded toward zero, as in C."""
     _alike(a, b)
     if a.dtype.kind == "f":
         return np.asarray(a / b)
@@ -79,7 +79,7 @@ def leaky_relu(x: np.ndarray, *, alpha: float = 0.01) -> np.ndarray:
 
 
 def prelu(x: np.ndarray, slope: np.ndarray) -> np.ndarray:
-    """`slope` broadcasts to the shape of `x`, not the other way."""
+    """x, or slope * x where x < 0; `slope` is broadcast to the shape of `x`, never the other way."""
     _alike(x, slope)
     return np.asarray(np.where(x < 0, np.broadcast_to(slope, x.shape) * x, x), dtype=x.dtype)
 
@@ -116,13 +116,13 @@ def softmax(x: np.ndarray, *, axis: int = -1) -> np.ndarray:
 
 
 def softmax_11(x: np.ndarray, *, axis: int = 1) -> np.ndarray:
-    """Before operator set 13: over all axes from `axis` on, together."""
+    """Softmax of operator sets before 13: over all axes from `axis` on, taken as one."""
     lead = int(np.prod(x.shape[:axis], dtype=np.int64))
     return softmax(x.reshape(lead, -1)).reshape(x.shape)
 
 
 def reduction(function: Callable[..., Any]) -> Callable[..., np.ndarray]:
-    """The operator that reduces over `axes`, an attribute or (from operator set 13 or 18 on) an input."""
+    """An operator that reduces over `axes`: an attribute, or from operator set 13 or 18 on an input."""
 
     def operator(
         x: np.ndarray, axes: Optional[Ints] = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
@@ -195,7 +195,7 @@ def gemm(
 
 
 def _alike(*arrays: np.ndarray) -> Sequence[np.ndarray]:
-    """`arrays`, which must be of one dtype: numpy would promote where ONNX refuses."""
+    """`arrays` themselves; ValueError unless they have one dtype. (numpy would promote, ONNX does not.)"""
     if len({array.dtype for array in arrays}) != 1:
         raise ValueError("inputs of types {}, expected one type".format([array.dtype.name for array in arrays]))
     return arrays

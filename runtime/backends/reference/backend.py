@@ -1,4 +1,4 @@
-"""The reference backend: an ONNX graph in numpy, node by node. Slow, short, and without dependencies."""
+"""The reference backend: runs an ONNX graph node by node in numpy. Slow, but needs no other library."""
 
 from typing import Any, Dict, List, NamedTuple, Tuple
 
@@ -15,15 +15,17 @@ OPSETS = range(11, 18)
 
 
 class _Step(NamedTuple):
+    """A node, with the function that computes it."""
+
     node: onnxfile.Node
     operator: ops.Operator
     attributes: Dict[str, Any]
-    #: Tensors that no later step takes.
+    #: Tensors that no later step uses: they are dropped after this one.
     free: Tuple[str, ...]
 
 
 class Reference(Backend):
-    """Every operator of `ops.OPERATORS`; anything else in a graph is refused when it is loaded."""
+    """Runs graphs of the operators in `ops.OPERATORS`; a graph with any other is refused when it is loaded."""
 
     backend_id = "reference"
 
@@ -84,13 +86,13 @@ class Reference(Backend):
 
     def _run(self, feeds: Arrays) -> Arrays:
         tensors = dict(self._initializers, **feeds)
-        with np.errstate(all="ignore"):  # as every engine: overflow and division by zero give inf and nan
+        with np.errstate(all="ignore"):  # as in every engine, overflow and division by zero give inf and nan
             for step in self._steps:
                 for name, array in zip(step.node.outputs, self._results(step, tensors)):
                     tensors[name] = array
                 for name in step.free:
                     tensors.pop(name, None)
-        # Copies, because an output may be an input or an initialiser, passed through.
+        # Copies, because an output may be an input or an initialiser itself.
         return {spec.name: np.array(tensors[spec.name], order="C") for spec in self.graph.outputs}
 
     def _results(self, step: _Step, tensors: Arrays) -> Tuple[np.ndarray, ...]:

@@ -1,7 +1,7 @@
-"""ONNX operators that move, select or repeat values without computing any.
+"""ONNX operators that move, select or repeat values, in numpy.
 
-Inputs and attributes as in `arithmetic`; shapes, axes and bounds are lists where they are attributes (older operator
-sets) and arrays where they are inputs.
+Inputs and attributes are arguments as in `arithmetic`. Shapes, axes and bounds are lists where they are attributes
+(older operator sets) and arrays where they are inputs.
 """
 
 from typing import Any, List, Optional, Sequence, Tuple
@@ -42,7 +42,7 @@ def shape_of(x: np.ndarray, *, start: int = 0, end: Optional[int] = None) -> np.
 
 
 def reshape(x: np.ndarray, shape: np.ndarray, *, allowzero: int = 0) -> np.ndarray:
-    """0 keeps the length of that axis (unless `allowzero`), one -1 takes what is left."""
+    """`x` in another shape: 0 keeps an axis's length (unless `allowzero`), one -1 takes what is left."""
     wanted = _ints(shape)
     if not allowzero:
         wanted = [x.shape[axis] if length == 0 else length for axis, length in enumerate(wanted)]
@@ -62,12 +62,12 @@ def squeeze(x: np.ndarray, axes: Optional[Ints] = None) -> np.ndarray:
 
 
 def unsqueeze(x: np.ndarray, axes: Ints) -> np.ndarray:
-    """`axes` count in the result."""
+    """`x` with new axes of length 1; `axes` are their places in the result."""
     return np.asarray(np.expand_dims(x, tuple(_ints(axes))))
 
 
 def expand(x: np.ndarray, shape: np.ndarray) -> np.ndarray:
-    """Broadcasts in both directions: where `shape` is 1 the length of `x` stays."""
+    """`x` broadcast together with `shape`: where `shape` is 1, the length of `x` stays."""
     like = np.broadcast_to(x.dtype.type(0), _ints(shape))
     return np.broadcast_arrays(x, like)[0].copy()
 
@@ -103,7 +103,7 @@ def gather(x: np.ndarray, indices: np.ndarray, *, axis: int = 0) -> np.ndarray:
 def slice_of(
     x: np.ndarray, starts: Ints, ends: Ints, axes: Optional[Ints] = None, steps: Optional[Ints] = None
 ) -> np.ndarray:
-    """Bounds clamp, and count from the end where negative, as Python's do."""
+    """A slice of `x`; as in Python, bounds are clamped and negative ones count from the end."""
     over = list(range(len(starts))) if axes is None else _ints(axes)
     by = [1] * len(starts) if steps is None else _ints(steps)
     if not len(starts) == len(ends) == len(over) == len(by):
@@ -122,7 +122,7 @@ def pad(
     *,
     mode: str = "constant",
 ) -> np.ndarray:
-    """All the begins, then all the ends, of `axes` or of every axis; where negative, so much is cut off."""
+    """`x` padded with `value`. `pads` has all begins, then all ends, of `axes` (default: all); negative ones crop."""
     if mode != "constant":
         raise ValueError("mode {}, only 'constant' is known here".format(mode))
     over = list(range(x.ndim)) if axes is None else _ints(axes)
@@ -141,7 +141,7 @@ def pad(
 def dropout(
     x: np.ndarray, ratio: Optional[np.ndarray] = None, training_mode: Optional[np.ndarray] = None, *, seed: int = 0
 ) -> Tuple[np.ndarray, np.ndarray]:
-    """`x` and a mask of True: nothing is dropped in inference."""
+    """`x`, and a mask that is True everywhere: inference drops nothing."""
     if training_mode is not None and np.any(training_mode):
         raise ValueError("dropout in training mode: export the graph for inference")
     return x, np.ones(x.shape, dtype=bool)

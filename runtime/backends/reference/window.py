@@ -1,7 +1,7 @@
-"""ONNX operators that slide a window over the spatial axes of (n,C,...), and those of whole channels.
+"""ONNX operators on feature maps (n,C,...), in numpy: convolution, pooling, batch normalisation.
 
-Inputs and attributes as in `arithmetic`. Attributes of windows hold one entry per spatial axis; `pads` holds all the
-begins, then all the ends.
+Inputs and attributes are arguments as in `arithmetic`. Attributes of windows have one entry per spatial axis; `pads`
+has all begins, then all ends.
 """
 
 import itertools
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 Pairs = List[Tuple[int, int]]
-#: Index of every image and channel.
+#: Selects every image and every channel.
 _ALL: Tuple[Any, ...] = (slice(None), slice(None))
 
 
@@ -27,7 +27,7 @@ def conv(
     pads: Sequence[int] = (),
     strides: Sequence[int] = (),
 ) -> np.ndarray:
-    """(n,M,...) of x (n,C,...), w (M,C/group,k...), b (M,)."""
+    """Convolution: (n,M,...) from x (n,C,...), w (M,C/group,k...), b (M,)."""
     _check(x, w, b, auto_pad, kernel_shape)
     if w.shape[0] % group or w.shape[1] * group != x.shape[1] or (b is not None and b.shape != w.shape[:1]):
         raise ValueError("weight {} does not fit {} in {} groups".format(list(w.shape), list(x.shape), group))
@@ -57,7 +57,7 @@ def conv_transpose(
     pads: Sequence[int] = (),
     strides: Sequence[int] = (),
 ) -> np.ndarray:
-    """(n,M,...) of x (n,C,...), w (C,M/group,k...), b (M,)."""
+    """Transposed convolution: (n,M,...) from x (n,C,...), w (C,M/group,k...), b (M,)."""
     _check(x, w, b, auto_pad, kernel_shape)
     channels = w.shape[1] * group
     if w.shape[0] != x.shape[1] or w.shape[0] % group or (b is not None and b.shape != (channels,)):
@@ -89,7 +89,7 @@ def max_pool(
     storage_order: int = 0,
     strides: Sequence[int] = (),
 ) -> Tuple[np.ndarray, np.ndarray]:
-    """Largest value of each window, and where it lies: int64, counted over all of `x`."""
+    """The largest value of each window, and its place: int64, an index into `x` as one row."""
     _unset(auto_pad, storage_order)
     rank = x.ndim - 2
     steps, spread = _each(strides, rank), _each(dilations, rank)
@@ -120,7 +120,7 @@ def max_unpool(
     pads: Sequence[int] = (),
     strides: Sequence[int] = (),
 ) -> np.ndarray:
-    """Zeros of `output_shape` (default: the smallest that pools to `x`), with `x` at the places of `indices`."""
+    """Zeros of `output_shape` (default: the smallest that pools to `x`), with the values of `x` at `indices`."""
     if output_shape is None:
         rank = x.ndim - 2
         pairs, steps = _pairs(pads, rank), _each(strides, rank)
@@ -145,7 +145,7 @@ def average_pool(
     pads: Sequence[int] = (),
     strides: Sequence[int] = (),
 ) -> np.ndarray:
-    """Mean of each window; padding counts as zeros with `count_include_pad`, else not at all."""
+    """The mean of each window; padding counts as zeros with `count_include_pad`, else not at all."""
     _unset(auto_pad)
     rank = x.ndim - 2
     steps, spread, pairs = _each(strides, rank), _each(dilations, rank), _pairs(pads, rank)
@@ -171,7 +171,7 @@ def batch_normalization(
     momentum: float = 0.9,
     training_mode: int = 0,
 ) -> Tuple[np.ndarray, ...]:
-    """Y; with `training_mode` Y by the batch's own statistics, and the running mean and (population) variance."""
+    """The normalised x; with `training_mode` by the batch's statistics, and then also running mean and variance."""
     channels = x.shape[1:2]
     scale, b, mean, var = (np.broadcast_to(array, channels) for array in (scale, b, mean, var))
     running: List[np.ndarray] = []
@@ -188,7 +188,7 @@ def batch_normalization(
 
 
 def _windows(x: np.ndarray, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]) -> np.ndarray:
-    """View (n,C,out...,k...) of x (n,C,in...)."""
+    """All windows of x (n,C,in...), as a view (n,C,out...,k...)."""
     out = tuple((i - d * (k - 1) - 1) // s + 1 for i, k, s, d in zip(x.shape[2:], kernel, strides, dilations))
     if len(kernel) != x.ndim - 2 or min(kernel) < 1 or min(strides) < 1 or min(dilations) < 1 or min(out) < 1:
         raise ValueError("windows {} do not fit into {}".format(list(kernel), list(x.shape)))
@@ -200,7 +200,7 @@ def _windows(x: np.ndarray, kernel: Sequence[int], strides: Sequence[int], dilat
 def _ceiling(
     spatial: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], pairs: Pairs
 ) -> Pairs:
-    """Padding at the ends that completes a last window, unless that would start behind the input and its begin."""
+    """Padding at the ends that completes a last window (ceil_mode); none if that window would start past the input."""
     extra = []
     for size, k, s, d, (begin, end) in zip(spatial, kernel, strides, dilations, pairs):
         over = size + begin + end - d * (k - 1) - 1

@@ -6,8 +6,9 @@
                                                         ^
                            new weights, by the names of the ONNX initialisers (refit)
 
-The graphs that learn run in ONNX Runtime on the board's CPU. Where versions differ, the code asks the objects what they
-have. Sources: NVIDIA/TensorRT `python/src/infer/pyCore.cpp`, release/8.2 to 11.1; onnx-tensorrt's importers.
+The learning graphs run in ONNX Runtime on the board's CPU. Where TensorRT versions differ, the code looks for the
+member that it needs, not at the version number. Sources: NVIDIA/TensorRT `python/src/infer/pyCore.cpp`, release/8.2 to
+11.1; onnx-tensorrt's importers.
 """
 
 import contextlib
@@ -32,7 +33,7 @@ NOT_INSTALLED = (
 
 
 class TensorRt(Backend):
-    """An engine of static shapes, built for this board or kept from before; new constants are refitted into it."""
+    """An engine of static shapes, built on this board or taken from the cache; new constants are refitted into it."""
 
     backend_id = "tensorrt"
     learns_on = "onnxruntime"
@@ -49,7 +50,7 @@ class TensorRt(Backend):
 
     def _open(self, model: bytes) -> None:
         self._cuda = cudart.load()
-        # Before any object of TensorRT's, which crashes the process where there is no driver.
+        # Asked before any TensorRT object is made: without a driver, that crashes the process.
         self._cuda.device_count()
         try:
             import tensorrt
@@ -129,7 +130,7 @@ class TensorRt(Backend):
             self._refit(constants, self._execution)
 
     def _close(self) -> None:
-        # In this order: TensorRT wants contexts gone before their engine, and engines before their runtime.
+        # In this order: TensorRT wants contexts freed before their engine, and engines before their runtime.
         execution, self._execution = self._execution, None
         if execution is not None:
             execution.close()
@@ -156,7 +157,7 @@ class TensorRt(Backend):
             )
 
     def _check_io(self, io: List[execute.Tensor]) -> None:
-        """BackendError unless the engine takes and gives what the spec says."""
+        """BackendError unless the engine's inputs and outputs are those of the spec."""
         fed = {spec.name for spec in self.graph.inputs + self.graph.held}
         wanted = {
             execute.Tensor(spec.name, spec.name in fed, spec.dtype, spec.shape)

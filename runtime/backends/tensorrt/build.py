@@ -1,6 +1,6 @@
-"""build: bytes of an ONNX file -> a serialised TensorRT engine, on the board that will run it.
+"""A serialised TensorRT engine from the bytes of an ONNX file, built on the board that will run it.
 
-What a version has is found by asking for it, not by its number: TensorRT 8.2 to 11 differ in the names below alone.
+TensorRT 8.2 to 11 differ only in the names below; the code looks for a name and compares no version numbers.
 """
 
 import time
@@ -17,14 +17,14 @@ Say = Callable[[str], None]
 
 
 def has_float16(trt: Any) -> bool:
-    """Whether the builder chooses float16 when asked. TensorRT 11 takes all types from the graph, which has float32."""
+    """Whether the builder can choose float16. TensorRT 11 cannot: types are the graph's, and that has float32."""
     return hasattr(trt.BuilderFlag, "FP16")
 
 
 def build(trt: Any, messages: Messages, model: bytes, precision: str, refit: bool, free: int, say: Say) -> bytes:
-    """The engine's bytes; `free` is the free device memory in bytes, `say` gets progress as lines.
+    """The engine's bytes. `free` is the free device memory in bytes; `say` is called with lines of progress.
 
-    BackendError with what TensorRT says when it refuses the graph or finds no kernels.
+    BackendError with TensorRT's words when it refuses the graph or finds no kernels.
     """
     with messages.during("the engine cannot be built"):
         builder = trt.Builder(messages.logger)
@@ -61,7 +61,7 @@ def build(trt: Any, messages: Messages, model: bytes, precision: str, refit: boo
 
 
 def _network_flags(trt: Any) -> int:
-    """With an explicit batch dimension; TensorRT 11 knows nothing else and has no flag for it."""
+    """The flag for an explicit batch dimension; none in TensorRT 11, which knows nothing else."""
     flag = getattr(trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH", None)
     return 0 if flag is None else 1 << int(flag)
 
@@ -71,7 +71,7 @@ def _parser_errors(parser: Any) -> List[str]:
 
 
 def _monitor(trt: Any, say: Say) -> Any:
-    """A progress monitor that says how far the phase is that makes steps."""
+    """A progress monitor: calls `say` with the step that the build is at, every `PAUSE_S` seconds at most."""
     lengths = {}
     last = [time.perf_counter()]
 
@@ -87,7 +87,7 @@ def _monitor(trt: Any, say: Say) -> Any:
     def phase_finish(_: Any, phase_name: str) -> None:
         lengths.pop(phase_name, None)
 
-    # Made here and not written as a class: its base is there only where TensorRT is.
+    # Made at run time, because its base class exists only where TensorRT is installed.
     methods = {"phase_start": phase_start, "step_complete": step_complete, "phase_finish": phase_finish}
 
     def initialise(self: Any) -> None:

@@ -1,4 +1,4 @@
-"""Cudart: the few calls of NVIDIA's CUDA runtime that a backend needs, through ctypes, for boards have no CUDA Python.
+"""The few calls of NVIDIA's CUDA runtime that TensorRT needs, made through ctypes: boards have no CUDA Python.
 
 Source: https://docs.nvidia.com/cuda/cuda-runtime-api/. The calls and their types are the same from CUDA 10.2 to 13.
 """
@@ -13,14 +13,14 @@ import numpy as np
 
 from edgekit.errors import BackendError
 
-#: Of cudaMemcpyKind.
+#: Values of cudaMemcpyKind.
 _HOST_TO_DEVICE, _DEVICE_TO_HOST = 1, 2
-#: Of cudaDeviceAttr: compute capability, major and minor.
+#: Values of cudaDeviceAttr for the compute capability, major and minor.
 _MAJOR, _MINOR = 75, 76
 
 _INT_OUT, _POINTER_OUT = ctypes.POINTER(ctypes.c_int), ctypes.POINTER(ctypes.c_void_p)
 _SIZE_OUT = ctypes.POINTER(ctypes.c_size_t)
-#: Function -> types of its arguments; every one but the two that give text returns a cudaError_t.
+#: Function -> types of its arguments. Each returns a cudaError_t.
 SIGNATURES = {
     "cudaGetDeviceCount": (_INT_OUT,),
     "cudaDriverGetVersion": (_INT_OUT,),
@@ -34,6 +34,7 @@ SIGNATURES = {
     "cudaStreamSynchronize": (ctypes.c_void_p,),
     "cudaMemcpyAsync": (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p),
 }
+#: Functions that return a text for a cudaError_t.
 _TEXTS = ("cudaGetErrorName", "cudaGetErrorString")
 
 #: What to do about an error, by its name.
@@ -49,7 +50,7 @@ ADVICE = {
 
 
 class Cudart:
-    """The CUDA runtime of this process, on device 0. Addresses and streams are int. Errors are BackendError."""
+    """The CUDA runtime of this process, on device 0. Addresses and streams are int; errors become BackendError."""
 
     def __init__(self, library: Any) -> None:
         self._library = library
@@ -61,24 +62,24 @@ class Cudart:
             function.argtypes, function.restype = (ctypes.c_int,), ctypes.c_char_p
 
     def device_count(self) -> int:
-        """GPUs that the driver shows; BackendError where there is no driver. Asked before any TensorRT object is made:
-        without a driver TensorRT (seen with 10.16) crashes the process instead of raising."""
+        """Number of GPUs that the driver shows; BackendError without a driver. Call it before any TensorRT object is
+        made: without a driver TensorRT (seen with 10.16) crashes the process instead of raising."""
         count = self._int("cudaGetDeviceCount")
         if not count:
             raise BackendError("the CUDA driver shows no GPU: " + ADVICE["cudaErrorNoDevice"])
         return count
 
     def version(self) -> str:
-        """Of the runtime library, as "10.2"."""
+        """The version of the runtime library, "10.2"."""
         number = self._int("cudaRuntimeGetVersion")
         return "{}.{}".format(number // 1000, number % 1000 // 10)
 
     def compute_capability(self) -> str:
-        """Of device 0, as "5.3"."""
+        """The compute capability of device 0, "5.3"."""
         return "{}.{}".format(*(self._int("cudaDeviceGetAttribute", each, 0) for each in (_MAJOR, _MINOR)))
 
     def memory(self) -> Tuple[int, int]:
-        """Bytes free and in all; on a Jetson the GPU's memory is the board's."""
+        """Free and total bytes of memory; on a Jetson the GPU shares the board's memory."""
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         self._call("cudaMemGetInfo", ctypes.byref(free), ctypes.byref(total))
         return free.value, total.value
@@ -127,7 +128,7 @@ class Cudart:
 
 
 def load() -> Cudart:
-    """The CUDA runtime that the system has; BackendError that names what was looked for."""
+    """The system's CUDA runtime; BackendError with the places that were searched when there is none."""
     places = candidates()
     for place in places:
         try:

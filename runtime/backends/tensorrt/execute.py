@@ -1,6 +1,6 @@
-"""Execution: an engine's buffers on the device, its context and its stream.
+"""Runs an engine: its buffers on the device, its execution context and its CUDA stream.
 
-TensorRT 8.2 numbers an engine's inputs and outputs (bindings), 8.5 and later name them; 10 has names only.
+TensorRT 8.2 numbers an engine's inputs and outputs (bindings); 8.5 and later name them; 10 has names only.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ def is_named(engine: Any) -> bool:
 
 
 def tensors(trt: Any, engine: Any) -> List[Tensor]:
-    """What `engine` takes and gives; in order of bindings where those are used."""
+    """The inputs and outputs of `engine`, in the order of its bindings where it has bindings."""
     if is_named(engine):
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         return [
@@ -70,7 +70,7 @@ def _tensor(name: str, is_input: bool, dtype: Any, shape: Any) -> Tensor:
 
 
 class Execution:
-    """Runs one engine of static shapes. `close` frees the device memory, which no garbage collector knows of."""
+    """Runs one engine of static shapes. `close` frees the device memory, which Python does not free by itself."""
 
     def __init__(self, cuda: Cudart, messages: Messages, engine: Any, io: List[Tensor]) -> None:
         self._cuda = cuda
@@ -79,7 +79,7 @@ class Execution:
         self._io = io
         self._addresses: List[int] = []
         self._context: Any = None
-        # Frees what it holds, all of it, even when something in between fails.
+        # Frees everything that it holds, even when one of the calls fails.
         self._held = contextlib.ExitStack()
         try:
             self._stream = cuda.stream()
@@ -90,13 +90,13 @@ class Execution:
                 self._addresses.append(address)
             self.start()
         except BaseException:
-            # After an error that stays, such as an illegal address, freeing fails too; the first one says more.
+            # After an error such as an illegal address, freeing fails too; the first error says more.
             with contextlib.suppress(BackendError):
                 self.close()
             raise
 
     def start(self) -> None:
-        """A new context over the engine as it is now."""
+        """Makes a context over the engine as it is now."""
         with self._messages.during("no execution context"):
             self._context = self._engine.create_execution_context()
             if self._context is None:
@@ -107,11 +107,11 @@ class Execution:
                         raise self._messages.error("'{}' takes no address".format(tensor.name))
 
     def stop(self) -> None:
-        """Drops the context, which must not be used once the engine's weights have changed (TensorRT 8)."""
+        """Drops the context: in TensorRT 8 it must not be used once the engine's weights have changed."""
         self._context = None
 
     def run(self, feeds: Arrays) -> Arrays:
-        """Outputs by name, in arrays of their own. BackendError when the device fails."""
+        """Outputs by name, as new arrays. BackendError when the device fails."""
         if self._context is None:
             raise self._messages.error("the engine has no execution context: its last refit failed")
         stream = self._stream

@@ -1,4 +1,4 @@
-"""Messages: what TensorRT says while it works, kept so that an error can quote it."""
+"""What TensorRT logs while it works, kept so that an error can quote it."""
 
 import contextlib
 from collections import deque
@@ -9,7 +9,7 @@ from edgekit.errors import BackendError
 EXPORT = "export again with --device of this board, whose rules leave out what its TensorRT lacks"
 #: Lines that an error quotes at most.
 QUOTED = 6
-#: What to do, by a part of what TensorRT says; the first that fits is told.
+#: (part of what TensorRT says, what to do); the first that fits is told.
 ADVICE = (
     ("out of memory", "the board has too little free memory: close other programs, or export a smaller --static-batch"),
     ("insufficient memory", "the board has too little free memory: close other programs, or use swap while building"),
@@ -23,21 +23,21 @@ ADVICE = (
 
 
 class Messages:
-    """A logger of TensorRT, as `logger`. There is one for each TensorRT module of a process: the library keeps the
-    first that it is given and sends everything there, also what later objects say."""
+    """Holds a TensorRT logger, `logger`, and the last errors it got. One per process and TensorRT module: the library
+    sends everything to the first logger that it is given."""
 
     def __init__(self, trt: Any) -> None:
         self._kept: Deque[str] = deque(maxlen=QUOTED)
         self._errors = (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR)
         self._silent = (trt.ILogger.VERBOSE,)
-        #: Told of every line but verbose ones while set.
+        #: Called with every line that is not verbose; None for nobody.
         self.listener: Optional[Callable[[str], None]] = None
-        # Made here and not written as a class: its base is there only where TensorRT is.
+        # Made at run time, because its base class exists only where TensorRT is installed.
         self.logger = type("Logger", (trt.ILogger,), {"log": lambda _, severity, text: self._hear(severity, text)})()
 
     @contextlib.contextmanager
     def during(self, what: str) -> Iterator[None]:
-        """Forgets earlier messages, and makes a BackendError "`what`: ..." of what TensorRT's Python part raises."""
+        """Forgets earlier messages; turns exceptions of TensorRT's Python part into BackendError "`what`: ..."."""
         self._kept.clear()
         try:
             yield
@@ -45,7 +45,7 @@ class Messages:
             raise self.error(what, str(error)) from error
 
     def error(self, what: str, cause: str = "") -> BackendError:
-        """`what`, what TensorRT said since `during` began, and what to do about it."""
+        """An error that says `what` failed, what TensorRT said since `during` began, and what to do about it."""
         said = "; ".join(([cause] if cause else []) + list(self._kept)) or "no message"
         advice = [advice for part, advice in ADVICE if part in said.lower()]
         advice.append("try --backend onnxruntime, and report this with the bundle")
@@ -62,7 +62,7 @@ _BY_MODULE: Dict[Any, Messages] = {}
 
 
 def messages(trt: Any) -> Messages:
-    """The one for the module `trt`."""
+    """The `Messages` of module `trt`, made at the first call."""
     if trt not in _BY_MODULE:
         _BY_MODULE[trt] = Messages(trt)
     return _BY_MODULE[trt]

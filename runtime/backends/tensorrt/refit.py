@@ -1,9 +1,9 @@
 """Refit: new values for the weights of a TensorRT engine, by the names of the ONNX initialisers.
 
-What TensorRT 8.2's parser stores differently from the ONNX file (onnx-tensorrt 8.2-GA, `builtin_op_importers.cpp`,
-read, not run): the matrix of a Gemm with transB=0 lies transposed under its name; that of a MatMul does or not, by the
-rank of the other operand; a batch norm is folded, and a name at two nodes may stand for two layouts. So there a
-Gemm's matrix is given transposed, and the others are refused.
+TensorRT 8.2's parser stores some weights in another layout than the ONNX file (onnx-tensorrt 8.2-GA,
+`builtin_op_importers.cpp`, read, not run). The matrix of a Gemm with transB=0 is transposed; that of a MatMul may be,
+depending on the rank of the other operand; a batch norm is folded; and a name used at two nodes may have two layouts.
+So on 8.2 a Gemm's matrix is given transposed, and the others are refused.
 """
 
 from typing import Any, Dict, List, Set
@@ -20,13 +20,13 @@ EXPORT = "export with --device of this board, whose rules keep weights where the
 
 
 class Refit:
-    """Gives the constants `names` of one engine new values. BackendError at once where one of them cannot take any."""
+    """Replaces the constants `names` of one engine. BackendError at once when one of them cannot be refitted."""
 
     def __init__(self, trt: Any, messages: Messages, engine: Any, model: Model, names: List[str]) -> None:
         self._trt = trt
         self._messages = messages
         self._engine = engine
-        #: Of every initialiser, as the engine has it now: with one TensorRT may want others that it fused it with.
+        #: Every initialiser as the engine has it now: TensorRT may want those fused with a changed one again too.
         self._values = model.initializers
         self._transposed: Set[str] = set() if is_named(engine) else _transposed(model, names)
         if names:
@@ -38,9 +38,9 @@ class Refit:
                 raise BackendError("the engine has no weights {} to refit: {}".format(lacking, EXPORT))
 
     def __call__(self, constants: Arrays, execution: Execution) -> None:
-        """Refits `constants`. Where a name or size is refused the engine stays as it was; BackendError either way.
+        """Refits `constants`. BackendError on failure; when a name or a size is refused, the engine is unchanged.
 
-        `execution` gets a new context: TensorRT 8 forbids the use of one from before, later ones allow it.
+        `execution` gets a new context, because TensorRT 8 forbids the use of one made before the refit.
         """
         values = dict(self._values, **{name: array.copy() for name, array in constants.items()})
         with self._messages.during("the weights cannot be refitted"):
@@ -65,7 +65,7 @@ class Refit:
 
 
 def _transposed(model: Model, names: List[str]) -> Set[str]:
-    """Those of `names` that TensorRT 8.2 stores transposed. BackendError for those that it does not keep by name."""
+    """Those of `names` that TensorRT 8.2 stores transposed. BackendError for one that it cannot refit by name."""
     transposed = set()
     for name in names:
         places = [(node, at) for node in model.nodes for at, given in enumerate(node.inputs) if given == name]

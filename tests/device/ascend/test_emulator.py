@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from tests.device.acl_emulator import Emulator
+from tests.device.ascend.emulator import Emulator
 
 
 @pytest.fixture

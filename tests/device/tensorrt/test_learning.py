@@ -17,7 +17,7 @@ from edgekit.export.parity.check import check_bundle
 from edgekit.runtime.learn import FrontHalf
 from edgekit.runtime.optim import optimizer
 from tests.conftest import SmallNet
-from tests.device.trt_board import Board, Maker
+from tests.device.tensorrt.board import Board, Maker
 
 
 def export(folder: Path, digits: Dataset, codec: str, **config: int) -> Bundle:

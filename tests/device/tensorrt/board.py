@@ -12,7 +12,7 @@ from edgekit.codecs.base import Arrays
 from edgekit.runtime.backends.onnxruntime import OnnxRuntime
 from edgekit.runtime.backends.tensorrt.backend import TensorRt
 from edgekit.tensors import TensorSpec
-from tests.device.cudart_emulator import Library
+from tests.device.tensorrt.cudart_emulator import Library
 
 RNG = np.random.default_rng(0)
 CONSTANTS = {

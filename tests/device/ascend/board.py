@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from edgekit.runtime.backends.ascend import process
-from tests.device.acl_emulator import Emulator
+from tests.device.ascend.emulator import Emulator
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def install_atc(folder: Path, version: str = "7.0.RC1") -> Path:
@@ -24,7 +24,7 @@ def install_atc(folder: Path, version: str = "7.0.RC1") -> Path:
     atc = folder / "bin" / "atc"
     atc.write_text(
         f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n"
-        "from tests.device.atc_emulator import main\nsys.exit(main(sys.argv[1:]))\n"
+        "from tests.device.ascend.atc_emulator import main\nsys.exit(main(sys.argv[1:]))\n"
     )
     atc.chmod(0o755)
     return folder

@@ -1,4 +1,4 @@
-"""Training on the digits through the ACL backend: real server and device processes, emulated pyACL and ATC."""
+"""Training on the digits through the Ascend backend: real server and device processes, emulated pyACL and ATC."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from edgekit.data.base import Dataset
 from edgekit.device_profiles.registry import profile
 from edgekit.export.build import build_bundle
 from tests.conftest import SmallNet
-from tests.device.acl_board import ROOT, environment
+from tests.device.ascend.board import ROOT, environment
 
 EPOCHS = 3
 VARIABLES = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -59,7 +59,7 @@ def test_training_ends_where_onnxruntime_ends(bundle: Bundle, tmp_path: Path) ->
     acl, atc = tmp_path / "acl.jsonl", tmp_path / "atc.jsonl"
     board = {
         **environment(tmp_path),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "device" / "emulated")]),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "device" / "ascend" / "emulated")]),
         "EMULATED_ACL_RECORD": str(acl),
         "EMULATED_ATC_RECORD": str(atc),
     }
@@ -93,7 +93,7 @@ def test_an_atc_that_fails_ends_the_device_with_its_reason(bundle: Bundle, tmp_p
     variables = {
         **VARIABLES,
         **environment(tmp_path),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "device" / "emulated")]),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "device" / "ascend" / "emulated")]),
         "EMULATED_ACL_RECORD": str(tmp_path / "acl.jsonl"),
         "EMULATED_ATC_FAIL": "EZ3003: No supported Ops kernel and engine are found for [Gather_1], optype [Gather].",
     }

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from tests.device.acl_emulator import Emulator
+from tests.device.ascend.emulator import Emulator
 
 if __name__ == "acl":
     sys.modules["acl"] = Emulator(

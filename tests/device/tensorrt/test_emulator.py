@@ -10,10 +10,10 @@ from edgekit.errors import BackendError
 from edgekit.runtime.backends.tensorrt import build, execute
 from edgekit.runtime.backends.tensorrt.cudart import Cudart
 from edgekit.runtime.backends.tensorrt.messages import Messages, messages
-from tests.device.cudart_emulator import Library
-from tests.device.tensorrt_emulator import module
-from tests.device.tensorrt_values import Misuse
-from tests.device.trt_board import BOOK, CONSTANTS, X, expected, model
+from tests.device.tensorrt.board import BOOK, CONSTANTS, X, expected, model
+from tests.device.tensorrt.cudart_emulator import Library
+from tests.device.tensorrt.emulated_values import Misuse
+from tests.device.tensorrt.emulator import module
 
 VERSIONS = ["8.2", "10.3", "11.4"]
 

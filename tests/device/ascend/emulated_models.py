@@ -1,4 +1,4 @@
-"""The part of `acl_emulator` that knows models: .om files as `atc_emulator` writes them, run by ONNX Runtime."""
+"""The part of `emulator` that knows models: .om files as `atc_emulator` writes them, run by ONNX Runtime."""
 
 import json
 import os
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tests.device.acl_emulated_calls import Calls, Code
+from tests.device.ascend.emulated_calls import Calls, Code
 
 OM = b"emulated om\n"
 DTYPES = {"float32": 0, "float16": 1, "int32": 3, "int64": 9}

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from edgekit.runtime.backends.tensorrt import cudart
-from tests.device.cudart_emulator import Library
-from tests.device.tensorrt_emulator import module
-from tests.device.trt_board import Board, Maker
+from tests.device.tensorrt.board import Board, Maker
+from tests.device.tensorrt.cudart_emulator import Library
+from tests.device.tensorrt.emulator import module
 
 
 @pytest.fixture

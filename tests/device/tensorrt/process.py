@@ -1,4 +1,4 @@
-"""``python -m tests.device.emulated_tensorrt VERSION RECORD ARGUMENTS...``: a device process on an emulated board.
+"""``python -m tests.device.tensorrt.process VERSION RECORD ARGUMENTS...``: a device process on an emulated board.
 
 It is ``python -m edgekit.runtime ARGUMENTS...`` with emulators in the places of TensorRT and libcudart. RECORD becomes
 a JSON file: counts of builds, refits and contexts, bytes left on the device, and what was misused.
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from edgekit.runtime.__main__ import main
 from edgekit.runtime.backends.tensorrt import cudart
-from tests.device.cudart_emulator import Library
-from tests.device.tensorrt_emulator import module
+from tests.device.tensorrt.cudart_emulator import Library
+from tests.device.tensorrt.emulator import module
 
 if __name__ == "__main__":
     version, record, *arguments = sys.argv[1:]

@@ -72,7 +72,7 @@ def train(bundle: Bundle, folder: Path, *device: str, epochs: int = EPOCHS) -> t
 def test_a_training_run_ends_where_onnx_runtime_ends(board: tuple[str, Bundle], tmp_path: Path) -> None:
     version, bundle = board
     record = tmp_path / "record.json"
-    emulated = ["tests.device.emulated_tensorrt", version, str(record)]
+    emulated = ["tests.device.tensorrt.process", version, str(record)]
     epochs, said = train(bundle, tmp_path, *emulated, "--backend", "tensorrt")
     twin, _ = train(bundle, tmp_path, "edgekit.runtime")
     assert len(epochs) == len(twin) == EPOCHS and epochs[-1]["accuracy"] > 70

@@ -10,8 +10,8 @@ from edgekit.errors import BackendError
 from edgekit.runtime.backends.registry import backend_class
 from edgekit.runtime.backends.tensorrt import cudart
 from edgekit.runtime.backends.tensorrt.backend import TensorRt
-from tests.device.cudart_emulator import Library
-from tests.device.trt_board import GRAPH, HALF, Board, Maker, X, expected, model, opened, same
+from tests.device.tensorrt.board import GRAPH, HALF, Board, Maker, X, expected, model, opened, same
+from tests.device.tensorrt.cudart_emulator import Library
 
 
 class TestCache:

@@ -1,4 +1,4 @@
-"""The part of `acl_emulator` that keeps the accounts: handles, contexts of threads, codes, calls failing on purpose."""
+"""The part of `emulator` that keeps the accounts: handles, contexts of threads, codes, calls failing on purpose."""
 
 import importlib.machinery
 import itertools

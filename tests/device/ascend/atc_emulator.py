@@ -1,4 +1,4 @@
-"""An emulator of the ATC command for tests: checks its arguments and writes what `acl_emulator` loads; NOT Huawei's.
+"""An emulator of the ATC command for tests: checks its arguments and writes what `emulator` loads; NOT Huawei's.
 
 The .om is the ONNX file behind a line of JSON. EMULATED_ATC_FAIL is a line that it fails with, EMULATED_ATC_TYPES
 the types that outputs get ("int32=int64,float32=float16"), EMULATED_ATC_SECONDS how long it takes, and to the file

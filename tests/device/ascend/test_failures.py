@@ -1,6 +1,7 @@
 """Every call of pyACL fails in turn: the error names it, all that was allocated is freed, and work can go on."""
 
 import gc
+import re
 import sys
 
 import numpy as np
@@ -9,11 +10,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgekit.bundle import GraphSpec
 from edgekit.errors import BackendError
-from edgekit.runtime.backends.ascend import process
+from edgekit.runtime.backends.ascend import calls, process
 from edgekit.runtime.backends.ascend.backend import Ascend
 from edgekit.tensors import TensorSpec
-from tests.device.acl_board import board
-from tests.device.acl_emulator import Emulator
+from tests.device.ascend.board import board
+from tests.device.ascend.emulator import Emulator
 
 GRAPH = GraphSpec(
     "front.onnx",
@@ -126,6 +127,7 @@ def test_every_call_fails_in_turn(bytes_api, tmp_path, monkeypatch):
     [
         (200000, "BAD_ALLOC.*out of memory.*--static-batch"),
         (507899, "RT_DRV_INTERNAL_ERROR.*HwHiAiUser"),
+        (200004, "RESOURCE_NOT_MATCH"),
         (107001, "RT_INVALID_DEVICEID.*npu-smi info"),
         (123456, "123456 a code that acl_base.h of CANN 8.1 does not list"),
     ],
@@ -136,6 +138,10 @@ def test_codes_become_advice(code, words, tmp_path, monkeypatch):
     words = "(?s)front.onnx on ascend: .*" + words
     with board(emulator, tmp_path, monkeypatch), pytest.raises(BackendError, match=words):
         scenario()
+
+
+def test_codes_have_the_names_of_the_headers():
+    assert [name for name, _ in calls.CODES.values() if not re.fullmatch("[A-Z_]+", name)] == []
 
 
 def test_a_full_disk_is_a_backend_error(tmp_path, monkeypatch):

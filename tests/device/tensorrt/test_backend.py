@@ -14,7 +14,20 @@ from edgekit.runtime.backends.registry import backend_class
 from edgekit.runtime.backends.tensorrt import build
 from edgekit.runtime.backends.tensorrt.backend import TensorRt
 from edgekit.tensors import TensorSpec, check_all
-from tests.device.trt_board import BOOK, CONSTANTS, GRAPH, HALF, RNG, Board, Maker, X, expected, model, opened, same
+from tests.device.tensorrt.board import (
+    BOOK,
+    CONSTANTS,
+    GRAPH,
+    HALF,
+    RNG,
+    Board,
+    Maker,
+    X,
+    expected,
+    model,
+    opened,
+    same,
+)
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from tests.device.acl_emulated_calls import Code
-from tests.device.acl_emulated_models import Models
+from tests.device.ascend.emulated_calls import Code
+from tests.device.ascend.emulated_models import Models
 
 NPY_TYPES = {2: np.uint8, 5: np.int32, 7: np.int64, 11: np.float32, 23: np.float16}
 

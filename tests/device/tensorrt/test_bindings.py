@@ -19,8 +19,8 @@ import pytest
 
 import edgekit
 from edgekit.bundle import Bundle
-from tests.device.cudart_emulator import Library
-from tests.device.tensorrt_emulator import module
+from tests.device.tensorrt.cudart_emulator import Library
+from tests.device.tensorrt.emulator import module
 
 # The downloads are 50 MB.
 pytestmark = pytest.mark.timeout(400)

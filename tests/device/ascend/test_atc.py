@@ -24,7 +24,7 @@ from edgekit.runtime import cache
 from edgekit.runtime.backends.ascend import atc, atc_codes, cann
 from edgekit.tensors import TensorSpec
 from tests.conftest import SmallNet
-from tests.device.acl_board import ROOT, environment, install_atc
+from tests.device.ascend.board import ROOT, environment, install_atc
 
 IMAGE = TensorSpec("image", "float32", (32, 3, 32, 32))
 BOOK = TensorSpec("codebook_weight", "float32", (128, 16, 1, 1))

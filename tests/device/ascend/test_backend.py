@@ -1,4 +1,4 @@
-"""The ACL backend, through the emulator: values, call order, both generations of pyACL, rebuilds, threads, leaks."""
+"""The Ascend backend, through the emulator: values, call order, both generations of pyACL, rebuilds, threads, leaks."""
 
 import os
 import subprocess
@@ -18,8 +18,8 @@ from edgekit.runtime.backends.ascend.model import Model
 from edgekit.runtime.backends.onnxruntime import OnnxRuntime
 from edgekit.runtime.backends.registry import backend_class
 from edgekit.tensors import TensorSpec
-from tests.device.acl_board import ROOT, board, environment
-from tests.device.acl_emulator import Emulator
+from tests.device.ascend.board import ROOT, board, environment
+from tests.device.ascend.emulator import Emulator
 
 RNG = np.random.default_rng(0)
 WEIGHT = RNG.normal(size=(4, 3, 3, 3)).astype(np.float32)
@@ -307,7 +307,7 @@ def test_the_contract_of_backends_holds(tmp_path):
     """tests/contract over the registry, in a process where pyACL is there."""
     command = [sys.executable, "-m", "pytest", "tests/contract/test_backends.py", "-q", "-k", "ascend or not_there",
                "-p", "no:cacheprovider", "--noconftest"]  # fmt: skip
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "device" / "emulated")])
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "device" / "ascend" / "emulated")])
     record = tmp_path / "acl.jsonl"
     variables = {**os.environ, **environment(tmp_path), "PYTHONPATH": path, "EMULATED_ACL_RECORD": str(record)}
     done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=110)

@@ -3,7 +3,7 @@
 `module(version, cuda)` makes one of three shapes: "8.2" (bindings by number; old contexts are dead after a refit; a
 Gemm's matrix is stored transposed where transB=0), "10.3" (tensors by name, a progress monitor) and "11.4" (types from
 the graph alone). It computes in ONNX Runtime. What would be undefined with the real library, or crash it, is `Misuse`.
-`tests/device/test_bindings.py` holds the members to the real bindings.
+`tests/device/tensorrt/test_bindings.py` holds the members to the real bindings.
 """
 
 import enum
@@ -21,8 +21,8 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
-from tests.device.tensorrt_graph import Graph
-from tests.device.tensorrt_values import (
+from tests.device.tensorrt.emulated_graph import Graph
+from tests.device.tensorrt.emulated_values import (
     Dims,
     IHostMemory,
     ILogger,
@@ -39,7 +39,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-OPERATORS = Path(__file__).parents[2] / "device_profiles" / "operators"
+OPERATORS = Path(__file__).parents[3] / "device_profiles" / "operators"
 LISTS = {"8.2": "tensorrt-8.2.toml", "10.3": "tensorrt-10.1.toml", "11.4": "tensorrt-10.1.toml"}
 ONNX_DTYPES = {
     "tensor(float)": "FLOAT", "tensor(float16)": "HALF", "tensor(int32)": "INT32", "tensor(int64)": "INT64",
