@@ -44,19 +44,22 @@ def export(**given: Any) -> None:
     """
     from rich.console import Console
 
-    from edgekit.cli import rate
-    from edgekit.data import registry
+    from edgekit.cli import rate, settings
     from edgekit.export.named import export_named
+    from edgekit.export.settings import Coding
 
-    chosen, output = rate.codec(given), given["output"]
-    images = registry.load(given["dataset"], given["data"], given["limit"], given["seed"])
+    codec, output = rate.codec(given), given["output"]
+    calibration = settings.calibration(given)
     with rate.goal(given) as goal:
         bundle = export_named(
-            given["model"], output, cut=given["cut"], dataset=images, codec=chosen, input_shape=given["input_shape"],
-            calibration=given["calibration"], seed=given["seed"], overwrite=given["force"], weights=given["weights"],
-            device=given["device"], norm=given["norm"], batch_size=given["static_batch"], mean=given["mean"],
-            std=given["std"], significance=given["significance"], goal=goal,
-        )  # fmt: skip
+            output,
+            settings.network(given),
+            calibration,
+            Coding(codec, given["significance"], goal),
+            settings.board(given),
+            seed=given["seed"],
+            overwrite=given["force"],
+        )
     rate.show(Console(stderr=given["as_json"], highlight=False), bundle, given["rate_plot"])
     if given["as_json"]:
         chosen_rate = {name: bundle.manifest[name] for name in ("gradient", "rate") if name in bundle.manifest}

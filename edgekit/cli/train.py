@@ -146,29 +146,20 @@ def _check(given: dict[str, Any]) -> None:
 
 
 def _export(path: str, given: dict[str, Any]) -> "Bundle":
-    from edgekit.cli import rate
-    from edgekit.data import registry
+    from edgekit.cli import rate, settings
     from edgekit.export.named import export_named
+    from edgekit.export.settings import Coding
 
+    calibration = settings.calibration(given)
     with rate.goal(given) as goal:
         return export_named(
-            given["model"],
             path,
-            cut=given["cut"],
-            dataset=registry.load(given["dataset"], given["data"], given["limit"], given["seed"]),
-            codec=rate.codec(given),
-            input_shape=given["input_shape"],
-            calibration=given["calibration"],
+            settings.network(given),
+            calibration,
+            Coding(rate.codec(given), given["significance"], goal),
+            settings.board(given),
             seed=given["seed"],
             overwrite=True,
-            weights=given["weights"],
-            device=given["device"],
-            norm=given["norm"],
-            batch_size=given["static_batch"],
-            mean=given["mean"],
-            std=given["std"],
-            significance=given["significance"],
-            goal=goal,
         )
 
 
