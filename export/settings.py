@@ -2,8 +2,8 @@
 
 ::
 
-    by name:   NamedNetwork   Calibration         Coding   BoardSettings  --export_named-->  bundle
-    by value:  Network        CalibrationImages   Coding   BoardSettings  --build_bundle-->  bundle
+    by name:   NamedNetwork   NamedData --load--> Calibration   Coding   BoardSettings  --export_named-->  bundle
+    by value:  Network        CalibrationImages                 Coding   BoardSettings  --build_bundle-->  bundle
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from edgekit.codecs.base import FeatureCodec
+from edgekit.codecs.registry import parse_feature_codec
+from edgekit.data import registry
 from edgekit.data.base import Dataset
 from edgekit.device_profiles.profile import Profile
 from edgekit.device_profiles.registry import profile
@@ -54,6 +56,24 @@ class Calibration(NamedTuple):
     std: tuple[float, ...] | None = None
 
 
+class NamedData(NamedTuple):
+    """A dataset by its name, and the calibration images among it, as `Calibration` has them."""
+
+    dataset: str = "digits"
+    #: Where its files are; None for "digits", which has none.
+    folder: str | None = None
+    #: Training images that are used, balanced over the classes; None: all.
+    limit: int | None = None
+    n_images: int = 256
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def load(self, seed: int) -> Calibration:
+        """The dataset itself, limited by a draw that `seed` decides; UsageError, DataError."""
+        dataset = registry.load(self.dataset, self.folder, self.limit, seed)
+        return Calibration(dataset, self.n_images, self.mean, self.std)
+
+
 class CalibrationImages(NamedTuple):
     """Calibration images (n,C,H,W) uint8 in the network's input shape, and what they are normalised by.
 
@@ -92,3 +112,15 @@ class BoardSettings(NamedTuple):
     def profile(self) -> Profile:
         """All that is known of the board; UnknownName, UsageError."""
         return profile(self.device) if isinstance(self.device, str) else self.device
+
+
+def as_coding(codec: str | FeatureCodec | Coding) -> Coding:
+    """The coding by `codec`, which may be its text, "sgq:groups=8,bits=4"; UsageError."""
+    if isinstance(codec, Coding):
+        return codec
+    return Coding(parse_feature_codec(codec) if isinstance(codec, str) else codec)
+
+
+def as_board(board: str | Profile | BoardSettings) -> BoardSettings:
+    """The settings of `board`, which may be its profile or the name of that."""
+    return board if isinstance(board, BoardSettings) else BoardSettings(board)

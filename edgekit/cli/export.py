@@ -49,7 +49,7 @@ def export(**given: Any) -> None:
     from edgekit.export.settings import Coding
 
     codec, output = rate.codec(given), given["output"]
-    calibration = settings.calibration(given)
+    calibration = settings.data(given).load(given["seed"])
     with rate.goal(given) as goal:
         bundle = export_named(
             output,
@@ -60,7 +60,9 @@ def export(**given: Any) -> None:
             seed=given["seed"],
             overwrite=given["force"],
         )
-    rate.show(Console(stderr=given["as_json"], highlight=False), bundle, given["rate_plot"])
+    told = f"{bundle.model} cut at {bundle.cut}"
+    screen = Console(stderr=given["as_json"], highlight=False)
+    rate.show(screen, bundle.manifest.get("rate"), told, given["rate_plot"])
     if given["as_json"]:
         chosen_rate = {name: bundle.manifest[name] for name in ("gradient", "rate") if name in bundle.manifest}
         options.print_json(
@@ -74,7 +76,7 @@ def export(**given: Any) -> None:
             }
         )
         return
-    click.echo(f"{output}: {bundle.model} cut at {bundle.cut}, feature {'x'.join(map(str, bundle.feature_shape))}")
+    click.echo(f"{output}: {told}, feature {'x'.join(map(str, bundle.feature_shape))}")
     click.echo(f"for {bundle.device['name']}; batch norm while learning: {bundle.norm}")
     click.echo(f"images are normalised by mean {_listed(bundle.mean)}, std {_listed(bundle.std)}")
     click.echo(f"next: edgekit check {output}; edgekit serve {output} --listen 127.0.0.1:50051", err=True)

@@ -178,7 +178,7 @@ def _subjects(given: dict[str, Any], compared: "list[Method]", scratch: str, scr
         settings.network({**given, "model": what[0]}),
         compared,
         scratch,
-        settings.calibration(given),
+        settings.data(given).load(given["seed"]),
         BoardSettings(given["device"], static_batch=given["batch"]),
         seed=given["seed"],
         on_export=lambda text: screen.print(text, highlight=False, soft_wrap=True),

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgekit.export.settings import BoardSettings, Calibration, NamedNetwork
+    from edgekit.export.settings import BoardSettings, NamedData, NamedNetwork
 
 
 def network(given: dict[str, Any]) -> "NamedNetwork":
@@ -13,14 +13,12 @@ def network(given: dict[str, Any]) -> "NamedNetwork":
     return NamedNetwork(given["model"], given.get("cut"), given["weights"], given["input_shape"], given.get("classes"))
 
 
-def calibration(given: dict[str, Any]) -> "Calibration":
-    """The calibration images that --dataset and its companions name, --calibration of them where that is an option."""
-    from edgekit.data import registry
-    from edgekit.export.settings import Calibration
+def data(given: dict[str, Any]) -> "NamedData":
+    """The dataset that --dataset, --data and --limit name, --calibration of its images, --mean and --std."""
+    from edgekit.export.settings import NamedData
 
-    dataset = registry.load(given["dataset"], given["data"], given["limit"], given["seed"])
     n_images = {"n_images": given["calibration"]} if "calibration" in given else {}
-    return Calibration(dataset, mean=given["mean"], std=given["std"], **n_images)
+    return NamedData(given["dataset"], given["data"], given["limit"], mean=given["mean"], std=given["std"], **n_images)
 
 
 def board(given: dict[str, Any]) -> "BoardSettings":
