@@ -64,6 +64,8 @@ AREAS = {
 }
 #: What single modules may import besides.
 ALSO = {
+    # What it gives by name, imported when asked for.
+    "edgekit": May(frozenset(), frozenset({"edgekit.export", "edgekit.launch", "edgekit.runtime", "edgekit.server"})),
     "edgekit.__main__": May(frozenset({"edgekit.cli"})),
     "edgekit.codecs.entropy": May(frozenset(), frozenset({"constriction"})),
     "edgekit.data.folder": May(frozenset(), frozenset({"PIL"})),
