@@ -30,6 +30,7 @@ from edgekit.errors import EdgekitError
 from edgekit.export.models.registry import MODELS
 from edgekit.export.named import export_named
 from edgekit.export.parity.check import check_bundle
+from edgekit.export.settings import BoardSettings, Calibration, Coding, NamedNetwork
 
 CODEC = {"groups": 8, "bits": 4}
 #: Images that the codebooks come from, and the batch of deployed graphs where it is static.
@@ -42,10 +43,12 @@ def cell(model: str, device: str, input_shape: str, dataset: Dataset) -> dict[st
     with tempfile.TemporaryDirectory() as folder:
         try:
             bundle = export_named(
-                model, os.path.join(folder, "bundle"), cut=None, dataset=dataset, codec=feature_codec("sgq", CODEC),
-                input_shape=input_shape, calibration=CALIBRATION, seed=0, overwrite=False, device=device,
-                batch_size=BATCH, norm=profile(device).target.norm,
-            )  # fmt: skip
+                os.path.join(folder, "bundle"),
+                NamedNetwork(model, input_shape=input_shape),
+                Calibration(dataset, CALIBRATION),
+                Coding(feature_codec("sgq", CODEC)),
+                BoardSettings(device, profile(device).target.norm, BATCH),
+            )
         except EdgekitError as error:
             return {**row, "result": "refused", "error": type(error).__name__, "reason": str(error)}
         row |= {"cut": bundle.cut, "feature": list(bundle.feature_shape), "norm": bundle.norm}

@@ -22,6 +22,7 @@ from edgekit.bundle import Bundle
 from edgekit.codecs.registry import feature_codec
 from edgekit.data import images, registry
 from edgekit.export.named import export_named
+from edgekit.export.settings import Calibration, Coding, NamedNetwork
 from edgekit.launch.processes import Children
 from edgekit.line.meter import Meter
 from edgekit.machine import describe
@@ -85,9 +86,12 @@ def main() -> None:
     rates: dict[str, list[float]] = {"metered": [], "bare": []}
     with tempfile.TemporaryDirectory() as scratch, Children() as children:
         bundle = export_named(
-            options.model, os.path.join(scratch, "bundle"), cut=options.cut, dataset=dataset, input_shape=None,
-            codec=feature_codec(method.codec, method.config), calibration=256, seed=0, overwrite=True,
-        )  # fmt: skip
+            os.path.join(scratch, "bundle"),
+            NamedNetwork(options.model, options.cut),
+            Calibration(dataset),
+            Coding(feature_codec(method.codec, method.config)),
+            overwrite=True,
+        )
         flags = ["--listen", "127.0.0.1:0", "--json", "--schedule", "constant", "--lr", "0.02"]
         flags += ["--gradient-codec", method.gradient]
         children.start("server", ["serve", bundle.path, *flags], cores and cores[1])

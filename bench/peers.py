@@ -35,6 +35,7 @@ from edgekit.codecs.registry import feature_codec
 from edgekit.data import images, registry
 from edgekit.export.models.registry import MODELS, build
 from edgekit.export.named import default_shape, export_named
+from edgekit.export.settings import Calibration, Coding, NamedNetwork
 from edgekit.export.split import split
 from edgekit.link.emulator import LinkEmulator
 from edgekit.link.link import split_links
@@ -248,8 +249,13 @@ def compare(options: argparse.Namespace) -> None:
         for method in methods:
             bundles[method.name] = os.path.join(scratch, method.name)
             codec = feature_codec(method.codec, method.config)
-            export_named(options.model, bundles[method.name], cut=options.cut, dataset=dataset, codec=codec,
-                         input_shape=None, calibration=256, seed=0, overwrite=True)  # fmt: skip
+            export_named(
+                bundles[method.name],
+                NamedNetwork(options.model, options.cut),
+                Calibration(dataset),
+                Coding(codec),
+                overwrite=True,
+            )
         given = {"dataset": options.dataset, "data": options.data, "limit": options.limit}
         flags = tuple(part for key, value in given.items() if value for part in (f"--{key}", str(value)))
         plan = Plan(methods, bundles, links, (1,), options.repeats, options.seconds, options.warm_up, options.batch,

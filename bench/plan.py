@@ -31,6 +31,8 @@ from edgekit.export.plan.cuts import chosen, cut_table
 from edgekit.export.plan.named import plan_named
 from edgekit.export.plan.observe import Trial, observe, sample_images
 from edgekit.export.plan.predict import predict
+from edgekit.export.plan.settings import Compared, Setting, Timing
+from edgekit.export.settings import NamedNetwork
 from edgekit.link.link import parse_link
 
 MODELS = ("mobilenet_v1", "resnet18", "vgg11")
@@ -98,10 +100,11 @@ def validate(model: str, layers: Sequence[str], limit: int, batch: int, repeats:
     if not layers:
         cuts = chosen(cut_table(build(model, shape, 10, 0), shape, codec), default_cut(model))
         layers = [cut.layer for cut in cuts][:: max(1, len(cuts) // 6)]
+    setting = Setting("cpu", LOOPBACK, codec, batch=batch)
     measured: dict[str, list[float]] = {layer: [] for layer in layers}
     predicted: dict[str, list[float]] = {layer: [] for layer in layers}
     for _ in range(repeats):
-        result = plan_named(model, "cpu", LOOPBACK, codec, dataset=digits, batch=batch, measure=True, layers=layers)
+        result = plan_named(NamedNetwork(model), setting, Compared(layers), Timing(measure=True), dataset=digits)
         for each in result.predictions:
             predicted[each.cut.layer].append(each.images_per_s)
         for layer in layers:

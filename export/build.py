@@ -10,9 +10,6 @@ from torch import nn
 import edgekit
 from edgekit import tensorfile
 from edgekit.bundle import Bundle, write_bundle
-from edgekit.codecs.base import FeatureCodec
-from edgekit.device_profiles.profile import Profile
-from edgekit.device_profiles.registry import profile
 from edgekit.errors import ExportError, UsageError
 from edgekit.export.encoders.registry import ENCODERS
 from edgekit.export.fold import is_fresh, settle_norms, state_of, with_batch_statistics
@@ -21,7 +18,8 @@ from edgekit.export.parity.golden import golden_arrays
 from edgekit.export.parity.pytorch import require_pytorch
 from edgekit.export.program import back_program
 from edgekit.export.rate.candidates import Bench
-from edgekit.export.rate.choose import Goal, choose
+from edgekit.export.rate.choose import choose
+from edgekit.export.settings import BoardSettings, CalibrationImages, Coding, Network
 from edgekit.export.significance import significance as channel_significance
 from edgekit.export.split import split
 from edgekit.export.targets.check import check_range, refuse
@@ -32,40 +30,29 @@ NORMS = ("batch", "frozen")
 
 def build_bundle(
     path: str,
-    model: nn.Module,
+    network: Network,
+    calibration: CalibrationImages,
+    coding: Coding,
+    board: BoardSettings = BoardSettings(),
     *,
-    name: str,
-    cut: str,
-    images: np.ndarray,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    classes: int,
-    codec: FeatureCodec,
     seed: int = 0,
     overwrite: bool = False,
-    device: Profile | None = None,
-    norm: str | None = None,
-    batch_size: int = 32,
-    labels: np.ndarray | None = None,
-    significance: str | None = None,
-    goal: Goal | None = None,
 ) -> Bundle:
-    """Exports `model`, cut after layer `cut`, to a bundle at `path`, for `device` (default: the profile "cpu").
+    """The bundle of `network`, cut in two, for `board`, written to the folder `path`.
 
-    `images` (n,C,H,W) uint8 are the calibration images, `mean` and `std` per channel in units of 0..1. `norm` is
-    "batch" or "frozen" (default: the device's, or "batch" for a network that has not been trained); `batch_size` is
-    the batch of the deployed graph where the device wants it static. `significance` ("gradient" or "gate"; default:
-    "gradient", for codecs that need one) is how the channels' significance is measured, with the `labels` (n,) of the
-    calibration images. With a `goal`, groups and bits of the `codec`, an SGQ, are chosen for it, and the gradient
-    policy. ExportError or UsageError when the network, the cut, the codec and the device do not fit together.
+    `seed` decides the first codebooks. ExportError or UsageError when network, cut, codec and board do not fit
+    together.
     """
-    device = device or profile("cpu")
+    model, name, cut = network
+    images, mean, std, classes, labels = calibration
+    codec, significance, goal = coding
+    device = board.profile
     for option, values, smallest in (("mean", mean, -1e6), ("std", std, 1e-6)):
         if not all(smallest <= value <= 1e6 for value in values):
             raise UsageError(f"{option} {values}: expected numbers from {smallest:g} to 1e6")
     front, back = split(copy.deepcopy(model), cut)
     # Statistics that never moved are not worth freezing: devices would drift apart (docs/decisions.md).
-    norm = norm or ("batch" if is_fresh(front) else device.target.norm)
+    norm = board.norm or ("batch" if is_fresh(front) else device.target.norm)
     if norm not in NORMS:
         raise UsageError(f"norm policy '{norm}': expected one of {', '.join(NORMS)}")
     scale = np.array(std, dtype=np.float32).reshape(-1, 1, 1)
@@ -90,7 +77,8 @@ def build_bundle(
     order = codec.order(features.shape[1], tables)
     refusal = check_range(ENCODERS[codec.codec_id].largest(codec, features.numpy()[:, order], tables), device)
     refuse([refusal] if refusal else [], device)
-    graphs = front_graphs(front, batch.shape[1:], codec, tables, device=device, norm=norm, batch_size=batch_size)
+    shape = batch.shape[1:]
+    graphs = front_graphs(front, shape, codec, tables, device=device, norm=norm, batch_size=board.static_batch)
     golden = golden_arrays(graphs, codec, tables, batch[:4], seed)
     require_pytorch(front, norm == "frozen", golden, codec, tables)
     files = {
@@ -104,7 +92,7 @@ def build_bundle(
     }
     manifest = {
         "edgekit": edgekit.__version__,
-        "model": {"name": name, "cut": cut, "input": list(batch.shape[1:]), "classes": classes},
+        "model": {"name": name, "cut": cut, "input": list(shape), "classes": classes},
         "feature": list(features.shape[1:]),
         "feature_tensor": graphs.feature,
         "after_relu": graphs.after_relu,

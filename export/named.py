@@ -1,76 +1,57 @@
 """A model by name, a dataset, a codec and a board -> a bundle: what `edgekit export` does."""
 
 from edgekit.bundle import Bundle, check_writable
-from edgekit.codecs.base import FeatureCodec
 from edgekit.data import images
 from edgekit.data.base import Dataset
 from edgekit.data.partition import stratified
-from edgekit.device_profiles.registry import profile
 from edgekit.errors import UsageError
 from edgekit.export.build import build_bundle
 from edgekit.export.models.registry import build, default_cut
-from edgekit.export.rate.choose import Goal
+from edgekit.export.settings import BoardSettings, Calibration, CalibrationImages, Coding, NamedNetwork, Network
 
 
 def export_named(
-    name: str,
     path: str,
+    network: NamedNetwork,
+    calibration: Calibration,
+    coding: Coding,
+    board: BoardSettings = BoardSettings(),
     *,
-    cut: str | None,
-    dataset: Dataset,
-    codec: FeatureCodec,
-    input_shape: str | None,
-    calibration: int,
-    seed: int,
-    overwrite: bool,
-    weights: str | None = None,
-    device: str = "cpu",
-    norm: str | None = None,
-    batch_size: int = 32,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
-    significance: str | None = None,
-    goal: Goal | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
 ) -> Bundle:
-    """Builds model `name` for `dataset`, and exports it cut at `cut` (or its default) for the profile `device`.
+    """The bundle of a network by name, built for the classes of a dataset, written to the folder `path`.
 
-    `name` is built in or "module:factory"; its weights come from the safetensors file `weights`, or are drawn by
-    `seed`. `input_shape` is "C,H,W" or None for `default_shape`; `calibration` training images give the first codec
-    tables, and with their labels the `significance` ("gradient" or "gate") of channels; `mean` and `std` per channel,
-    in units of 0..1, default to the dataset's. With a `goal`, groups and bits are chosen. UsageError and ExportError.
+    `seed` decides fresh weights, the calibration images and the first codebooks. UsageError and ExportError.
     """
-    cut = cut or default_cut(name)
+    name, dataset = network.name, calibration.dataset
+    cut = network.cut or default_cut(name)
     if cut is None:
         raise UsageError(f"{name} has no default cut: choose one with --cut; `edgekit cuts {name}` lists them")
-    board = profile(device)
+    board = board._replace(device=board.profile)
     check_writable(path, overwrite)
-    shape = parse_shape(input_shape) if input_shape else default_shape(dataset)
+    shape = parse_shape(network.input_shape) if network.input_shape else default_shape(dataset)
+    classes = len(dataset.classes)
+    if network.classes not in (None, classes):
+        raise UsageError(f"{name} for {network.classes} classes, and {dataset.name} has {classes}: expected as many")
+    chosen = calibration_images(calibration, shape, seed)
+    module = build(name, shape, classes, seed, network.weights)
+    return build_bundle(path, Network(module, name, cut), chosen, coding, board, seed=seed, overwrite=overwrite)
+
+
+def calibration_images(calibration: Calibration, shape: tuple[int, int, int], seed: int) -> CalibrationImages:
+    """The images that `calibration` asks for, drawn by `seed` and fitted to `shape` (C,H,W); UsageError."""
+    dataset, count, mean, std = calibration
     for option, values in (("mean", mean), ("std", std)):
         if values is not None and len(values) != shape[0]:
             raise UsageError(f"--{option} of {len(values)} numbers for {shape[0]} channels: expected one per channel")
-    if calibration < 2:
-        raise UsageError(f"{calibration} calibration images: expected at least 2")
-    chosen = stratified(dataset.train_labels, min(calibration, len(dataset.train_labels)), seed)
+    if count < 2:
+        raise UsageError(f"{count} calibration images: expected at least 2")
+    chosen = stratified(dataset.train_labels, min(count, len(dataset.train_labels)), seed)
     small = dataset._replace(train_images=dataset.train_images[chosen], train_labels=dataset.train_labels[chosen])
     fitted = images.fit(small, shape)
-    return build_bundle(
-        path,
-        build(name, shape, len(dataset.classes), seed, weights),
-        name=name,
-        cut=cut,
-        images=fitted.train_images,
-        mean=mean or fitted.mean,
-        std=std or fitted.std,
-        classes=len(dataset.classes),
-        codec=codec,
-        seed=seed,
-        overwrite=overwrite,
-        device=board,
-        norm=norm,
-        batch_size=batch_size,
-        labels=fitted.train_labels,
-        significance=significance,
-        goal=goal,
+    return CalibrationImages(
+        fitted.train_images, mean or fitted.mean, std or fitted.std, len(dataset.classes), fitted.train_labels
     )
 
 

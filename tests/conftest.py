@@ -12,6 +12,7 @@ from edgekit.codecs.registry import feature_codec
 from edgekit.data import images, registry
 from edgekit.data.base import Dataset
 from edgekit.export.build import build_bundle
+from edgekit.export.settings import CalibrationImages, Coding, Network
 
 
 class SmallNet(nn.Module):
@@ -65,9 +66,11 @@ def digits() -> Dataset:
 def export_small(path: Path, digits: Dataset, codec: str, **config: int) -> Bundle:
     torch.manual_seed(0)
     return build_bundle(
-        str(path), SmallNet(), name="small", cut="features", images=digits.train_images[:64], mean=digits.mean,
-        std=digits.std, classes=10, codec=feature_codec(codec, config),
-    )  # fmt: skip
+        str(path),
+        Network(SmallNet(), "small", "features"),
+        CalibrationImages(digits.train_images[:64], digits.mean, digits.std, 10),
+        Coding(feature_codec(codec, config)),
+    )
 
 
 @pytest.fixture(scope="session")

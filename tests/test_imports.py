@@ -31,6 +31,7 @@ AREAS = {
         CORE - {"numpy"}
         | {
             "edgekit.deploy",
+            "edgekit.launch",
             "edgekit.measure",
             "edgekit.report",
             "edgekit.runtime",
@@ -40,10 +41,12 @@ AREAS = {
         },
     ),
     # A host's: it exports, starts the processes and adds up.
+    "edgekit.launch": May(CORE | {"edgekit.launch", "edgekit.runtime", "edgekit.export", "edgekit.server"}),
     "edgekit.measure": May(
         CORE
         | {
             "edgekit.deploy",
+            "edgekit.launch",
             "edgekit.measure",
             "edgekit.report",
             "edgekit.runtime",
@@ -61,6 +64,8 @@ AREAS = {
 }
 #: What single modules may import besides.
 ALSO = {
+    # What it gives by name, imported when asked for.
+    "edgekit": May(frozenset(), frozenset({"edgekit.export", "edgekit.launch", "edgekit.runtime", "edgekit.server"})),
     "edgekit.__main__": May(frozenset({"edgekit.cli"})),
     "edgekit.codecs.entropy": May(frozenset(), frozenset({"constriction"})),
     "edgekit.data.folder": May(frozenset(), frozenset({"PIL"})),
@@ -127,6 +132,7 @@ def test_table_names_modules_that_exist_or_are_to_come() -> None:
         ("edgekit.export.build", "if True:\n    from edgekit.server import train"),
         ("edgekit.server.train", "from edgekit.runtime import optim"),
         ("edgekit.server.train", "import onnx"),
+        ("edgekit.launch.train", "def f():\n    from edgekit.cli import rate"),
         ("edgekit.device_profiles", "import numpy"),
     ],
 )

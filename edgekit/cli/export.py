@@ -44,20 +44,25 @@ def export(**given: Any) -> None:
     """
     from rich.console import Console
 
-    from edgekit.cli import rate
-    from edgekit.data import registry
+    from edgekit.cli import rate, settings
     from edgekit.export.named import export_named
+    from edgekit.export.settings import Coding
 
-    chosen, output = rate.codec(given), given["output"]
-    images = registry.load(given["dataset"], given["data"], given["limit"], given["seed"])
+    codec, output = rate.codec(given), given["output"]
+    calibration = settings.data(given).load(given["seed"])
     with rate.goal(given) as goal:
         bundle = export_named(
-            given["model"], output, cut=given["cut"], dataset=images, codec=chosen, input_shape=given["input_shape"],
-            calibration=given["calibration"], seed=given["seed"], overwrite=given["force"], weights=given["weights"],
-            device=given["device"], norm=given["norm"], batch_size=given["static_batch"], mean=given["mean"],
-            std=given["std"], significance=given["significance"], goal=goal,
-        )  # fmt: skip
-    rate.show(Console(stderr=given["as_json"], highlight=False), bundle, given["rate_plot"])
+            output,
+            settings.network(given),
+            calibration,
+            Coding(codec, given["significance"], goal),
+            settings.board(given),
+            seed=given["seed"],
+            overwrite=given["force"],
+        )
+    told = f"{bundle.model} cut at {bundle.cut}"
+    screen = Console(stderr=given["as_json"], highlight=False)
+    rate.show(screen, bundle.manifest.get("rate"), told, given["rate_plot"])
     if given["as_json"]:
         chosen_rate = {name: bundle.manifest[name] for name in ("gradient", "rate") if name in bundle.manifest}
         options.print_json(
@@ -71,7 +76,7 @@ def export(**given: Any) -> None:
             }
         )
         return
-    click.echo(f"{output}: {bundle.model} cut at {bundle.cut}, feature {'x'.join(map(str, bundle.feature_shape))}")
+    click.echo(f"{output}: {told}, feature {'x'.join(map(str, bundle.feature_shape))}")
     click.echo(f"for {bundle.device['name']}; batch norm while learning: {bundle.norm}")
     click.echo(f"images are normalised by mean {_listed(bundle.mean)}, std {_listed(bundle.std)}")
     click.echo(f"next: edgekit check {output}; edgekit serve {output} --listen 127.0.0.1:50051", err=True)

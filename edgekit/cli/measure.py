@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from edgekit.bundle import Bundle
     from edgekit.measure.board import Board
     from edgekit.measure.cells import Plan
+    from edgekit.measure.methods import Method
+    from edgekit.measure.subjects import Subject
 
 
 @click.command()
@@ -101,16 +103,10 @@ def measure(**given: Any) -> None:
     compared = methods.parse_list(given["codecs"])
     # Imported only now, because it takes seconds.
     from edgekit.measure.record import record
-    from edgekit.measure.subjects import subjects
 
     screen = Console(stderr=True)
     with tempfile.TemporaryDirectory() as scratch:
-        chosen = subjects(
-            given["what"], compared, scratch, given["dataset"], given["data"], given["limit"], given["seed"],
-            lambda text: screen.print(text, highlight=False, soft_wrap=True),
-            **{name: given[name] for name in ("cut", "input_shape", "weights", "device", "mean", "std")},
-            batch_size=given["batch"],
-        )  # fmt: skip
+        chosen = _subjects(given, compared, scratch, screen)
         plan = cells.Plan(
             tuple(each.method for each in chosen), {each.method.name: each.bundle.path for each in chosen},
             links, in_flight, given["repeats"], given["seconds"], given["warm_up"], given["batch"],
@@ -165,6 +161,28 @@ def measure(**given: Any) -> None:
         _show(result, earlier, differences)
     if failure:
         raise failure
+
+
+def _subjects(given: dict[str, Any], compared: "list[Method]", scratch: str, screen: "Console") -> "list[Subject]":
+    """The bundles that WHAT names, or those of the one model that it names, written to `scratch`."""
+    from edgekit.cli import settings
+    from edgekit.export.settings import BoardSettings
+    from edgekit.measure.subjects import carried, exported
+
+    what = given["what"]
+    if all(map(os.path.isdir, what)):
+        return carried(what)
+    if len(what) > 1:
+        raise UsageError(f"{' '.join(what)}: expected one model, or bundles, which are folders")
+    return exported(
+        settings.network({**given, "model": what[0]}),
+        compared,
+        scratch,
+        settings.data(given).load(given["seed"]),
+        BoardSettings(given["device"], static_batch=given["batch"]),
+        seed=given["seed"],
+        on_export=lambda text: screen.print(text, highlight=False, soft_wrap=True),
+    )
 
 
 @contextlib.contextmanager

@@ -13,9 +13,6 @@ if TYPE_CHECKING:
 
     from edgekit.export.plan.named import Plan
 
-#: Options that are passed to `plan_named` unchanged.
-PASSED = ("everything", "devices", "batch", "measure", "input_shape", "classes", "weights", "torch_device", "seed")
-
 
 @click.command()
 @options.model
@@ -72,26 +69,32 @@ def plan(**given: Any) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from edgekit.cli import settings
     from edgekit.codecs.registry import feature_codec
     from edgekit.data import registry
     from edgekit.export.plan.chart import draw
     from edgekit.export.plan.named import plan_named
+    from edgekit.export.plan.settings import Compared, Setting, Timing
 
     out, png = given["out"], given["png"]
     for path in (out, png):
         options.check_writable(path)
     codec = feature_codec(given["codec"], options.codec_config(given["codec"], given["bits"], given["groups"]))
     dataset = registry.load(given["dataset"], given["data"]) if given["dataset"] else None
+    layers = [part.strip() for part in given["cuts"].split(",")] if given["cuts"] else ()
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     screen = Console(stderr=True)
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
         task = progress.add_task("")
         result = plan_named(
-            given["model"], given["device"], given["link"], codec, dataset=dataset,
-            layers=[part.strip() for part in given["cuts"].split(",")] if given["cuts"] else (),
-            threads=given["server_threads"], **{name: given[name] for name in PASSED},
+            settings.network(given),
+            Setting(given["device"], given["link"], codec, given["devices"], given["batch"]),
+            Compared(layers, given["everything"]),
+            Timing(given["measure"], given["torch_device"], given["server_threads"]),
+            dataset=dataset,
+            seed=given["seed"],
             on_cut=lambda done, total, layer: progress.update(task, description=layer, completed=done, total=total),
-        )  # fmt: skip
+        )
     if out:
         try:
             with open(out, "w", encoding="utf-8") as file:

@@ -13,7 +13,6 @@ from rich.table import Table
 from edgekit.cli import options
 
 if TYPE_CHECKING:
-    from edgekit.bundle import Bundle
     from edgekit.codecs.base import FeatureCodec
     from edgekit.export.rate.choose import Goal
 
@@ -70,16 +69,15 @@ def goal(given: dict[str, Any]) -> Iterator["Goal | None"]:
         )
 
 
-def show(console: Console, bundle: "Bundle", plot: str | None) -> None:
-    """Prints the candidates that the rate of `bundle` was chosen from, and draws them to `plot`, if it was chosen."""
+def show(console: Console, rate: dict[str, Any] | None, network: str, plot: str | None) -> None:
+    """Prints, and draws to the file `plot`, what `rate` was chosen from for `network`; nothing where there is none."""
     from edgekit.export.rate.chart import draw
 
-    rate = bundle.manifest.get("rate")
     if rate is None:
         return
     if plot:
-        draw(plot, rate, f"{bundle.model} cut at {bundle.cut}: {rate['bytes']:.0f} B a training image")
-    # Wide enough for whole rows, even if the terminal has to wrap them.
+        draw(plot, rate, f"{network}: {rate['bytes']:.0f} B a training image")
+    # Whole rows, even where the terminal has to wrap them.
     console = Console(file=console.file, width=max(console.width, 110), highlight=False)
     console.print(_table(rate))
     images = rate["images"]

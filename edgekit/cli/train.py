@@ -1,30 +1,18 @@
 """edgekit train"""
 
+import contextlib
 import os
 import sys
-import tempfile
-import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from edgekit.cli import options
 
-if TYPE_CHECKING:
-    from edgekit.bundle import Bundle
-
-#: Options that describe a run in its record, and those handed on to the processes.
-DESCRIBED = (
-    "model", "device", "codec", "significance", "dataset", "limit", "devices", "partition", "epochs", "batch",
-    "in_flight", "regroup_every", "optimizer", "lr", "momentum", "weight_decay", "schedule",
-    "noise_filling", "calibration", "server_threads", "torch_device", "backend", "link", "seed",
-)  # fmt: skip
-FOR_SERVER = (
+#: Options that are settings of the same name: how devices train, and what the server decides.
+TRAINING = ("devices", "partition", "epochs", "batch", "in_flight", "regroup_every", "backend", "link")
+SERVER = (
     "optimizer", "lr", "momentum", "weight_decay", "schedule", "gradient_codec", "noise_filling", "torch_device",
-    "server_threads", "seed", "devices",
-)  # fmt: skip
-FOR_DEVICE = (
-    "dataset", "data", "limit", "partition", "epochs", "batch", "in_flight", "regroup_every", "backend", "seed",
 )  # fmt: skip
 
 
@@ -68,126 +56,43 @@ def train(**given: Any) -> None:
     """
     from rich.console import Console
 
-    from edgekit.cli import rate
+    from edgekit.cli import rate, settings
     from edgekit.cli.progress import LiveProgress, result_table
-    from edgekit.launch.processes import Children
-    from edgekit.launch.summary import summary
-    from edgekit.line.meter import Recorder
-    from edgekit.tensorfile import make_folder
+    from edgekit.export.settings import Coding
+    from edgekit.launch import train as launch
+    from edgekit.launch.settings import Server, Training
 
-    if given["devices"] < 1:
-        raise click.BadParameter("expected at least 1", param_hint="--devices")
-    _check(given)
     as_json, out = given["as_json"], given["out"]
     console = Console(file=sys.stderr if as_json else sys.stdout)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = out or scratch
-        make_folder(folder)
-        bundle = _export(os.path.join(folder, "bundle"), given)
-        rate.show(console, bundle, given["rate_plot"])
-        run = {
-            **{name: given[name] for name in DESCRIBED},
-            "calibrate": given["gradient_codec"],
-            "cut": bundle.cut,
-            "norm": bundle.norm,
-            "codec_config": bundle.codec.config,
-            "feature": list(bundle.feature_shape),
-            "formula_bytes_up_per_image": bundle.codec.formula_bits(bundle.feature_shape) / 8,
-            "bundle": bundle.digest,
-            **({"rate": bundle.manifest["rate"]} if "rate" in bundle.manifest else {}),
-        }
-        with open(os.path.join(folder, "record.jsonl"), "w", encoding="utf-8") as file, Children() as children:
-            record = Recorder(file)
-            record(dict(run, event="start", command=sys.argv[1:], time=time.time()))
-            children.start("server", _serve(bundle.path, folder, given))
-            done = []
-            with LiveProgress(console, run) as progress:
-                for name, event in children.events():
-                    if name == "server" and event["event"] == "listening":
-                        run["calibrate"] = event["calibrate"]
-                    if event["event"] == "listening" and name == "server" and given["link"]:
-                        children.start("link", _link(event["port"], given))
-                    elif event["event"] == "listening":
-                        for i in range(given["devices"]):
-                            children.start(f"device-{i}", _run(bundle.path, folder, i, event["port"], given))
-                    if event["event"] == "done":
-                        done.append(event)
-                    if event["event"] != "progress":
-                        record(dict(event, process=name))
-                    progress.show(event)
-            last = summary(run, done)
-            record(last)
-    console.print(result_table(last))
+    with contextlib.ExitStack() as screen:
+        goal = screen.enter_context(rate.goal(given))
+        progress: LiveProgress | None = None
+
+        def show(event: dict[str, Any]) -> None:
+            nonlocal progress
+            if event["event"] == "start":
+                # The choice of a rate, if there was one, is made.
+                screen.close()
+                network = f"{event['model']} cut at {event['cut']}"
+                rate.show(console, event.get("rate"), network, given["rate_plot"])
+                progress = screen.enter_context(LiveProgress(console, event))
+            elif progress:
+                progress.show(event)
+
+        summary = launch.train(
+            settings.network(given),
+            data=settings.data(given),
+            codec=Coding(rate.codec(given), given["significance"], goal),
+            board=settings.board(given),
+            training=Training(**{name: given[name] for name in TRAINING}),
+            server=Server(threads=given["server_threads"], **{name: given[name] for name in SERVER}),
+            seed=given["seed"],
+            out=out,
+            command=sys.argv[1:],
+            on_event=show,
+        )
+    console.print(result_table(summary))
     if out:
         console.print(f"record: {os.path.join(out, 'record.jsonl')}")
     if as_json:
-        options.print_json(last)
-
-
-def _check(given: dict[str, Any]) -> None:
-    """What the processes would refuse only after the export."""
-    from edgekit.cli import rate
-    from edgekit.link.link import parse_link
-    from edgekit.runtime.backends.registry import backend_class
-    from edgekit.schedule import check_schedule
-    from edgekit.server.calibrate import calibrator
-    from edgekit.server.noise_filling import noise_filling
-    from edgekit.server.train import OptimizerConfig
-
-    rate.wanted(given)
-    OptimizerConfig(given["optimizer"], given["lr"], given["momentum"], given["weight_decay"]).check()
-    check_schedule(given["schedule"])
-    backend_class(given["backend"])
-    if given["link"] is not None:
-        parse_link(given["link"])
-    if given["gradient_codec"] is not None:
-        calibrator(given["gradient_codec"], given["seed"])
-    noise_filling(given["noise_filling"], rate.codec(given), given["seed"])
-
-
-def _export(path: str, given: dict[str, Any]) -> "Bundle":
-    from edgekit.cli import rate
-    from edgekit.data import registry
-    from edgekit.export.named import export_named
-
-    with rate.goal(given) as goal:
-        return export_named(
-            given["model"],
-            path,
-            cut=given["cut"],
-            dataset=registry.load(given["dataset"], given["data"], given["limit"], given["seed"]),
-            codec=rate.codec(given),
-            input_shape=given["input_shape"],
-            calibration=given["calibration"],
-            seed=given["seed"],
-            overwrite=True,
-            weights=given["weights"],
-            device=given["device"],
-            norm=given["norm"],
-            batch_size=given["static_batch"],
-            mean=given["mean"],
-            std=given["std"],
-            significance=given["significance"],
-            goal=goal,
-        )
-
-
-def _serve(bundle: str, folder: str, given: dict[str, Any]) -> list[str]:
-    flags = _flags({name: given[name] for name in FOR_SERVER})
-    return ["serve", bundle, "--listen", "127.0.0.1:0", "--json", "--out", os.path.join(folder, "server"), *flags]
-
-
-def _link(port: int, given: dict[str, Any]) -> list[str]:
-    flags = _flags({"to": f"127.0.0.1:{port}", "connections": given["devices"], "seed": given["seed"]})
-    return ["link", given["link"], "--json", *flags]
-
-
-def _run(bundle: str, folder: str, index: int, port: int, given: dict[str, Any]) -> list[str]:
-    flags = _flags({name: given[name] for name in FOR_DEVICE} | {"share": f"{index}/{given['devices']}"})
-    out = os.path.join(folder, f"device-{index}")
-    return ["run", bundle, "--server", f"127.0.0.1:{port}", "--json", "--out", out, *flags]
-
-
-def _flags(values: dict[str, Any]) -> list[str]:
-    given = {f"--{name.replace('_', '-')}": str(value) for name, value in values.items() if value is not None}
-    return [part for pair in given.items() for part in pair]
+        options.print_json(summary)

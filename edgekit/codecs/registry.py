@@ -35,6 +35,16 @@ def feature_codec(codec_id: str, config: Dict[str, Any]) -> FeatureCodec:
     return codec
 
 
+def parse_feature_codec(text: str) -> FeatureCodec:
+    """The feature codec that `text` spells, "CODEC" or "CODEC:KEY=VALUE,..."; UsageError.
+
+    >>> parse_feature_codec("sgq:groups=4,bits=6").config["bits"]
+    6
+    """
+    codec_id, _, pairs = text.partition(":")
+    return feature_codec(codec_id, settings(pairs))
+
+
 def gradient_codec(codec_id: str, config: Dict[str, Any]) -> GradientCodec:
     """The gradient codec `codec_id` with constructor arguments `config`."""
     codec = _make("gradient codec", GRADIENTS, codec_id, config)

@@ -7,11 +7,12 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Type
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from edgekit.errors import ChildFailed, EdgekitError
 
-Event = Dict[str, Any]
+Event = dict[str, Any]
 #: Seconds that children have to end once they are asked to.
 GRACE_S = 5.0
 
@@ -25,21 +26,23 @@ class Children:
 
     def __init__(self, command: Sequence[str] = (sys.executable, "-m", "edgekit")) -> None:
         self._command = list(command)
-        self._processes: Dict[str, subprocess.Popen[str]] = {}
-        self._events: "queue.Queue[Tuple[str, Optional[Event]]]" = queue.Queue()
-        self._words: Dict[str, List[str]] = {}
-        self._readers: Dict[str, List[threading.Thread]] = {}
+        self._processes: dict[str, subprocess.Popen[str]] = {}
+        self._events: "queue.Queue[tuple[str, Event | None]]" = queue.Queue()
+        self._words: dict[str, list[str]] = {}
+        self._readers: dict[str, list[threading.Thread]] = {}
         self._running = 0
 
     def start(
         self,
         name: str,
-        arguments: List[str],
-        cores: Optional[Sequence[int]] = None,
-        command: Optional[Sequence[str]] = None,
+        arguments: list[str],
+        cores: Sequence[int] | None = None,
+        command: Sequence[str] | None = None,
     ) -> None:
-        """Starts ``COMMAND ARGUMENTS``, `command` instead of COMMAND where it is given, on the processors `cores` only
-        where they are."""
+        """Starts child `name`: `command` (default: the one that starts every child) with `arguments`.
+
+        `cores` are the processors that it may run on; None: all.
+        """
         process = subprocess.Popen(
             [*(self._command if command is None else command), *arguments],
             stdin=subprocess.DEVNULL,
@@ -65,7 +68,7 @@ class Children:
         """The process id of child `name`."""
         return self._processes[name].pid
 
-    def events(self) -> Iterator[Tuple[str, Event]]:
+    def events(self) -> Iterator[tuple[str, Event]]:
         """(name, event) as they arrive, until every child has ended. ChildFailed as soon as one ends badly."""
         while self._running:
             try:
@@ -137,14 +140,14 @@ class Children:
 class ChildError(ChildFailed):
     """ChildFailed with the exit code of the child, when that is one of edgekit's own."""
 
-    def __init__(self, name: str, code: int, last_lines: List[str]) -> None:
-        end = "was ended by signal {}".format(-code) if code < 0 else "ended with exit code {}".format(code)
-        super().__init__("{} {}: {}".format(name, end, "\n".join(last_lines) or "no message"))
+    def __init__(self, name: str, code: int, last_lines: list[str]) -> None:
+        end = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        super().__init__(f"{name} {end}: " + ("\n".join(last_lines) or "no message"))
         known = {cls.exit_code for cls in _subclasses(EdgekitError)}
         self.exit_code = code if code in known else ChildFailed.exit_code
 
 
-def _event(line: str) -> Optional[Event]:
+def _event(line: str) -> Event | None:
     """The JSON object on `line`; None when there is none."""
     try:
         event = json.loads(line)
@@ -153,7 +156,7 @@ def _event(line: str) -> Optional[Event]:
     return event if isinstance(event, dict) else None
 
 
-def _subclasses(cls: Type[EdgekitError]) -> Iterator[Type[EdgekitError]]:
+def _subclasses(cls: type[EdgekitError]) -> Iterator[type[EdgekitError]]:
     for child in cls.__subclasses__():
         yield child
         yield from _subclasses(child)

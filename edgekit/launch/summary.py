@@ -1,11 +1,9 @@
 """The last line of a record: what a training run came to, from the "done" events of its devices."""
 
-from typing import Any, Dict, List
-
-Event = Dict[str, Any]
+from edgekit.launch.processes import Event
 
 
-def summary(run: Event, done: List[Event]) -> Event:
+def summary(run: Event, done: list[Event]) -> Event:
     """The "summary" event of a run. `run` says what was run; `done` has one event per device.
 
     Bytes per image are measured at the frame: all frames of training, headers, labels and codebooks included, over
@@ -46,8 +44,8 @@ def summary(run: Event, done: List[Event]) -> Event:
     )
 
 
-def _add(counts: List[Dict[str, int]]) -> Dict[str, int]:
-    added: Dict[str, int] = {}
+def _add(counts: list[dict[str, int]]) -> dict[str, int]:
+    added: dict[str, int] = {}
     for count in counts:
         for key, n in count.items():
             added[key] = added.get(key, 0) + n

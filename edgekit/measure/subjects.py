@@ -6,14 +6,11 @@ from typing import Any, NamedTuple
 
 from edgekit.bundle import Bundle, open_bundle
 from edgekit.codecs.registry import feature_codec
-from edgekit.data import registry
 from edgekit.errors import UsageError
 from edgekit.export.named import export_named
+from edgekit.export.settings import BoardSettings, Calibration, Coding, NamedNetwork
 from edgekit.measure.methods import Method, check_distinct
 from edgekit.server.calibrate import default_policy
-
-#: Number of training images from which the first codebooks are made.
-CALIBRATION = 256
 
 
 class Subject(NamedTuple):
@@ -34,40 +31,34 @@ class Subject(NamedTuple):
         }
 
 
-def subjects(
-    what: Sequence[str],
-    methods: Sequence[Method],
-    scratch: str,
-    dataset: str,
-    data: str | None,
-    limit: int | None,
-    seed: int,
-    on_export: Callable[[str], None],
-    **export: Any,
-) -> list[Subject]:
-    """The subjects of the folders `what`; or, when `what` is one model, of its bundles, one for each of `methods`.
+def carried(paths: Sequence[str]) -> list[Subject]:
+    """The bundles in the folders `paths`, each with its own method; UsageError where they cannot be compared."""
+    found = [_carried(open_bundle(path)) for path in paths]
+    check_distinct([subject.method for subject in found])
+    kinds = {(s.bundle.model, s.bundle.cut, s.bundle.feature_shape, s.bundle.device["name"]) for s in found}
+    if len(kinds) > 1:
+        told = "; ".join(f"{model} cut at {cut} for {board}" for model, cut, _, board in sorted(kinds))
+        raise UsageError(f"these bundles cannot be compared, expected one model, cut and board: {told}")
+    return found
 
-    These bundles are written to `scratch`; `export` is passed to `export_named`.
-    """
-    if all(map(os.path.isdir, what)):
-        carried = [_carried(open_bundle(path)) for path in what]
-        check_distinct([subject.method for subject in carried])
-        kinds = {(s.bundle.model, s.bundle.cut, s.bundle.feature_shape, s.bundle.device["name"]) for s in carried}
-        if len(kinds) > 1:
-            told = "; ".join(f"{model} cut at {cut} for {board}" for model, cut, _, board in sorted(kinds))
-            raise UsageError(f"these bundles cannot be compared, expected one model, cut and board: {told}")
-        return carried
-    if len(what) > 1:
-        raise UsageError(f"{' '.join(what)}: expected one model, or bundles, which are folders")
-    images = registry.load(dataset, data, limit, seed)
+
+def exported(
+    network: NamedNetwork,
+    methods: Sequence[Method],
+    folder: str,
+    calibration: Calibration,
+    board: BoardSettings,
+    *,
+    seed: int = 0,
+    on_export: Callable[[str], None] = lambda text: None,
+) -> list[Subject]:
+    """A bundle of `network` for each of `methods`, written below `folder`; `on_export` is told which comes next."""
     found = []
     for method in methods:
-        on_export(f"exporting {what[0]} for {method.name}: {method.text}")
-        codec = feature_codec(method.codec, method.config)
-        bundle = export_named(
-            what[0], os.path.join(scratch, method.name), dataset=images, codec=codec, calibration=CALIBRATION,
-            seed=seed, overwrite=True, **export,
-        )  # fmt: skip
+        on_export(f"exporting {network.name} for {method.name}: {method.text}")
+        coding = Coding(feature_codec(method.codec, method.config))
+        path = os.path.join(folder, method.name)
+        bundle = export_named(path, network, calibration, coding, board, seed=seed, overwrite=True)
         found.append(Subject(method, bundle))
     return found
 

@@ -1,7 +1,7 @@
 """A model by name, a board and a link -> a plan: what `edgekit plan` does."""
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import onnxruntime
@@ -19,6 +19,8 @@ from edgekit.export.named import default_shape, parse_shape
 from edgekit.export.plan.cuts import chosen, cut_table
 from edgekit.export.plan.observe import Trial, observe, sample_images
 from edgekit.export.plan.predict import Prediction, predict
+from edgekit.export.plan.settings import Compared, Setting, Timing
+from edgekit.export.settings import NamedNetwork
 from edgekit.link.link import Link, parse_link
 
 
@@ -60,52 +62,47 @@ class Plan(NamedTuple):
 
 
 def plan_named(
-    name: str,
-    device: str,
-    link: str,
-    codec: FeatureCodec,
+    network: NamedNetwork,
+    setting: Setting,
+    compared: Compared = Compared(),
+    timing: Timing = Timing(),
     *,
-    layers: Sequence[str] = (),
-    everything: bool = False,
-    devices: int = 1,
-    batch: int = 32,
-    measure: bool = False,
     dataset: Dataset | None = None,
-    input_shape: str | None = None,
-    classes: int | None = None,
-    weights: str | None = None,
-    torch_device: str = "cpu",
-    threads: int = 1,
     seed: int = 0,
     on_cut: Callable[[int, int, str], None] = lambda done, total, layer: None,
 ) -> Plan:
-    """Compares cuts of model `name`, built in or "module:factory", on board `device` behind `link`, "10mbit+20ms".
+    """The predicted speed of every cut of `network` that is compared, in one `setting`.
 
-    `layers`, or `everything`, or the good cuts. `input_shape` is "C,H,W", by default the dataset's or 3,32,32;
-    `classes` the dataset's or 10; without a dataset the images are random. `torch_device` ("cpu", "cuda" or "auto")
-    and `threads`: where and how the server's half is timed. `on_cut` is told how many of how many cuts are done, and
-    the layer that comes next. UsageError, ExportError.
+    Input shape and classes are the network's own, else those of `dataset`, else 3,32,32 and 10. Without a dataset the
+    images are random. `network.cut`, where it is given, takes the place of the default cut. `seed` decides fresh
+    weights and images. `on_cut` is told how many of how many cuts are done, and the layer that comes next. UsageError,
+    ExportError.
     """
-    board, line = profile(device), parse_link(link)
-    if devices < 1 or threads < 1:
-        raise UsageError(f"{devices} devices and {threads} threads: expected at least 1 of each")
-    shape = parse_shape(input_shape) if input_shape else default_shape(dataset) if dataset else (3, 32, 32)
+    name, classes = network.name, network.classes
+    devices, batch, codec = setting.devices, setting.batch, setting.codec
+    board, line = profile(setting.device), parse_link(setting.link)
+    if devices < 1 or timing.threads < 1:
+        raise UsageError(f"{devices} devices and {timing.threads} threads: expected at least 1 of each")
+    if network.input_shape:
+        shape = parse_shape(network.input_shape)
+    else:
+        shape = default_shape(dataset) if dataset else (3, 32, 32)
     if classes is None and dataset:
         classes = len(dataset.classes)
-    where = _torch_device(torch_device)
+    where = _torch_device(timing.torch_device)
     images = sample_images(shape, batch, seed, dataset)
-    network = build(name, shape, classes, seed, weights)
-    classes = classes or classes_of(network, shape)
-    default = default_cut(name)
-    table = cut_table(network, shape, codec)
-    cuts = chosen(table, default, layers, everything)
+    module = build(name, shape, classes, seed, network.weights)
+    classes = classes or classes_of(module, shape)
+    default = network.cut or default_cut(name)
+    table = cut_table(module, shape, codec)
+    cuts = chosen(table, default, compared.layers, compared.everything)
     done = iter(range(len(cuts)))
     threads_before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(timing.threads)
     try:
-        norm = "batch" if is_fresh(network) else board.target.norm
-        trial = Trial(images, classes, codec, [board], norm, measure, where, seed)
-        observed, refused = observe(network, cuts, trial, lambda layer: on_cut(next(done), len(cuts), layer))
+        norm = "batch" if is_fresh(module) else board.target.norm
+        trial = Trial(images, classes, codec, [board], norm, timing.measure, where, seed)
+        observed, refused = observe(module, cuts, trial, lambda layer: on_cut(next(done), len(cuts), layer))
     finally:
         torch.set_num_threads(threads_before)
     if not observed:
@@ -124,9 +121,10 @@ def plan_named(
         batch=batch,
         images=f"{batch} of {dataset.name}" if dataset else f"{batch} random normal images",
         device_time=f"measured on this host, ONNX Runtime {onnxruntime.__version__}, one {platform.machine()} thread"
-        if measure
+        if timing.measure
         else f"roofline of {board.name}'s peak figures: a lower bound",
-        server_time=f"measured on this host, torch {torch.__version__}, {where.type}, --server-threads {threads}",
+        server_time=f"measured on this host, torch {torch.__version__}, {where.type}, "
+        f"--server-threads {timing.threads}",
         predictions=predict(observed, board, line, devices),
         refused=refused,
     )

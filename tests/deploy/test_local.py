@@ -13,9 +13,9 @@ from edgekit.deploy.deployment import Deployment, Settings
 from edgekit.deploy.local import local
 from edgekit.deploy.ssh import Ssh
 from edgekit.device_profiles import registry
-from edgekit.device_profiles.registry import profile
 from edgekit.errors import DeployError, EdgekitError, UsageError
 from edgekit.export.build import build_bundle
+from edgekit.export.settings import BoardSettings, CalibrationImages, Coding, Network
 from tests.conftest import SmallNet
 
 
@@ -32,9 +32,12 @@ def test_a_board_of_ones_own_needs_no_name(tmp_path: Path, digits: Dataset) -> N
     own.write_text(text.replace('name = "cpu"', 'name = "myboard"').replace('python = "3.6"', 'python = "3.8"'))
     torch.manual_seed(0)
     build_bundle(
-        str(tmp_path / "bundle"), SmallNet(), name="small", cut="features", images=digits.train_images[:64],
-        mean=digits.mean, std=digits.std, classes=10, codec=feature_codec("raw", {}), device=profile(str(own)),
-    )  # fmt: skip
+        str(tmp_path / "bundle"),
+        Network(SmallNet(), "small", "features"),
+        CalibrationImages(digits.train_images[:64], digits.mean, digits.std, 10),
+        Coding(feature_codec("raw", {})),
+        BoardSettings(str(own)),
+    )
     for device in (None, str(own)):
         d = prepared(tmp_path, str(tmp_path / "bundle"), device)
         assert (d.profile.name, d.profile.python, d.options.backend) == ("myboard", "3.8", "onnxruntime")

@@ -20,9 +20,9 @@ from edgekit.bundle import Bundle
 from edgekit.codecs.base import Arrays
 from edgekit.codecs.registry import FEATURES, GRADIENTS, feature_codec, gradient_codec
 from edgekit.data.base import Dataset
-from edgekit.device_profiles.registry import profile
 from edgekit.export.build import NORMS, build_bundle
 from edgekit.export.fold import settle_norms
+from edgekit.export.settings import BoardSettings, CalibrationImages, Coding, Network
 
 # The board takes 15 s to set up, and more where Debian or the package index is far.
 pytestmark = pytest.mark.timeout(600)
@@ -195,10 +195,12 @@ def export(path: Path, dataset: Dataset, norm: str) -> Bundle:
             nn.init.uniform_(module.bias, -0.3, 0.3)
     settle_norms(network, torch.from_numpy(normalised(dataset.train_images[:256], dataset)))
     return build_bundle(
-        str(path), network, name="own", cut="6", images=dataset.train_images[:256], mean=dataset.mean, std=dataset.std,
-        classes=10, codec=feature_codec("sgq", {"groups": 4, "bits": 4, "coding": "context"}),
-        device=profile("jetson-nano"), norm=norm, batch_size=32,
-    )  # fmt: skip
+        str(path),
+        Network(network, "own", "6"),
+        CalibrationImages(dataset.train_images[:256], dataset.mean, dataset.std, 10),
+        Coding(feature_codec("sgq", {"groups": 4, "bits": 4, "coding": "context"})),
+        BoardSettings("jetson-nano", norm),
+    )
 
 
 def normalised(pictures: np.ndarray, dataset: Dataset) -> np.ndarray:

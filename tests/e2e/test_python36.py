@@ -25,10 +25,10 @@ from edgekit.codecs.base import Arrays
 from edgekit.codecs.registry import feature_codec
 from edgekit.data import images, registry
 from edgekit.data.base import Dataset
-from edgekit.device_profiles.registry import profile
 from edgekit.export.build import NORMS, build_bundle
 from edgekit.export.fold import settle_norms
 from edgekit.export.models.registry import build
+from edgekit.export.settings import BoardSettings, CalibrationImages, Coding, Network
 
 # Installation takes 20 s, and more where the index is far.
 pytestmark = pytest.mark.timeout(600)
@@ -121,10 +121,12 @@ def find_python36() -> str | None:
 def export(path: Path, model: nn.Module, cut: str, dataset: Dataset, norm: str) -> Bundle:
     """For the Jetson Nano: 8 groups, 4 bits, batches of 32."""
     return build_bundle(
-        str(path), model, name="own", cut=cut, images=dataset.train_images[:256], mean=dataset.mean, std=dataset.std,
-        classes=10, codec=feature_codec("sgq", {"groups": 8, "bits": 4}), device=profile("jetson-nano"), norm=norm,
-        batch_size=32,
-    )  # fmt: skip
+        str(path),
+        Network(model, "own", cut),
+        CalibrationImages(dataset.train_images[:256], dataset.mean, dataset.std, 10),
+        Coding(feature_codec("sgq", {"groups": 8, "bits": 4})),
+        BoardSettings("jetson-nano", norm),
+    )
 
 
 def normalised(pictures: np.ndarray, dataset: Dataset) -> np.ndarray:

@@ -15,6 +15,7 @@ from edgekit.export.gradient import differentiate
 from edgekit.export.graph import Graph
 from edgekit.export.graphs import front_graphs
 from edgekit.export.named import export_named
+from edgekit.export.settings import BoardSettings, Calibration, CalibrationImages, Coding, NamedNetwork, Network
 from edgekit.tensors import TensorSpec
 
 
@@ -52,26 +53,42 @@ def test_weight_that_does_not_reach_the_feature() -> None:
 def test_groups_that_do_not_divide_the_channels(tmp_path: object, digits: Dataset) -> None:
     with pytest.raises(UsageError, match=r"7 groups cannot code 128 channels.*choose --groups from 1, 2, 4, 8"):
         export_named(
-            "vgg11", f"{tmp_path}/b", cut=None, dataset=digits, codec=feature_codec("sgq", {"groups": 7}),
-            input_shape="1,32,32", calibration=8, seed=0, overwrite=False,
-        )  # fmt: skip
+            f"{tmp_path}/b",
+            NamedNetwork("vgg11", input_shape="1,32,32"),
+            Calibration(digits, 8),
+            Coding(feature_codec("sgq", {"groups": 7})),
+        )
 
 
 def test_cut_in_the_head(tmp_path: object, digits: Dataset) -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(4 * 14 * 14, 10), nn.ReLU(), nn.Linear(10, 10))
     with pytest.raises(UsageError, match=r"the feature at '2' is \[8, 10\], expected \(n,C,h,w\)"):
         build_bundle(
-            f"{tmp_path}/b", model, name="m", cut="2", images=digits.train_images[:8], mean=digits.mean, std=digits.std,
-            classes=10, codec=feature_codec("raw", {}),
-        )  # fmt: skip
+            f"{tmp_path}/b",
+            Network(model, "m", "2"),
+            CalibrationImages(digits.train_images[:8], digits.mean, digits.std, 10),
+            Coding(feature_codec("raw", {})),
+        )
 
 
 def test_unknown_model(tmp_path: object, digits: Dataset) -> None:
     with pytest.raises(UnknownName, match="unknown model 'vg11': did you mean vgg11"):
         export_named(
-            "vg11", f"{tmp_path}/b", cut=None, dataset=digits, codec=feature_codec("raw", {}), input_shape=None,
-            calibration=8, seed=0, overwrite=False,
-        )  # fmt: skip
+            f"{tmp_path}/b",
+            NamedNetwork("vg11"),
+            Calibration(digits, 8),
+            Coding(feature_codec("raw", {})),
+        )
+
+
+def test_classes_that_are_not_the_datasets(tmp_path: object, digits: Dataset) -> None:
+    with pytest.raises(UsageError, match="vgg11 for 7 classes, and digits has 10: expected as many"):
+        export_named(
+            f"{tmp_path}/b",
+            NamedNetwork("vgg11", classes=7),
+            Calibration(digits, 8),
+            Coding(feature_codec("raw", {})),
+        )
 
 
 def test_statement_in_place_that_torch_fx_loses(tmp_path: object, digits: Dataset) -> None:
@@ -90,9 +107,11 @@ def test_statement_in_place_that_torch_fx_loses(tmp_path: object, digits: Datase
 
     with pytest.raises(ExportError, match=r"the two halves of Alias give other outputs than the whole.*in place"):
         build_bundle(
-            f"{tmp_path}/b", Alias(), name="m", cut="first", images=digits.train_images[:8], mean=digits.mean,
-            std=digits.std, classes=10, codec=feature_codec("raw", {}),
-        )  # fmt: skip
+            f"{tmp_path}/b",
+            Network(Alias(), "m", "first"),
+            CalibrationImages(digits.train_images[:8], digits.mean, digits.std, 10),
+            Coding(feature_codec("raw", {})),
+        )
 
 
 def test_gradients_add_up_where_a_tensor_is_used_twice() -> None:
@@ -220,9 +239,12 @@ def test_network_that_graphs_would_get_wrong(
         spoil(network)
     with pytest.raises(ExportError, match=message):
         build_bundle(
-            f"{tmp_path}/b", network, name="m", cut="cut", images=digits.train_images[:16], mean=digits.mean,
-            std=digits.std, classes=10, codec=feature_codec("sgq", {"groups": 2}), norm=norm,
-        )  # fmt: skip
+            f"{tmp_path}/b",
+            Network(network, "m", "cut"),
+            CalibrationImages(digits.train_images[:16], digits.mean, digits.std, 10),
+            Coding(feature_codec("sgq", {"groups": 2})),
+            BoardSettings(norm=norm),
+        )
 
 
 @pytest.mark.parametrize("norm", ["batch", "frozen"])
@@ -230,9 +252,12 @@ def test_tied_weights_are_exported_once_and_rightly(tmp_path: object, digits: Da
     network = Pair()
     network.second.weight = network.first.weight
     bundle = build_bundle(
-        f"{tmp_path}/b", network, name="m", cut="cut", images=digits.train_images[:16], mean=digits.mean,
-        std=digits.std, classes=10, codec=feature_codec("sgq", {"groups": 2}), norm=norm,
-    )  # fmt: skip
+        f"{tmp_path}/b",
+        Network(network, "m", "cut"),
+        CalibrationImages(digits.train_images[:16], digits.mean, digits.std, 10),
+        Coding(feature_codec("sgq", {"groups": 2})),
+        BoardSettings(norm=norm),
+    )
     state = bundle.arrays("front.safetensors")
     assert "first.weight" in state and "second.weight" not in state
 
@@ -243,9 +268,12 @@ def test_weights_without_requires_grad_are_not_trained(tmp_path: object, digits:
     network.stem.requires_grad_(False)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     bundle = build_bundle(
-        f"{tmp_path}/b", network, name="m", cut="cut", images=digits.train_images[:16], mean=digits.mean,
-        std=digits.std, classes=10, codec=feature_codec("raw", {}), norm=norm,
-    )  # fmt: skip
+        f"{tmp_path}/b",
+        Network(network, "m", "cut"),
+        CalibrationImages(digits.train_images[:16], digits.mean, digits.std, 10),
+        Coding(feature_codec("raw", {})),
+        BoardSettings(norm=norm),
+    )
     names = {spec.name for spec in bundle.graphs["front_grad"].outputs}
     assert "gradient.first.weight" in names and not any("stem" in name for name in names)
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
@@ -257,6 +285,8 @@ def test_normalisation_that_makes_no_sense(
 ) -> None:
     with pytest.raises(UsageError, match=r"(mean|std) .*: expected numbers from"):
         build_bundle(
-            f"{tmp_path}/b", Pair(), name="m", cut="cut", images=digits.train_images[:16], mean=mean, std=std,
-            classes=10, codec=feature_codec("raw", {}),
-        )  # fmt: skip
+            f"{tmp_path}/b",
+            Network(Pair(), "m", "cut"),
+            CalibrationImages(digits.train_images[:16], mean, std, 10),
+            Coding(feature_codec("raw", {})),
+        )

@@ -9,11 +9,11 @@ import torch
 from edgekit.bundle import Bundle
 from edgekit.codecs.registry import feature_codec
 from edgekit.data.base import Dataset
-from edgekit.device_profiles.registry import profile
 from edgekit.errors import UsageError
 from edgekit.export.build import build_bundle
 from edgekit.export.fold import fold_norms
 from edgekit.export.models.registry import build
+from edgekit.export.settings import BoardSettings, CalibrationImages, Coding, Network
 from edgekit.export.split import split
 from edgekit.runtime.learn import FrontHalf
 from edgekit.runtime.optim import optimizer
@@ -23,9 +23,12 @@ CUT = "blocks.1.depthwise"
 
 def export(path: object, digits: Dataset, network: torch.nn.Module, device: str, norm: str | None = None) -> Bundle:
     return build_bundle(
-        f"{path}/bundle", network, name="mobilenet_v1", cut=CUT, images=digits.train_images[:64], mean=digits.mean,
-        std=digits.std, classes=10, codec=feature_codec("sgq", {}), device=profile(device), norm=norm, batch_size=8,
-    )  # fmt: skip
+        f"{path}/bundle",
+        Network(network, "mobilenet_v1", CUT),
+        CalibrationImages(digits.train_images[:64], digits.mean, digits.std, 10),
+        Coding(feature_codec("sgq", {})),
+        BoardSettings(device, norm, 8),
+    )
 
 
 def network(trained: bool) -> torch.nn.Module:

@@ -10,6 +10,7 @@ from torch import nn
 from edgekit.codecs.registry import feature_codec
 from edgekit.errors import UnknownName, UsageError
 from edgekit.export.build import build_bundle
+from edgekit.export.settings import CalibrationImages, Coding, Network
 from edgekit.export.significance import SIGNIFICANCE, Gate, gradient_energy, significance
 
 CHANNELS, CLASSES = 16, 4
@@ -115,9 +116,11 @@ def test_a_bundle_is_grouped_and_weighted_by_it(measure: str | None, tmp_path: P
 
     def build(path: str, labels: np.ndarray | None) -> dict[str, np.ndarray]:
         return build_bundle(
-            path, Net(), name="net", cut="features.1", images=images, mean=(0.5,), std=(0.25,), classes=CLASSES,
-            codec=codec, labels=labels, significance=measure,
-        ).tables()  # fmt: skip
+            path,
+            Network(Net(), "net", "features.1"),
+            CalibrationImages(images, (0.5,), (0.25,), CLASSES, labels),
+            Coding(codec, measure),
+        ).tables()
 
     tables = build(str(tmp_path / "bundle"), labels)
     assert set(tables) == {"codebook", "order", "significance"}

@@ -20,6 +20,7 @@ from edgekit.codecs.registry import feature_codec
 from edgekit.device_profiles.registry import profile
 from edgekit.errors import BackendError
 from edgekit.export.build import build_bundle
+from edgekit.export.settings import BoardSettings, CalibrationImages, Coding, Network
 from edgekit.runtime import cache
 from edgekit.runtime.backends.ascend import atc, atc_codes, cann
 from edgekit.tensors import TensorSpec
@@ -242,10 +243,12 @@ def bundle(tmp_path_factory, digits):
     board = profile("atlas-200-dk")
     torch.manual_seed(0)
     return build_bundle(
-        str(tmp_path_factory.mktemp("atlas") / "bundle"), SmallNet(), name="small", cut="features",
-        images=digits.train_images[:64], mean=digits.mean, std=digits.std, classes=10,
-        codec=feature_codec("sgq", {"groups": 4, "bits": 4}), device=board, batch_size=16,
-    )  # fmt: skip
+        str(tmp_path_factory.mktemp("atlas") / "bundle"),
+        Network(SmallNet(), "small", "features"),
+        CalibrationImages(digits.train_images[:64], digits.mean, digits.std, 10),
+        Coding(feature_codec("sgq", {"groups": 4, "bits": 4})),
+        BoardSettings(board, static_batch=16),
+    )
 
 
 def test_a_host_compiles_for_a_board(bundle, here, capsys):

@@ -14,8 +14,8 @@ import torch
 from edgekit.bundle import Bundle
 from edgekit.codecs.registry import feature_codec
 from edgekit.data.base import Dataset
-from edgekit.device_profiles.registry import profile
 from edgekit.export.build import build_bundle
+from edgekit.export.settings import BoardSettings, CalibrationImages, Coding, Network
 from tests.conftest import SmallNet
 from tests.device.ascend.board import ROOT, environment
 
@@ -28,10 +28,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, digits: Dataset) -> Bundle:
     """SmallNet for the Atlas 200 DK."""
     torch.manual_seed(0)
     return build_bundle(
-        str(tmp_path_factory.mktemp("atlas") / "bundle"), SmallNet(), name="small", cut="features",
-        images=digits.train_images[:64], mean=digits.mean, std=digits.std, classes=10,
-        codec=feature_codec("sgq", {"groups": 4, "bits": 4}), device=profile("atlas-200-dk"),
-    )  # fmt: skip
+        str(tmp_path_factory.mktemp("atlas") / "bundle"),
+        Network(SmallNet(), "small", "features"),
+        CalibrationImages(digits.train_images[:64], digits.mean, digits.std, 10),
+        Coding(feature_codec("sgq", {"groups": 4, "bits": 4})),
+        BoardSettings("atlas-200-dk"),
+    )
 
 
 def start(arguments: list[str], variables: dict[str, str]) -> "subprocess.Popen[str]":

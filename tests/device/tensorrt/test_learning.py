@@ -10,10 +10,10 @@ import torch
 from edgekit.bundle import Bundle
 from edgekit.codecs.registry import feature_codec
 from edgekit.data.base import Dataset
-from edgekit.device_profiles.registry import profile
 from edgekit.errors import BackendError
 from edgekit.export.build import build_bundle
 from edgekit.export.parity.check import check_bundle
+from edgekit.export.settings import BoardSettings, CalibrationImages, Coding, Network
 from edgekit.runtime.learn import FrontHalf
 from edgekit.runtime.optim import optimizer
 from tests.conftest import SmallNet
@@ -24,11 +24,12 @@ def export(folder: Path, digits: Dataset, codec: str, **config: int) -> Bundle:
     """SmallNet for the Jetson Nano: static batch, float16, codebooks as initialisers."""
     torch.manual_seed(0)
     return build_bundle(
-        str(folder / "bundle"), SmallNet(), name="small", cut="features",
-        images=digits.train_images[:64], mean=digits.mean, std=digits.std, classes=10,
-        codec=feature_codec(codec, config), device=profile("jetson-nano"), norm="batch",
-        batch_size=32,
-    )  # fmt: skip
+        str(folder / "bundle"),
+        Network(SmallNet(), "small", "features"),
+        CalibrationImages(digits.train_images[:64], digits.mean, digits.std, 10),
+        Coding(feature_codec(codec, config)),
+        BoardSettings("jetson-nano", "batch"),
+    )
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ import edgekit
 from edgekit.bundle import Bundle
 from edgekit.codecs.registry import feature_codec
 from edgekit.data.base import Dataset
-from edgekit.device_profiles.registry import profile
 from edgekit.export.build import build_bundle
+from edgekit.export.settings import BoardSettings, CalibrationImages, Coding, Network
 
 EPOCHS = 4
 # Three runs with a server and a device process each.
@@ -43,10 +43,12 @@ def board(
     version, name = request.param
     torch.manual_seed(0)
     bundle = build_bundle(
-        str(tmp_path_factory.mktemp(name) / "bundle"), depthwise_net(), name="own", cut="6",
-        images=digits.train_images[:256], mean=digits.mean, std=digits.std, classes=10,
-        codec=feature_codec("sgq", {"groups": 4, "bits": 4}), device=profile(name), norm="batch", batch_size=32,
-    )  # fmt: skip
+        str(tmp_path_factory.mktemp(name) / "bundle"),
+        Network(depthwise_net(), "own", "6"),
+        CalibrationImages(digits.train_images[:256], digits.mean, digits.std, 10),
+        Coding(feature_codec("sgq", {"groups": 4, "bits": 4})),
+        BoardSettings(name, "batch"),
+    )
     return version, bundle
 
 

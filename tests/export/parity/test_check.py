@@ -26,6 +26,7 @@ from edgekit.export.parity import check as checking
 from edgekit.export.parity.check import check_bundle
 from edgekit.export.parity.half_scores import round_scores, simulate
 from edgekit.export.parity.report import Report, equal_codes, small_error, worst_gradient
+from edgekit.export.settings import BoardSettings, CalibrationImages, Coding, Network
 
 
 class Net(nn.Module):
@@ -50,10 +51,12 @@ class Net(nn.Module):
 def export(path: Path, digits: Dataset, device: str, codec: str = "sgq", batch_size: int = 2, **config: int) -> Bundle:
     torch.manual_seed(0)
     return build_bundle(
-        str(path), Net(), name="net", cut="front", images=digits.train_images[:64], mean=digits.mean, std=digits.std,
-        classes=10, codec=feature_codec(codec, config or ({"groups": 4} if codec == "sgq" else {})),
-        device=profile(device), norm=profile(device).target.norm, batch_size=batch_size,
-    )  # fmt: skip
+        str(path),
+        Network(Net(), "net", "front"),
+        CalibrationImages(digits.train_images[:64], digits.mean, digits.std, 10),
+        Coding(feature_codec(codec, config or ({"groups": 4} if codec == "sgq" else {}))),
+        BoardSettings(device, profile(device).target.norm, batch_size),
+    )
 
 
 @pytest.fixture(scope="module")

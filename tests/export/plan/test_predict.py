@@ -19,7 +19,9 @@ from edgekit.export.plan.named import plan_named
 from edgekit.export.plan.observe import Trial, observe, sample_images
 from edgekit.export.plan.predict import Prediction, Step, binding, predict, rate
 from edgekit.export.plan.roofline import encode_seconds, encoder_work, training_bytes, training_seconds
+from edgekit.export.plan.settings import Compared, Setting
 from edgekit.export.plan.work import Work
+from edgekit.export.settings import NamedNetwork
 from edgekit.link.link import Link
 
 LINK = Link(10e6, 10e6, 0.02)
@@ -188,12 +190,14 @@ def test_images_of_a_dataset_are_normalised(digits: Dataset) -> None:
 def test_plan_of_a_named_model() -> None:
     told: list[tuple[int, int, str]] = []
     result = plan_named(
-        "mobilenet_v1", "jetson-nano", "2mbit/10mbit+30ms", feature_codec("uniform", {"bits": 4}),
-        layers=["stem", "blocks.3.depthwise", "flatten"], batch=2, input_shape="3,16,16",
+        NamedNetwork("mobilenet_v1", cut="stem", input_shape="3,16,16"),
+        Setting("jetson-nano", "2mbit/10mbit+30ms", feature_codec("uniform", {"bits": 4}), batch=2),
+        Compared(["stem", "blocks.3.depthwise", "flatten"]),
         on_cut=lambda *now: told.append(now),
-    )  # fmt: skip
+    )
     assert told == [(0, 3, "stem"), (1, 3, "blocks.3.depthwise"), (2, 3, "flatten")]
     assert {one.cut.layer for one in result.predictions} == {"stem", "blocks.3.depthwise"}
+    assert result.default == "stem"
     record = json.loads(json.dumps(result.to_json()))
     assert record["link"] == Link(2e6, 1e7, 0.03)._asdict()
     assert record["images"] == "2 random normal images" and "roofline" in record["device_time"]

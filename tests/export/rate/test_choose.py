@@ -18,6 +18,7 @@ from edgekit.errors import UsageError
 from edgekit.export.build import build_bundle
 from edgekit.export.rate.candidates import ZONES
 from edgekit.export.rate.choose import BITS, UPLINK_SHARE, Goal, candidates
+from edgekit.export.settings import CalibrationImages, Coding, Network
 from edgekit.server.calibrate import calibrator, default_policy
 
 #: Bytes that leave something to be chosen.
@@ -57,9 +58,11 @@ def export(
     path: Path, digits: Dataset, model: nn.Module, goal: Goal, codec: FeatureCodec = CONTEXT, images: int = 128
 ) -> Bundle:
     return build_bundle(
-        str(path / "bundle"), model, name="small", cut="0", images=digits.train_images[:images], mean=digits.mean,
-        std=digits.std, classes=10, codec=codec, labels=digits.train_labels[:images], goal=goal,
-    )  # fmt: skip
+        str(path / "bundle"),
+        Network(model, "small", "0"),
+        CalibrationImages(digits.train_images[:images], digits.mean, digits.std, 10, digits.train_labels[:images]),
+        Coding(codec, goal=goal),
+    )
 
 
 @pytest.fixture(scope="module")

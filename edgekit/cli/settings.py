@@ -1,0 +1,28 @@
+"""Option objects from the options of a command."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgekit.export.settings import BoardSettings, NamedData, NamedNetwork
+
+
+def network(given: dict[str, Any]) -> "NamedNetwork":
+    """The network that MODEL, --cut, --weights and --input name."""
+    from edgekit.export.settings import NamedNetwork
+
+    return NamedNetwork(given["model"], given.get("cut"), given["weights"], given["input_shape"], given.get("classes"))
+
+
+def data(given: dict[str, Any]) -> "NamedData":
+    """The dataset that --dataset, --data and --limit name, --calibration of its images, --mean and --std."""
+    from edgekit.export.settings import NamedData
+
+    n_images = {"n_images": given["calibration"]} if "calibration" in given else {}
+    return NamedData(given["dataset"], given["data"], given["limit"], mean=given["mean"], std=given["std"], **n_images)
+
+
+def board(given: dict[str, Any]) -> "BoardSettings":
+    """The board that --device, --norm and --static-batch name."""
+    from edgekit.export.settings import BoardSettings
+
+    return BoardSettings(given["device"], given["norm"], given["static_batch"])

@@ -1,0 +1,59 @@
+"""What `train` is told besides what an export is told (edgekit/export/settings.py)."""
+
+from typing import NamedTuple
+
+from edgekit.export.settings import BoardSettings, Coding, NamedData, NamedNetwork
+
+
+class Training(NamedTuple):
+    """The devices, and how each of them trains."""
+
+    #: Device processes, each with its own front half and its own share of the training images.
+    devices: int = 2
+    #: How the shares are drawn: "iid", or "dirichlet:ALPHA".
+    partition: str = "iid"
+    #: Passes over the share; after each the deployed pipeline is evaluated on the whole test set.
+    epochs: int = 10
+    #: Images of a step.
+    batch: int = 32
+    #: Batches sent before a gradient must be back.
+    in_flight: int = 1
+    #: Epochs between new groupings of the channels (codec sgq); 0: never.
+    regroup_every: int = 0
+    #: Engine on the devices.
+    backend: str = "onnxruntime"
+    #: An emulated line that the devices share, "10mbit+50ms"; None: no line is emulated.
+    link: str | None = None
+
+
+class Server(NamedTuple):
+    """What the server decides: both sides' optimiser, the gradient it sends, and where its half computes."""
+
+    #: "sgd" or "adam".
+    optimizer: str = "sgd"
+    lr: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    #: "cosine", with warm-up, or "constant".
+    schedule: str = "cosine"
+    #: Gradient policy, as "dct:zone=2"; None: the bundle's own.
+    gradient_codec: str | None = None
+    #: Noise that the back half is trained on: "lost", as much as quantising took, or a share of the variance, "0.4".
+    noise_filling: str | None = None
+    #: "cpu", "cuda" or "auto".
+    torch_device: str = "auto"
+    #: Threads of the back half on a CPU.
+    threads: int = 1
+
+
+class Run(NamedTuple):
+    """All that one training on this machine is told."""
+
+    network: NamedNetwork
+    data: NamedData
+    coding: Coding
+    board: BoardSettings
+    training: Training
+    server: Server
+    #: Decides fresh weights, calibration images, shares, and the order of images.
+    seed: int

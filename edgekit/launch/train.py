@@ -1,0 +1,153 @@
+"""train: what `edgekit train` does. A network is exported, and real processes train it on this machine.
+
+::
+
+    export --bundle--> server --port--> link, where one is emulated --port--> devices --"done"--> summary
+"""
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from edgekit.bundle import Bundle
+from edgekit.codecs.base import FeatureCodec
+from edgekit.errors import UsageError
+from edgekit.export.named import export_named
+from edgekit.export.settings import BoardSettings, Coding, NamedData, NamedNetwork, as_board, as_coding
+from edgekit.launch import flags
+from edgekit.launch.processes import Children, Event
+from edgekit.launch.settings import Run, Server, Training
+from edgekit.launch.summary import summary
+from edgekit.line.meter import Recorder
+from edgekit.link.link import parse_link
+from edgekit.runtime.backends.registry import backend_class
+from edgekit.schedule import check_schedule
+from edgekit.server.calibrate import calibrator
+from edgekit.server.noise_filling import noise_filling
+from edgekit.server.train import OptimizerConfig
+from edgekit.tensorfile import make_folder
+
+
+def train(
+    model: str | NamedNetwork,
+    *,
+    data: str | NamedData = "digits",
+    codec: str | FeatureCodec | Coding = "sgq",
+    board: str | BoardSettings = "cpu",
+    training: Training = Training(),
+    server: Server = Server(),
+    seed: int = 0,
+    out: str | None = None,
+    command: Sequence[str] | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+) -> Event:
+    """The "summary" event of a whole training: a server process and device processes on this machine.
+
+    `model`, `data` and `board` are names, or settings with the name among them; `codec` is a codec, or its text,
+    "sgq:groups=8,bits=4". The folder `out` keeps the bundle, the trained halves and record.jsonl; without it they are
+    gone at the end. `command` is what the record says was called (default: the Python program). `on_event` is told
+    every event as it comes: those of record.jsonl, and "progress"; docs/record.md describes them. UsageError,
+    ExportError, DataError; ChildFailed as soon as a process ends with an error, and then all the others are ended.
+    """
+    network = NamedNetwork(model) if isinstance(model, str) else model
+    data = NamedData(data) if isinstance(data, str) else data
+    run = Run(network, data, as_coding(codec), as_board(board), training, server, seed)
+    _check(run)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = out or scratch
+        make_folder(folder)
+        bundle = export_named(
+            os.path.join(folder, "bundle"), network, data.load(seed), run.coding, run.board, seed=seed, overwrite=True
+        )
+        described = _described(run, bundle)
+        done = []
+        with open(os.path.join(folder, "record.jsonl"), "w", encoding="utf-8") as file, Children() as children:
+            record = Recorder(file)
+
+            def tell(event: Event) -> None:
+                if event["event"] != "progress":
+                    record(event)
+                on_event(event)
+
+            called = ["python", *sys.argv] if command is None else list(command)
+            tell(dict(described, event="start", command=called, time=time.time()))
+            for name, event in _events(run, bundle.path, folder, children):
+                if name == "server" and event["event"] == "listening":
+                    described["calibrate"] = event["calibrate"]
+                if event["event"] == "done":
+                    done.append(event)
+                tell(dict(event, process=name))
+            last = summary(described, done)
+            tell(last)
+    return last
+
+
+def _check(run: Run) -> None:
+    """What the processes would refuse only after the export."""
+    training, server = run.training, run.server
+    if training.devices < 1:
+        raise UsageError(f"--devices {training.devices}: expected at least 1")
+    OptimizerConfig(server.optimizer, server.lr, server.momentum, server.weight_decay).check()
+    check_schedule(server.schedule)
+    backend_class(training.backend)
+    if training.link is not None:
+        parse_link(training.link)
+    if server.gradient_codec is not None:
+        calibrator(server.gradient_codec, run.seed)
+    noise_filling(server.noise_filling, run.coding.codec, run.seed)
+
+
+def _events(run: Run, bundle: str, folder: str, children: Children) -> Iterator[tuple[str, Event]]:
+    """(process, event) of all processes, each of which is started when the one that it connects to listens."""
+    line = run.training.link
+    children.start("server", flags.server(run, bundle, os.path.join(folder, "server")))
+    for name, event in children.events():
+        if event["event"] == "listening" and name == "server" and line is not None:
+            children.start("link", flags.link(run, line, event["port"]))
+        elif event["event"] == "listening":
+            for index in range(run.training.devices):
+                out = os.path.join(folder, f"device-{index}")
+                children.start(f"device-{index}", flags.device(run, bundle, out, index, event["port"]))
+        yield name, event
+
+
+def _described(run: Run, bundle: Bundle) -> Event:
+    """What was run, as "start" and "summary" say it."""
+    training, server, board = run.training, run.server, run.board
+    return {
+        "model": run.network.name,
+        "device": board.device if isinstance(board.device, str) else board.device.name,
+        "codec": run.coding.codec.codec_id,
+        "significance": run.coding.significance,
+        "dataset": run.data.dataset,
+        "limit": run.data.limit,
+        "devices": training.devices,
+        "partition": training.partition,
+        "epochs": training.epochs,
+        "batch": training.batch,
+        "in_flight": training.in_flight,
+        "regroup_every": training.regroup_every,
+        "optimizer": server.optimizer,
+        "lr": server.lr,
+        "momentum": server.momentum,
+        "weight_decay": server.weight_decay,
+        "schedule": server.schedule,
+        "noise_filling": server.noise_filling,
+        "calibration": run.data.n_images,
+        "server_threads": server.threads,
+        "torch_device": server.torch_device,
+        "backend": training.backend,
+        "link": training.link,
+        "seed": run.seed,
+        # The server says which, once it listens.
+        "calibrate": server.gradient_codec,
+        "cut": bundle.cut,
+        "norm": bundle.norm,
+        "codec_config": bundle.codec.config,
+        "feature": list(bundle.feature_shape),
+        "formula_bytes_up_per_image": bundle.codec.formula_bits(bundle.feature_shape) / 8,
+        "bundle": bundle.digest,
+        **({"rate": bundle.manifest["rate"]} if "rate" in bundle.manifest else {}),
+    }

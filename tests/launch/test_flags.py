@@ -1,0 +1,54 @@
+"""The command lines of the processes: what they parse to is what the settings say."""
+
+import pytest
+
+from edgekit.cli.link import link
+from edgekit.cli.serve import serve
+from edgekit.export.settings import BoardSettings, NamedData, NamedNetwork, as_coding
+from edgekit.launch import flags
+from edgekit.launch.settings import Run, Server, Training
+from edgekit.runtime.__main__ import parser
+
+RUN = Run(
+    NamedNetwork("vgg11"),
+    NamedData("mnist", "files", 500),
+    as_coding("raw"),
+    BoardSettings(),
+    Training(3, "dirichlet:0.5", 4, 16, 2, 5, "reference", "10mbit+50ms"),
+    Server("adam", 0.01, 0.8, 1e-4, "constant", "dct:zone=2", "0.4", "cpu", 2),
+    seed=7,
+)
+PLAIN = RUN._replace(data=NamedData(), training=Training(), server=Server())
+
+
+def test_the_server_is_told_its_settings() -> None:
+    command, *arguments = flags.server(RUN, "bundle", "out")
+    got = serve.make_context(command, arguments).params
+    expected = {**RUN.server._asdict(), "bundle": "bundle", "out": "out", "seed": 7, "devices": 3, "as_json": True}
+    expected["server_threads"] = expected.pop("threads")
+    assert got == {**expected, "listen": "127.0.0.1:0"}
+
+
+def test_a_device_is_told_its_settings() -> None:
+    command, *arguments = flags.device(RUN, "bundle", "out", 1, 50051)
+    got = vars(parser(command).parse_args(arguments))
+    expected = RUN.training._asdict()
+    del expected["devices"], expected["link"]
+    expected |= {"bundle": "bundle", "out": "out", "server": "127.0.0.1:50051", "share": "1/3", "seed": 7, "json": True}
+    expected |= {"dataset": "mnist", "data": "files", "limit": 500}
+    assert got.items() >= expected.items()
+
+
+def test_the_link_is_told_its_settings() -> None:
+    command, *arguments = flags.link(RUN, "10mbit+50ms", 50051)
+    got = link.make_context(command, arguments).params
+    expected = {"link": "10mbit+50ms", "target": "127.0.0.1:50051", "connections": 3, "seed": 7, "as_json": True}
+    assert got.items() >= expected.items()
+
+
+@pytest.mark.parametrize("flag", ["--gradient-codec", "--data", "--limit"])
+def test_what_is_not_chosen_is_left_to_the_process(flag: str) -> None:
+    lines = (flags.server(PLAIN, "bundle", "out"), flags.device(PLAIN, "bundle", "out", 0, 50051))
+    assert not any(flag in line for line in lines)
+    lines = (flags.server(RUN, "bundle", "out"), flags.device(RUN, "bundle", "out", 0, 50051))
+    assert any(flag in line for line in lines)
