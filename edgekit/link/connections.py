@@ -1,4 +1,4 @@
-"""Connections: the sockets that an emulated link forwards, and the bytes that are on their way between them."""
+"""Connections: the sockets between which an emulated link forwards bytes, and the bytes that are on their way."""
 
 import math
 import selectors
@@ -11,57 +11,61 @@ from edgekit.link.link import Link
 from edgekit.link.shaper import Shaper
 from edgekit.link.sockets import listen_at, resolve, stream_socket
 
-#: Seconds of line in a chunk: that much later may a message arrive when its end shares one with the next message.
+#: Bytes are forwarded in chunks of so many seconds at the link's rate. When the end of a message is in one chunk with
+#: the start of the next message, it arrives up to one chunk late.
 CHUNK_S = 0.004
+#: Smallest and largest chunk.
 CHUNK_BYTES = (64, 1 << 18)
-#: Seconds of line read ahead, so that a process that wakes late leaves no gap on it; it reads on at half of that.
+#: So many seconds' worth of bytes are read ahead: a process that wakes up late then leaves no gap on the link. Reading
+#: goes on when half of them have left.
 AHEAD_S = 0.05
+#: Smallest and largest receive buffer of a socket.
 BUFFER_BYTES = (1 << 13, 1 << 21)
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
 class Way:
-    """One direction, and what is on it."""
+    """One direction of the link, and the bytes that are on their way."""
 
     def __init__(self, rate_bit_s: float, shaper: Shaper) -> None:
         self.shaper = shaper
         self.chunk = _within(CHUNK_BYTES, CHUNK_S * rate_bit_s / 8)
-        #: Bytes that wait in the kernel should be few, but enough to read ahead from.
+        #: Receive buffer of the sockets: few bytes should wait in the kernel, but enough to read ahead.
         self.buffer = _within(BUFFER_BYTES, AHEAD_S * rate_bit_s / 8)
-        #: Ends that have bytes to read, but have to wait for their turn.
+        #: Ends that have bytes to read and wait for their turn.
         self.ready: deque[End] = deque()
-        #: (arrival, where, bytes), in the order of arrival; b"" ends that direction, None breaks the connection.
+        #: (time of arrival, end, bytes) in order of time; b"" ends this direction, None breaks the connection.
         self.flying: deque[tuple[float, End, bytes | None]] = deque()
         self.arrived = 0
 
     @property
     def due_s(self) -> float:
-        """When there is something to do, if nothing comes from outside."""
+        """The time of the next thing to do, if no socket becomes ready before."""
         arrival_s = self.flying[0][0] if self.flying else math.inf
         return min(arrival_s, self.shaper.left_s - AHEAD_S / 2) if self.ready else arrival_s
 
 
 class End:
-    """One socket of a connection; `way` is the direction of what is read from it."""
+    """One of the two sockets of a connection; `way` is the direction of the bytes that are read from it."""
 
     def __init__(self, taken: socket.socket, way: Way) -> None:
         self.socket = taken
         self.way = way
         self.peer = self
-        #: What has arrived and the socket has not taken yet.
+        #: What has arrived but is not written to the socket yet.
         self.waiting: deque[bytes | None] = deque()
-        #: Events that the selector is asked for, and what they call.
+        #: The events that the selector waits for, and the function that is called with them.
         self.wanted = 0
         self.on_event: Callable[[int], None] = lambda events: None
-        #: Nothing more will be read; nothing more will be written; neither.
+        #: Whether reading has ended, writing has ended, the socket is closed.
         self.finished = self.shut = self.closed = False
 
 
 class Connections:
-    """Connections taken at `listen` and forwarded to `target`, both HOST:PORT, over one `link` that all of them share.
+    """Accepts connections at `listen` and forwards them to `target`, both HOST:PORT, over one `link` that they share.
 
-    It has no clock and never waits. UsageError for an address that is none, TransportError when it cannot be found or
-    bound.
+    It reads no clock and never waits. UsageError for a malformed address, TransportError for one that cannot be found
+    or bound.
     """
 
     def __init__(self, link: Link, target: str, listen: str, seed: int) -> None:
@@ -69,12 +73,12 @@ class Connections:
         times = link.round_trip_s / 2, link.jitter_s, link.stall_s, link.stall_every_s
         self.up = Way(link.up_bit_s, Shaper(link.up_bit_s, *times, seed=2 * seed))
         self.down = Way(link.down_bit_s, Shaper(link.down_bit_s, *times, seed=2 * seed + 1))
-        #: Two for each connection that is open.
+        #: The ends of all open connections, two each.
         self.ends: set[End] = set()
-        #: Connections that were forwarded and have ended, and those whose target could not be reached.
+        #: Numbers of connections: forwarded and ended since, and ended because the target could not be reached.
         self.ended = self.unreachable = 0
         self.listener = listen_at(listen, self.up.buffer)
-        #: Tells whose socket is ready; what is registered with it is called with the events.
+        #: Tells which sockets are ready; the function registered with a socket is to be called with its events.
         self.selector = selectors.DefaultSelector()
         self.selector.register(self.listener, _READ, self._accept)
 
@@ -85,7 +89,7 @@ class Connections:
             each.close()
 
     def admit(self, way: Way, now_s: float) -> None:
-        """Reads ahead, a chunk from everyone who has sent something, in turn."""
+        """Reads ahead: one chunk in turn from every end that has sent something."""
         while way.ready and way.shaper.left_s < now_s + AHEAD_S:
             self._read(way, way.ready.popleft(), now_s)
         for end in way.ready:
@@ -110,7 +114,7 @@ class Connections:
             self._watch(end, _READ, True)
             return
         except OSError:
-            data = None  # the peer is gone: what it has sent still arrives
+            data = None  # the sender is gone; what it has sent before still arrives
         end.finished = not data
         _, arrives_s = way.shaper.send(len(data or b""), now_s)
         way.flying.append((arrives_s, end.peer, data))
@@ -120,7 +124,7 @@ class Connections:
             self._watch(end, _READ, not end.finished)
 
     def _write(self, end: End) -> None:
-        """Writes what has arrived. Where the socket takes no more, nothing is read from the peer until it does."""
+        """Writes what has arrived. While the socket takes no more, nothing is read from the peer either."""
         try:
             while end.waiting:
                 data = end.waiting[0]
@@ -155,7 +159,7 @@ class Connections:
             taken, _ = self.listener.accept()
             taken.setblocking(False)
         except (BlockingIOError, ConnectionError):
-            return  # it has gone again
+            return  # the client is gone already
         near = End(taken, self.up)
         self.ends.add(near)
         far = End(stream_socket(self._family, self.down.buffer), self.down)
@@ -164,7 +168,7 @@ class Connections:
         near.on_event = partial(self._on_end, near)
         far.on_event = partial(self._on_connected, far)
         far.socket.connect_ex(self._target)
-        self._watch(far, _WRITE, True)  # whatever becomes of it
+        self._watch(far, _WRITE, True)  # it becomes writable when it is connected, and also when it failed
 
     def _on_connected(self, far: End, events: int) -> None:
         try:
@@ -180,7 +184,7 @@ class Connections:
 
     def _on_end(self, end: End, events: int) -> None:
         if end.closed:
-            return  # by what its peer did in the same turn
+            return  # closed by its peer's event in the same turn
         if events & _WRITE:
             self._write(end)
         if events & _READ and not end.closed and end not in end.way.ready:

@@ -1,6 +1,6 @@
-"""LinkEmulator: a TCP proxy that carries bytes to and fro as a link would, at its rate and with its delay.
+"""LinkEmulator: a TCP proxy that forwards bytes both ways at a link's rate and with its delay.
 
-Rate and delay hold for the bytes that the two sides hand to TCP. Headers of packets, loss, TCP's slow start and the
+Rate and delay apply to the bytes that the two sides give to TCP. Headers of packets, loss, TCP's slow start and the
 round trip of opening a connection are not emulated.
 """
 
@@ -15,16 +15,16 @@ from edgekit.errors import TransportError
 from edgekit.link.connections import Connections
 from edgekit.link.link import Link
 
-#: Waits that end too late are expected to, by up to this.
+#: The system ends waits too late; the emulator allows for the usual delay, up to so many seconds.
 LATE_S = 0.001
 
 
 class LinkEmulator:
     """Forwards connections at `listen` to `target`, both HOST:PORT, over one `link` that all of them share.
 
-    It works in a thread of its own from construction to `close`; a context manager. A target that cannot be reached
-    closes the connection, so does a peer that goes; others live on. UsageError for an address that is none,
-    TransportError when it cannot be found or bound.
+    It works in a thread of its own from construction to `close`; it is a context manager. A connection is closed when
+    its target cannot be reached or one side is gone; the others go on. UsageError for a malformed address,
+    TransportError for one that cannot be found or bound.
     """
 
     def __init__(self, link: Link, target: str, listen: str = "127.0.0.1:0", seed: int = 0) -> None:
@@ -41,31 +41,31 @@ class LinkEmulator:
 
     @property
     def bytes(self) -> dict[str, int]:
-        """Bytes that have arrived, "up" at the target and "down" at those who connected."""
+        """The bytes that have arrived: "up" at the target, "down" at the clients."""
         return {"up": self._connections.up.arrived, "down": self._connections.down.arrived}
 
     @property
     def open(self) -> int:
-        """Connections that are open."""
+        """The number of open connections."""
         return len(self._connections.ends) // 2
 
     @property
     def ended(self) -> int:
-        """Connections that were forwarded and have ended."""
+        """The number of connections that were forwarded and have ended."""
         return self._connections.ended
 
     @property
     def unreachable(self) -> int:
-        """Connections whose target could not be reached."""
+        """The number of connections whose target could not be reached."""
         return self._connections.unreachable
 
     def wait(self, timeout_s: float) -> None:
-        """Returns after `timeout_s`; raises what ended the emulation, should anything."""
+        """Returns after `timeout_s` seconds; if an error has ended the emulation, raises it."""
         if futures.wait([self._working], timeout_s).done:
             self._working.result()
 
     def close(self) -> None:
-        """Closes every connection at once and stops listening; raises as `wait` does."""
+        """Closes every connection at once and stops listening; raises the error that `wait` would."""
         self._waker.close()
         self._executor.shutdown()
         self._working.result()
@@ -98,11 +98,11 @@ class LinkEmulator:
         return time.monotonic() - self._start_s
 
     def _wait(self, until_s: float) -> None:
-        """Until something comes or the time has; of that, as much less as waits have lately ended too late."""
+        """Waits until a socket is ready or until `until_s`, less the delay by which waits have lately ended late."""
         wait_s = until_s - self._late_s - self._now()
         if wait_s <= 0:
             return
-        # To the microsecond, where selectors wait for whole milliseconds.
+        # select waits to the microsecond; selectors wait for whole milliseconds.
         came, _, _ = select.select([self._selector.fileno()], [], [], wait_s if wait_s < math.inf else None)
         if not came:
             late_s = self._now() - (until_s - self._late_s)
