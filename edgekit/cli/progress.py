@@ -46,7 +46,8 @@ class LiveProgress:
         text = f"epoch {event['epoch']}/{event['epochs']}, {_numbers(event)}"
         self._progress.update(self._bars[name], completed=event["step"], text=text)
         if event["event"] == "epoch":
-            self._console.print(f"{name} {text}, test accuracy {event['accuracy']:.2f} %", soft_wrap=True)
+            tested = f", test accuracy {event['accuracy']:.2f} %" if "accuracy" in event else ""
+            self._console.print(f"{name} {text}{tested}", soft_wrap=True)
 
 
 def _numbers(event: Event) -> str:

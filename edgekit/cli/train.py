@@ -9,12 +9,6 @@ import click
 
 from edgekit.cli import options
 
-#: Options that are settings of the same name: how devices train, and what the server decides.
-TRAINING = ("devices", "partition", "epochs", "batch", "in_flight", "regroup_every", "backend", "link")
-SERVER = (
-    "optimizer", "lr", "momentum", "weight_decay", "schedule", "gradient_codec", "noise_filling", "torch_device",
-)  # fmt: skip
-
 
 @click.command()
 @options.model
@@ -29,6 +23,9 @@ SERVER = (
 @click.option("--in-flight", default=1, show_default=True, help="Batches sent before a gradient must be back.")
 @click.option(
     "--regroup-every", default=0, show_default=True, help="Epochs between new groupings of channels (sgq), 0: never."
+)
+@click.option(
+    "--evaluate-every", default=1, show_default=True, help="Epochs between tests; the last one is always tested."
 )
 @options.codec
 @options.rate
@@ -84,8 +81,8 @@ def train(**given: Any) -> None:
             data=settings.data(given),
             codec=Coding(rate.codec(given), given["significance"], goal),
             board=settings.board(given),
-            training=Training(**{name: given[name] for name in TRAINING}),
-            server=Server(threads=given["server_threads"], **{name: given[name] for name in SERVER}),
+            training=Training(**{name: given[name] for name in Training._fields}),
+            server=Server(**{name: given[name] for name in Server._fields}),
             seed=given["seed"],
             out=out,
             command=sys.argv[1:],

@@ -27,7 +27,7 @@ class Children:
     def __init__(self, command: Sequence[str] = (sys.executable, "-m", "edgekit")) -> None:
         self._command = list(command)
         self._processes: dict[str, subprocess.Popen[str]] = {}
-        self._events: "queue.Queue[tuple[str, Event | None]]" = queue.Queue()
+        self._events: queue.Queue[tuple[str, Event | None]] = queue.Queue()
         self._words: dict[str, list[str]] = {}
         self._readers: dict[str, list[threading.Thread]] = {}
         self._running = 0

@@ -12,7 +12,7 @@ class Training(NamedTuple):
     devices: int = 2
     #: How the shares are drawn: "iid", or "dirichlet:ALPHA".
     partition: str = "iid"
-    #: Passes over the share; after each the deployed pipeline is evaluated on the whole test set.
+    #: Passes over the share.
     epochs: int = 10
     #: Images of a step.
     batch: int = 32
@@ -20,6 +20,8 @@ class Training(NamedTuple):
     in_flight: int = 1
     #: Epochs between new groupings of the channels (codec sgq); 0: never.
     regroup_every: int = 0
+    #: Epochs between evaluations of the deployed pipeline on the whole test set; the last one is always evaluated.
+    evaluate_every: int = 1
     #: Engine on the devices.
     backend: str = "onnxruntime"
     #: An emulated line that the devices share, "10mbit+50ms"; None: no line is emulated.
@@ -43,7 +45,7 @@ class Server(NamedTuple):
     #: "cpu", "cuda" or "auto".
     torch_device: str = "auto"
     #: Threads of the back half on a CPU.
-    threads: int = 1
+    server_threads: int = 1
 
 
 class Run(NamedTuple):

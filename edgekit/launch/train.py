@@ -115,7 +115,7 @@ def _events(run: Run, bundle: str, folder: str, children: Children) -> Iterator[
 
 def _described(run: Run, bundle: Bundle) -> Event:
     """What was run, as "start" and "summary" say it."""
-    training, server, board = run.training, run.server, run.board
+    server, board = run.server._asdict(), run.board
     return {
         "model": run.network.name,
         "device": board.device if isinstance(board.device, str) else board.device.name,
@@ -123,26 +123,12 @@ def _described(run: Run, bundle: Bundle) -> Event:
         "significance": run.coding.significance,
         "dataset": run.data.dataset,
         "limit": run.data.limit,
-        "devices": training.devices,
-        "partition": training.partition,
-        "epochs": training.epochs,
-        "batch": training.batch,
-        "in_flight": training.in_flight,
-        "regroup_every": training.regroup_every,
-        "optimizer": server.optimizer,
-        "lr": server.lr,
-        "momentum": server.momentum,
-        "weight_decay": server.weight_decay,
-        "schedule": server.schedule,
-        "noise_filling": server.noise_filling,
         "calibration": run.data.n_images,
-        "server_threads": server.threads,
-        "torch_device": server.torch_device,
-        "backend": training.backend,
-        "link": training.link,
         "seed": run.seed,
         # The server says which, once it listens.
-        "calibrate": server.gradient_codec,
+        "calibrate": server.pop("gradient_codec"),
+        **run.training._asdict(),
+        **server,
         "cut": bundle.cut,
         "norm": bundle.norm,
         "codec_config": bundle.codec.config,
