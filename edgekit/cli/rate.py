@@ -70,14 +70,14 @@ def goal(given: dict[str, Any]) -> Iterator["Goal | None"]:
 
 
 def show(console: Console, rate: dict[str, Any] | None, network: str, plot: str | None) -> None:
-    """Prints, and draws to the file `plot`, what `rate` was chosen from for `network`; nothing where there is none."""
+    """Prints the candidates that `rate` was chosen from for `network`, and draws them to `plot`, if one was chosen."""
     from edgekit.export.rate.chart import draw
 
     if rate is None:
         return
     if plot:
         draw(plot, rate, f"{network}: {rate['bytes']:.0f} B a training image")
-    # Whole rows, even where the terminal has to wrap them.
+    # Wide enough for whole rows, even if the terminal has to wrap them.
     console = Console(file=console.file, width=max(console.width, 110), highlight=False)
     console.print(_table(rate))
     images = rate["images"]
