@@ -1,5 +1,7 @@
 """A model by name, a dataset, a codec and a board -> a bundle: what `edgekit export` does."""
 
+from typing import TYPE_CHECKING
+
 from edgekit.bundle import Bundle, check_writable
 from edgekit.codecs.base import FeatureCodec
 from edgekit.data import images
@@ -7,9 +9,10 @@ from edgekit.data.base import Dataset
 from edgekit.data.partition import stratified
 from edgekit.device_profiles.registry import profile
 from edgekit.errors import UsageError
-from edgekit.export.build import build_bundle
 from edgekit.export.models.registry import build, default_cut
-from edgekit.export.rate.choose import Goal
+
+if TYPE_CHECKING:
+    from edgekit.export.rate.choose import Goal
 
 
 def export_named(
@@ -30,7 +33,7 @@ def export_named(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     significance: str | None = None,
-    goal: Goal | None = None,
+    goal: "Goal | None" = None,
 ) -> Bundle:
     """Builds model `name` for `dataset`, and exports it cut at `cut` (or its default) for the profile `device`.
 
@@ -53,6 +56,9 @@ def export_named(
     chosen = stratified(dataset.train_labels, min(calibration, len(dataset.train_labels)), seed)
     small = dataset._replace(train_images=dataset.train_images[chosen], train_labels=dataset.train_labels[chosen])
     fitted = images.fit(small, shape)
+    # Only now what imports torch, which takes seconds: mistakes show at once.
+    from edgekit.export.build import build_bundle
+
     return build_bundle(
         path,
         build(name, shape, len(dataset.classes), seed, weights),

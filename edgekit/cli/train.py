@@ -131,18 +131,20 @@ def _check(given: dict[str, Any]) -> None:
     from edgekit.runtime.backends.registry import backend_class
     from edgekit.schedule import check_schedule
     from edgekit.server.calibrate import calibrator
-    from edgekit.server.noise_filling import noise_filling
-    from edgekit.server.train import OptimizerConfig
 
     rate.wanted(given)
-    OptimizerConfig(given["optimizer"], given["lr"], given["momentum"], given["weight_decay"]).check()
     check_schedule(given["schedule"])
     backend_class(given["backend"])
     if given["link"] is not None:
         parse_link(given["link"])
     if given["gradient_codec"] is not None:
         calibrator(given["gradient_codec"], given["seed"])
+    # Last, for these import torch, which takes seconds.
+    from edgekit.server.noise_filling import noise_filling
+    from edgekit.server.train import OptimizerConfig
+
     noise_filling(given["noise_filling"], rate.codec(given), given["seed"])
+    OptimizerConfig(given["optimizer"], given["lr"], given["momentum"], given["weight_decay"]).check()
 
 
 def _export(path: str, given: dict[str, Any]) -> "Bundle":
