@@ -4,12 +4,15 @@ A new process per command would spend nearly all of its time on importing torch.
 """
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+#: The checkout stays importable from any folder, installed or not.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
 #: Runs every command as ``python COMMAND`` would, from a file or with ``-m``: as ``__main__``, with its own arguments
 #: and its own first folder on the path.
 PROGRAM = """
@@ -55,7 +58,7 @@ def run_together(commands: Sequence[Sequence[str]], folder: Path) -> list[Done]:
     """How each of `commands` ended in one process that ran them in `folder`, one after the other."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], input=json.dumps([list(command) for command in commands]), cwd=folder,
-        capture_output=True, text=True, timeout=300, check=False,
+        env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return [Done(*result) for result in json.loads(done.stdout)]

@@ -32,8 +32,7 @@ TABLES = [
     ("docs/compression.md", "bench/accuracy.py --show bench/results/accuracy.json"),
     (
         "docs/compression.md",
-        "bench/calibration.py --show bench/results/calibration-vgg11_thin.json "
-        "--accuracy bench/results/accuracy.json",
+        "bench/calibration.py --show bench/results/calibration-vgg11_thin.json --accuracy bench/results/accuracy.json",
     ),
     ("docs/compression.md", "bench/coder.py --show bench/results/coder.json"),
     ("docs/measure.md", "bench/link.py --show bench/results/link.json"),

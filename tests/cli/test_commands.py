@@ -12,7 +12,6 @@ import pytest
 from edgekit.bundle import Bundle
 from edgekit.cli import COMMANDS, main
 
-
 #: Runs the command line in this process: its exit code, what it prints, and what it says on standard error.
 Here = Callable[..., tuple[int, str, str]]
 
