@@ -54,7 +54,7 @@ def test_every_method_trains(tmp_path: Path) -> None:
     """Two epochs on digits. Channels are grouped anew between two batches that the server decodes, and it follows."""
     script = str(BENCH / "accuracy.py")
     methods = "FP32;UQ-4;PQ-4;CLIO;Top-K;SGQ-4;sgq:groups=4,bits=3,grouping=significance,coding=temporal+dct"
-    options = ["--dataset", "digits", "--limit", "125", "--batch", "5", "--epochs", "2", "--regroup", "1", "--mixed"]
+    options = ["--dataset", "digits", "--limit", "60", "--batch", "5", "--epochs", "2", "--regroup", "1", "--mixed"]
     filled = ("--methods", "SGQ-4", "--noise-filling")
     trained = [
         [script, "vgg11_thin", *options, *more, "--out", str(tmp_path)]
