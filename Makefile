@@ -1,19 +1,23 @@
 # make demo    train on one machine with a server and two devices, and show the table
 # make test    the whole test suite
+# make fast    the tests of a minute: all but those that train, export large networks or start many processes
 # make check   ruff (rules and formatting) and mypy (types); changes no file
 # make format  apply the fixes and the formatting of ruff
 # make venv    the set-up alone: .venv with the versions of constraints.txt
 PYTHON ?= python3
 MODEL ?= mobilenet_v1
 
-.PHONY: demo test check format venv
+.PHONY: demo test fast check format venv
 .DEFAULT_GOAL := demo
 
 demo: venv
 	.venv/bin/edgekit train $(MODEL) --dataset digits --devices 2 --codec sgq --bits 4 --groups 8 --epochs 10 --out runs/demo
 
 test: venv
-	.venv/bin/python -m pytest --numprocesses auto --dist loadfile
+	.venv/bin/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+
+fast: venv
+	.venv/bin/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 check: venv
 	.venv/bin/ruff check

@@ -1,4 +1,4 @@
-"""What several test folders share: a small network and the bundle it exports to."""
+"""What several test folders share: a small network and the bundle it exports to; and which files start first."""
 
 from pathlib import Path
 
@@ -13,6 +13,33 @@ from edgekit.data import images, registry
 from edgekit.data.base import Dataset
 from edgekit.export.build import build_bundle
 from edgekit.export.settings import CalibrationImages, Coding, Network
+
+TESTS = Path(__file__).parent
+#: Files and folders that take more than about 5 s, the longest first. `make fast` leaves them out.
+SLOW = (
+    "e2e/test_line.py", "export/test_graphs.py", "e2e/test_own_network.py", "e2e/test_arm64.py", "e2e/test_measure.py",
+    "e2e/test_python36.py", "e2e/test_deploy.py", "test_bench.py", "device/tensorrt/test_training.py",
+    "export/rate/test_choose.py", "e2e/test_deploy_refused.py", "cli/test_rate.py", "export/test_build_norms.py",
+    "export/models/test_registry.py", "device/ascend/test_training.py", "device/ascend/test_backend.py",
+    "report/test_page.py", "export/parity/test_check.py", "runtime/test_doctor.py", "report/test_browser.py",
+    "device/tensorrt/test_bindings.py", "deploy/test_package.py", "test_docs.py", "e2e",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests of SLOW, and starts with them: a long file that a worker took last would be waited for alone."""
+    gone = [name for name in SLOW if not (TESTS / name).exists()]
+    if gone:
+        raise pytest.UsageError(f"tests/conftest.py: SLOW names {', '.join(gone)}, not there: name what it is now")
+
+    def place(item: pytest.Item) -> int:
+        name = item.path.relative_to(TESTS).as_posix() if item.path.is_relative_to(TESTS) else ""
+        return next((number for number, start in enumerate(SLOW) if name.startswith(start)), len(SLOW))
+
+    for item in items:
+        if place(item) < len(SLOW):
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=place)
 
 
 class SmallNet(nn.Module):

@@ -52,11 +52,11 @@ def codec(given: dict[str, Any]) -> "FeatureCodec":
 @contextmanager
 def goal(given: dict[str, Any]) -> Iterator["Goal | None"]:
     """The goal of the options, with its progress shown on standard error; None when they have none."""
-    from edgekit.export.rate.choose import Goal
-
     if not wanted(given):
         yield None
         return
+    from edgekit.export.rate.choose import Goal
+
     screen = Console(stderr=True)
     columns = TextColumn("measuring {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:

@@ -46,6 +46,9 @@ def serve(
     """
     from edgekit import tensorfile
     from edgekit.bundle import open_bundle
+
+    # Before torch is imported, which takes seconds: a mistake shows at once.
+    opened = open_bundle(bundle)
     from edgekit.line.meter import Recorder
     from edgekit.server import listen as listener
     from edgekit.server import noise_filling as noise
@@ -56,7 +59,6 @@ def serve(
     if out is not None:
         tensorfile.make_folder(out)
     train.prepare(server_threads, seed)
-    opened = open_bundle(bundle)
     policy = gradient_codec or default_policy(opened)
     service = service_from_bundle(
         opened,

@@ -1,27 +1,47 @@
 """Every command's help, and what wrong input gives: exit code, the name, near names, never a traceback."""
 
 import json
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from edgekit.bundle import Bundle
-from edgekit.cli import COMMANDS
+from edgekit.cli import COMMANDS, main
+
+#: Runs the command line in this process: its exit code, what it prints, and what it says on standard error.
+Here = Callable[..., tuple[int, str, str]]
 
 
-def edgekit(*arguments: str, timeout: float = 60) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "edgekit", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL, check=False
-    )
+def edgekit(*arguments: str, python: tuple[str, ...] = ()) -> "subprocess.CompletedProcess[str]":
+    """The command line as a process of its own."""
+    command = [sys.executable, *python, "-m", "edgekit", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL, check=False)
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Here]:
+    """The whole command line, errors and exit codes too, without a new process for every case."""
+    before = signal.getsignal(signal.SIGTERM)  # which `main` sets
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["edgekit", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert isinstance(ended.value.code, int)
+        return (ended.value.code, *capsys.readouterr())
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
-def test_help(command: str) -> None:
-    result = edgekit(command, "--help")
-    assert result.returncode == 0 and "usage" in result.stdout.lower()
+def test_help(here: Here, command: str) -> None:
+    code, out, err = here(command, "--help")
+    assert code == 0 and "usage" in out.lower(), err
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -62,29 +82,36 @@ def test_help_imports_nothing_heavy() -> None:
         (["run", "b", "--server", "x", "--share", "2/2"], 2, "share '2/2': expected INDEX/COUNT"),
     ],
 )
-def test_wrong_input(arguments: list[str], code: int, message: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "edgekit", *arguments]
-    result = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False, env=environment()
-    )
-    assert result.returncode == code, result.stderr
-    assert message in " ".join(result.stderr.split())
-    assert "Traceback" not in result.stderr
+def test_wrong_input(
+    here: Here, arguments: list[str], code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended, _, err = here(*arguments)
+    assert ended == code, err
+    assert message in " ".join(err.split())
 
 
-def environment() -> dict[str, str]:
-    """The checkout stays importable from another folder, installed or not."""
-    import os
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["trian"], 2, "unknown command 'trian': did you mean train"),
+        (["export", "vgg12", "-o", "b"], 2, "unknown model 'vgg12': did you mean vgg1"),
+        (["serve", "nowhere"], 5, "nowhere is no bundle"),
+    ],
+)
+def test_wrong_input_ends_the_process(arguments: list[str], code: int, message: str) -> None:
+    """Before torch is imported, which takes seconds."""
+    done = edgekit(*arguments, python=("-X", "importtime"))
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert done.returncode == code and "click" in imported and "torch" not in imported
+    said = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert message in " ".join(" ".join(said).split()) and "Traceback" not in done.stderr
 
-    import edgekit
 
-    return dict(os.environ, PYTHONPATH=str(Path(edgekit.__file__).parent.parent))
-
-
-def test_inspect(small_bundle: Bundle) -> None:
-    shown = edgekit("inspect", small_bundle.path)
-    assert shown.returncode == 0 and small_bundle.digest in shown.stdout and "every hash is right" in shown.stdout
-    machine = json.loads(edgekit("inspect", small_bundle.path, "--json").stdout)
+def test_inspect(here: Here, small_bundle: Bundle) -> None:
+    code, out, err = here("inspect", small_bundle.path)
+    assert code == 0 and small_bundle.digest in out and "every hash is right" in out, err
+    machine = json.loads(here("inspect", small_bundle.path, "--json")[1])
     assert machine["digest"] == small_bundle.digest and machine["codec"]["id"] == "sgq"
 
 
@@ -100,8 +127,8 @@ def test_damaged_bundle_names_the_file(small_bundle: Bundle, tmp_path: Path) -> 
     assert result.returncode == 5 and "front.onnx: sha256" in result.stderr and "Traceback" not in result.stderr
 
 
-def test_models() -> None:
-    models = json.loads(edgekit("models", "--json").stdout)
+def test_models(here: Here) -> None:
+    models = json.loads(here("models", "--json")[1])
     assert len(models) == 11 and models["resnet18"]["cut"] == "layer2.1"
 
 

@@ -36,7 +36,9 @@ class Board:
         self.folder, self.home = folder, folder / "home"
         self.home.mkdir(parents=True)
         for name in ("host_key", "key"):
-            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True, timeout=60)
+            subprocess.run(
+                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True, timeout=300
+            )
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
@@ -49,7 +51,7 @@ class Board:
         with words:
             command = [*wrapper, SSHD, "-D", "-e", "-f", str(folder / "sshd_config")]
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=words, stderr=words)
-        until = time.monotonic() + 20
+        until = time.monotonic() + 300
         while not self.listens():
             assert self.process.poll() is None and time.monotonic() < until, self.said()
             time.sleep(0.05)
@@ -89,12 +91,12 @@ class Board:
     def deploy(self, *words: str, ssh: str | None = None, python: str = sys.executable) -> tuple[int, str, str]:
         """Exit code, standard output and standard error of it."""
         command = self.command(*words, ssh=ssh, python=python)
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=110)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
         return done.returncode, done.stdout, done.stderr
 
     def close(self) -> None:
         self.process.kill()  # unshare takes no other end, and takes all that it has started with it
-        self.process.wait(20)
+        self.process.wait(timeout=300)
 
 
 def require_sshd() -> None:
@@ -128,7 +130,7 @@ def systemd_board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
     runtime.mkdir(mode=0o700)
     start.write_text(SYSTEMD.format(runtime=runtime, home=folder / "b" / "home"))
     wrapper = ("unshare", "-m", "-p", "-f", "--kill-child", "--mount-proc", "-C", "sh", str(start))
-    tried = subprocess.run([*wrapper, "true"], capture_output=True, text=True, timeout=60)
+    tried = subprocess.run([*wrapper, "true"], capture_output=True, text=True, timeout=300)
     if tried.returncode:
         pytest.skip(f"no systemd of a user can be started here: {(tried.stderr + tried.stdout).strip()[-200:]}")
     made = Board(folder / "b", wrapper, f" XDG_RUNTIME_DIR={runtime}")

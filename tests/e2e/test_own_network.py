@@ -15,6 +15,7 @@ import torch
 
 import edgekit
 from edgekit.bundle import open_bundle
+from tests.one_process import Done, run_together
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(edgekit.__file__).parent.parent), "OMP_NUM_THREADS": "1"}
 
@@ -85,20 +86,37 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def edgekit_command(project: Path, command: str, *arguments: str) -> Any:
-    """What `edgekit COMMAND mynet:make` for 16x16 digits prints as JSON, run in the user's folder."""
+def command(name: str, *arguments: str) -> list[str]:
+    """`edgekit NAME mynet:make` for 16x16 digits, with its result as JSON."""
     model = ["mynet:make", "--weights", "w.safetensors", "--input", "1,16,16", "--dataset", "digits", "--cut", "front"]
+    return ["-m", "edgekit", name, *model, "--groups", "4", "--json", *arguments]
+
+
+def edgekit_command(project: Path, name: str, *arguments: str) -> Any:
+    """What the command prints, run in the user's folder."""
     process = subprocess.run(
-        [sys.executable, "-m", "edgekit", command, *model, "--groups", "4", "--json", *arguments],
-        capture_output=True, text=True, cwd=project, env=ENVIRONMENT, timeout=100,
+        [sys.executable, *command(name, *arguments)], capture_output=True, text=True, cwd=project, env=ENVIRONMENT,
+        timeout=300,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
     return json.loads(process.stdout)
 
 
-@pytest.mark.parametrize("device", ["cpu", "jetson-nano", "atlas-200-dk"])
-def test_export(project: Path, device: str) -> None:
-    said = edgekit_command(project, "export", "--device", device, "--norm", "batch", "-o", device)
+DEVICES = ("cpu", "jetson-nano", "atlas-200-dk")
+
+
+@pytest.fixture(scope="module")
+def exported(project: Path) -> dict[str, Done]:
+    """How the export for each of DEVICES ended, run in the user's folder."""
+    commands = [command("export", "--device", device, "--norm", "batch", "-o", device) for device in DEVICES]
+    return dict(zip(DEVICES, run_together(commands, project), strict=True))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_export(project: Path, exported: dict[str, Done], device: str) -> None:
+    done = exported[device]
+    assert done.code == 0, done.err
+    said = json.loads(done.out)
     bundle = open_bundle(str(project / device))
     assert said["digest"] == bundle.digest and said["feature"] == [16, 8, 8]
     assert (bundle.model, bundle.cut, bundle.device["name"]) == ("mynet:make", "front", device)

@@ -30,9 +30,6 @@ from edgekit.export.fold import settle_norms
 from edgekit.export.models.registry import build
 from edgekit.export.settings import BoardSettings, CalibrationImages, Coding, Network
 
-# Installation takes 20 s, and more where the index is far.
-pytestmark = pytest.mark.timeout(600)
-
 #: The last versions with wheels for Python 3.6; pip 18, which comes with it, does not know the form of those wheels.
 PIP = "pip==21.3.1"
 PACKAGES = ("numpy==1.19.5", "onnxruntime==1.10.0", "grpcio==1.48.2")
@@ -82,7 +79,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Path of each file that `edgekit package-device` writes, by form."""
     folder = tmp_path_factory.mktemp("package")
     command = [sys.executable, "-m", "edgekit", "package-device", "--json", "-o", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
     assert done.returncode == 0, done.stderr
     return {form: file["path"] for form, file in json.loads(done.stdout)["files"].items()}
 
@@ -94,7 +91,7 @@ def python36(package: dict[str, str], tmp_path_factory: pytest.TempPathFactory) 
     if base is None:
         pytest.skip("no Python 3.6 here (looked for python3.6 on PATH and in pyenv)")
     folder = tmp_path_factory.mktemp("python36") / "venv"
-    made = subprocess.run([base, "-m", "venv", folder], capture_output=True, text=True, timeout=120)
+    made = subprocess.run([base, "-m", "venv", folder], capture_output=True, text=True, timeout=300)
     assert made.returncode == 0, made.stdout + made.stderr
     python = str(folder / "bin" / "python")
     # The wheel goes first, by the pip that comes with 3.6.
@@ -113,7 +110,7 @@ def find_python36() -> str | None:
     found = [str(path) for root in sorted(roots) for path in sorted(root.glob("versions/3.6.*/bin/python"))]
     for python in [*found, shutil.which("python3.6")]:
         # pyenv leaves a python3.6 on PATH that runs nothing while another version is chosen.
-        if python and subprocess.run([python, "-c", ""], capture_output=True, timeout=60).returncode == 0:
+        if python and subprocess.run([python, "-c", ""], capture_output=True, timeout=300).returncode == 0:
             return python
     return None
 
@@ -138,7 +135,7 @@ def run(python: str, bundle: Bundle, folder: Path, environment: dict[str, str]) 
     """What STEP prints, and the arrays that it writes."""
     result = folder / f"{Path(python).name}.{len(list(folder.iterdir()))}.safetensors"
     command = [python, str(folder / "step.py"), bundle.path, str(folder / "given.safetensors"), str(result)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, timeout=100)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip(), tensorfile.loads(result.read_bytes())
 
@@ -151,7 +148,7 @@ def imported_from(python: str, folder: Path, package: str, path: str) -> set[str
     code = f"import sys, {', '.join(names)}\nprint(*(m.__file__ for n, m in sys.modules.items() if n[:7] == 'edgekit'))"
     done = subprocess.run(
         [python, "-c", code], capture_output=True, text=True, env={**BOARD_ENVIRONMENT, "PYTHONPATH": path}, cwd=folder,
-        timeout=60,
+        timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     files = done.stdout.split()
@@ -164,7 +161,7 @@ def test_every_module_loads_from_the_package_alone(python36: str, package: dict[
     assert imported_from(python36, tmp_path, package["wheel"], "") == {str(site)}
     assert imported_from(python36, tmp_path, package["zip"], package["zip"]) == {package["zip"]}
     paths = [python36, "-c", "import sys; print(*sys.path, sep='\\n')"]
-    done = subprocess.run(paths, capture_output=True, text=True, env=BOARD_ENVIRONMENT, cwd=tmp_path, timeout=60)
+    done = subprocess.run(paths, capture_output=True, text=True, env=BOARD_ENVIRONMENT, cwd=tmp_path, timeout=300)
     assert str(site) in done.stdout.splitlines()
     assert not [path for path in done.stdout.splitlines() if Path(path).is_relative_to(ROOT)]
 
@@ -174,7 +171,7 @@ def test_zip_runs(python36: str, package: dict[str, str], tmp_path: Path, small_
 
     def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
         command = [python36, package["zip"], *arguments]
-        return subprocess.run(command, capture_output=True, text=True, env=BOARD_ENVIRONMENT, cwd=tmp_path, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, env=BOARD_ENVIRONMENT, cwd=tmp_path, timeout=300)
 
     done = run("--help")
     assert done.returncode == 0 and done.stdout.startswith("usage: python3 " + package["zip"]), done.stderr
@@ -249,14 +246,14 @@ def test_a_device_of_python_3_6_trains(
     ]
     try:
         for device in devices:
-            out, err = device.communicate(timeout=100)
+            out, err = device.communicate(timeout=300)
             assert device.returncode == 0, err
             events = [json.loads(text) for text in out.splitlines()]
             epochs = [event for event in events if event["event"] == "epoch"]
             assert [event["epoch"] for event in epochs] == [1, 2, 3, 4, 5] and events[-1]["event"] == "done"
             assert epochs[-1]["loss"] < 0.6 * epochs[0]["loss"]
             assert epochs[-1]["accuracy"] > 70
-        _, err = server.communicate(timeout=30)
+        _, err = server.communicate(timeout=300)
         assert server.returncode == 0, err
     finally:
         for process in (*devices, server):

@@ -218,7 +218,7 @@ def test_interrupted_it_is_stopped_and_tidied(here):
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=300)
     assert "KeyboardInterrupt" in err and left_in(here) == []
 
 

@@ -49,12 +49,12 @@ def trained(bundle: Bundle, backend: str, variables: dict[str, str]) -> tuple[di
         port = json.loads(server.stdout.readline())["port"]
         options = ["--server", f"127.0.0.1:{port}", "--epochs", str(EPOCHS), "--backend", backend]
         device = start(["edgekit.runtime", bundle.path, *options], {**VARIABLES, **variables})
-        out, err = device.communicate(timeout=80)
+        out, err = device.communicate(timeout=300)
         assert device.returncode == 0, err
         return json.loads(out.splitlines()[-1]), err
     finally:
         server.terminate()
-        server.communicate(timeout=20)
+        server.communicate(timeout=300)
 
 
 def test_training_ends_where_onnxruntime_ends(bundle: Bundle, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_training_ends_where_onnxruntime_ends(bundle: Bundle, tmp_path: Path) ->
 def test_without_cann_a_device_says_so(bundle: Bundle) -> None:
     command = ["edgekit", "run", bundle.path, "--server", "127.0.0.1:1", "--backend", "ascend"]
     device = start(command, {**VARIABLES, "PYTHONPATH": str(ROOT)})
-    _, err = device.communicate(timeout=60)
+    _, err = device.communicate(timeout=300)
     assert device.returncode == 8 and "Traceback" not in err
     assert "backend 'ascend' cannot run here: pyACL (module acl) is not on Python's path" in err and "set_env.sh" in err
 
@@ -101,7 +101,7 @@ def test_an_atc_that_fails_ends_the_device_with_its_reason(bundle: Bundle, tmp_p
     }
     command = ["edgekit", "run", bundle.path, "--server", "127.0.0.1:1", "--backend", "ascend"]
     device = start(command, variables)
-    _, err = device.communicate(timeout=60)
+    _, err = device.communicate(timeout=300)
     assert device.returncode == 8 and "Traceback" not in err
     assert "error: front.onnx on ascend: atc ended with 255" in err and "[Gather_1]" in err
     assert json.loads((tmp_path / "acl.jsonl").read_text())["left"] == {}

@@ -22,9 +22,6 @@ from edgekit.bundle import Bundle
 from tests.device.tensorrt.cudart_emulator import Library
 from tests.device.tensorrt.emulator import module
 
-# The downloads are 50 MB.
-pytestmark = pytest.mark.timeout(400)
-
 LEAN = ("tensorrt-lean-cu12-bindings==10.16.1.11", "tensorrt-lean-cu12-libs==10.16.1.11")
 CUDART = ("nvidia-cuda-runtime-cu12==12.9.79",)
 #: Emulated version -> the bindings that it is held to. No 8.2 is on the index; 8.6 still has everything that 8.2 has.
@@ -76,7 +73,7 @@ print(json.dumps({name: members(value) for name, value in vars(trt).items() if i
 def pip(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The pip of a scratch environment."""
     folder = tmp_path_factory.mktemp("bindings") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", "--system-site-packages", folder], check=True, timeout=100)
+    subprocess.run([sys.executable, "-m", "venv", "--system-site-packages", folder], check=True, timeout=300)
     return [str(folder / "bin" / "python"), "-m", "pip"]
 
 
@@ -101,7 +98,7 @@ def run(where: list[Path], code: str, *arguments: str, libraries: Path | None = 
     path = os.pathsep.join(map(str, [*where, Path(edgekit.__file__).parent.parent]))
     variables = {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore", "LD_LIBRARY_PATH": str(libraries or "")}
     command = [sys.executable, "-c", code, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, env=variables)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=variables)
 
 
 @pytest.fixture(scope="session", params=FULL)
@@ -119,7 +116,7 @@ def full(request: Any, pip: list[str], tmp_path_factory: pytest.TempPathFactory)
     for name in ("nvinfer", "nvinfer_plugin", "nvonnxparser", "nvparsers"):
         library = f"lib{name}.so.{major}"
         command = [compiler, "-shared", "-fPIC", f"-Wl,-soname,{library}", "-o", str(folder / library), str(source)]
-        subprocess.run(command, check=True, timeout=60)
+        subprocess.run(command, check=True, timeout=300)
     return version, site, folder
 
 
