@@ -1,4 +1,4 @@
-"""fold: a front half without batch norm, which is what accelerators want and what "frozen" trains."""
+"""Folds batch norms into convolutions, for the deployed graph and for the norm policy "frozen"."""
 
 import copy
 from collections import Counter
@@ -12,13 +12,13 @@ from edgekit.folding import Fold, fold
 
 
 def state_of(half: nn.Module) -> Arrays:
-    """Weights and buffers by their PyTorch names; what has several names comes under its first."""
+    """Weights and buffers by their PyTorch names; a shared one is there once, under its first name."""
     first = {name for name, _ in [*half.named_parameters(), *half.named_buffers()]}
     return {name: value.detach().numpy() for name, value in half.state_dict().items() if name in first}
 
 
 def with_batch_statistics(front: nn.Module) -> nn.Module:
-    """A copy of `front` whose batch norms use the batch's statistics, and whose other layers are as in evaluation."""
+    """A copy of `front` whose batch norms use the batch's statistics; its other layers are in evaluation mode."""
     twin = copy.deepcopy(front).eval()
     for module in twin.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -27,9 +27,10 @@ def with_batch_statistics(front: nn.Module) -> nn.Module:
 
 
 def fold_norms(front: nn.Module) -> tuple[fx.GraphModule, list[Fold]]:
-    """`front`, as it computes in evaluation mode, with every BatchNorm2d folded into convolutions; and what was folded.
+    """A copy of `front`, in evaluation mode, with every BatchNorm2d folded into a convolution; and the list of folds.
 
-    `front` itself is unchanged. Folded weights keep the convolution's names, so `fold` gives new ones at any time.
+    `front` itself is unchanged. Folded weights keep the convolution's names, so `edgekit.folding.fold` can
+    compute new values of them at any time.
     """
     folded = copy.deepcopy(front) if isinstance(front, fx.GraphModule) else fx.symbolic_trace(copy.deepcopy(front))
     folded.eval()
@@ -71,13 +72,13 @@ def fold_norms(front: nn.Module) -> tuple[fx.GraphModule, list[Fold]]:
 
 
 def is_fresh(front: nn.Module) -> bool:
-    """Whether `front` has batch norms, and the running statistics of none have ever moved."""
+    """Whether `front` has batch norms, all with the running statistics that they start with: it was never trained."""
     fresh = fresh_norms(front)
     return bool(fresh) and len(fresh) == sum(isinstance(module, nn.BatchNorm2d) for module in front.modules())
 
 
 def fresh_norms(front: nn.Module) -> list[nn.BatchNorm2d]:
-    """The batch norms of `front` whose running statistics have never moved."""
+    """The batch norms of `front` with the running statistics that they start with: mean 0, variance 1."""
     return [
         norm
         for norm in front.modules()
@@ -92,7 +93,7 @@ def fresh_norms(front: nn.Module) -> list[nn.BatchNorm2d]:
 def settle_norms(front: nn.Module, images: torch.Tensor) -> None:
     """Gives the fresh batch norms of `front` the statistics of `images` (n,C,H,W) f32, in place.
 
-    Folding them before would fold nothing in: a network with fresh weights would train without any normalisation.
+    Folded as they start, with mean 0 and variance 1, they would leave a network that trains without normalisation.
     """
     fresh = fresh_norms(front)
     momenta = [norm.momentum for norm in fresh]

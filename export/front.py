@@ -1,6 +1,7 @@
-"""The front half as an ONNX graph: torch.export gives ATen operators, the rules of emit/ turn each into ONNX nodes.
+"""The front half as an ONNX graph: torch.export gives ATen operators, the lowerings write each as ONNX nodes.
 
-Batch norm exists twice: on its running statistics, as deployed, and in training mode, as in PyTorch's ``train()``.
+Batch norm is written in one of two forms: with its running statistics, for the deployed graph, or with those of the
+batch, as after PyTorch's ``train()``, for the graphs that learn.
 """
 
 import operator
@@ -16,11 +17,12 @@ from torch._ops import OpOverload
 from edgekit.errors import ExportError
 from edgekit.export.graph import BATCH, Graph, Shape
 from edgekit.export.lowerings import conv, linear, norm, pieces, pointwise, pool, resample, shape
-from edgekit.export.lowerings.advice import no_rule
+from edgekit.export.lowerings.advice import no_lowering
 from edgekit.export.lowerings.call import Call, Lowering, bind, describe, plain
 from edgekit.export.lowerings.program import exported, functional, has_tensors
 from edgekit.tensors import TensorSpec
 
+#: ATen operator -> what writes it as ONNX nodes; batch norm is FrontBuilder's own.
 LOWERINGS: dict[Any, Lowering] = {
     **conv.LOWERINGS,
     **linear.LOWERINGS,
@@ -49,14 +51,14 @@ class BatchNorm(NamedTuple):
 
 
 class FrontBuilder:
-    """Emits the nodes of a front half into `graph`; `training` selects batch norm's mode."""
+    """Adds the ONNX nodes of a front half to `graph`; `training` selects batch norm's form."""
 
     def __init__(self, graph: Graph, training: bool) -> None:
         self.graph = graph
         self.training = training
         self.batch_norms: list[BatchNorm] = []
         self._batch = ""
-        self._rules: dict[Any, Lowering] = {
+        self._lowerings: dict[Any, Lowering] = {
             **LOWERINGS,
             _aten.batch_norm.default: self._batch_norm,
             _aten._native_batch_norm_legit_no_training.default: lambda c, a: [self._batch_norm(c, a)],
@@ -65,12 +67,12 @@ class FrontBuilder:
     def build(self, front: nn.Module, image: str) -> str:
         """Adds `front` applied to tensor `image`; returns the name of the feature.
 
-        ExportError names the layer and the operator that has no rule.
+        ExportError names the layer and the operator that has no lowering.
         """
-        program = exported(front, self.graph.shape(image)[1:], self._rules)
+        program = exported(front, self.graph.shape(image)[1:], self._lowerings)
         (sample,) = (n for n in program.graph.nodes if n.name in program.graph_signature.user_inputs)
         self._batch = str(sample.meta["val"].shape[0])
-        # A str is a tensor of the graph, a torch.Tensor a constant, None a size, which the shapes hold already.
+        # Of each node: a str names a tensor of the graph, a torch.Tensor is a constant, None a size, which shapes give.
         values: dict[fx.Node, Any] = dict(self._given(program, front, image))
         for node in program.graph.nodes:
             if node.op == "call_function":
@@ -82,11 +84,11 @@ class FrontBuilder:
     def _given(
         self, program: torch.export.ExportedProgram, front: nn.Module, image: str
     ) -> Iterator[tuple[fx.Node, Any]]:
-        """What the program starts from: the image, the weights, constants."""
+        """The inputs of `program`, and for each its value: the image, a weight or a constant."""
         signature = program.graph_signature
         if signature.buffers_to_mutate:
             buffers = ", ".join(f"'{name}'" for name in signature.buffers_to_mutate.values())
-            raise ExportError(f"forward writes to {buffers}, and a graph keeps nothing from run to run: remove that")
+            raise ExportError(f"forward writes to {buffers}, but a graph keeps no values from run to run: remove that")
         tensors = {**program.constants, **program.state_dict}
         names = {
             **signature.inputs_to_parameters, **signature.inputs_to_buffers,
@@ -105,7 +107,7 @@ class FrontBuilder:
                 yield node, self.graph.weight(shared.get(name, name), value.numpy()) if weight else value
 
     def _value(self, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
-        """What `node` computes; its nodes are in the graph."""
+        """The value of `node`, once its ONNX nodes are added to the graph."""
         if not has_tensors(node) or not node.users:
             return None
         results = list(node.meta["val"]) if isinstance(node.meta["val"], list | tuple) else [node.meta["val"]]
@@ -116,8 +118,8 @@ class FrontBuilder:
         if _fixed(target) and all(isinstance(s, torch.Tensor | tuple) for s in sources):
             args, kwargs = _with(node, lambda n: values[n])
             return target(*args, **kwargs)
-        if target not in self._rules:
-            raise no_rule(layer, target, self._rules)
+        if target not in self._lowerings:
+            raise no_lowering(layer, target, self._lowerings)
         shapes = [self._shape(result) for result in results]
         users = [functional(user.target) for user in node.users]
         call = Call(self.graph, layer, str(target), shapes, users, self.training)
@@ -127,15 +129,15 @@ class FrontBuilder:
         self.graph.in_layer(layer)
         exact = target in pieces.INDEXING
         args, kwargs = _with(node, lambda n: self._named(values[n], exact))
-        return self._rules[target](call, bind(target, args, kwargs))
+        return self._lowerings[target](call, bind(target, args, kwargs))
 
     def _shape(self, result: torch.Tensor) -> Shape:
-        """Sizes computed from the batch's, which `_check` refuses, are text."""
+        """The shape of `result`. A size computed from the batch's is left as text, which `_check` refuses."""
         sizes: list[Any] = [d if isinstance(d, int) else str(d).replace(self._batch, "n") for d in result.shape]
         return tuple(BATCH if d == "n" else d for d in sizes)
 
     def _named(self, value: Any, exact: bool) -> Any:
-        """A constant becomes one of the graph: float32 unless `exact`."""
+        """`value`, or the name of a new constant of the graph if it is a tensor: float32 unless `exact`."""
         if not isinstance(value, torch.Tensor):
             return value
         return self.graph.constant((value if exact else value.float()).numpy())
@@ -155,8 +157,8 @@ class FrontBuilder:
             return c.op("BatchNormalization", [a.x, scale, bias, a.running_mean, a.running_var], epsilon=epsilon)
         if not a.momentum:
             raise c.refused("with momentum=None or 0", "give it a momentum, such as 0.1")
-        # ONNX: running = input * momentum + batch * (1 - momentum); at momentum 0 the outputs are the batch's own. The
-        # inputs are values that no other constant has: ONNX Runtime may write outputs that nobody reads over them.
+        # ONNX computes running = input * momentum + batch * (1 - momentum): at momentum 0 the outputs are the batch's
+        # statistics. The inputs are constants of values used for nothing else: ONNX Runtime may write over them.
         y, mean, var = self.graph.add(
             "BatchNormalization", [a.x, scale, bias, per_channel(-0.125), per_channel(0.125)],
             c.shape, channels, channels, epsilon=epsilon, momentum=0.0, training_mode=1,
@@ -178,7 +180,7 @@ def image_input(graph: Graph, shape: Shape) -> str:
 
 
 def _fixed(target: Any) -> bool:
-    """Whether `target` gives the same for the same arguments, and does nothing else."""
+    """Whether `target` is a pure function: it draws no random numbers and changes no argument."""
     if not isinstance(target, OpOverload) or target._schema.is_mutable:
         return False
     return torch.Tag.nondeterministic_seeded not in target.tags

@@ -1,9 +1,9 @@
 """Reverse-mode differentiation over ONNX nodes, into ONNX nodes.
 
 `differentiate` walks the front graph backwards and appends, for every node on the way from a weight to the feature,
-the nodes that compute the gradients of its inputs. Each operator has one rule in `RULES`; an operator without one is
-refused by name, and so is an input whose gradient is wanted but that its rule has none for. The nodes are plain
-operators of opset 15 that ONNX Runtime 1.10 and later run on any CPU.
+the nodes that compute the gradients of its inputs. Each operator has one gradient rule in `RULES`. An operator
+without a rule is refused by name, and so is an input whose gradient is wanted but that the rule gives none for. The
+nodes are operators of opset 15, which ONNX Runtime 1.10 and later run on any CPU.
 
 Shapes are static but for the batch, which is the first dimension of every tensor that has one.
 """
@@ -19,6 +19,7 @@ from edgekit.export.gradients import activation, arithmetic, conv, layout, matri
 from edgekit.export.gradients.step import GradientRule, Step
 from edgekit.export.graph import BATCH, Graph
 
+#: ONNX operator -> what adds the nodes of its gradient.
 RULES: dict[str, GradientRule] = {
     "Add": arithmetic.add,
     "AveragePool": pool.average_pool,
@@ -60,8 +61,8 @@ RULES: dict[str, GradientRule] = {
 def differentiate(graph: Graph, output: str, gradient: str, weights: Iterable[str]) -> dict[str, str]:
     """Appends the nodes for d loss / d weight, given `gradient`, the tensor that holds d loss / d `output`.
 
-    Returns weight name -> name of its gradient. ExportError for what has no rule, and for a weight that does not
-    reach `output`.
+    Returns weight name -> name of its gradient. ExportError for what has no gradient rule, and for a weight that
+    `output` does not depend on.
     """
     weights = list(weights)
     depends = set(weights)
@@ -82,21 +83,24 @@ def differentiate(graph: Graph, output: str, gradient: str, weights: Iterable[st
             gradients[name] = graph.op("Add", [known, new], graph.shape(name)) if known else new
     missing = [name for name in weights if name not in gradients]
     if missing:
-        raise ExportError(f"weights {', '.join(missing)} do not reach the cut, so they cannot be trained there")
+        raise ExportError(
+            f"weights {', '.join(missing)} do not reach the cut, so the device cannot train them: take them out of the "
+            "front half, or set requires_grad=False on them"
+        )
     return {name: gradients[name] for name in weights}
 
 
 def _backward(step: Step) -> dict[str, str]:
-    """Input -> what this node adds to its gradient, for the inputs that need one."""
+    """Input -> the gradient that reaches it through this node, for the inputs that need one."""
     node, graph = step.node, step.graph
     if node.op_type not in RULES:
         rules = ", ".join(sorted(RULES))
-        raise step.refuse(f"has no gradient rule; there are rules for {rules}; cut before this layer")
+        raise step.refuse(f"has no gradient rule; there are gradient rules for {rules}; cut before this layer")
     for name in filter(None, [*node.input, *node.output]):
         if BATCH in graph.shape(name)[1:]:
             raise step.refuse(
-                f"has the batch in '{name}' {list(graph.shape(name))} elsewhere than first, which no gradient rule "
-                "knows: keep it first, or cut before this layer"
+                f"has the batch in a dimension of '{name}' {list(graph.shape(name))} that is not the first, for which "
+                "there is no gradient rule: keep it first, or cut before this layer"
             )
     computed = list(RULES[node.op_type](step))
     computed += [None] * (len(node.input) - len(computed))

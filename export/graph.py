@@ -1,4 +1,4 @@
-"""Graph: ONNX nodes under construction, every tensor's shape known, cut to what is needed when it is written out."""
+"""Graph: an ONNX graph under construction, with the type and shape of every tensor known."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -12,23 +12,23 @@ from edgekit.errors import ExportError
 from edgekit.tensors import TensorSpec
 
 Shape = tuple[int, ...]
-#: The batch, in a shape.
+#: Stands for the size of the batch in a shape.
 BATCH = -1
 
 
 class Versions(NamedTuple):
-    """What a graph is written for."""
+    """The operator set and the file format that a graph is written in."""
 
     opset: int
     ir_version: int
 
 
-#: The training graphs run in ONNX Runtime on the CPU; 1.10, the last for Python 3.6, takes these.
+#: Those of the graphs that learn: ONNX Runtime 1.10, the last for Python 3.6, reads them.
 TRAINING = Versions(opset=15, ir_version=8)
 
 
 class Graph:
-    """Nodes in order of computation. Tensors have unique names; `specs` holds the dtype and shape of each.
+    """ONNX nodes in order of computation. Tensors have unique names; `specs` holds the dtype and shape of each.
 
     Three kinds of tensors have no node: `inputs` (fed at every run), `weights` (values that change between runs, by
     their PyTorch names) and `constants`.
@@ -114,11 +114,12 @@ class Graph:
         batch: int = BATCH,
         ordered: tuple[str, ...] = (),
     ) -> tuple[bytes, GraphSpec]:
-        """An ONNX model that computes `outputs`, with no node that is not needed for them.
+        """An ONNX model that computes `outputs`, with the nodes needed for them alone, and its spec.
 
         Tensors in `given` become inputs instead of being computed. Inputs and weights in `held` become inputs that
         keep their value between runs; other weights become replaceable initialisers. With `batch` given, the batch
-        is static. `ordered` goes into the spec as it is. The model has passed onnx.checker with shape inference.
+        is static. `ordered`, weights whose filters are in coded order, goes into the spec. The model has passed
+        onnx.checker with shape inference.
         """
         needed, nodes = set(outputs), []
         given = set(given)

@@ -22,7 +22,7 @@ from edgekit.tensors import TensorSpec
 
 
 class FrontGraphs(NamedTuple):
-    """The three graphs of a front half, and what connects them."""
+    """The three graphs of a front half as ONNX models, and the names that connect them."""
 
     models: dict[str, bytes]
     specs: dict[str, GraphSpec]
@@ -47,7 +47,7 @@ def front_graphs(
 ) -> FrontGraphs:
     """The deployed graph, the training graph and the gradient graph of `front` for images of `shape` (C,H,W).
 
-    ExportError, naming node and layer, for what cannot be expressed, differentiated, or run on `device`.
+    ExportError, naming node and layer, for what has no lowering, has no gradient rule, or breaks a rule of `device`.
     """
     device = device or profile("cpu")
     folded, folds = fold_norms(front)
@@ -56,7 +56,10 @@ def front_graphs(
     learning = learning_graph(front, shape, codec, tables)
     if norm == "frozen" and learning.batch_norms:
         kept = ", ".join(each.running_mean.removesuffix(".running_mean") for each in learning.batch_norms)
-        raise ExportError(f"batch norm of {kept} cannot be folded, so not be frozen: make it an nn.BatchNorm2d layer")
+        raise ExportError(
+            f"batch norm of {kept} cannot be folded into a convolution, as norm policy 'frozen' needs: make it an "
+            "nn.BatchNorm2d layer"
+        )
     graph = learning.graph
 
     models, specs = {}, {}
@@ -65,7 +68,7 @@ def front_graphs(
         learning.gradients, given=learning.forward, held=graph.weights, file="front_grad.onnx"
     )
     codes = [spec.name for spec in specs["front"].outputs]
-    # What the gradient graph reads of the forward pass, the training graph hands out.
+    # Tensors of the forward pass that the gradient graph reads are outputs of the training graph.
     saved = [spec.name for spec in specs["front_grad"].inputs if spec.name in learning.forward]
     statistics = [name for norm in learning.batch_norms for name in (norm.batch_mean, norm.batch_var)]
     outputs = list(dict.fromkeys([*codes, learning.feature, *statistics, *saved]))
@@ -84,7 +87,10 @@ def front_graphs(
 def deployed_graph(
     folded: nn.Module, shape: tuple[int, ...], codec: FeatureCodec, tables: Arrays, device: Profile, batch_size: int
 ) -> tuple[bytes, GraphSpec]:
-    """front.onnx of a `folded` front half, as `device` takes it; ExportError names what it does not take."""
+    """The deployed graph, front.onnx, of a `folded` front half, with the quantise stage, and its spec.
+
+    ExportError names the nodes that break board rules of `device`.
+    """
     target = device.target
     graph = Graph(Versions(target.opset, target.ir_version))
     feature = FrontBuilder(graph, training=False).build(folded, image_input(graph, shape))
@@ -116,7 +122,7 @@ class LearningGraph(NamedTuple):
 
 
 def learning_graph(front: nn.Module, shape: tuple[int, ...], codec: FeatureCodec, tables: Arrays) -> LearningGraph:
-    """The graph that front_train.onnx and front_grad.onnx are cut from."""
+    """One graph of forward pass and gradients; front_train.onnx and front_grad.onnx are parts of it."""
     graph = Graph()
     builder = FrontBuilder(graph, training=True)
     raw = builder.build(front, image_input(graph, shape))
@@ -135,13 +141,13 @@ def learning_graph(front: nn.Module, shape: tuple[int, ...], codec: FeatureCodec
         graph.add("Identity", [computed[name]], graph.shape(name), outputs=[f"gradient.{name}"])[0]
         for name in trainable
     ]
-    # Only now: differentiation may have given forward nodes a further output.
+    # Collected after differentiation, which may give a node of the forward pass one more output.
     forward = {name for node in graph.nodes[:n_forward] for name in node.output}
     return LearningGraph(graph, feature, forward, results, builder.batch_norms)
 
 
 def _after_relu(graph: Graph, feature: str) -> bool:
-    """Whether `feature` is the output of a ReLU, pooled and reordered or not."""
+    """Whether `feature` is the output of a ReLU, directly or through max pooling and a new order of channels."""
     for node in reversed(graph.nodes):
         if feature in node.output:
             if node.op_type not in ("MaxPool", "Gather"):

@@ -1,4 +1,4 @@
-"""ordering: the codec's order of channels in a graph: as the order of filters where it can be, else as a Gather."""
+"""Puts channels of a graph in the codec's order: by the order of filters where that is possible, else by a Gather."""
 
 import numpy as np
 from onnx import NodeProto, TensorProto
@@ -6,22 +6,23 @@ from onnx import NodeProto, TensorProto
 from edgekit.codecs.base import Arrays, FeatureCodec
 from edgekit.export.graph import Graph
 
-#: Operators of one input whose output channels each come from one channel of it, in the same way for all.
+#: Operators that compute each output channel from the same channel of their one input, all channels alike.
 CHANNELWISE = {
     "AveragePool", "Clip", "Elu", "Erf", "Exp", "GlobalAveragePool", "HardSigmoid", "Identity", "LeakyRelu", "MaxPool",
     "Neg", "Relu", "Sigmoid", "Sqrt", "Tanh",
 }  # fmt: skip
 
-#: Tables of codecs whose order may change while a device learns.
+#: Tables of the order and of its inverse, of codecs whose order may change while a device learns.
 ORDER, ORDER_BACK = "codebook_order", "codebook_order_back"
 
 
 def fold_order(graph: Graph, feature: str, codec: FeatureCodec, tables: Arrays) -> tuple[str, ...]:
-    """Puts the channels of `feature` (n,C,h,w) in coded order by putting filters of the convolutions before it so.
+    """Puts the channels of `feature` (n,C,h,w) in coded order by reordering filters of the convolutions before it.
 
-    Returns the weights whose first axis is in that order from now on; () where nothing needs to change, or where it
-    takes an operator, and nothing was changed. The walk goes back over operators on single channels and depthwise
-    convolutions to a convolution of all channels; on the way nothing else may read a tensor or a weight.
+    Returns the weights whose first axis is in that order from now on. Returns () and changes nothing when the order
+    stays, or when filters alone cannot change it (`ordered` can). The search goes back from the feature, over operators
+    on single channels and depthwise convolutions, to a convolution of all channels; no other node may read a tensor
+    or a weight on this way.
     """
     order = codec.order(graph.shape(feature)[1], tables)
     if ORDER not in codec.table_feeds(tables) and _stays(order):
@@ -32,7 +33,7 @@ def fold_order(graph: Graph, feature: str, codec: FeatureCodec, tables: Arrays) 
     while (node := made.get(feature)) is not None and len(node.output) == 1:
         if node.op_type == "Conv":
             weights = list(node.input[1:])
-            # What is no weight cannot be replaced when the order changes.
+            # Only weights, each read once, can be replaced when the order changes.
             if not all(name in graph.weights and readers.count(name) == 1 for name in weights):
                 return ()
             names += weights
@@ -52,8 +53,8 @@ def fold_order(graph: Graph, feature: str, codec: FeatureCodec, tables: Arrays) 
 def ordered(graph: Graph, x: str, codec: FeatureCodec, tables: Arrays, back: bool = False) -> str:
     """`x` (n,C,h,w) with its channels in coded order, or `back` in the network's.
 
-    For good, or in that of the codec's table of floats where it has one: inputs, and initialisers that are refitted,
-    cannot be integers, and indices cannot be floats.
+    The order is a constant, or comes from the codec's table where it has one for this. That table is float32, since
+    inputs and refitted initialisers cannot be integers, and is cast, since indices cannot be floats.
     """
     order = codec.order(graph.shape(x)[1], tables)
     name, feeds = ORDER_BACK if back else ORDER, codec.table_feeds(tables)

@@ -1,4 +1,4 @@
-"""program: a back half -> a torch.export archive."""
+"""The back half as a torch.export archive."""
 
 import io
 import warnings

@@ -32,7 +32,7 @@ class Gate(nn.Module):
         hidden = max(4, int(channels * HIDDEN))
         self.squeeze = nn.Linear(channels, hidden)
         self.excite = nn.Linear(hidden, channels)
-        nn.init.zeros_(self.excite.weight)  # half open, whatever comes
+        nn.init.zeros_(self.excite.weight)  # half open for every feature
 
     def forward(self, feature: torch.Tensor) -> torch.Tensor:
         pooled = feature.mean(dim=(2, 3))
@@ -40,7 +40,7 @@ class Gate(nn.Module):
 
 
 def gradient_energy(back: nn.Module, features: torch.Tensor, labels: torch.Tensor, seed: int = 0) -> np.ndarray:
-    """(C,) f32 mean square of d loss / d feature (n,C,h,w), over images and positions. Nothing is drawn by `seed`."""
+    """(C,) f32 mean square of d loss / d feature (n,C,h,w), over images and positions. `seed` is not used."""
     pieces = -(-len(features) // BATCH)
     energy = torch.zeros(features.shape[1])
     for some, of in zip(features.detach().tensor_split(pieces), labels.tensor_split(pieces), strict=True):
@@ -52,7 +52,7 @@ def gradient_energy(back: nn.Module, features: torch.Tensor, labels: torch.Tenso
 
 
 def gate_opening(back: nn.Module, features: torch.Tensor, labels: torch.Tensor, seed: int = 0) -> np.ndarray:
-    """(C,) f32 mean gate of each channel, 0 to 1, once a `Gate` before `back` has learned; `back` stands still."""
+    """(C,) f32 mean gate of each channel, 0 to 1, once a `Gate` before `back` has learned; `back` does not."""
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -63,7 +63,7 @@ def gate_opening(back: nn.Module, features: torch.Tensor, labels: torch.Tensor, 
     for _ in range(STEPS):
         chosen = torch.randint(len(features), (min(BATCH, len(features)),), generator=generator)
         opened = gate(features[chosen] / scale)
-        # Twice: a gate that is half open passes the feature as it is.
+        # Times 2: a gate that is half open passes the feature unchanged.
         loss = nn.functional.cross_entropy(back(features[chosen] * 2 * opened[:, :, None, None]), labels[chosen])
         optimizer.zero_grad()
         (loss + COST * opened.mean()).backward(inputs=list(gate.parameters()))
@@ -87,7 +87,7 @@ def significance(
             f"{len(features)} calibration images, expected one each; give `labels`, or choose the grouping spectral or "
             "contiguous, not weighted"
         )
-    # Running statistics that never moved say nothing.
+    # Running statistics that a batch norm starts with say nothing about these features.
     ready = with_batch_statistics(back) if is_fresh(back) else copy.deepcopy(back).eval()
     return SIGNIFICANCE[measure](ready, features, torch.from_numpy(labels.astype(np.int64)), seed)
 

@@ -1,4 +1,4 @@
-"""split: a network cut in two at a named layer through which a single tensor passes."""
+"""Cuts a network in two behind a named layer, whose output is the only tensor that passes from front to back."""
 
 import operator
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from torch import fx, nn
 
 from edgekit.errors import ExportError, UnknownName
 
-#: What reads a tensor's shape.
+#: Targets of nodes that read a tensor's shape.
 SIZES = {getattr, operator.getitem, "size", "dim"}
 
 
@@ -29,7 +29,7 @@ def split(model: nn.Module, cut: str) -> tuple[fx.GraphModule, fx.GraphModule]:
     if passing != [node]:
         raise ExportError(
             f"cannot cut at '{cut}': {len(passing)} tensors pass there ({', '.join(map(_describe, passing))}), "
-            f"expected the output of '{cut}' alone; a cut needs a layer behind which nothing else is used, here: "
+            f"expected the output of '{cut}' alone; cut behind a layer whose output is all that the rest reads: "
             f"{', '.join(cut_points(model))}"
         )
     if not (set(traced.graph.nodes) - front - {_output(traced)}):
@@ -68,7 +68,7 @@ def _trace(model: nn.Module) -> fx.GraphModule:
             f"{type(model).__name__} cannot be traced by torch.fx: {type(error).__name__}: {error}. Its forward must "
             "not branch on values; move such code out of forward, or wrap it with torch.fx.wrap"
         ) from error
-    # Unused items of `n, c, h, w = x.shape` would count as tensors that pass. Nothing else: what works in place counts.
+    # Unused items of `n, c, h, w = x.shape` would count as tensors that pass. Other unused nodes may work in place.
     traced.graph.eliminate_dead_code(lambda node: node.target not in SIZES)
     return traced
 

@@ -73,7 +73,7 @@ def _show(board: "Profile") -> None:
 
     for rule in board.target.rules:
         if rule not in RULES:
-            raise UnknownName("rule", rule, RULES, f"{board.name} names it; there are: {', '.join(RULES)}")
+            raise UnknownName("board rule", rule, RULES, f"{board.name} names it; there are: {', '.join(RULES)}")
     target, hardware = board.target, board.hardware
     click.echo(f"{board.name}: {board.title}")
     _lines("runtime", [f"{board.runtime}, Python {board.python} or newer"])

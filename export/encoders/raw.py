@@ -1,4 +1,4 @@
-"""raw in the graph: the feature itself."""
+"""The quantise stage of raw, and of topk: the feature itself."""
 
 import numpy as np
 

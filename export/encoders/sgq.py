@@ -1,4 +1,4 @@
-"""sgq in the graph: squared distances to the codewords, then ArgMin.
+"""The quantise stage of sgq and product: squared distances to the codewords, then ArgMin.
 
 ``|z - e|^2 / 2 = |z|^2 / 2 + (|e|^2 / 2 - z.e)``, and the first term is the same for every codeword. The score is a
 grouped 1x1 convolution with weight -e and bias |e|^2 / 2 (-s*e and s.e*e / 2 where channels weigh s), or, for
@@ -9,14 +9,13 @@ without a new graph.
 import numpy as np
 from onnx import TensorProto
 
-from edgekit.codecs.base import Arrays, FeatureCodec
+from edgekit.codecs.base import Arrays
 from edgekit.codecs.features.sgq import SGQ
 from edgekit.export.graph import Graph
 
 
-def encode(graph: Graph, feature: str, codec: FeatureCodec, tables: Arrays, scores: str) -> None:
+def encode(graph: Graph, feature: str, codec: SGQ, tables: Arrays, scores: str) -> None:
     """Adds "codes" (n,G,h,w) int32 and the tables "codebook_weight" and "codebook_bias"."""
-    assert isinstance(codec, SGQ)
     n, _, h, w = graph.shape(feature)
     feeds = codec.table_feeds(tables)
     weight, bias = (graph.weight(name, feeds[name]) for name in ("codebook_weight", "codebook_bias"))
@@ -40,9 +39,8 @@ def encode(graph: Graph, feature: str, codec: FeatureCodec, tables: Arrays, scor
     graph.add("Cast", [nearest], (n, groups, h, w), dtypes=["int32"], outputs=["codes"], to=TensorProto.INT32)
 
 
-def largest(codec: FeatureCodec, feature: np.ndarray, tables: Arrays) -> float:
+def largest(codec: SGQ, feature: np.ndarray, tables: Arrays) -> float:
     """An upper bound of the |score|s of `feature` (n,C,h,w) f32, its channels in coded order."""
-    assert isinstance(codec, SGQ)
     bounds = [
         np.linalg.norm(points, axis=1).max() * np.linalg.norm(weighted, axis=1).max() + bias.max()
         for points, weighted, bias in zip(codec.stripes(feature), *codec.scoring(tables), strict=True)

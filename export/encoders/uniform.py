@@ -1,16 +1,15 @@
-"""uniform in the graph: range of the batch, scale, add a half, cut to integers."""
+"""The quantise stage of uniform: scale by the range of the batch, add a half, cut to integers."""
 
 import numpy as np
 from onnx import TensorProto
 
-from edgekit.codecs.base import Arrays, FeatureCodec
+from edgekit.codecs.base import Arrays
 from edgekit.codecs.features.uniform import SMALLEST_RANGE, Uniform
 from edgekit.export.graph import Graph
 
 
-def encode(graph: Graph, feature: str, codec: FeatureCodec, tables: Arrays, scores: str) -> None:
+def encode(graph: Graph, feature: str, codec: Uniform, tables: Arrays, scores: str) -> None:
     """Adds "codes" (n,C,h,w) int32, "low" (1,) and "high" (1,) f32; the casts cut off, as numpy's do."""
-    assert isinstance(codec, Uniform)
     low, high = (
         graph.add(
             "Reshape",
@@ -28,7 +27,6 @@ def encode(graph: Graph, feature: str, codec: FeatureCodec, tables: Arrays, scor
     graph.add("Cast", [rounded], shape, dtypes=["int32"], outputs=["codes"], to=TensorProto.INT32)
 
 
-def largest(codec: FeatureCodec, feature: np.ndarray, tables: Arrays) -> float:
+def largest(codec: Uniform, feature: np.ndarray, tables: Arrays) -> float:
     """The largest magnitude in `feature`, or the number of levels."""
-    assert isinstance(codec, Uniform)
     return float(max(np.abs(feature).max(), codec.levels))

@@ -1,4 +1,7 @@
-"""Gradients of activation functions, from their output wherever it says enough: the next layer needs it as well."""
+"""Gradient rules of activation functions.
+
+They read the function's output instead of its input wherever that is enough: the next layer's rule reads it as well.
+"""
 
 from edgekit.export.gradients.step import Step, unbroadcast
 
@@ -8,7 +11,7 @@ def relu(step: Step) -> list[str | None]:
 
 
 def clip(step: Step) -> list[str | None]:
-    """Nothing passes at the bounds themselves, as in PyTorch's ReLU6."""
+    """The gradient is zero at the bounds themselves, as in PyTorch's ReLU6."""
     low, high = [*step.node.input[1:], "", ""][:2]
     tests = [(op, step.y, bound) for op, bound in (("Greater", low), ("Less", high)) if bound]
     return [step.op("Mul", step.g, step.mask(*tests)) if tests else step.g]
@@ -16,7 +19,7 @@ def clip(step: Step) -> list[str | None]:
 
 def leaky_relu(step: Step) -> list[str | None]:
     alpha = step.attributes.get("alpha", 0.01)
-    # With a negative slope the output's sign says nothing.
+    # With a negative slope the output's sign is not the input's.
     on = step.mask(("Greater", step.y if alpha >= 0 else step.x, step.scalar(0.0)))
     return [step.op("Mul", step.g, _either(step, on, step.scalar(1 - alpha), step.scalar(alpha)))]
 
@@ -34,7 +37,7 @@ def prelu(step: Step) -> list[str | None]:
 
 
 def elu(step: Step) -> list[str | None]:
-    """1 where the output is positive, else output + alpha."""
+    """The slope is 1 where the output is positive, else output + alpha."""
     alpha = step.attributes.get("alpha", 1.0)
     if alpha < 0:
         raise step.refuse(f"with alpha {alpha} has no gradient rule: its output does not tell its input's sign")
@@ -70,5 +73,5 @@ def softmax(step: Step) -> list[str | None]:
 
 
 def _either(step: Step, on: str, more: str, least: str) -> str:
-    """on * more + least: `least`, and `more` on top of it where `on` is 1."""
+    """`least`, plus `more` where `on` is 1: on * more + least."""
     return step.op("Add", step.op("Mul", on, more), least)

@@ -1,4 +1,4 @@
-"""Gradients of arithmetic: sums, products and quotients, whose operands broadcast, and functions of one number."""
+"""Gradient rules of arithmetic: sums, products and quotients, whose operands broadcast, and functions of one number."""
 
 import math
 

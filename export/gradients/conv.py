@@ -1,4 +1,8 @@
-"""Gradients of Conv and ConvTranspose: each is the other for its input, products for its kernels."""
+"""Gradient rules of Conv and ConvTranspose.
+
+The gradient of the input is the other one of the two operators. That of the kernels is made of products of matrices;
+for depthwise kernels it is a Conv.
+"""
 
 from edgekit.export.gradients.step import Step
 from edgekit.export.gradients.window import Window, pad, window_of
@@ -31,7 +35,7 @@ def conv_transpose(step: Step) -> list[str | None]:
     if step.needed[0]:
         dx = graph.op("Conv", [g, step.node.input[1]], step.shape(0), **window.attributes(), group=group)
     if step.needed[1]:
-        # As of the Conv that goes the other way: what is its image here is the gradient, and the reverse.
+        # That of the Conv in the opposite direction, with image and gradient exchanged.
         dw = kernel_gradient(graph, g, step.x, kernels, window, group)
     return [dx, dw, *_bias(step)]
 
@@ -56,6 +60,7 @@ def kernel_gradient(graph: Graph, x: str, g: str, shape: Shape, window: Window, 
 
 
 def _per_image(graph: Graph, x: str, g: str, shape: Shape, window: Window) -> str:
+    """The kernels' gradient by one product of matrices per image, summed over the batch."""
     (_, o, ho, wo), (_, c, kh, kw) = graph.shape(g), shape
     left = graph.op("Reshape", [g, graph.ints(-1, o, ho * wo)], (BATCH, o, ho * wo))
     taps = [
@@ -73,6 +78,7 @@ def _per_image(graph: Graph, x: str, g: str, shape: Shape, window: Window) -> st
 
 
 def _per_tap(graph: Graph, x: str, g: str, shape: Shape, window: Window, group: int) -> str:
+    """The kernels' gradient by one product of matrices per element (tap) of the kernel, over the whole batch."""
     (_, o, ho, wo), (_, per_group, kh, kw) = graph.shape(g), shape
     x, left = _channels_first(graph, x), _channels_first(graph, g)
     rows, columns = ((o,), (per_group,)) if group == 1 else ((group, o // group), (group, per_group))
@@ -94,7 +100,7 @@ def _per_tap(graph: Graph, x: str, g: str, shape: Shape, window: Window, group: 
 
 
 def _depthwise(graph: Graph, x: str, g: str, shape: Shape, window: Window) -> str:
-    """One convolution of x by g: batch and channels swap roles, stride and dilation too.
+    """The kernels' gradient by one convolution of x by g: batch and channels swap roles, stride and dilation too.
 
     Image (1,C*n,H,W), kernels (O,n,ho,wo), C groups.
     """

@@ -1,4 +1,4 @@
-"""Gradients of operators that move elements about, or leave some out."""
+"""Gradient rules of operators that move elements, or leave some out."""
 
 from collections.abc import Mapping, Sequence
 
@@ -35,7 +35,7 @@ def concat(step: Step) -> list[str | None]:
 
 
 def split(step: Step) -> list[str | None]:
-    """Any of the outputs may be without a gradient: its place is filled with zeros."""
+    """The outputs' gradients joined; an output that has none counts as zeros."""
     graph, shape = step.graph, step.shape(0)
     axis = step.attributes.get("axis", 0) % len(shape)
     _length(step, 0, axis)
@@ -63,11 +63,13 @@ def slice_of(step: Step) -> list[str | None]:
 
 
 def gather(step: Step) -> list[str | None]:
-    """Of indices that are constant and all different: a choice of channels, or another order of them."""
+    """For constant indices that are all different: some of the channels, or all in another order."""
     indices, axis = step.constant(1), step.attributes.get("axis", 0) % len(step.shape(0))
     length = _length(step, 0, axis)
     if indices is None or indices.ndim != 1 or len(np.unique(indices % length)) != len(indices):
-        raise step.refuse("has no gradient rule for a single index, or the same index twice: only for a list of others")
+        raise step.refuse(
+            "has no gradient rule for a single index or one listed twice, only for a list of different ones"
+        )
     return [_put_back(step, {axis: (indices % length).tolist()})]
 
 

@@ -1,11 +1,11 @@
-"""Gradients of the matrix products Gemm and MatMul."""
+"""Gradient rules of the matrix products Gemm and MatMul."""
 
 from edgekit.export.gradients.step import Step, unbroadcast
 from edgekit.export.graph import BATCH
 
 
 def gemm(step: Step) -> list[str | None]:
-    """Of alpha * A' @ B' + beta * C, where A' is A or its transpose."""
+    """Gradients of alpha * A' @ B' + beta * C, where A' is A or its transpose, and B' alike."""
     graph, a, g = step.graph, step.attributes, step.g
     left, right = step.node.input[:2]
     turned_a, turned_b, alpha = a.get("transA", 0), a.get("transB", 0), a.get("alpha", 1.0)
@@ -23,7 +23,7 @@ def gemm(step: Step) -> list[str | None]:
 
 
 def matmul(step: Step) -> list[str | None]:
-    """Of matrices, or stacks of them whose leading axes broadcast."""
+    """Gradients of a product of matrices, or of stacks of matrices whose leading axes broadcast."""
     graph, g = step.graph, step.g
     (*lead_a, m, k), (*lead_b, _, p) = _matrices(step, 0), _matrices(step, 1)
     lead, grads = graph.shape(g)[:-2], [None, None]  # type: tuple[int, ...], list[str | None]

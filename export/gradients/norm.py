@@ -1,4 +1,4 @@
-"""Gradient of BatchNormalization, on the batch's statistics and on given ones."""
+"""Gradient rule of BatchNormalization, with the batch's statistics and with given ones."""
 
 import numpy as np
 import onnx

@@ -1,4 +1,4 @@
-"""Gradients of pooling and of means over axes."""
+"""Gradient rules of pooling and of means over axes."""
 
 import math
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ def max_pool(step: Step) -> list[str | None]:
 
 
 def _unpool(step: Step, window: Window) -> str:
-    """Windows that do not overlap, over an image without padding: back to where the forward pass found the largest."""
+    """By MaxUnpool, for windows that do not overlap on an image without padding; MaxPool gives its indices for it."""
     graph, y = step.graph, step.y
     if len(step.node.output) == 1:
         step.node.output.append(f"{y}.indices")
         graph.specs[f"{y}.indices"] = graph.specs[y]._replace(name=f"{y}.indices", dtype="int64")
-    # Of the input only the size is needed, and all of that but the batch is known: it need not be saved.
+    # MaxUnpool needs the input's size. All of it but the batch is known, so the input need not be saved.
     batch = graph.op("Shape", [step.g], (1,), dtypes=["int64"], start=0, end=1)
     size = graph.op("Concat", [batch, graph.ints(*step.shape(0)[1:])], (4,), dtypes=["int64"], axis=0)
     return graph.op(
@@ -35,13 +35,16 @@ def _unpool(step: Step, window: Window) -> str:
 
 
 def _share_out(step: Step, window: Window) -> str:
-    """Any windows: per tap what it wins of what is left, then one-hot kernels add the taps up."""
+    """For any windows: each element of the kernel (tap) takes the gradient of the windows whose largest value it holds.
+
+    The first such tap takes all. A ConvTranspose with one-hot kernels then adds up the taps at their places.
+    """
     graph, out, left, won = step.graph, step.graph.shape(step.y), step.g, []
     padded = pad(graph, step.x, window, -math.inf)
     (kh, kw), channels = window.kernel, out[1]
     for i in range(kh):
         for j in range(kw):
-            # By arithmetic, which ONNX Runtime vectorises; what is left is exactly zero once a tap has won.
+            # By Mul and Sub, which ONNX Runtime vectorises; what is left is exactly zero once a tap has taken all.
             won.append(step.op("Mul", left, step.mask(("Equal", window.tap(graph, padded, out, i, j), step.y))))
             left = step.op("Sub", left, won[-1])
     n, plane = kh * kw, (BATCH, channels, 1, *out[2:])
@@ -96,5 +99,5 @@ def _mean_over(step: Step, axes: Sequence[int]) -> str:
     ones = tuple(1 if axis in axes else length for axis, length in enumerate(shape))
     if graph.shape(share) != ones:
         share = graph.op("Reshape", [share, graph.ints(*ones)], ones)
-    # Expand leaves alone what is 1 in its target: the batch.
+    # Expand keeps an axis whose target is 1: here the batch.
     return graph.op("Expand", [share, graph.ints(*(1 if length == BATCH else length for length in shape))], shape)

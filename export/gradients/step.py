@@ -1,4 +1,4 @@
-"""Step: one node of the forward pass as its gradient rule sees it, and what rules of several families share."""
+"""Step: what a gradient rule gets, a node of the forward pass with the gradients of its outputs."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -13,7 +13,8 @@ from edgekit.export.graph import Graph, Shape
 class Step(NamedTuple):
     """A node to differentiate, and the graph that takes the new nodes.
 
-    A rule prefers the saved tensors that other rules need anyway: a layer's output is the next layer's input.
+    A gradient rule reads tensors that other rules read anyway, where it can: a layer's output is the next one's input.
+    Every tensor of the forward pass that is read must be kept until then.
     """
 
     graph: Graph
@@ -72,22 +73,25 @@ class Step(NamedTuple):
         return self.graph.constants[name]
 
     def refuse(self, reason: str) -> ExportError:
-        """The error that says `reason` of this operator, by layer and node."""
+        """The error `reason`, after the layer, the operator and the node that it is about."""
         layer = self.graph.layers[self.node.name]
         return ExportError(f"layer '{layer}': operator {self.node.op_type} (node {self.node.name}) {reason}")
 
 
-#: Gives the gradient per input; None, or nothing at the end, for inputs that have none.
+#: Adds the nodes of the gradients of a step's inputs, and returns one name per input: None for an input that has no
+#: gradient, and nothing for those at the end.
 GradientRule = Callable[[Step], Sequence[str | None]]
 
 
 def unbroadcast(step: Step, g: str, index: int) -> str:
-    """`g`, of the shape of the output, summed over what was broadcast: of the shape of input `index`."""
+    """`g`, of the output's shape, summed to the shape of input `index`: over the axes that this was broadcast along."""
     graph, full, shape = step.graph, step.graph.shape(g), step.shape(index)
     lead = len(full) - len(shape)
     repeated = [axis for axis in range(lead, len(full)) if shape[axis - lead] != full[axis]]
     if any(shape[axis - lead] != 1 for axis in repeated):
-        raise step.refuse(f"gives {list(full)} of {list(shape)}: a fixed number of images against the batch")
+        raise step.refuse(
+            f"makes {list(full)} of {list(shape)}: a fixed number of images against the batch; make that dimension 1"
+        )
     axes = [*range(lead), *repeated]
     if not axes:
         return g

@@ -1,4 +1,4 @@
-"""Window: how a kernel slides over an image, and where what it covers ends."""
+"""Window: how the kernel of a convolution or a pooling slides over an image."""
 
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ class Window(NamedTuple):
     pads: tuple[int, int, int, int]
 
     def attributes(self) -> dict[str, Any]:
-        """As ONNX writes them."""
+        """The geometry as attributes of an ONNX node."""
         return {
             "kernel_shape": list(self.kernel), "strides": list(self.strides), "dilations": list(self.dilations),
             "pads": list(self.pads),
@@ -52,7 +52,7 @@ class Window(NamedTuple):
 
 
 def window_of(step: Step, kernel: tuple[int, ...]) -> Window:
-    """The window of `step`, whose kernel is `kernel`; ExportError for what no gradient rule knows."""
+    """The window of `step`, whose kernel has the size `kernel`; ExportError for one that no gradient rule handles."""
     a = step.attributes
     rank = len(step.shape(0))
     if rank != 4:

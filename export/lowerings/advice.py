@@ -1,4 +1,4 @@
-"""What to do about an operator that has no rule."""
+"""The refusal of an operator that has no lowering, with advice on what to write instead."""
 
 import difflib
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from typing import Any
 
 from edgekit.errors import ExportError
 
-#: By the name of the operator, without its overload.
+#: What to write instead, by the name of the operator without its overload.
 _ADVICE = {
     "_native_batch_norm_legit": "build the batch norm with track_running_stats=True",
     "_scaled_dot_product": "write it with matmul and softmax",
@@ -29,15 +29,17 @@ _ADVICE = {
 }
 
 
-def no_rule(layer: str, target: Any, known: Iterable[Any]) -> ExportError:
-    """The refusal of operator `target`, with advice or the nearest of those `known`."""
+def no_lowering(layer: str, target: Any, known: Iterable[Any]) -> ExportError:
+    """The refusal of operator `target`, with advice, or with the operators of similar name among those `known`."""
     name = _base(target)
     advice = _ADVICE.get(name)
     if advice is None:
         near = difflib.get_close_matches(name, sorted({_base(k) for k in known}), n=3)
-        advice = f"operators of a near name that have one: {', '.join(near)}" if near else "write it with others"
+        advice = (
+            f"operators of similar name that have one: {', '.join(near)}" if near else "write it with other operators"
+        )
     return ExportError(
-        f"layer '{layer}': operator {target} has no rule for the front half; {advice}, or cut before this layer"
+        f"layer '{layer}': operator {target} has no lowering to ONNX; {advice}, or cut before this layer"
     )
 
 

@@ -1,8 +1,8 @@
-"""Call: one ATen operator of the front half with its arguments bound, and what a rule needs to write it as ONNX nodes.
+"""Call: one ATen operator that is called in the front half, as a lowering gets it to write it as ONNX nodes.
 
-A rule takes the call and its arguments by the names of the operator's schema ("self" and "input" are both `x` here).
-A tensor argument is the name of a tensor in the graph. It returns the name of the result, or a list of names where the
-operator returns several tensors.
+A lowering takes the call and its arguments by the names of the operator's schema ("self" and "input" are both `x`
+here). A tensor argument is the name of a tensor in the graph. The lowering returns the name of the result, or a list of
+names where the operator returns several tensors.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,9 @@ import torch
 from edgekit.errors import ExportError
 from edgekit.export.graph import BATCH, Graph, Shape
 
+#: What a lowering returns.
 Value = str | list[str]
+#: Writes one ATen operator as ONNX nodes.
 Lowering = Callable[["Call", SimpleNamespace], Value]
 
 
@@ -45,7 +47,7 @@ class Call:
         return axis % self.rank(name)
 
     def axes(self, name: str, axes: int | Sequence[int] | None) -> list[int]:
-        """Sorted, counted from the front; None and nothing stand for all axes."""
+        """`axes` of tensor `name`, sorted and counted from the front; all axes for None and for an empty list."""
         wanted = [axes] if isinstance(axes, int) else axes or range(self.rank(name))
         return sorted(self.axis(name, a) for a in wanted)
 
@@ -69,7 +71,7 @@ class Call:
         return self.op("Transpose", [name], tuple(shape[p] for p in perm), perm=list(perm))
 
     def slice(self, name: str, axis: int, start: int, end: int, step: int = 1) -> str:
-        """Entries start, start + step ... before end; start and end as counted from the front."""
+        """Entries start, start + step, ... before end of `axis`; `start` and `end` are counted from the front."""
         shape = self.graph.shape(name)
         if (start, end, step) == (0, shape[axis], 1):
             return name
@@ -89,9 +91,10 @@ class Call:
         return shape
 
     def refused(self, what: str, advice: str) -> ExportError:
+        """The error that this operator, called as `what` says, has no lowering; `advice`: what to write instead."""
         return ExportError(
-            f"layer '{self.layer}': operator {self.operator} {what} has no rule for the front half; {advice}, or cut "
-            "before this layer"
+            f"layer '{self.layer}': operator {self.operator} {what} has no lowering to ONNX; {advice}, or cut before "
+            "this layer"
         )
 
 
@@ -106,7 +109,7 @@ def plain(dtype: torch.dtype) -> str:
 
 
 def bind(target: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> SimpleNamespace:
-    """Arguments by name, those left out at their defaults."""
+    """The arguments of a call of operator `target` by name, those left out at their defaults."""
     bound = {}
     for i, argument in enumerate(target._schema.arguments):
         name = "x" if argument.name in ("self", "input") else argument.name
@@ -115,6 +118,6 @@ def bind(target: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> SimpleName
 
 
 def pair(value: Any) -> list[int]:
-    """An argument for height and width, given once or twice."""
+    """[for height, for width] of an argument that is given once for both or once for each."""
     values = [value] if isinstance(value, int) else list(value)
     return [int(v) for v in (values * 2 if len(values) == 1 else values)]

@@ -1,4 +1,4 @@
-"""Convolutions and their transposes."""
+"""Lowerings of convolutions and transposed convolutions."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +26,7 @@ def conv(c: Call, a: SimpleNamespace) -> str:
 
 
 def conv_by_name(c: Call, a: SimpleNamespace) -> str:
-    """Padding "same" or "valid"; what an even kernel has too much goes to the far edge, as in PyTorch."""
+    """With padding "same" or "valid"; an odd row or column of padding goes to the far edge, as in PyTorch."""
     total = [0, 0]
     if a.padding == "same":
         total = [d * (k - 1) for k, d in zip(c.graph.shape(a.weight)[2:], pair(a.dilation), strict=True)]

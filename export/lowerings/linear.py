@@ -1,4 +1,4 @@
-"""Products of matrices."""
+"""Lowerings of linear layers and products of matrices."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +10,7 @@ from edgekit.export.lowerings.call import Call, Lowering
 
 
 def linear(c: Call, a: SimpleNamespace) -> str:
-    """Gemm where x is (n,features); it always has its third input, which some converters read unasked."""
+    """A Gemm where x is (n,features). It always has a bias: some converters read one without looking if it is there."""
     if c.rank(a.x) == 2:
         bias = a.bias or c.graph.constant(np.zeros(c.shape[-1], dtype=np.float32))
         return c.op("Gemm", [a.x, a.weight, bias], transB=1)
@@ -27,7 +27,7 @@ def matmul(c: Call, a: SimpleNamespace) -> str:
 
 def addmm(c: Call, a: SimpleNamespace) -> str:
     if (a.alpha, a.beta) != (1, 1):
-        raise c.refused(f"with alpha={a.alpha}, beta={a.beta}", "write the product and the sum as such")
+        raise c.refused(f"with alpha={a.alpha}, beta={a.beta}", "write the product and the sum as two operations")
     return c.op("Add", [c.op("MatMul", [a.mat1, a.mat2]), a.x])
 
 

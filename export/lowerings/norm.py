@@ -1,6 +1,6 @@
-"""Group, instance and layer norm, composed of operators that have a gradient.
+"""Lowerings of group, instance and layer norm to operators that have gradient rules.
 
-Batch norm, whose statistics leave the graph, is FrontBuilder's own.
+That of batch norm, whose statistics leave the graph, is in FrontBuilder.
 """
 
 from types import SimpleNamespace

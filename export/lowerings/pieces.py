@@ -1,4 +1,4 @@
-"""Tensors cut into pieces, put together, and channels picked by index."""
+"""Lowerings of operators that cut tensors into pieces, join them, or pick channels by index."""
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
@@ -37,7 +37,7 @@ def unbind(c: Call, a: SimpleNamespace) -> list[str]:
 
 
 def split(c: Call, a: SimpleNamespace) -> list[str]:
-    """Of any kind: where to cut, the shapes of the pieces say."""
+    """Any form of split and chunk: the shapes of the pieces say where to cut."""
     axis = c.axis(a.x, a.dim)
     places = accumulate((shape[axis] for shape in c.shapes), initial=0)
     return [c.slice(a.x, axis, start, end) for start, end in pairwise(places)]
@@ -57,13 +57,14 @@ def stack(c: Call, a: SimpleNamespace) -> str:
 
 
 def _replaced(c: Call, x: str, piece: str, axis: int, start: int, end: int) -> str:
+    """`x` with entries `start` to `end` of `axis` replaced by `piece`."""
     size = c.shape[axis]
     around = [(x, 0, start), (piece, 0, end - start), (x, end, size)]
     return _joined(c, [c.slice(name, axis, i, j) for name, i, j in around if i != j], axis)
 
 
 def slice_scatter(c: Call, a: SimpleNamespace) -> str:
-    """x with a slice of it replaced, which is what writing into a view comes to."""
+    """x with a slice of it replaced by src, which is how torch.export writes an assignment to a view of x."""
     if c.graph.shape(a.src) == c.shape:
         return str(a.src)
     if a.step != 1:
@@ -79,7 +80,7 @@ def select_scatter(c: Call, a: SimpleNamespace) -> str:
 
 
 def _picked(c: Call, x: str, axis: int, index: str) -> str:
-    """Channels in another order; of a choice of them, the others go to the end and are cut off."""
+    """The channels of `x` that `index` lists: a Gather puts them first, a Slice cuts the others off."""
     if axis != 1 or index not in c.graph.constants or c.graph.constants[index].ndim != 1:
         raise c.refused("other than by a constant list of channels", "index axis 1 by a list of channels")
     channels = c.graph.shape(x)[1]
@@ -119,5 +120,5 @@ LOWERINGS: dict[Any, Lowering] = {
     _aten.index.Tensor: index,
     _aten.index_select.default: index_select,
 }
-#: Operators whose constants stay the integers that they are.
+#: Operators whose constant arguments stay integers; those of all others become float32.
 INDEXING = frozenset({_aten.index.Tensor, _aten.index_select.default})

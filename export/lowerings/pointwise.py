@@ -1,4 +1,4 @@
-"""Activations and arithmetic, element by element."""
+"""Lowerings of activations and arithmetic, element by element."""
 
 import math
 from itertools import zip_longest
@@ -65,7 +65,7 @@ def glu(c: Call, a: SimpleNamespace) -> str:
 
 
 def softmax(c: Call, a: SimpleNamespace) -> str:
-    """Over the last axis, where its meaning did not change with opset 13."""
+    """Softmax over the last axis, x being transposed for others: opset 13 changed what it means over these."""
     axis, rank = c.axis(a.x, a.dim), len(c.shape)
     if axis == 0:
         raise c.refused("over the batch", "choose another axis")
@@ -92,7 +92,7 @@ def _broadcast(x: Shape, y: Shape) -> Shape:
 
 
 def _binary(operator: str, swapped: bool = False) -> Lowering:
-    def rule(c: Call, a: SimpleNamespace) -> str:
+    def lowering(c: Call, a: SimpleNamespace) -> str:
         x, y = (v if isinstance(v, str) else c.scalar(v) for v in (a.x, a.other))
         if swapped:
             x, y = y, x
@@ -103,7 +103,7 @@ def _binary(operator: str, swapped: bool = False) -> Lowering:
             raise c.refused("of two tensors that are both expanded", "expand one of them")
         return c.op(operator, [x, y])
 
-    return rule
+    return lowering
 
 
 def _over(c: Call, x: str) -> str:

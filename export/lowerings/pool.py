@@ -1,4 +1,7 @@
-"""Pooling over windows and over axes. Average pooling is never padded by its node, which converters disagree about."""
+"""Lowerings of pooling over windows and over axes.
+
+An AveragePool never has pads of its own, which converters treat in different ways: a Pad comes before it.
+"""
 
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +14,7 @@ from edgekit.export.lowerings.resample import pad_zeros, resampled
 
 
 def _pads(c: Call, a: SimpleNamespace, kernel: list[int], strides: list[int]) -> list[int]:
-    """The pads, at the far edges as much more as ceil_mode lets the last window reach out."""
+    """Pads as ONNX lists them; with ceil_mode, the far edges get what the last window covers beyond the image."""
     near = pair(a.padding)
     size, out = c.images(a.x)[2:], c.shape[2:]
     reach = [(o - 1) * s + k - n for o, s, k, n in zip(out, strides, kernel, near, strict=True)]
@@ -27,7 +30,7 @@ def max_pool(c: Call, a: SimpleNamespace) -> str:
 
 
 def avg_pool(c: Call, a: SimpleNamespace) -> str:
-    """Zeros around x, the plain average, and a constant factor where PyTorch divides by less than the whole window."""
+    """Pad, AveragePool, and a product with a constant where PyTorch divides by less than the whole window."""
     kernel = pair(a.kernel_size)
     strides = pair(a.stride or kernel)
     pads = _pads(c, a, kernel, strides)
@@ -45,7 +48,7 @@ def _average(c: Call, x: str, kernel: list[int], strides: list[int]) -> str:
 
 
 def _divided(c: Call, x: str) -> list[int] | None:
-    """The kernel whose windows, side by side, cover x; None if there is none."""
+    """The kernel whose windows, side by side, cover x exactly; None if there is none."""
     sizes = list(zip(c.images(x)[2:], c.shape[2:], strict=True))
     return None if any(size % out for size, out in sizes) else [size // out for size, out in sizes]
 
@@ -76,7 +79,7 @@ def mean(c: Call, a: SimpleNamespace) -> str:
 
 
 def total(c: Call, a: SimpleNamespace) -> str:
-    """The sum, as a mean: one operator less for gradients and converters to know."""
+    """The sum, as a mean times a number: one operator less for gradient rules and converters."""
     count = np.prod([c.graph.shape(a.x)[i] for i in c.axes(a.x, a.dim)])
     return c.op("Mul", [mean(c, a), c.scalar(float(count))])
 

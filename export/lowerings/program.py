@@ -1,4 +1,4 @@
-"""The front half as ATen operators, none of which changes a tensor that is still read."""
+"""The front half as a program of ATen operators, none of which changes a tensor that is still read."""
 
 import operator
 import warnings
@@ -19,16 +19,16 @@ from edgekit.export.lowerings.shape import SAME
 def exported(front: nn.Module, shape: Shape, known: Container[Any]) -> torch.export.ExportedProgram:
     """`front` in evaluation mode on images of `shape` (C,H,W), the batch dynamic.
 
-    Where an operator is not `known`, or writes in place to what something else may read, torch rewrites the program
-    without; not always, because that takes longer than all the rest. ExportError when torch refuses, and for weights
-    that are not float32.
+    Where an operator is not `known`, or changes in place a tensor that another one may read, torch decomposes the
+    program into other operators; only then, since that takes longer than all the rest. ExportError when torch refuses,
+    and for weights that are not float32.
     """
     for name, weight in (*front.named_parameters(), *front.named_buffers()):
         if weight.dtype != torch.float32 and (weight.is_floating_point() or weight.is_complex()):
             raise ExportError(f"weight '{name}' is {plain(weight.dtype)}, expected float32: call .float() on it")
     sample = torch.zeros(2, *shape)
     with warnings.catch_warnings():
-        # Of torch about its own code, and about the cost of a padding that is never run.
+        # Warnings of torch about its own code, and about the cost of a padding that is never computed.
         warnings.filterwarnings("ignore", ".*treespec", FutureWarning)
         warnings.filterwarnings("ignore", "Using padding='same'", UserWarning)
         try:
@@ -63,6 +63,7 @@ def has_tensors(node: fx.Node) -> bool:
 
 
 def _settled(node: fx.Node, known: Container[Any]) -> bool:
+    """Whether `node` can be lowered: its operator is `known`, and what it changes in place no other node reads."""
     if node.op != "call_function" or node.target is operator.getitem or not has_tensors(node):
         return True
     return functional(node.target) in known and (functional(node.target) is node.target or _alone(node.args[0]))
@@ -74,7 +75,7 @@ def _alone(value: Any) -> bool:
         return False
     if functional(value.target) is not value.target:
         return _alone(value.args[0])
-    # Some of those that do nothing hand their input on without saying so in the schema.
+    # Some operators in SAME return their input itself, which their schema does not say.
     return value.target not in SAME and not any(r.alias_info for r in value.target._schema.returns)
 
 

@@ -1,7 +1,8 @@
-"""Padding and resampling of height and width.
+"""Lowerings of padding and of resampling height and width.
 
-Whatever is linear and treats rows and columns apart (adaptive average pooling to a size that does not divide, scaling,
-reflecting pads) is two products with constant matrices, each of them what PyTorch makes of the identity.
+An operator that is linear, and acts on rows and on columns independently, becomes two products with constant matrices:
+adaptive average pooling to a size that does not divide, scaling, reflecting pads. Each matrix is what PyTorch's
+operator gives for the identity matrix.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ Resample = Callable[[torch.Tensor, int], torch.Tensor]
 
 
 def resampled(c: Call, x: str, apply: Resample) -> str:
-    """x with `apply` done along its last two axes."""
+    """x with `apply` done along its last two axes, as two products with constant matrices."""
     n, channels, h, w = c.images(x)
     columns, rows = (apply(torch.eye(d).reshape(1, d, 1, d), i).reshape(d, -1).numpy() for i, d in ((3, w), (2, h)))
     x = c.op("MatMul", [x, c.graph.constant(columns)], (n, channels, h, columns.shape[1]))
@@ -37,7 +38,7 @@ def pad_zeros(c: Call, x: str, pads: list[int]) -> str:
 
 
 def constant_pad(c: Call, a: SimpleNamespace) -> str:
-    """PyTorch lists pads from the last axis on; what it pads by less than nothing is cut off first."""
+    """A Pad. PyTorch lists pads from the last axis on; negative ones are cut off by a Slice before."""
     rank = c.rank(a.x)
     # Per axis, from the first.
     near, far = (list(reversed([*a.pad[i::2], *[0] * (rank - len(a.pad) // 2)])) for i in (0, 1))
@@ -60,7 +61,7 @@ def padded(c: Call, a: SimpleNamespace) -> str:
 
 
 def _scaled(mode: str) -> Lowering:
-    def rule(c: Call, a: SimpleNamespace) -> str:
+    def lowering(c: Call, a: SimpleNamespace) -> str:
         corners = getattr(a, "align_corners", None)
 
         def apply(line: torch.Tensor, axis: int) -> torch.Tensor:
@@ -71,7 +72,7 @@ def _scaled(mode: str) -> Lowering:
 
         return resampled(c, a.x, apply)
 
-    return rule
+    return lowering
 
 
 def repeated(c: Call, a: SimpleNamespace) -> str:

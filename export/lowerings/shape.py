@@ -1,4 +1,4 @@
-"""Operators that keep the elements, and their order or all of them: Reshape, Transpose, and nothing at all."""
+"""Lowerings of operators that reshape, reorder or repeat elements, or do nothing."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -58,7 +58,7 @@ def pixel_unshuffle(c: Call, a: SimpleNamespace) -> str:
 
 
 def expand(c: Call, a: SimpleNamespace) -> str:
-    """Nothing where every reader broadcasts by itself, else a sum with zeros of the full shape."""
+    """x itself where every reader broadcasts, else its sum with zeros of the full shape."""
     if c.graph.shape(a.x) == c.shape or all(user in BROADCASTING for user in c.users):
         return str(a.x)
     if BATCH in c.shape and BATCH not in c.graph.shape(a.x):
@@ -68,12 +68,12 @@ def expand(c: Call, a: SimpleNamespace) -> str:
 
 
 def copy(c: Call, a: SimpleNamespace) -> str:
-    """What ``x[...] = y`` leaves behind."""
+    """y in the shape of x, as ``x[...] = y`` assigns it."""
     return expand(c, SimpleNamespace(x=a.src))
 
 
 _aten = torch.ops.aten
-#: Exported in evaluation mode, where dropout does nothing; a change of dtype is refused for its result.
+#: What does nothing here: dropout in evaluation mode, copies, conversions to float32 (to others, results are refused).
 SAME = frozenset(
     {
         _aten.alias.default,
@@ -117,5 +117,5 @@ LOWERINGS: dict[Any, Lowering] = {
     _aten.expand_as.default: expand,
     _aten.copy.default: copy,
 }
-#: Operators whose arguments may be computed from the batch's size: the shape of the result says all.
+#: Operators with sizes as arguments, which may be computed from the batch's: the shape of the result is used instead.
 SIZED = RESHAPES | {_aten.expand.default, _aten.slice.Tensor}

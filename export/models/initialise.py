@@ -8,8 +8,8 @@ def initialise(network: nn.Module) -> None:
 
     Convolutions: normal, variance 2 / fan in (He et al. 2015, arXiv:1502.01852), biases zero. Fan in, because fan out
     as PyTorch counts it ignores groups and would make depthwise weights vanish. Linear layers: normal, variance
-    1 / fan in, biases zero: with less, two in a row all but cut the layers before them off. Batch norms keep PyTorch's
-    1 and 0.
+    1 / fan in, biases zero: with less, two in a row let almost no gradient through to the layers before. Batch norms
+    keep PyTorch's 1 and 0.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

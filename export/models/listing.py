@@ -1,4 +1,4 @@
-"""What `edgekit models` shows."""
+"""The built-in models, and the layers of one model, as `edgekit models` shows them."""
 
 from typing import NamedTuple
 

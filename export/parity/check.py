@@ -1,4 +1,4 @@
-"""check_bundle: does a bundle give what it gave where it was exported, and is it what its board takes?
+"""Checks a bundle: its golden data are computed again, and its graphs held to the rules of its board.
 
 =========  =======  =======  ======================================================================================
 check      float32  float16  why
@@ -80,7 +80,7 @@ def check_bundle(
 
 
 def board_of(bundle: Bundle) -> tuple[Profile, list[str]]:
-    """The profile in the manifest, and in words what sets it apart from the installed one of that name."""
+    """The profile in the manifest, and notes on how it differs from the installed profile of that name."""
     try:
         board = from_json(bundle.device)
     except ValueError as error:
@@ -130,7 +130,7 @@ def _parity(bundle: Bundle, golden: Arrays, again: Arrays, tables: Arrays, share
         title, decoded = f"{graph} feature, decoded", []
         try:
             for arrays in (golden, again):
-                # The server's way: what is no code does not get past the payload.
+                # As the server decodes them: unpacking refuses what is no code.
                 payload = bundle.codec.pack({name: arrays[f"{graph}.{name}"] for name in names})
                 decoded.append(bundle.codec.dequantize(bundle.codec.unpack(payload, shape), tables))
         except PayloadError as error:
@@ -143,7 +143,10 @@ def _parity(bundle: Bundle, golden: Arrays, again: Arrays, tables: Arrays, share
 
 
 def _reference(bundle: Bundle, tables: Arrays, image: np.ndarray) -> Iterator[Check]:
-    """One image even where the batch is static: the evaluator takes any, as no shape in our graphs fixes it."""
+    """Codes of onnx's reference evaluator beside those of ONNX Runtime, for one image.
+
+    One even where the batch is static: the evaluator takes any, since no shape in our graphs fixes it.
+    """
     spec = bundle.graphs["front"]
     model, held = bundle.read(spec.file), bundle.codec.table_feeds(tables)
     expected = run_graph(model, spec, held, {"image": image})

@@ -1,4 +1,4 @@
-"""Golden data: what a bundle's graphs gave where it was built, and what they give on another engine."""
+"""Golden data: what a bundle's graphs computed where it was exported, and what they compute on another engine."""
 
 import numpy as np
 
@@ -49,7 +49,7 @@ def run_graph(model: bytes, spec: GraphSpec, held: Arrays, feeds: Arrays) -> Arr
 
 
 class _Unjudged(FrontHalf):
-    """A front half that opens whatever it gives for the golden data."""
+    """A front half that opens without comparing itself with the golden data: whoever calls `rerun` does that."""
 
     def _compare(self, expected: Arrays, what: str, meaning: str) -> None:
         return None

@@ -1,4 +1,4 @@
-"""What becomes of codes when an engine compares distances in float16: a simulation in ONNX Runtime.
+"""Simulates, in ONNX Runtime, which codes change when an engine compares distances in float16.
 
 Boards whose ArgMin is float16 round the feature and the codebook, the product of both, and every score on the way to
 the ArgMin; sums inside a product stay wide, as they do in the engines' accumulators.
@@ -31,7 +31,7 @@ class HalfScores(NamedTuple):
 def simulate(
     model: bytes, spec: GraphSpec, codec: FeatureCodec, tables: Arrays, feature: tuple[int, ...], image: np.ndarray
 ) -> HalfScores | None:
-    """The deployed graph `model` with float16 scores, on `image` (n,C,H,W) f32; None when it has no ArgMin to score.
+    """Codes of `model`, a deployed graph, for `image` (n,C,H,W) f32 with float16 scores; None when it has no ArgMin.
 
     `feature` (C,h,w) is the shape at the cut.
     """
@@ -63,10 +63,10 @@ def relative(difference: np.ndarray, whole: np.ndarray) -> float:
 
 
 def round_scores(model: onnx.ModelProto) -> str | None:
-    """Puts a rounding to float16 before everything that the graph's ArgMin compares and what that is computed from.
+    """Changes `model` so that its scores, and all that they are computed from, are rounded to float16.
 
-    Returns the name of the tensor that is scored, the feature in coded order; None, and `model` as it was, when there
-    is no ArgMin. Changes `model`.
+    Scores are what the ArgMin compares. Returns the name of the tensor that is scored, the feature in coded order. When
+    there is no ArgMin, returns None and changes nothing.
     """
     makers = {name: node for node in model.graph.node for name in node.output}
     found = [node for node in model.graph.node if node.op_type == "ArgMin"]

@@ -1,4 +1,4 @@
-"""The graphs beside the network that they come from, run by PyTorch: what no comparison of engines would find."""
+"""Compares golden data with the network in PyTorch, and so finds faults of the graphs that all engines share."""
 
 from collections.abc import Iterator
 
@@ -22,7 +22,7 @@ REMEDY = (
 def against_pytorch(
     front: nn.Module, frozen: bool, golden: Arrays, codec: FeatureCodec, tables: Arrays
 ) -> Iterator[Check]:
-    """Golden codes and gradients beside those of `front`, with the weights that the golden data was made with.
+    """Golden codes and gradients compared with those of `front`, which has the weights that they were made with.
 
     Deployed codes are held to `front` itself in evaluation mode, gradients to autograd: of `front` with the batch's
     statistics, or of its folded form when `frozen`.

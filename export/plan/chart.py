@@ -7,7 +7,7 @@ from edgekit.export.plan.predict import Prediction, Step
 
 #: Okabe and Ito's palette, which colour-blind readers tell apart.
 COLOURS = {"device": "#0072B2", "uplink": "#D55E00", "downlink": "#E69F00", "latency": "#999999", "server": "#009E73"}
-#: A longer list would not be read.
+#: Cuts in one picture, which more would make unreadable.
 MOST = 40
 
 

@@ -1,4 +1,4 @@
-"""Cuts: every layer that a network can be cut behind, and what lies on both sides."""
+"""A table of every layer that a network can be cut behind, with the sizes and the work on both sides."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from edgekit.codecs.base import FeatureCodec
 from edgekit.errors import UnknownName, UsageError
 from edgekit.export.plan.work import POOLS, count_parameters, network_work
 
-#: Operators that a front half ends well with: what computes with weights comes next, in the back half.
+#: Operators that are good to cut behind: activations and poolings. The next layer with weights is then the server's.
 ENDS = (
     *("relu", "hardtanh", "clamp", "clamp_min", "leaky_relu", "_prelu_kernel", "elu", "gelu", "silu", "hardswish"),
     *("sigmoid", "hardsigmoid", "tanh", "mean", "_adaptive_avg_pool2d", *POOLS),
@@ -18,7 +18,7 @@ ENDS = (
 
 
 class Cut(NamedTuple):
-    """One cut; FLOPs and bytes are per image, FLOPs counted as `edgekit.export.plan.work` says."""
+    """One layer to cut behind. FLOPs and bytes are per image, FLOPs counted as `edgekit.export.plan.work` says."""
 
     layer: str
     #: (C,h,w) of the feature that passes; of another rank where it cannot be coded.
@@ -26,7 +26,7 @@ class Cut(NamedTuple):
     #: The ATen operator that computes it, "relu".
     operator: str
     after_relu: bool
-    #: It is the output of an activation, of a pooling, or of a block of layers.
+    #: The feature is the output of an activation, of a pooling, or of a block of layers.
     good: bool
     parameters_before: int
     parameters_after: int

@@ -1,4 +1,4 @@
-"""Observe: what a cut costs whatever the board and the link are: counted work, coded frames, times on this host."""
+"""What cuts cost apart from board and link: counted work, sizes of coded frames, times measured on this host."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from edgekit.export.split import split
 
 
 class Trial(NamedTuple):
-    """How cuts are tried. `images` (n,C,H,W) f32, normalised, are one batch."""
+    """What cuts are tried with. `images` (n,C,H,W) f32, normalised, are one batch."""
 
     images: np.ndarray
     classes: int
@@ -39,7 +39,7 @@ class Trial(NamedTuple):
 
 
 class Observed(NamedTuple):
-    """One cut, for one batch."""
+    """What one cut costs, for one batch."""
 
     cut: Cut
     batch: int
@@ -57,7 +57,7 @@ class Observed(NamedTuple):
 def observe(
     network: nn.Module, cuts: Sequence[Cut], trial: Trial, on_cut: Callable[[str], None] = lambda layer: None
 ) -> tuple[list[Observed], dict[str, str]]:
-    """What is found at each of `cuts`; and, by layer, why others cannot be used.
+    """What each of `cuts` that can be used costs; and, by layer, why the others cannot.
 
     `on_cut` is called with a layer before it is worked on. `network` stays as it was.
     """

@@ -1,4 +1,4 @@
-"""Plan: how many images a second each cut is predicted to train on a board behind a link, and what binds there.
+"""Predicts how many images a second each cut trains on a board behind a link, and which resource limits it.
 
 One device has one batch in flight, so a step is a sum::
 
@@ -38,7 +38,7 @@ class Step(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """One cut. Bytes are per image: of frames really coded, and of codes by formula."""
+    """What is predicted for one cut. Bytes are per image: of frames really coded, and of codes by formula."""
 
     cut: Cut
     step: Step
@@ -81,7 +81,7 @@ def _predict(observed: Observed, board: Profile, link: Link, devices: int) -> Pr
     batch, timed = observed.batch, observed.front_time
     step = Step(
         device=timed.learn_s if timed else training_seconds(observed.front, board),
-        # On the mean: each way takes half the jitter longer, and time stands still for the link while it stalls.
+        # On average each way takes half the jitter longer. While the link stalls, nothing moves on it.
         uplink=8 * observed.frame_up / link.up_bit_s / link.moving,
         downlink=8 * observed.frame_down / link.down_bit_s / link.moving,
         latency=(link.round_trip_s + link.jitter_s) / link.moving,

@@ -13,9 +13,10 @@ from edgekit.export.plan.work import Work, count_parameters
 
 
 def encode_seconds(front: Iterable[Work], board: Profile) -> float:
-    """The deployed front half with its quantise stage, on the board's engine at its precision.
+    """Seconds of the deployed front half with its quantise stage, on the board's engine at its precision.
 
-    Batch norms are folded, and operators on the values of one tensor are computed within the node before.
+    Batch norms are folded, and operators on the values of one tensor take no time: engines compute them within the
+    node before.
     """
     share = 0.5 if board.target.precision == "float16" else 1.0
     peak, bandwidth = board.hardware.peak_gflops * 1e9, board.hardware.bandwidth_gb_s * 1e9
@@ -27,7 +28,7 @@ def encode_seconds(front: Iterable[Work], board: Profile) -> float:
 
 
 def training_seconds(front: Iterable[Work], board: Profile) -> float:
-    """Forward pass in training mode, quantise stage and gradients, in float32 on the board's CPU, all cores.
+    """Seconds of a training step: forward pass, quantise stage and gradients, in float32 on all cores of the CPU.
 
     The gradients repeat a node's forward work once for its weights and once for every input that has a gradient:
     twice for a convolution, once for the first one. Where the profile's norm policy is "frozen", batch norms are
@@ -43,7 +44,7 @@ def training_seconds(front: Iterable[Work], board: Profile) -> float:
 
 
 def encoder_work(codec: FeatureCodec, shape: tuple[int, ...], batch: int) -> Work:
-    """The quantise stage for `batch` features of `shape` (C,h,w).
+    """The work of the quantise stage for `batch` features of `shape` (C,h,w).
 
     sgq: the distances to all codewords, one grouped 1x1 convolution, and the smallest of each group; uniform: five
     operators on every value; others: nothing. `topk` is picked on the CPU, when it is packed.
@@ -62,5 +63,5 @@ def encoder_work(codec: FeatureCodec, shape: tuple[int, ...], batch: int) -> Wor
 
 
 def training_bytes(front: list[Work]) -> int:
-    """Memory that learning holds at least: weights, gradients and momentum, and every node's output."""
+    """Bytes of memory that learning takes at least: weights, gradients, momentum, and every node's output."""
     return 4 * 3 * count_parameters(front) + sum(work.bytes_written for work in front)

@@ -1,4 +1,4 @@
-"""Stopwatch: how long one step's halves take on this host."""
+"""Measures how long the two halves of a training step take on this host."""
 
 import copy
 import statistics
@@ -22,9 +22,10 @@ LONG = 5.0
 
 
 class FrontTime(NamedTuple):
-    """Seconds of a batch.
+    """Seconds that a device takes for a batch.
 
-    Learning is forward, packing, unpacking a gradient, gradients, following the codebook; encoding forward and packing.
+    `learn_s`: forward pass, packing, unpacking a gradient, gradients, following the codebook. `encode_s`: deployed
+    forward pass and packing.
     """
 
     learn_s: float
@@ -32,7 +33,7 @@ class FrontTime(NamedTuple):
 
 
 def median_seconds(function: Callable[[], Any], repeats: int = 5) -> float:
-    """Median of at most `repeats` runs of `function`, after one that does not count; fewer when they are long."""
+    """Median seconds of at most `repeats` runs of `function`, after one that does not count; fewer if they are long."""
     times: list[float] = []
     began = time.perf_counter()
     for _ in range(repeats + 1):
@@ -47,7 +48,7 @@ def median_seconds(function: Callable[[], Any], repeats: int = 5) -> float:
 def server_seconds(back: nn.Module, sent: Frames, classes: int, device: torch.device) -> float:
     """Seconds of one batch: decoding, forward, backward and a step of SGD in PyTorch on `device`, coding the gradient.
 
-    The coded gradient is decoded as well, for the deviation that a server reports.
+    The coded gradient is decoded as well, as a server does to report how far it deviates.
 
     `back` stays as it was; torch uses as many threads as it is set to.
     """
@@ -70,7 +71,7 @@ def server_seconds(back: nn.Module, sent: Frames, classes: int, device: torch.de
 
 
 def front_time(graphs: FrontGraphs, codec: FeatureCodec, tables: Arrays, sent: Frames, image: np.ndarray) -> FrontTime:
-    """Times of ONNX Runtime on one thread for `image` (n,C,H,W) f32."""
+    """Seconds of the front half in ONNX Runtime on one thread, for the batch `image` (n,C,H,W) f32."""
     sessions = {file: _session(model) for file, model in graphs.models.items()}
     held = {**graphs.state, **codec.table_feeds(tables)}
     names = {key: [output.name for output in spec.outputs] for key, spec in graphs.specs.items()}

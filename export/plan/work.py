@@ -1,4 +1,4 @@
-"""What each node of a network costs: FLOPs, memory traffic, weights; counted, with nothing computed.
+"""Counts what each node of a network costs, FLOPs, memory traffic and weights, without computing any values.
 
 The network is traced by torch.fx and run in evaluation mode on tensors without values; every ATen operator that its
 nodes call is counted.
@@ -31,16 +31,16 @@ from edgekit.errors import ExportError
 from edgekit.export.split import cut_points, last_nodes
 
 POOLS = ("max_pool2d_with_indices", "avg_pool2d")
-#: Bring values from one place to another.
+#: Operators that only copy values.
 MOVES = ("cat", "clone", "constant_pad_nd", "copy_", "index", "index_select", "_to_copy", "stack")
 
 
 class Work(NamedTuple):
-    """One node, for a whole batch."""
+    """What one node costs, for a whole batch."""
 
-    #: Nodes whose values it takes.
+    #: Nodes whose values it reads.
     inputs: tuple[str, ...]
-    #: Of its output, without the batch.
+    #: Of its output, without the batch's dimension.
     shape: tuple[int, ...]
     #: The last ATen operator, "relu"; that of its input where it computes nothing, as dropout in evaluation mode.
     operator: str
@@ -137,7 +137,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         else:
             self.flops += max(*read, *written)
         self.joins = self.joins and unary
-        # Of clips, clamp and hardtanh alike, the second argument is the lower bound.
+        # The second argument of all clips, clamp and hardtanh, is the lower bound.
         self.rectifies = name == "relu" or (name in ("hardtanh", "clamp", "clamp_min") and list(args[1:2]) == [0])
         return out
 
@@ -155,7 +155,7 @@ class _Runner(fx.Interpreter):
         super().__init__(traced)
         self.counter = _Counter()  # type: ignore[no-untyped-call]
         self.works: dict[str, Work] = {}
-        #: Nodes that a weight has a say in.
+        #: Nodes whose value depends on a weight.
         self._learns: set[str] = set()
 
     def run_node(self, n: fx.Node) -> Any:

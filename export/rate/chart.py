@@ -1,4 +1,4 @@
-"""A rate as a picture: every uplink's bytes and error, the chosen one's gradients, and the choice."""
+"""What rate control measured as a picture: bytes and error of every uplink, and of the gradients of the chosen one."""
 
 from typing import Any
 

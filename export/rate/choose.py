@@ -1,4 +1,4 @@
-"""Rate control: from calibration images to the codec and the dead zone of gradients that keep a goal.
+"""Rate control: chooses the codec and the dead zone of gradients that keep a goal, by measuring calibration images.
 
 The network stands still while it is measured. When it learns, features and gradients change, and the coder's tables get
 better; what its codebooks cost to follow is allowed for (`edgekit.export.rate.candidates.MOVING`).
@@ -20,14 +20,14 @@ MOST_GROUPS = 16
 BITS = (2, 3, 4, 6, 8)
 #: The uplink's share of `Goal.target_bytes`.
 UPLINK_SHARE = 1 / 3
-#: Not measured: candidates whose indices at their fixed width take so many times the uplink's share.
+#: Candidates are not measured if their indices at fixed width take more than so many times the uplink's share.
 HOPELESS = 4
-#: The zone is refined between two of the ladder by halving so often.
+#: How often the interval between two of `ZONES` is halved to refine the zone.
 HALVINGS = 3
 
 
 class Goal(NamedTuple):
-    """One of `target_bytes`, of a training image, both directions together, and `max_accuracy_drop`, in points."""
+    """What to keep: `target_bytes` per training image, both directions together, or `max_accuracy_drop`, in points."""
 
     target_bytes: float | None = None
     max_accuracy_drop: float | None = None
@@ -60,11 +60,12 @@ def choose(
 ) -> Rate:
     """`codec` with the groups and bits, and the gradient policy, that keep `goal` for the features of `bench`.
 
-    `target_bytes`: of the pairs of uplink and zone that fit together, those whose uplink, updates included, takes at
-    most a third, or exceeds it least; of these the uplink of least error; with it about the smallest zone that
-    fits. Where that is the smallest there is, what is left goes to the uplink of least error.
-    `max_accuracy_drop`: the uplink of fewest bytes that classifies the second half at most so many points worse than
-    no codec does; with it the zone that `DCT` has by itself.
+    `target_bytes`: only pairs of an uplink and a zone that fit together count. The uplink, updates included, should
+    take at most `UPLINK_SHARE`, or exceed it least; of those that do, the one of least error is taken, with about the
+    smallest zone that fits. Where that is the smallest of `ZONES`, bytes are left over: then the uplink of least error
+    that fits with this zone is taken.
+    `max_accuracy_drop`: the uplink of fewest bytes is taken whose decoded feature is classified at most so many points
+    worse than the feature itself, on the second half of the images; and the zone that `DCT` has by default.
     UsageError when nothing keeps the goal, naming what could be reached.
     """
     if not isinstance(codec, SGQ):

@@ -1,4 +1,4 @@
-"""BoardRule: one demand of a board's converter, what it is in words and how a graph is held to it."""
+"""BoardRule: what a board's converter demands of a graph, in words and as a check."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -7,12 +7,16 @@ import onnx
 
 from edgekit.export.targets.view import Unknown, View
 
-#: The end of most messages.
+#: The remedy at the end of most messages.
 CUT = "cut before this layer or choose another device"
 
 
 class Fault(NamedTuple):
-    """What breaks a rule: a node, an "input", "output" or "initialiser"; both names are empty for the whole graph."""
+    """One place where a graph breaks a board rule.
+
+    `name` is a node's, and `operator` its operator; or `name` is a tensor's, and `operator` is "input", "output" or
+    "initialiser". Both are empty where the graph as a whole breaks the rule.
+    """
 
     name: str
     operator: str
@@ -20,25 +24,26 @@ class Fault(NamedTuple):
 
 
 class BoardRule(NamedTuple):
-    """`what` fits into one line."""
+    """`what` a converter demands, in one line, and the `check` that gives the faults of a graph."""
 
     what: str
     check: Callable[[View], Iterator[Fault]]
 
 
 def told(got: str, expected: str, remedy: str) -> str:
-    """The message of a fault."""
+    """The message of a fault, in the form of all messages of board rules."""
     return f"got {got}, expected {expected}: {remedy}"
 
 
 def at(node: onnx.NodeProto, message: str) -> Fault:
+    """A fault of `node`, which is called by its first output where it has no name."""
     return Fault(node.name or node.output[0], node.op_type, message)
 
 
 def each(check: Callable[[View, onnx.NodeProto], str | None], *operators: str) -> Callable[[View], Iterator[Fault]]:
-    """The faults that `check` finds in the nodes of `operators` (none named: in every node).
+    """The check of a BoardRule that does `check` at each node of `operators` (none named: at every node).
 
-    What cannot be judged because a type or shape is unknown is a fault as well.
+    Where `check` needs a type or a shape that is not known, that is a fault as well.
     """
 
     def faults(view: View) -> Iterator[Fault]:

@@ -1,4 +1,4 @@
-"""check: a deployed graph against a board's profile -> what the board's converter would refuse, and what to do."""
+"""Checks a deployed graph against the board rules of a profile: what the converter would refuse, and what to do."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -11,7 +11,8 @@ from edgekit.export.targets import graph_rules, layer_rules, operator_rules
 from edgekit.export.targets.board_rule import BoardRule, Fault, each, told
 from edgekit.export.targets.view import View
 
-#: Scores stay below an eighth of the largest float16: sums on the way to them are larger than they are.
+#: Scores (distances to codewords) must be below this eighth of the largest float16. The rest is for the sums that they
+#: are computed from, which can be larger than the scores.
 LARGEST_SCORE = 65504 / 8
 FP16_RANGE = "fp16-range"
 #: How many refusals `require` spells out.
@@ -19,11 +20,11 @@ SHOWN = 5
 
 
 def _on_data(view: View) -> Iterator[Fault]:
-    """No fault of the graph: `check_range` judges the scores of the calibration features."""
+    """No faults: this rule is about scores on calibration images, which are not in the graph; see `check_range`."""
     return iter(())
 
 
-#: What every graph is held to.
+#: Board rules that hold for every board, by name.
 ALWAYS = {
     "opset": BoardRule("the operator set of the target, in a format it reads", graph_rules.opset),
     "static-shapes": BoardRule("every size of every tensor is known, the batch included", graph_rules.static_shapes),
@@ -31,7 +32,7 @@ ALWAYS = {
 }
 _CONVS = ("Conv", "ConvTranspose")
 _POOLS = ("AveragePool", "MaxPool")
-#: What a profile names besides.
+#: Board rules that hold for the boards whose profiles name them.
 RULES = {
     "float32-input": BoardRule("every input is float32", graph_rules.float32_input),
     "int32-output": BoardRule("integer outputs are int32 and come from a Cast", graph_rules.int32_output),
@@ -95,10 +96,9 @@ RULES = {
 
 
 class Refusal(NamedTuple):
-    """What a converter would not take. `node` and `operator` are empty where it is the graph as a whole."""
+    """One fault of a graph, with the board rule that it breaks. As in Fault, `node` and `operator` may be empty."""
 
     rule: str
-    #: A node, or an input, output or initialiser; `operator` says which of these.
     node: str
     operator: str
     #: The network's layer, empty where none stands behind the node.
@@ -108,22 +108,24 @@ class Refusal(NamedTuple):
     def __str__(self) -> str:
         place = f"{self.operator} '{self.node}'" if self.node else "graph"
         layer = f" of layer '{self.layer}'" if self.layer else ""
-        return f"{place}{layer}, rule {self.rule}: {self.message}"
+        return f"{place}{layer}, board rule {self.rule}: {self.message}"
 
 
 def check(
     model: onnx.ModelProto, profile: Profile, layers: Mapping[str, str], replaceable: Collection[str] = ()
 ) -> list[Refusal]:
-    """What breaks the rules of `profile`, by rule; empty for a graph that the board takes.
+    """Every place where `model` breaks a board rule of `profile`; an empty list for a graph that the board takes.
 
     `layers` gives the network's layer of a node, `replaceable` the initialisers that get new values on the device.
-    UnknownName for a profile with a rule that there is not.
+    UnknownName when the profile names a board rule that does not exist.
     """
     view = View(model, profile.target, replaceable)
     rules = dict(ALWAYS)
     for name in profile.target.rules:
         if name not in RULES:
-            raise UnknownName("rule", name, RULES, f"profile {profile.name} names it, there are: {', '.join(RULES)}")
+            raise UnknownName(
+                "board rule", name, RULES, f"profile {profile.name} names it, there are: {', '.join(RULES)}"
+            )
         rules[name] = RULES[name]
     return [
         Refusal(name, fault.name, fault.operator, layers.get(fault.name, ""), fault.message)
@@ -133,7 +135,7 @@ def check(
 
 
 def check_range(largest_score: float, profile: Profile) -> Refusal | None:
-    """What float16 would not hold: `largest_score` is the largest magnitude among the calibration features' scores."""
+    """A refusal if `largest_score`, the largest magnitude of scores on calibration images, is too much for float16."""
     target = profile.target
     if target.precision != "float16" or FP16_RANGE not in target.rules or abs(largest_score) < LARGEST_SCORE:
         return None

@@ -1,4 +1,4 @@
-"""Rules about a graph as a whole: versions, shapes, what goes in, what comes out, what is refitted."""
+"""Board rules about a graph as a whole: versions, shapes, inputs, outputs, refitted initialisers."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ from edgekit.export.targets.view import View
 
 
 def opset(view: View) -> Iterator[Fault]:
-    """The target's operator set exactly, and a format (IR version) that is not newer than its own."""
+    """Faults unless the operator set is the target's, and the format (IR version) no newer than the target's."""
     target, again = view.target, "export again for this device"
     got = [entry.version for entry in view.model.opset_import if entry.domain == ""]
     if got != [target.opset]:
@@ -18,7 +18,7 @@ def opset(view: View) -> Iterator[Fault]:
 
 
 def static_shapes(view: View) -> Iterator[Fault]:
-    """The first tensors whose sizes are not positive integers: what is computed from those is not named again."""
+    """Faults of tensors whose sizes are not all positive integers, except of those computed from such tensors."""
     if not view.target.static:
         return
     bad = {name for name in [*view.inputs, *view.producers] if not view.is_static(name)}

@@ -1,4 +1,4 @@
-"""Rules about the layers of a network: convolution, pooling, linear, batch norm, clip."""
+"""Board rules about the layers of a network: convolution, pooling, linear, batch norm, clip."""
 
 import math
 from collections.abc import Sequence
@@ -113,7 +113,7 @@ def no_batch_norm(view: View, node: onnx.NodeProto) -> str | None:
 
 
 def refit_layout(view: View, node: onnx.NodeProto) -> str | None:
-    """Engines keep these weights in another layout than the graph does, or folded into others."""
+    """A message where a refitted weight is one that engines keep in another layout, or folded into others."""
     matrices = node.op_type == "Gemm"
     if matrices and attributes(node).get("transB", 0) == 1:
         return None

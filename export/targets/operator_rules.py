@@ -1,4 +1,4 @@
-"""Rules about operators: which ones, on which types, with which attributes."""
+"""Board rules about operators: which ones, on which types, with which attributes."""
 
 import onnx
 from onnx import numpy_helper
@@ -11,7 +11,7 @@ REDUCTIONS = (
     "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
     "ReduceSum", "ReduceSumSquare",
 )  # fmt: skip
-#: What engines do not compute on integers, or wrongly.
+#: Operators that engines do not compute on integers, or compute wrongly.
 NOT_ON_INTEGERS = ("Div", "Exp", "Floor", "Pow", "Round", "Sqrt", *REDUCTIONS)
 ARITHMETIC = (
     *NOT_ON_INTEGERS, "Abs", "Add", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Ceil", "Clip",
@@ -24,6 +24,7 @@ AVOIDED = (
 )  # fmt: skip
 _BITS = "pack bits on the host"
 _MOMENTS = "write it as ReduceMean, Sub, Mul, Sqrt and Div"
+#: What to do in place of an operator.
 INSTEAD = {
     "BatchNormalization": "fold it into the convolution before it",
     "BitShift": _BITS,
@@ -58,7 +59,7 @@ def operators(view: View, node: onnx.NodeProto) -> str | None:
     if node.domain:
         return told(f"{node.domain}.{node.op_type}", "operators of ONNX's own domain", CUT)
     if any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute):
-        return told("a graph inside", "none, since no rule looks there", f"write it without control flow, {CUT}")
+        return told("a graph inside", "none, since no board rule looks there", f"write it without control flow, {CUT}")
     if known and node.op_type not in known:
         return told(f"operator {node.op_type}", f"one of the {len(known)} of the converter", _instead(node.op_type))
     return None

@@ -1,4 +1,4 @@
-"""View: what a rule may ask of a graph: types, shapes, constants, who computes a tensor and who reads it."""
+"""View: what a board rule may ask of a graph: types, shapes, constants, who computes a tensor and who reads it."""
 
 from collections import defaultdict
 from collections.abc import Collection
@@ -15,7 +15,7 @@ Shape = tuple[int | str, ...]
 
 
 class Unknown(Exception):
-    """A rule needs a type or a shape that inference does not give."""
+    """Raised when a board rule needs a type or a shape that shape inference does not give."""
 
     def __init__(self, got: str, expected: str) -> None:
         super().__init__(f"got {got}, expected {expected}")
@@ -24,7 +24,7 @@ class Unknown(Exception):
 
 
 class View:
-    """A graph, what it is for, and the inferred type and shape of its tensors; only for reading.
+    """A graph with the inferred type and shape of its tensors, and the target that it is for; only for reading.
 
     ExportError for a graph whose types or shapes contradict each other.
     """
@@ -62,6 +62,7 @@ class View:
                 )
 
     def dtype(self, name: str) -> str:
+        """numpy's name of the type of tensor `name`; Unknown if inference did not find it."""
         if name not in self.types:
             raise Unknown(f"'{name}' of unknown type", "a known one")
         return self.types[name]
@@ -70,6 +71,7 @@ class View:
         return self.dtype(name).startswith(("int", "uint"))
 
     def rank(self, name: str) -> int:
+        """Number of dimensions of tensor `name`; Unknown if inference did not find it."""
         if name not in self.shapes:
             raise Unknown(f"'{name}' of unknown rank", "a known one")
         return len(self.shapes[name])
@@ -89,7 +91,7 @@ class View:
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    """Those that are written out; strings are bytes."""
+    """The attributes that are written out at `node`, by name; texts are bytes. Those left at defaults are not there."""
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 

@@ -61,7 +61,7 @@ def test_a_users_board(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     text = (Path(registry.__file__).parent / PROFILES["cpu"]).read_text(encoding="utf-8")
     path.write_text(text.replace('"arg-reduce"', '"arg-reduced"'), encoding="utf-8")
-    assert "unknown rule 'arg-reduced': did you mean arg-reduce" in str(run(str(path)).exception)
+    assert "unknown board rule 'arg-reduced': did you mean arg-reduce" in str(run(str(path)).exception)
 
 
 def test_unknown_board() -> None:

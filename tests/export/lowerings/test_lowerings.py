@@ -1,4 +1,4 @@
-"""Every operator that has a rule, against PyTorch in evaluation mode; every refusal with its message."""
+"""Every lowering against PyTorch in evaluation mode; every refusal with its message."""
 
 import copy
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from edgekit.export.lowerings.program import exported
 
 OLD, NEW = Versions(11, 7), Versions(17, 8)
 IMAGE = (4, 8, 6)
-#: What the rules for gradients and the converters' lists count on.
+#: What the gradient rules and the converters' lists count on.
 OPERATORS = {
     "Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Conv", "ConvTranspose", "Div", "Elu", "Erf", "Exp",
     "Gather", "Gemm", "GlobalAveragePool", "HardSigmoid", "LeakyRelu", "MatMul", "MaxPool", "Mul", "Neg", "PRelu",

@@ -62,12 +62,12 @@ def writes_every_other_row(m: Apply, x: torch.Tensor) -> torch.Tensor:
 
 
 REFUSED: dict[str, tuple[nn.Module | Callable[[Apply, torch.Tensor], torch.Tensor], str]] = {
-    "unknown": (lambda m, x: x.abs(), r"aten.abs.default has no rule for the front half; .*, or cut before this layer"),
-    "near": (nn.LogSigmoid(), r"aten.log_sigmoid.default has no rule .*near name that have one: .*\bsigmoid\b"),
+    "unknown": (lambda m, x: x.abs(), r"aten.abs.default has no lowering to ONNX; .*, or cut before this layer"),
+    "near": (nn.LogSigmoid(), r"aten.log_sigmoid.default has no lowering .*similar name that have one: .*\bsigmoid\b"),
     "advice": (lambda m, x: torch.einsum("nchw,nc->nhw", x, x[..., 0, 0]), "aten.einsum.default .* matmul, permute"),
     "zeros": (lambda m, x: torch.cat([x, x.new_zeros(x.shape[0], 1, 8, 6)], 1), r"zeros.default .*functional\.pad"),
-    "random": (lambda m, x: x + torch.rand(4, 1, 1), r"aten.rand.default has no rule .* a graph has no random numbers"),
-    "local response norm": (nn.LocalResponseNorm(3), "aten.avg_pool3d.default has no rule .* use batch norm"),
+    "random": (lambda m, x: x + torch.rand(4, 1, 1), r"aten.rand.default has no lowering .* no random numbers"),
+    "local response norm": (nn.LocalResponseNorm(3), "aten.avg_pool3d.default has no lowering .* use batch norm"),
     "weight norm": (nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 1)), "_weight_norm.*remove_param"),
     "max pool with dilation": (nn.MaxPool2d(2, dilation=2), r"with dilation=\[2, 2\].*use dilation=1"),
     "max pool that keeps places": (lambda m, x: F.adaptive_max_pool2d(x, 1, True)[1] * x, "with a int64 result"),

@@ -1,4 +1,4 @@
-"""What each rule refuses, and in which words: every graph of the table is held to all rules at once."""
+"""What each board rule refuses, and in which words: every graph of the table is held to all rules at once."""
 
 import math
 from typing import NamedTuple
@@ -88,7 +88,7 @@ CASES = [
     Case("operators", graph("[n] y = our.Relu(x)", y="float[2] y", opsets='"": 11, "our": 1'),
          f"got our.Relu, expected operators of ONNX's own domain: {CUT}"),
     Case("operators", graph(f"[n] y = If<{BRANCHES}>(c)", x="float[1] x", stored="bool[1] c = {1}"),
-         f"got a graph inside, expected none, since no rule looks there: write it without control flow, {CUT}"),
+         f"got a graph inside, expected none, since no board rule looks there: write it without control flow, {CUT}"),
     Case("float32-input", graph("y = Cast<to=1>(x)", x="uint8[2,4] x"),
          "got uint8, expected float32: convert on the host, before the graph", "x"),
     Case("int32-output", graph("[n] y = ArgMin<axis=1, keepdims=0>(x)", y="int64[] y"),
