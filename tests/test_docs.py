@@ -27,6 +27,35 @@ def test_every_page_is_reached_from_the_readme() -> None:
         assert f"(docs/{page.name})" in readme, page.name
 
 
+def anchors(page: Path) -> set[str]:
+    """What a link into `page` may name: its headings, as GitHub makes anchors of them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    return {
+        re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    }
+
+
+PAGES = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
+def test_files_that_are_named_exist(page: Path) -> None:
+    """NAME and MODEL are the reader's own."""
+    folders = {path.name for path in DOCS.parent.iterdir() if path.is_dir()} - {"docs", "runs"}
+    for path in set(re.findall(r"`([\w./*-]+/[\w./*-]*)`", page.read_text(encoding="utf-8"))):
+        if path.split("/")[0] in folders:
+            assert list(DOCS.parent.glob(re.sub("NAME|MODEL", "*", path))), path
+
+
 #: Page, and a command that prints a table which stands there.
 TABLES = [
     ("docs/compression.md", "bench/accuracy.py --show bench/results/accuracy.json"),
