@@ -168,13 +168,10 @@ def check_writable(path: str, overwrite: bool) -> None:
     """Raises UsageError when `path` exists and `write_bundle` would not replace it."""
     path = os.path.realpath(path)
     if os.path.exists(path) and not (overwrite and _replaceable(path)):
-        raise UsageError(
-            "{} exists{}: choose another folder{}".format(
-                path,
-                " and is no bundle or holds other files too" if overwrite else "",
-                "" if overwrite else " or pass --force",
-            )
-        )
+        told = "{} exists and is no bundle or holds other files too: choose another folder"
+        if not overwrite:
+            told = "{} exists: choose another folder or pass --force"
+        raise UsageError(told.format(path))
 
 
 def write_bundle(path: str, manifest: Dict[str, Any], files: Dict[str, bytes], overwrite: bool = False) -> Bundle:
