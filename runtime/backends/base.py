@@ -66,11 +66,8 @@ class Backend(ABC):
         if size in (-1, count):
             return self.run(feeds)
         if count > size:
-            raise ShapeError(
-                "{} takes batches of {} images, got {}: export it again with --static-batch {}".format(
-                    self.graph.file, size, count, count
-                )
-            )
+            told = "{} takes batches of {} images, got {}: export it again with --static-batch {}"
+            raise ShapeError(told.format(self.graph.file, size, count, count))
         missing = size - count
         outputs = self.run({name: np.concatenate([a, a[-1:].repeat(missing, axis=0)]) for name, a in feeds.items()})
         batched = {spec.name for spec in self.graph.outputs if len(spec.shape) > 1}

@@ -29,11 +29,8 @@ def check_names(graph: GraphSpec, takes: Iterable[str], gives: Iterable[str]) ->
     fed = {spec.name for spec in graph.inputs + graph.held}
     wanted = {spec.name for spec in graph.outputs}
     if fed != set(takes) or not wanted.issubset(gives):
-        raise BackendError(
-            "the graph takes {} and gives {}, its spec says {} and {}: export it again".format(
-                sorted(takes), sorted(gives), sorted(fed), sorted(wanted)
-            )
-        )
+        told = "the graph takes {} and gives {}, its spec says {} and {}: export it again"
+        raise BackendError(told.format(sorted(takes), sorted(gives), sorted(fed), sorted(wanted)))
 
 
 def places(parsed: onnxfile.Model, graph: GraphSpec) -> Places:

@@ -146,11 +146,8 @@ def compile_model(model: bytes, job: Job, printed: str, say: Callable[[str], Non
             # Newer versions may add the system to the name: model_linux_aarch64.om.
             made = sorted(glob.glob(target + "*.om"))
             if code or len(made) != 1:
-                raise BackendError(
-                    "atc ended with {} and {} .om: {}. What it printed is in {}; the command was {}".format(
-                        code, len(made), reasons(output, code), printed, " ".join(arguments)
-                    )
-                )
+                told = "atc ended with {} and {} .om: {}. What it printed is in {}; the command was {}"
+                raise BackendError(told.format(code, len(made), reasons(output, code), printed, " ".join(arguments)))
             with open(made[0], "rb") as om:
                 return om.read()
     except OSError as error:

@@ -95,11 +95,8 @@ class Reference(Backend):
             ) from error
         results = (result,) if isinstance(result, np.ndarray) else tuple(result)
         if len(results) < len(step.node.outputs):
-            raise BackendError(
-                "{} '{}' gives {} outputs, the node names {}".format(
-                    step.node.op, _name(step.node), len(results), list(step.node.outputs)
-                )
-            )
+            told = "{} '{}' gives {} outputs, the node names {}"
+            raise BackendError(told.format(step.node.op, _name(step.node), len(results), list(step.node.outputs)))
         return results
 
     def _replace(self, constants: Arrays) -> None:
