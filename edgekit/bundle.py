@@ -150,11 +150,8 @@ def open_bundle(path: str) -> Bundle:
     try:
         manifest = json.loads(raw.decode())
         if manifest["format"] != FORMAT:
-            raise BundleError(
-                "{}: bundle format {}, this version reads {}: export it again".format(
-                    target, manifest["format"], FORMAT
-                )
-            )
+            told = "{}: bundle format {}, this version reads {}: export it again"
+            raise BundleError(told.format(target, manifest["format"], FORMAT))
         for name, entry in sorted(manifest["files"].items()):
             _verified(path, name, entry)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -168,13 +165,10 @@ def check_writable(path: str, overwrite: bool) -> None:
     """Raises UsageError when `path` exists and `write_bundle` would not replace it."""
     path = os.path.realpath(path)
     if os.path.exists(path) and not (overwrite and _replaceable(path)):
-        raise UsageError(
-            "{} exists{}: choose another folder{}".format(
-                path,
-                " and is no bundle or holds other files too" if overwrite else "",
-                "" if overwrite else " or pass --force",
-            )
-        )
+        told = "{} exists and is no bundle or holds other files too: choose another folder"
+        if not overwrite:
+            told = "{} exists: choose another folder or pass --force"
+        raise UsageError(told.format(path))
 
 
 def write_bundle(path: str, manifest: Dict[str, Any], files: Dict[str, bytes], overwrite: bool = False) -> Bundle:
@@ -233,11 +227,8 @@ def _verified(path: str, name: str, entry: Dict[str, Any]) -> bytes:
         raise BundleError("{}: {}; export or transfer the bundle again".format(target, error.strerror)) from None
     digest = hashlib.sha256(data).hexdigest()
     if (digest, len(data)) != (entry["sha256"], entry["bytes"]):
-        raise BundleError(
-            "{}: sha256 {} ({} B), expected {} ({} B): the file changed after export, transfer it again".format(
-                target, digest, len(data), entry["sha256"], entry["bytes"]
-            )
-        )
+        told = "{}: sha256 {} ({} B), expected {} ({} B): the file changed after export, transfer it again"
+        raise BundleError(told.format(target, digest, len(data), entry["sha256"], entry["bytes"]))
     return data
 
 

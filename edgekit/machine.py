@@ -78,7 +78,7 @@ def _versions() -> Dict[str, str]:
 
 def memory(root: str = os.sep) -> Dict[str, int]:
     """Bytes by their names in /proc/meminfo, such as MemTotal, MemAvailable, SwapFree; {} when it cannot be read."""
-    pairs = [line.partition(":") for line in (_read(os.path.join(root, "proc/meminfo")) or "").splitlines()]
+    pairs = [line.partition(":") for line in (read(os.path.join(root, "proc/meminfo")) or "").splitlines()]
     return {name: int(value.split()[0]) * 1024 for name, _, value in pairs if value.endswith(" kB")}
 
 
@@ -87,7 +87,7 @@ def clocks(root: str = os.sep) -> Dict[str, Any]:
     folders = sorted(glob.glob(os.path.join(root, "sys/devices/system/cpu/cpu[0-9]*/cpufreq")))
 
     def values(name: str) -> List[str]:
-        return [text for text in (_read(os.path.join(folder, name)) for folder in folders) if text]
+        return [text for text in (read(os.path.join(folder, name)) for folder in folders) if text]
 
     least, most, present = (values("scaling_" + name) for name in ("min_freq", "max_freq", "cur_freq"))
     governors = sorted(set(values("scaling_governor")))
@@ -114,8 +114,8 @@ def zones(root: str = os.sep) -> List[Zone]:
     """The thermal zones that can be read, but PMIC-Die: on a Jetson that one always says 100 degrees."""
     found = []
     for folder in sorted(glob.glob(os.path.join(root, "sys/class/thermal/thermal_zone*"))):
-        text = _read(os.path.join(folder, "temp"))
-        name = _read(os.path.join(folder, "type")) or os.path.basename(folder)
+        text = read(os.path.join(folder, "temp"))
+        name = read(os.path.join(folder, "type")) or os.path.basename(folder)
         if text and name != "PMIC-Die":
             found.append(Zone(name, int(text) / 1000.0, _throttles(folder)))
     return found
@@ -124,21 +124,21 @@ def zones(root: str = os.sep) -> List[Zone]:
 def _throttles(zone: str) -> Optional[float]:
     """The temperature of a zone's lowest passive trip point; trip points of 0 and below are not in use."""
     kinds = sorted(glob.glob(os.path.join(zone, "trip_point_*_type")))
-    texts = [_read(kind[: -len("type")] + "temp") for kind in kinds if _read(kind) == "passive"]
+    texts = [read(kind[: -len("type")] + "temp") for kind in kinds if read(kind) == "passive"]
     degrees = [int(text) / 1000.0 for text in texts if text]
     return min([each for each in degrees if each > 0], default=None)
 
 
 def _field(path: str, name: str) -> Optional[str]:
     """The value of the first line "name: value" of `path`."""
-    for line in (_read(path) or "").splitlines():
+    for line in (read(path) or "").splitlines():
         key, _, value = line.partition(":")
         if key.strip() == name:
             return value.strip()
     return None
 
 
-def _read(path: str) -> Optional[str]:
+def read(path: str) -> Optional[str]:
     """The text of the file at `path`, stripped; None when it cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:

@@ -8,19 +8,8 @@ from edgekit.errors import ShapeError
 
 #: The dtypes that a spec may have, by numpy's names.
 DTYPES = (
-    "float16",
-    "float32",
-    "float64",
-    "int8",
-    "int16",
-    "int32",
-    "int64",
-    "uint8",
-    "uint16",
-    "uint32",
-    "uint64",
-    "bool",
-)
+    "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool",
+)  # fmt: skip
 
 
 class TensorSpec(NamedTuple):

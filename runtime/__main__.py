@@ -6,17 +6,17 @@ Boards start this; ``edgekit run`` is the same.
 import argparse
 import contextlib
 import json
-import signal
 import sys
 from typing import Any, Dict, List, Optional
 
 from edgekit.bundle import open_bundle
 from edgekit.data import images, partition, registry
-from edgekit.errors import EdgekitError, UsageError
+from edgekit.errors import UsageError
 from edgekit.line.meter import Meter, Recorder
 from edgekit.runtime.learn import FrontHalf
 from edgekit.runtime.loop import Device
 from edgekit.runtime.measure import Span, measure_encoding, measure_training
+from edgekit.runtime.program import exit_code
 from edgekit.runtime.session import Images, Options
 from edgekit.runtime.transport import TIMEOUT_S, Grpc
 
@@ -83,16 +83,7 @@ def parser(program: str) -> argparse.ArgumentParser:
 def main(arguments: Optional[List[str]] = None, program: str = "python -m edgekit.runtime") -> int:
     """Runs a device process; returns its exit code (see `edgekit.errors`)."""
     options = parser(program).parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        run(options)
-    except EdgekitError as error:
-        print("error: {}".format(error), file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(lambda: run(options))
 
 
 def run(options: argparse.Namespace) -> None:

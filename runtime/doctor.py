@@ -8,18 +8,18 @@ import json
 import os
 import platform
 import shutil
-import signal
 import sys
 import textwrap
 from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 import edgekit
 from edgekit import machine
-from edgekit.errors import BackendError, BundleError, EdgekitError
+from edgekit.errors import BackendError, BundleError
 from edgekit.line import frame
 from edgekit.runtime.backends.registry import BY_RUNTIME, entry_of
 from edgekit.runtime.health import libraries
 from edgekit.runtime.health.finding import STATES, Finding
+from edgekit.runtime.program import exit_code
 
 if TYPE_CHECKING:
     from edgekit.bundle import Bundle
@@ -54,16 +54,7 @@ def parser(program: str) -> argparse.ArgumentParser:
 def main(arguments: Optional[List[str]] = None, program: str = "python -m edgekit.runtime.doctor") -> int:
     """The exit code (see `edgekit.errors`) of a check of this machine."""
     options = parser(program).parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        run(options.bundle, None, options.server, options.backend, options.json)
-    except EdgekitError as error:
-        sys.stderr.write("error: {}\n".format(error))
-        return error.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped\n")
-        return 130
-    return 0
+    return exit_code(lambda: run(options.bundle, None, options.server, options.backend, options.json))
 
 
 def run(
@@ -108,7 +99,11 @@ def examine(
     profile = profile or {}
     if server is not None:
         frame.check_address(server)
-    found = [_python(profile), libraries.library("numpy", {})]
+    oldest = profile.get("python")
+    found = [
+        libraries.python(oldest if isinstance(oldest, str) else OLDEST_PYTHON),
+        libraries.library("numpy", {}),
+    ]
     if found[-1].state == "failed":
         rest = "nothing else was looked at: edgekit needs numpy for it"
         return [*found, Finding("edgekit", "unknown", rest, edgekit.__version__)]
@@ -132,11 +127,6 @@ def examine(
         else:
             found += answers(server, bundle.digest if bundle is not None else None)
     return found
-
-
-def _python(profile: Dict[str, Any]) -> Finding:
-    floor = profile.get("python")
-    return libraries.python(floor if isinstance(floor, str) else OLDEST_PYTHON)
 
 
 def _versions(profile: Dict[str, Any]) -> Dict[str, str]:
@@ -185,7 +175,7 @@ def _json(
         "server": server,
         "machine": machine.describe(),
         "summary": _counts(findings),
-        "findings": [finding.to_json() for finding in findings],
+        "findings": [dict(finding._asdict()) for finding in findings],
     }
     return json.dumps(told, indent=1)
 

@@ -37,11 +37,8 @@ class Span(NamedTuple):
     def check(self) -> None:
         """UsageError unless there is something to measure."""
         if not 0 < self.seconds < float("inf") or self.warm_up < 1:
-            raise UsageError(
-                "measuring {} s after {} batches: expected some seconds, and at least one batch to warm up".format(
-                    *self
-                )
-            )
+            told = "measuring {} s after {} batches: expected some seconds, and at least one batch to warm up"
+            raise UsageError(told.format(*self))
 
 
 def measure_training(device: Device, train: Images, span: Span, on_event: Callable[[Event], None]) -> None:

@@ -24,14 +24,8 @@ USE = {
 
 @click.command()
 @click.option("-o", "--out", default=".", show_default=True, metavar="DIR", help="Folder to write to.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice([*USE, "both"]),
-    default="both",
-    show_default=True,
-    help="wheel: for pip; zip: runs as it is.",
-)
+@click.option("--format", "form", type=click.Choice([*USE, "both"]), default="both", show_default=True,
+              help="wheel: for pip; zip: runs as it is.")  # fmt: skip
 @options.as_json
 def package_device(out: str, form: str, as_json: bool) -> None:
     """Write the part of edgekit that a board runs: a wheel, and one zip file.

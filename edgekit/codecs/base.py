@@ -10,6 +10,7 @@ Codecs are stateless: their configuration is their constructor's arguments, and 
 order of channels) arrives as `tables`, named float arrays that live in the bundle and are versioned on the line.
 """
 
+import inspect
 from abc import ABC, abstractmethod
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
@@ -21,20 +22,30 @@ from edgekit.tensors import TensorSpec
 Arrays = Dict[str, np.ndarray]
 
 
-class FeatureCodec(ABC):
-    """Feature at the cut <-> bytes. Subclasses are registered in `edgekit.codecs.registry`."""
+class Codec:
+    """What codecs of both directions have. Subclasses are registered in `edgekit.codecs.registry`."""
 
     #: Names a byte format for ever: a changed format takes a new id.
     codec_id = ""
 
     @property
     def config(self) -> Dict[str, Any]:
-        """The constructor's arguments, JSON values only: ``type(codec)(**codec.config)`` equals `codec`."""
-        return {}
+        """The constructor's arguments, JSON values only: ``type(codec)(**codec.config)`` equals `codec`.
+
+        They are read from the attributes of their names; a codec that keeps another thing there gives its own.
+        """
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def check(self, channels: int) -> None:
-        """Raises UsageError when this configuration cannot code a feature of `channels` channels."""
+        """Raises UsageError when this configuration cannot code `channels` channels."""
         return None
+
+    def __repr__(self) -> str:
+        return "{}({})".format(type(self).__name__, ", ".join("{}={!r}".format(*kv) for kv in self.config.items()))
+
+
+class FeatureCodec(Codec, ABC):
+    """Feature at the cut <-> bytes."""
 
     @abstractmethod
     def code_specs(self, feature: TensorSpec) -> Tuple[TensorSpec, ...]:
@@ -102,9 +113,6 @@ class FeatureCodec(ABC):
     def stream(self) -> "FeatureStream":
         """A new end of a line for these codes."""
         return FeatureStream(self)
-
-    def __repr__(self) -> str:
-        return "{}({})".format(type(self).__name__, ", ".join("{}={!r}".format(*kv) for kv in self.config.items()))
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self.config == other.config
@@ -174,23 +182,13 @@ class FeatureStream:
         """
 
 
-class GradientCodec(ABC):
+class GradientCodec(Codec, ABC):
     """Gradient at the cut <-> bytes."""
 
-    codec_id = ""
     #: True when ``E[unpack(pack(g))] == g`` over the random generator, for every g.
     unbiased = False
     #: Whether nothing arrives where the mask is False; a codec may instead send that part less exactly.
     drops = True
-
-    @property
-    def config(self) -> Dict[str, Any]:
-        """The constructor's arguments, JSON values only."""
-        return {}
-
-    def check(self, channels: int) -> None:
-        """Raises UsageError when this configuration cannot code a gradient of `channels` channels."""
-        return None
 
     @abstractmethod
     def pack(self, gradient: np.ndarray, mask: Optional[np.ndarray], rng: np.random.Generator) -> bytes:
@@ -203,5 +201,8 @@ class GradientCodec(ABC):
         Where `mask` is False it is zero if the codec drops that part.
         """
 
-    def __repr__(self) -> str:
-        return "{}({})".format(type(self).__name__, ", ".join("{}={!r}".format(*kv) for kv in self.config.items()))
+    def check_arrays(self, gradient: np.ndarray, mask: Optional[np.ndarray]) -> None:
+        """Raises ShapeError unless `gradient` is (n,C,h,w) f32, and `mask`, if given, of the same shape and bool."""
+        TensorSpec("gradient", "float32", (-1, -1, -1, -1)).check(gradient, repr(self))
+        if mask is not None:
+            TensorSpec("mask", "bool", gradient.shape).check(mask, repr(self))

@@ -42,17 +42,11 @@ def dataset_from_arrays(
     """Dataset of `train` and `test`, each (images, labels); DataError when their lengths or shapes do not match."""
     for part, (images, labels) in (("training", train), ("test", test)):
         if len(images) != len(labels) or not len(images):
-            raise DataError(
-                "{}: {} {} images and {} labels, expected as many of both and at least one".format(
-                    name, len(images), part, len(labels)
-                )
-            )
+            told = "{}: {} {} images and {} labels, expected as many of both and at least one"
+            raise DataError(told.format(name, len(images), part, len(labels)))
     if train[0].shape[1:] != test[0].shape[1:]:
-        raise DataError(
-            "{}: test images are {}, training images {} (channels, height, width); expected the same".format(
-                name, list(test[0].shape[1:]), list(train[0].shape[1:])
-            )
-        )
+        told = "{}: test images are {}, training images {} (channels, height, width); expected the same"
+        raise DataError(told.format(name, list(test[0].shape[1:]), list(train[0].shape[1:])))
     mean, std = mean_std(train[0])
     return Dataset(name, train[0], train[1], test[0], test[1], tuple(classes), mean, std)
 

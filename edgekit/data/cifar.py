@@ -41,11 +41,8 @@ def _records(path: str, kinds: Tuple[int, ...]) -> Tuple[np.ndarray, np.ndarray]
     data = read(path)
     record = len(kinds) + PIXELS
     if not data or len(data) % record:
-        raise DataError(
-            "{}: {} B, expected a multiple of {} B (one record); the last whole record ends at byte {}".format(
-                path, len(data), record, len(data) // record * record
-            )
-        )
+        told = "{}: {} B, expected a multiple of {} B (one record); the last whole record ends at byte {}"
+        raise DataError(told.format(path, len(data), record, len(data) // record * record))
     records = np.frombuffer(data, dtype=np.uint8).reshape(-1, record)
     labels = [class_indices(records[:, at], classes, path, at, record) for at, classes in enumerate(kinds)]
     return np.ascontiguousarray(records[:, len(kinds) :]).reshape(-1, *SHAPE), labels[-1]

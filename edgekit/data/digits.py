@@ -50,11 +50,8 @@ def _rows(path: str) -> np.ndarray:
         except ValueError:
             raise DataError("{}: line {} is not numbers from 0 to 255 between commas".format(path, number)) from None
         if len(row) != SIDE * SIDE + 1 or max(row[:-1]) > TOP or row[-1] > 9:
-            raise DataError(
-                "{}: line {} has {} values, largest {}, last {}; expected {} pixels up to {} and a digit".format(
-                    path, number, len(row), max(row), row[-1], SIDE * SIDE, TOP
-                )
-            )
+            told = "{}: line {} has {} values, largest {}, last {}; expected {} pixels up to {} and a digit"
+            raise DataError(told.format(path, number, len(row), max(row), row[-1], SIDE * SIDE, TOP))
         rows.append(row)
     if not rows:
         raise DataError("{}: empty, expected one image a line".format(path))

@@ -60,9 +60,6 @@ def class_indices(raw: np.ndarray, classes: int, path: str, start: int, stride: 
     """
     wrong = np.flatnonzero(raw >= classes)
     if wrong.size:
-        raise DataError(
-            "{}: label {} at byte {}, expected 0 to {}".format(
-                path, raw[wrong[0]], start + stride * int(wrong[0]), classes - 1
-            )
-        )
+        told = "{}: label {} at byte {}, expected 0 to {}"
+        raise DataError(told.format(path, raw[wrong[0]], start + stride * int(wrong[0]), classes - 1))
     return raw.astype(np.int64)

@@ -51,11 +51,8 @@ def folder(root: str, seed: int) -> Dataset:
     shape = _decode(train[0][0]).shape
     size = (len(train) + len(test)) * shape[0] * shape[1] * shape[2]
     if size > MAX_BYTES:
-        raise DataError(
-            "{}: {} images of {} (channels, height, width) take {} B, expected at most {}: scale them down".format(
-                root, len(train) + len(test), list(shape), size, MAX_BYTES
-            )
-        )
+        told = "{}: {} images of {} (channels, height, width) take {} B, expected at most {}: scale them down"
+        raise DataError(told.format(root, len(train) + len(test), list(shape), size, MAX_BYTES))
     return dataset_from_arrays(
         os.path.basename(os.path.abspath(root)), _read(train, shape), _read(test, shape), classes
     )

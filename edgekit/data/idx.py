@@ -44,11 +44,8 @@ def _dataset(name: str, root: str, folders: Sequence[str], classes: Sequence[str
         images = read_idx(images_path, 3)
         labels = class_indices(read_idx(labels_path, 1), len(classes), labels_path, 8, 1)
         if len(images) != len(labels):
-            raise DataError(
-                "{} has {} labels, expected {}, one per image of {}".format(
-                    labels_path, len(labels), len(images), images_path
-                )
-            )
+            told = "{} has {} labels, expected {}, one per image of {}"
+            raise DataError(told.format(labels_path, len(labels), len(images), images_path))
         parts.append((images[:, None], labels))
     return dataset_from_arrays(name, parts[0], parts[1], classes)
 
@@ -59,11 +56,8 @@ def read_idx(path: str, dimensions: int) -> np.ndarray:
     start = 4 + 4 * dimensions
     magic = bytes((0, 0, 8, dimensions))
     if len(data) >= 4 and data[:4] != magic:
-        raise DataError(
-            "{}: starts with {}, expected {} (two zeros, 08 for unsigned bytes, {} dimensions)".format(
-                path, bytes(data[:4]).hex(), magic.hex(), dimensions
-            )
-        )
+        told = "{}: starts with {}, expected {} (two zeros, 08 for unsigned bytes, {} dimensions)"
+        raise DataError(told.format(path, bytes(data[:4]).hex(), magic.hex(), dimensions))
     if len(data) < start:
         raise DataError("{}: {} B, an IDX header of {} dimensions takes {}".format(path, len(data), dimensions, start))
     shape: Tuple[int, ...] = struct.unpack_from(">{}I".format(dimensions), data, 4)
@@ -72,9 +66,6 @@ def read_idx(path: str, dimensions: int) -> np.ndarray:
     for dimension in shape:
         size *= dimension
     if not size or start + size != len(data):
-        raise DataError(
-            "{}: dimensions {} at byte 4, expected none of 0 and a file of {} B; got {} B".format(
-                path, list(shape), start + size, len(data)
-            )
-        )
+        told = "{}: dimensions {} at byte 4, expected none of 0 and a file of {} B; got {} B"
+        raise DataError(told.format(path, list(shape), start + size, len(data)))
     return np.frombuffer(data, dtype=np.uint8, offset=start).reshape(shape)

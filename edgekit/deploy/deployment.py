@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 from edgekit.bundle import Bundle
 from edgekit.deploy.answer import Answer, ask
 from edgekit.deploy.board import Facts
+from edgekit.deploy.on_board.files import digest
 from edgekit.deploy.ssh import Ssh
 from edgekit.device_profiles.profile import Profile
 from edgekit.errors import EdgekitError, UsageError
@@ -59,6 +61,11 @@ class File(NamedTuple):
     to: str
     n_bytes: int
     sha256: str
+
+
+def file_at(path: str, to: str) -> File:
+    """The `File` at `path`, which goes to `to` on the board."""
+    return File(path, to, os.path.getsize(path), digest(path))
 
 
 class Deployment:

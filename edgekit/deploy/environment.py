@@ -4,9 +4,8 @@ import glob
 import os
 
 from edgekit.deploy.board import MODULES, VENDOR, Facts, lacking, probe
-from edgekit.deploy.deployment import Deployment, File, Finding
+from edgekit.deploy.deployment import Deployment, Finding, file_at
 from edgekit.deploy.files import send
-from edgekit.deploy.on_board.files import digest
 from edgekit.deploy.ssh import assignments, quote
 from edgekit.errors import DeployError, UsageError
 from edgekit.runtime.backends.registry import entry_of
@@ -47,7 +46,7 @@ def environment(d: Deployment) -> Finding:
 
     def do() -> str:
         install(d, wanted)
-        facts_now = _look_again(d, needed)
+        facts_now = probe(d.ssh, d.settings.python, d.settings.target, d.variables, d.profile)
         still = lacking(facts_now, python, needed)
         if still:
             raise DeployError(f"{d.ssh.host}: {python} still lacks {still} after pip has installed {wanted}")
@@ -113,17 +112,10 @@ def _wheels(d: Deployment) -> str:
     if not found:
         raise UsageError(f"--wheels {d.settings.wheels}: no file there ends in .whl")
     folder = f"{d.facts.target}/wheels"
-    wanted = []
-    for path in found:
-        wanted.append(File(path, f"{folder}/{os.path.basename(path)}", os.path.getsize(path), digest(path)))
-    sending = send(d, wanted)
+    sending = send(d, [file_at(path, f"{folder}/{os.path.basename(path)}") for path in found])
     if sending.do is not None:
         sending.do()
     return f"--no-index --find-links {quote(folder)}"
-
-
-def _look_again(d: Deployment, needed: list[str]) -> Facts:
-    return probe(d.ssh, d.settings.python, d.settings.target, d.variables, d.profile)
 
 
 def _choose(d: Deployment, python: str) -> str:

@@ -2,15 +2,14 @@
 
 import argparse
 import contextlib
-import functools
-import hashlib
 import io
 import os
 import re
 from collections.abc import Collection
 
 from edgekit.bundle import MANIFEST, Bundle, open_bundle
-from edgekit.deploy.deployment import Deployment, File, Finding, one_word, size
+from edgekit.deploy.deployment import Deployment, Finding, file_at, one_word, size
+from edgekit.deploy.on_board.files import digest
 from edgekit.deploy.package import write_zip
 from edgekit.device_profiles.profile import Profile
 from edgekit.device_profiles.registry import from_json, profile
@@ -37,13 +36,13 @@ def local(d: Deployment) -> Finding:
     variables(d.settings.environment)
     d.name = one_word(d.settings.name or f"{d.profile.name}-{bundle.digest[:8]}", "--name")
     zipped = write_zip(d.scratch)
-    d.part = _sha256(zipped)
+    d.part = digest(zipped)
     stem, ending = os.path.splitext(os.path.basename(zipped))
     names = [*sorted(bundle.manifest["files"]), MANIFEST]  # last: a folder that has it is complete
     folder = f"bundles/{bundle.digest[:16]}"
     d.files = [
-        _file(zipped, f"device/{stem}-{d.part[:12]}{ending}"),
-        *(_file(os.path.join(bundle.path, name), f"{folder}/{name}") for name in names),
+        file_at(zipped, f"device/{stem}-{d.part[:12]}{ending}"),
+        *(file_at(os.path.join(bundle.path, name), f"{folder}/{name}") for name in names),
     ]
     whole = size(sum(file.n_bytes for file in d.files[1:]))
     return Finding(
@@ -89,29 +88,17 @@ def arguments(words: tuple[str, ...], backend: str) -> argparse.Namespace:
 
 def rules(d: Deployment) -> Finding:
     """Step "rules": the golden data of the bundle and the rules of its board, checked on this machine."""
-    check, digest = d.settings.check, d.bundle.digest
+    check, bundle = d.settings.check, d.bundle.digest
     if check is None:
         return Finding("golden data and rules of the board were not checked here (--no-check)", skipped=True)
-    if d.record.get("rules") == digest and not d.settings.recheck:
+    if d.record.get("rules") == bundle and not d.settings.recheck:
         return Finding("golden data and rules of the board were checked for this bundle")
 
     def do() -> str:
         text = check(d.bundle)
         if d.record:
-            d.keep(rules=digest)
-        d.record["rules"] = digest  # the first record is written together with the first change on the board
+            d.keep(rules=bundle)
+        d.record["rules"] = bundle  # the first record is written together with the first change on the board
         return text
 
     return Finding("not checked yet for this bundle", "rerun its golden data and the rules of the board here", do)
-
-
-def _file(path: str, to: str) -> File:
-    return File(path, to, os.path.getsize(path), _sha256(path))
-
-
-def _sha256(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for chunk in iter(functools.partial(file.read, 1 << 20), b""):
-            digest.update(chunk)
-    return digest.hexdigest()

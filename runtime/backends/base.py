@@ -1,14 +1,15 @@
-"""Backend: one graph on one device. The base class checks and times; a subclass fills four hooks."""
+"""Backend: one graph on one device. The base class checks, times and names errors; a subclass fills four hooks."""
 
+import contextlib
 import time
 from abc import ABC, abstractmethod
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Iterator, Optional
 
 import numpy as np
 
 from edgekit.bundle import GraphSpec
 from edgekit.codecs.base import Arrays
-from edgekit.errors import ShapeError
+from edgekit.errors import BackendError, ShapeError
 from edgekit.tensors import check_all
 
 
@@ -37,7 +38,8 @@ class Backend(ABC):
         self.refresh_s = 0.0
         self.refreshes = 0
         self._held: Arrays = {}
-        self._open(model)
+        with self._named():
+            self._open(model)
 
     def run(self, feeds: Arrays) -> Arrays:
         """Outputs by name. `feeds` are `graph.inputs` by name; `set_weights` must have set the held inputs before.
@@ -48,7 +50,8 @@ class Backend(ABC):
         check_all(self.graph.inputs, feeds, where)
         check_all(self.graph.held, self._held, where + ", held inputs")
         start = time.perf_counter()
-        outputs = self._run(dict(self._held, **feeds))
+        with self._named():
+            outputs = self._run(dict(self._held, **feeds))
         self.last_run_s = time.perf_counter() - start
         check_all(self.graph.outputs, outputs, where)
         return outputs
@@ -63,11 +66,8 @@ class Backend(ABC):
         if size in (-1, count):
             return self.run(feeds)
         if count > size:
-            raise ShapeError(
-                "{} takes batches of {} images, got {}: export it again with --static-batch {}".format(
-                    self.graph.file, size, count, count
-                )
-            )
+            told = "{} takes batches of {} images, got {}: export it again with --static-batch {}"
+            raise ShapeError(told.format(self.graph.file, size, count, count))
         missing = size - count
         outputs = self.run({name: np.concatenate([a, a[-1:].repeat(missing, axis=0)]) for name, a in feeds.items()})
         batched = {spec.name for spec in self.graph.outputs if len(spec.shape) > 1}
@@ -87,13 +87,23 @@ class Backend(ABC):
         changed = {name: array for name, array in named.items() if name in constants}
         if changed:
             start = time.perf_counter()
-            self._replace(changed)
+            with self._named():
+                self._replace(changed)
             self.refresh_s += time.perf_counter() - start
             self.refreshes += 1
 
     def close(self) -> None:
         """Frees the engine; the backend is not usable afterwards."""
-        self._close()
+        with self._named():
+            self._close()
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Puts the names of graph and backend in front of errors; a ShapeError has them already."""
+        try:
+            yield
+        except (BackendError, OSError) as error:
+            raise BackendError("{} on {}: {}".format(self.graph.file, self.backend_id, error)) from error
 
     @abstractmethod
     def _open(self, model: bytes) -> None:

@@ -1,13 +1,12 @@
 """The ONNX Runtime backend, on the CPU."""
 
 import importlib.util
-from typing import Any, Dict, Optional, Tuple, Type
+from typing import Any, Optional, Tuple, Type
 
 from edgekit.codecs.base import Arrays
-from edgekit.errors import BackendError, PayloadError
-from edgekit.runtime import onnxfile
+from edgekit.errors import BackendError
+from edgekit.runtime.backends import graphfile
 from edgekit.runtime.backends.base import Backend
-from edgekit.tensors import check_all
 
 
 class OnnxRuntime(Backend):
@@ -27,32 +26,12 @@ class OnnxRuntime(Backend):
 
     def _open(self, model: bytes) -> None:
         self._model = model
-        self._raw = self._places(model) if self.graph.constants else {}
+        self._places = graphfile.places(graphfile.load(model, self.graph), self.graph) if self.graph.constants else {}
         self._session = self._start(model)
         self._names = [spec.name for spec in self.graph.outputs]
-        takes = {value.name for value in self._session.get_inputs()}
-        gives = {value.name for value in self._session.get_outputs()}
-        fed = {spec.name for spec in self.graph.inputs + self.graph.held}
-        if takes != fed or not gives.issuperset(self._names):
-            raise self._error(
-                "the graph takes {} and gives {}, its spec says {} and {}: export it again".format(
-                    sorted(takes), sorted(gives), sorted(fed), sorted(self._names)
-                )
-            )
-
-    def _places(self, model: bytes) -> Dict[str, Tuple[int, int]]:
-        """Constant -> (first byte, end) of its values in `model`, so that they can be patched there."""
-        try:
-            parsed = onnxfile.load(model)
-        except PayloadError as error:
-            raise self._error("{}: export the graph again".format(error)) from None
-        names = [spec.name for spec in self.graph.constants]
-        stored = {name: parsed.initializers[name] for name in names if name in parsed.initializers}
-        check_all(self.graph.constants, stored, "initialisers of {}".format(self.graph.file))
-        elsewhere = sorted(set(names) - set(parsed.raw))
-        if elsewhere:
-            raise self._error("constants {} cannot be replaced: export them as raw_data".format(elsewhere))
-        return {name: parsed.raw[name] for name in names}
+        takes = [value.name for value in self._session.get_inputs()]
+        gives = [value.name for value in self._session.get_outputs()]
+        graphfile.check_names(self.graph, takes, gives)
 
     def _start(self, model: bytes) -> Any:
         import onnxruntime
@@ -66,29 +45,22 @@ class OnnxRuntime(Backend):
         try:
             return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except _failures() as error:
-            raise self._error("the graph does not load: {}".format(error)) from error
+            raise BackendError("the graph does not load: {}".format(error)) from error
 
     def _run(self, feeds: Arrays) -> Arrays:
         try:
             outputs = self._session.run(self._names, feeds)
         except _failures() as error:
-            raise self._error("the run failed: {}".format(error)) from error
+            raise BackendError("the run failed: {}".format(error)) from error
         return dict(zip(self._names, outputs))
 
     def _replace(self, constants: Arrays) -> None:
-        patched = bytearray(self._model)
-        for name, array in constants.items():
-            start, end = self._raw[name]
-            patched[start:end] = array.astype(array.dtype.newbyteorder("<")).tobytes()
-        model = bytes(patched)
+        model = graphfile.replaced(self._model, self._places, constants)
         self._session = self._start(model)
         self._model = model
 
     def _close(self) -> None:
         del self._session
-
-    def _error(self, message: str) -> BackendError:
-        return BackendError("{} on {}: {}".format(self.graph.file, self.backend_id, message))
 
 
 def _failures() -> Tuple[Type[Exception], ...]:

@@ -59,13 +59,9 @@ def entry_of(backend_id: str) -> Entry:
 
 def backend_class(backend_id: str) -> "Type[Backend]":
     """The class of backend `backend_id`; BackendError when what it needs is not installed."""
-    from edgekit.runtime.backends.base import Backend
-
     module, name = entry_of(backend_id).path.split(":")
-    cls = getattr(importlib.import_module(module), name)
+    cls: Type[Backend] = getattr(importlib.import_module(module), name)
     reason = cls.missing()
     if reason:
         raise BackendError("backend '{}' cannot run here: {}".format(backend_id, reason))
-    assert issubclass(cls, Backend)
-    found: Type[Backend] = cls
-    return found
+    return cls

@@ -26,7 +26,7 @@ _EMC = re.compile(r"^EMC .*FreqOverride=(\d)", re.MULTILINE)
 
 def board(versions: Dict[str, str], root: str) -> List[Finding]:
     """The board's findings; those of Jetsons only when the machine or the profile is one."""
-    release = _first_line(os.path.join(root, "etc/nv_tegra_release"))
+    release = machine.read(os.path.join(root, "etc/nv_tegra_release"))
     found = [_processor_clocks(root), _temperatures(root), _rails(root)]
     if release is None and "l4t" not in versions:
         return found
@@ -39,7 +39,7 @@ def _l4t(release: Optional[str], versions: Dict[str, str]) -> Finding:
         return Finding("L4T", "unknown", text, None, "start on the board itself, or mount that file")
     match = _RELEASE.search(release)
     if match is None:
-        return Finding("L4T", "unknown", "/etc/nv_tegra_release says '{}'".format(release[:80]))
+        return Finding("L4T", "unknown", "/etc/nv_tegra_release says '{}'".format(release.partition("\n")[0][:80]))
     version = "{}.{}".format(*match.groups())
     jetpack = [name for l4t, name in JETPACKS if ranges.compare(version, ranges.parse(l4t)) == 0]
     what = "{}, JetPack {}".format(version, jetpack[0]) if jetpack else version
@@ -90,9 +90,8 @@ def _processor_clocks(root: str) -> Finding:
         text = "{}governor {}{}".format(mhz, clocks["governor"], ", locked" if clocks["locked"] else "")
         return Finding("clocks", "ok", text, clocks)
     advice = "for measuring, `sudo jetson_clocks` on a Jetson, else `sudo cpupower frequency-set -g performance`"
-    return Finding(
-        "clocks", "warning", "{}moving with the load, governor {}".format(mhz, clocks["governor"]), clocks, advice
-    )
+    text = "{}moving with the load, governor {}".format(mhz, clocks["governor"])
+    return Finding("clocks", "warning", text, clocks, advice)
 
 
 def _temperatures(root: str) -> Finding:
@@ -122,12 +121,3 @@ def _rails(root: str) -> Finding:
         text = "no power monitor that edgekit knows can be read: records have no energy"
         return Finding("energy", "unknown", text)
     return Finding("energy", "ok", "{:.1f} W into the module".format(joules / seconds), joules / seconds)
-
-
-def _first_line(path: str) -> Optional[str]:
-    """The first line of a file; None where it cannot be read."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.readline().strip()
-    except OSError:
-        return None

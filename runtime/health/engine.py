@@ -3,7 +3,7 @@
 import glob
 import os
 import shutil
-from typing import Dict, List, Tuple
+from typing import Dict, List
 
 from edgekit.errors import BackendError
 from edgekit.runtime import cache
@@ -28,8 +28,7 @@ def _cuda(versions: Dict[str, str]) -> List[Finding]:
         count = cuda.device_count()
         version, capability, (free, total) = cuda.version(), cuda.compute_capability(), cuda.memory()
     except BackendError as error:
-        text, advice = _split(error)
-        return [Finding("driver", "failed", text, None, advice)]
+        return [_no_driver(error)]
     memory = "{:.1f} of {:.1f} GiB free".format(free / GIB, total / GIB)
     found = [Finding("driver", "ok", "shows {} GPU, {}".format(count, memory), count)]
     advice = "export the bundle with the profile of this board; engines are built here, but its rules are another's"
@@ -53,8 +52,7 @@ def _chip(versions: Dict[str, str]) -> Finding:
     try:
         chip = process.process().chip()
     except BackendError as error:
-        text, advice = _split(error)
-        return Finding("driver", "failed", text, None, advice)
+        return _no_driver(error)
     if chip is None:
         return Finding("driver", "unknown", "pyACL starts, but this CANN does not name the chip")
     planned = versions.get("soc_version", chip)
@@ -74,12 +72,11 @@ def _atc() -> Finding:
     if kept:
         text = "not here; {} compiled before can be used, but no new weights".format(len(kept))
         return Finding("atc", "warning", text, None, advice)
-    return Finding(
-        "atc", "failed", "not here, and nothing compiled before is in {}".format(cache.folder()), None, advice
-    )
+    text = "not here, and nothing compiled before is in {}".format(cache.folder())
+    return Finding("atc", "failed", text, None, advice)
 
 
-def _split(error: BackendError) -> Tuple[str, str]:
-    """(what went wrong, what to do): in messages of these errors the last colon is between them."""
+def _no_driver(error: BackendError) -> Finding:
+    """The finding for `error`: in messages of drivers the last colon is before what to do."""
     text, _, advice = str(error).rpartition(": ")
-    return (text, advice) if text else (advice, "")
+    return Finding("driver", "failed", text or advice, None, advice if text else "")

@@ -1,6 +1,6 @@
 """Finding: the result of one check of a machine."""
 
-from typing import Any, Dict, NamedTuple
+from typing import Any, NamedTuple
 
 from edgekit.errors import UsageError
 from edgekit.runtime.health import versions
@@ -19,9 +19,6 @@ class Finding(NamedTuple):
     text: str
     value: Any = None
     advice: str = ""
-
-    def to_json(self) -> Dict[str, Any]:
-        return dict(self._asdict())
 
 
 def compared(name: str, version: str, wanted: str, older: str, advice: str, what: str = "") -> Finding:

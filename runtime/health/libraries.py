@@ -8,6 +8,7 @@ import sys
 from typing import Dict, Tuple
 
 from edgekit.errors import BackendError
+from edgekit.runtime.backends.ascend import cann
 from edgekit.runtime.health.commands import told_by
 from edgekit.runtime.health.finding import Finding, compared
 
@@ -19,6 +20,7 @@ INSTALL = {
     "onnxruntime": "pip install onnxruntime; on Python 3.6 onnxruntime==1.10.0",
     "tensorrt": "on a Jetson it belongs to the system's own Python: apt-get install python3-libnvinfer, and use that "
     "Python, or a venv made with --system-site-packages",
+    "acl": "install CANN on the board, then {}".format(cann.SOURCE),
 }
 #: What to do about a library that ends the process when it is loaded.
 _CRASH = (
@@ -40,10 +42,10 @@ def library(name: str, versions: Dict[str, str]) -> Finding:
     Its version is compared with that of the profile, `versions`, else with `OLDEST`.
     """
     if importlib.util.find_spec(name) is None:
-        return Finding(name, "failed", "not installed for {}".format(sys.executable), None, _install(name))
+        return Finding(name, "failed", "not installed for {}".format(sys.executable), None, INSTALL[name])
     printed, reason = _loaded(name, os.pathsep.join(path for path in sys.path if path))
     if reason:
-        advice = _CRASH if "signal" in reason else _install(name)
+        advice = _CRASH if "signal" in reason else INSTALL[name]
         return Finding(name, "failed", "installed, but it does not load: {}".format(reason), None, advice)
     if name == "acl":
         return _cann(versions)
@@ -51,7 +53,7 @@ def library(name: str, versions: Dict[str, str]) -> Finding:
     if not version:
         return Finding(name, "unknown", "loads, but does not say its version")
     wanted = versions.get(name, ">= " + OLDEST[name])
-    advice = _install(name)
+    advice = INSTALL[name]
     if name in versions:
         advice = "install the version that the profile names, or export the bundle with the profile of this board"
     return compared(name, version, wanted, "failed", advice)
@@ -64,24 +66,12 @@ def _loaded(name: str, path: str) -> Tuple[str, str]:
     return told_by([sys.executable, "-c", code], dict(os.environ, PYTHONPATH=path))
 
 
-def _install(name: str) -> str:
-    return INSTALL[name] if name in INSTALL else _set_up_cann()
-
-
-def _set_up_cann() -> str:
-    from edgekit.runtime.backends.ascend.cann import SOURCE
-
-    return "install CANN on the board, then {}".format(SOURCE)
-
-
 def _cann(versions: Dict[str, str]) -> Finding:
     """The finding for a pyACL that loads: its version is that of CANN."""
-    from edgekit.runtime.backends.ascend import cann
-
     try:
         version = cann.version()
     except BackendError as error:
-        return Finding("acl", "unknown", "loads, but {}".format(error), None, _set_up_cann())
+        return Finding("acl", "unknown", "loads, but {}".format(error), None, INSTALL["acl"])
     advice = "install the CANN that the profile names, or export the bundle with a profile of this board"
     if "cann" not in versions:
         return Finding("acl", "ok", "CANN {}".format(version), version)

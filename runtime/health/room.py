@@ -56,10 +56,8 @@ def _saved(bundle: "Optional[Bundle]") -> float:
 
     total = 0.0
     for spec in bundle.graphs["front_train"].outputs:
-        count = 1.0
-        for length in spec.shape:
-            count *= BATCH if length == -1 else length
-        total += count * np.dtype(spec.dtype).itemsize
+        shape = [BATCH if length == -1 else length for length in spec.shape]
+        total += float(np.prod(shape, dtype=np.float64)) * np.dtype(spec.dtype).itemsize
     return total
 
 

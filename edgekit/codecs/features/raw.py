@@ -5,7 +5,7 @@ from typing import Sequence, Tuple
 import numpy as np
 
 from edgekit.codecs.base import Arrays, FeatureCodec
-from edgekit.errors import PayloadError
+from edgekit.codecs.checks import finite_values
 from edgekit.tensors import TensorSpec
 
 
@@ -31,17 +31,8 @@ class Raw(FeatureCodec):
         return codes["codes"].astype("<f4", copy=False).tobytes()
 
     def unpack(self, payload: bytes, shape: Sequence[int]) -> Arrays:
-        expected = 4 * int(np.prod(shape))
-        if len(payload) != expected:
-            raise PayloadError(
-                "{} feature of {} B, expected {} B for {}".format(self.codec_id, len(payload), expected, list(shape)),
-                min(len(payload), expected),
-            )
-        feature = np.frombuffer(payload, dtype="<f4").astype(np.float32).reshape(shape)
-        if not np.isfinite(feature).all():
-            first = int(np.argmin(np.isfinite(feature.reshape(-1))))
-            raise PayloadError("{} feature holds {}".format(self.codec_id, feature.reshape(-1)[first]), 4 * first)
-        return {"codes": feature}
+        values = finite_values(payload, int(np.prod(shape)), "{} feature".format(self.codec_id), str(list(shape)))
+        return {"codes": values.reshape(shape)}
 
     def dequantize(self, codes: Arrays, tables: Arrays) -> np.ndarray:
         return codes["codes"]

@@ -89,11 +89,8 @@ class SGQ(CodebookCodec):
     def check(self, channels: int) -> None:
         if channels % self.groups:
             divisors = [str(d) for d in range(1, channels + 1) if channels % d == 0]
-            raise UsageError(
-                "{} with {} groups cannot code {} channels in equal groups: choose --groups from {}".format(
-                    self.codec_id, self.groups, channels, ", ".join(divisors)
-                )
-            )
+            told = "{} with {} groups cannot code {} channels in equal groups: choose --groups from {}"
+            raise UsageError(told.format(self.codec_id, self.groups, channels, ", ".join(divisors)))
 
     def code_specs(self, feature: TensorSpec) -> Tuple[TensorSpec, ...]:
         n, _, h, w = feature.shape

@@ -4,13 +4,14 @@ It sends the most important channels as floats, as many as fit into the bytes of
 channels decode as zeros.
 """
 
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Optional, Sequence, Tuple
 
 import numpy as np
 
 from edgekit.codecs.base import Arrays
+from edgekit.codecs.checks import bits_of
 from edgekit.codecs.features.raw import Raw
-from edgekit.errors import ShapeError, UsageError
+from edgekit.errors import ShapeError
 from edgekit.tensors import TensorSpec, check_all
 
 
@@ -28,13 +29,7 @@ class Slicing(Raw):
     codec_id = "slicing"
 
     def __init__(self, bits: int = 4) -> None:
-        if not (isinstance(bits, int) and 2 <= bits <= 8):
-            raise UsageError("slicing takes 2 to 8 bits, got {!r}".format(bits))
-        self.bits = bits
-
-    @property
-    def config(self) -> Dict[str, Any]:
-        return {"bits": self.bits}
+        self.bits = bits_of(self.codec_id, bits)
 
     def kept(self, channels: int) -> int:
         """The number of channels that are sent, of `channels` in all."""

@@ -6,13 +6,14 @@ their lower bits as they are. That takes about 2 + log2(N / k) bits a position, 
 can be chosen beforehand to fit.
 """
 
-from typing import Any, Dict, NamedTuple, Sequence, Tuple
+from typing import NamedTuple, Sequence, Tuple
 
 import numpy as np
 
 from edgekit.codecs.base import Arrays, FeatureCodec
+from edgekit.codecs.checks import bits_of, check_length
 from edgekit.codecs.entropy import bits as bitpack
-from edgekit.errors import PayloadError, UsageError
+from edgekit.errors import PayloadError
 from edgekit.tensors import TensorSpec
 
 #: Largest float16.
@@ -52,13 +53,7 @@ class TopK(FeatureCodec):
     codec_id = "topk"
 
     def __init__(self, bits: int = 4) -> None:
-        if not (isinstance(bits, int) and 2 <= bits <= 8):
-            raise UsageError("topk takes 2 to 8 bits, got {!r}".format(bits))
-        self.bits = bits
-
-    @property
-    def config(self) -> Dict[str, Any]:
-        return {"bits": self.bits}
+        self.bits = bits_of(self.codec_id, bits)
 
     def layout(self, feature: Sequence[int]) -> Layout:
         """The layout for images of shape `feature` (C,h,w)."""
@@ -94,11 +89,7 @@ class TopK(FeatureCodec):
     def unpack(self, payload: bytes, shape: Sequence[int]) -> Arrays:
         n, (total, kept, low, high) = shape[0], self.layout(shape[1:])
         sizes = bitpack.size(n * high, 1), bitpack.size(n * kept, low), 2 * n * kept
-        if len(payload) != sum(sizes):
-            raise PayloadError(
-                "topk feature of {} B, expected {} B for {}".format(len(payload), sum(sizes), list(shape)),
-                min(len(payload), sum(sizes)),
-            )
+        check_length(payload, sum(sizes), "topk feature", str(list(shape)))
         bitmap = bitpack.unpack(payload[: sizes[0]], n * high, 1).reshape(n, high)
         if (bitmap.sum(axis=1) != kept).any():
             raise PayloadError("topk bitmap that does not mark {} positions of every image".format(kept))

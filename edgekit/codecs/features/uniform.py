@@ -1,13 +1,14 @@
 """uniform: uniform quantisation (UQ) between the batch's smallest and largest value; the quantised baseline."""
 
 import struct
-from typing import Any, Dict, Sequence, Tuple
+from typing import Sequence, Tuple
 
 import numpy as np
 
 from edgekit.codecs.base import Arrays, FeatureCodec
+from edgekit.codecs.checks import bits_of
 from edgekit.codecs.entropy import bits as bitpack
-from edgekit.errors import PayloadError, UsageError
+from edgekit.errors import PayloadError
 from edgekit.tensors import TensorSpec
 
 #: Smaller ranges count as this one, so that the codes of a constant feature are 0.
@@ -35,13 +36,7 @@ class Uniform(FeatureCodec):
     codec_id = "uniform"
 
     def __init__(self, bits: int = 4) -> None:
-        if not (isinstance(bits, int) and 2 <= bits <= 8):
-            raise UsageError("uniform takes 2 to 8 bits, got {!r}".format(bits))
-        self.bits = bits
-
-    @property
-    def config(self) -> Dict[str, Any]:
-        return {"bits": self.bits}
+        self.bits = bits_of(self.codec_id, bits)
 
     @property
     def levels(self) -> np.float32:

@@ -6,14 +6,14 @@ a ReLU, features are smooth and of one sign, so these sums depend mostly on low 
 
 import struct
 from functools import lru_cache
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Optional, Sequence, Tuple
 
 import numpy as np
 
 from edgekit.codecs.base import GradientCodec
+from edgekit.codecs.checks import check_sendable
 from edgekit.codecs.entropy.levels import decode, encode
 from edgekit.errors import PayloadError, UsageError
-from edgekit.tensors import TensorSpec
 
 _LARGEST = float(np.finfo(np.float32).max)
 _SMALLEST = float(np.float32(1e-45))
@@ -68,19 +68,13 @@ class DCT(GradientCodec):
         self.zone = zone
         self.slope = slope
 
-    @property
-    def config(self) -> Dict[str, Any]:
-        return {"zone": self.zone, "slope": self.slope}
-
     def pack(self, gradient: np.ndarray, mask: Optional[np.ndarray], rng: np.random.Generator) -> bytes:
         """UsageError when `gradient` holds NaN or infinity, which no unit can carry."""
-        TensorSpec("gradient", "float32", (-1, -1, -1, -1)).check(gradient, repr(self))
+        self.check_arrays(gradient, mask)
         if mask is not None:
-            TensorSpec("mask", "bool", gradient.shape).check(mask, repr(self))
             gradient = np.where(mask, gradient, np.float32(0))
         largest = max(float(gradient.max()), -float(gradient.min()))
-        if not np.isfinite(largest):
-            raise UsageError("a gradient with NaN or infinity cannot be sent: training diverged, lower --lr")
+        check_sendable(largest)
         if not largest:
             return bytes(4)
         h, w = gradient.shape[2:]

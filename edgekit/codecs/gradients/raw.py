@@ -5,8 +5,7 @@ from typing import Optional, Sequence
 import numpy as np
 
 from edgekit.codecs.base import GradientCodec
-from edgekit.errors import PayloadError
-from edgekit.tensors import TensorSpec
+from edgekit.codecs.checks import finite_values
 
 
 class Raw(GradientCodec):
@@ -28,23 +27,13 @@ class Raw(GradientCodec):
     unbiased = True
 
     def pack(self, gradient: np.ndarray, mask: Optional[np.ndarray], rng: np.random.Generator) -> bytes:
-        TensorSpec("gradient", "float32", (-1, -1, -1, -1)).check(gradient, repr(self))
-        if mask is not None:
-            TensorSpec("mask", "bool", gradient.shape).check(mask, repr(self))
-            gradient = gradient[mask]
-        return gradient.astype("<f4", copy=False).tobytes()
+        self.check_arrays(gradient, mask)
+        sent = gradient if mask is None else gradient[mask]
+        return sent.astype("<f4", copy=False).tobytes()
 
     def unpack(self, payload: bytes, shape: Sequence[int], mask: Optional[np.ndarray]) -> np.ndarray:
         count = int(np.prod(shape) if mask is None else np.count_nonzero(mask))
-        if len(payload) != 4 * count:
-            raise PayloadError(
-                "raw gradient of {} B, expected {} B for {} elements".format(len(payload), 4 * count, count),
-                min(len(payload), 4 * count),
-            )
-        values = np.frombuffer(payload, dtype="<f4").astype(np.float32)
-        if not np.isfinite(values).all():
-            first = int(np.argmin(np.isfinite(values)))
-            raise PayloadError("raw gradient holds {}, expected finite numbers".format(values[first]), 4 * first)
+        values = finite_values(payload, count, "raw gradient", "{} elements".format(count))
         if mask is None:
             return values.reshape(shape)
         gradient = np.zeros(shape, dtype=np.float32)

@@ -8,7 +8,6 @@ import numpy as np
 from edgekit.codecs.base import GradientCodec
 from edgekit.codecs.registry import gradient_codec
 from edgekit.errors import PayloadError, UsageError
-from edgekit.tensors import TensorSpec
 
 
 class Residual(GradientCodec):
@@ -33,7 +32,7 @@ class Residual(GradientCodec):
         first: Sequence[Any] = ("vq", {"groups": 4, "bits": 8, "exact": False}),
         second: Sequence[Any] = ("sparse", {"step": 20}),
     ) -> None:
-        self.first, self.second = (_made(stage) for stage in (first, second))
+        self.first, self.second = (stage_of(stage) for stage in (first, second))
         self.unbiased = self.second.unbiased
         self.drops = self.first.drops and self.second.drops
 
@@ -47,7 +46,7 @@ class Residual(GradientCodec):
         self.second.check(channels)
 
     def pack(self, gradient: np.ndarray, mask: Optional[np.ndarray], rng: np.random.Generator) -> bytes:
-        TensorSpec("gradient", "float32", (-1, -1, -1, -1)).check(gradient, repr(self))
+        self.check_arrays(gradient, mask)
         head = self.first.pack(gradient, mask, rng)
         left = gradient - self.first.unpack(head, gradient.shape, mask)
         return struct.pack("<I", len(head)) + head + self.second.pack(left, mask, rng)
@@ -62,7 +61,8 @@ class Residual(GradientCodec):
         return np.clip(total, -largest, largest).astype(np.float32)
 
 
-def _made(stage: Sequence[Any]) -> GradientCodec:
+def stage_of(stage: Sequence[Any]) -> GradientCodec:
+    """The codec of one stage, ``[id, configuration]``; UsageError for one that has stages itself."""
     if not (isinstance(stage, (list, tuple)) and len(stage) == 2 and isinstance(stage[1], dict)):
         raise UsageError("a stage is [codec, configuration], got {!r}".format(stage))
     if stage[0] in ("sampled", "residual"):

@@ -6,8 +6,7 @@ from typing import Optional, Sequence
 import numpy as np
 
 from edgekit.codecs.base import GradientCodec
-from edgekit.errors import PayloadError, UsageError
-from edgekit.tensors import TensorSpec
+from edgekit.codecs.checks import check_length, check_sendable, scales_of
 
 
 class Rounded(GradientCodec):
@@ -29,13 +28,10 @@ class Rounded(GradientCodec):
 
     def pack(self, gradient: np.ndarray, mask: Optional[np.ndarray], rng: np.random.Generator) -> bytes:
         """The payload. UsageError when `gradient` holds NaN or infinity, for which there is no scale."""
-        TensorSpec("gradient", "float32", (-1, -1, -1, -1)).check(gradient, repr(self))
-        if mask is not None:
-            TensorSpec("mask", "bool", gradient.shape).check(mask, repr(self))
+        self.check_arrays(gradient, mask)
         sent = gradient if mask is None else np.where(mask, gradient, np.float32(0))
         scales: np.ndarray = np.abs(np.maximum(sent.max(axis=(1, 2, 3)), -sent.min(axis=(1, 2, 3))))
-        if not np.isfinite(scales).all():
-            raise UsageError("a gradient with NaN or infinity cannot be sent: training diverged, lower --lr")
+        check_sendable(scales)
         divisors = np.where(scales > 0, scales, np.float32(1))
         values = gradient / divisors[:, None, None, None] if mask is None else gradient[mask] / _spread(divisors, mask)
         values *= self.levels
@@ -48,24 +44,14 @@ class Rounded(GradientCodec):
     def unpack(self, payload: bytes, shape: Sequence[int], mask: Optional[np.ndarray]) -> np.ndarray:
         n = shape[0]
         count = int(np.prod(shape) if mask is None else np.count_nonzero(mask))
-        expected = 4 * n + self._size(count)
-        if len(payload) != expected:
-            raise PayloadError(
-                "{} gradient of {} B, expected {} B for {} images and {} elements".format(
-                    self.codec_id, len(payload), expected, n, count
-                ),
-                min(len(payload), expected),
-            )
-        scales = np.frombuffer(payload, dtype="<f4", count=n).astype(np.float32)
-        good = np.isfinite(scales) & (scales >= 0)
-        if not good.all():
-            image = int(np.argmin(good))
-            raise PayloadError("scale of image {} is {}, expected 0 or more".format(image, scales[image]), 4 * image)
+        told = "{} gradient".format(self.codec_id), "{} images and {} elements".format(n, count)
+        check_length(payload, 4 * n + self._size(count), *told)
+        scales = scales_of(payload, n, "scale of image")
         # Level / L first, at most 1: its product with a scale cannot overflow.
         table = np.arange(-self.levels, self.levels + 1, dtype=np.float32) / np.float32(self.levels)
         values: np.ndarray = table[self._unpack(payload, 4 * n, count)]
         if mask is None:
-            return values.reshape(shape) * scales[:, None, None, None]
+            return np.asarray(values.reshape(shape) * scales[:, None, None, None])
         gradient = np.zeros(shape, dtype=np.float32)
         gradient[mask] = values * _spread(scales, mask)
         return gradient

@@ -5,9 +5,8 @@ from typing import Any, Dict, Optional, Sequence
 import numpy as np
 
 from edgekit.codecs.base import GradientCodec
-from edgekit.codecs.registry import gradient_codec
+from edgekit.codecs.gradients.residual import stage_of
 from edgekit.errors import PayloadError, UsageError
-from edgekit.tensors import TensorSpec
 
 
 class Sampled(GradientCodec):
@@ -29,12 +28,8 @@ class Sampled(GradientCodec):
     def __init__(self, share: float = 0.5, codec: Sequence[Any] = ("sparse", {})) -> None:
         if not (isinstance(share, (int, float)) and 0 < share <= 1):
             raise UsageError("sampled takes a share above 0 and up to 1, got {!r}".format(share))
-        if not (isinstance(codec, (list, tuple)) and len(codec) == 2 and isinstance(codec[1], dict)):
-            raise UsageError("sampled takes a codec as [codec, configuration], got {!r}".format(codec))
-        if codec[0] in ("sampled", "residual"):
-            raise UsageError("sampled takes a codec of one stage, got {!r}".format(codec[0]))
         self.share = share
-        self.codec = gradient_codec(str(codec[0]), codec[1])
+        self.codec = stage_of(codec)
         self.unbiased = self.codec.unbiased
         self.drops = self.codec.drops
 
@@ -46,9 +41,7 @@ class Sampled(GradientCodec):
         self.codec.check(channels)
 
     def pack(self, gradient: np.ndarray, mask: Optional[np.ndarray], rng: np.random.Generator) -> bytes:
-        TensorSpec("gradient", "float32", (-1, -1, -1, -1)).check(gradient, repr(self))
-        if mask is not None:
-            TensorSpec("mask", "bool", gradient.shape).check(mask, repr(self))
+        self.check_arrays(gradient, mask)
         n = len(gradient)
         sent = np.zeros(n, dtype=bool)
         sent[rng.permutation(n)[: self._count(n)]] = True

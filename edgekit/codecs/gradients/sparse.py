@@ -1,15 +1,14 @@
 """sparse: stochastic rounding of the gradient to multiples of a large step: most become 0, and it is unbiased."""
 
-import struct
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Optional, Sequence, Tuple
 
 import numpy as np
 
 from edgekit.codecs.base import GradientCodec
+from edgekit.codecs.checks import check_sendable, scales_of
 from edgekit.codecs.entropy.levels import decode, encode
 from edgekit.codecs.gradients.systematic import systematic
 from edgekit.errors import PayloadError, UsageError
-from edgekit.tensors import TensorSpec
 
 _LARGEST = float(np.finfo(np.float32).max)
 _SMALLEST = float(np.float32(1e-45))
@@ -56,15 +55,9 @@ class Sparse(GradientCodec):
         self.coarse = coarse
         self.of = of
 
-    @property
-    def config(self) -> Dict[str, Any]:
-        return {"step": self.step, "coarse": self.coarse, "of": self.of}
-
     def pack(self, gradient: np.ndarray, mask: Optional[np.ndarray], rng: np.random.Generator) -> bytes:
         """The payload. UsageError when `gradient` holds NaN or infinity, for which there is no step."""
-        TensorSpec("gradient", "float32", (-1, -1, -1, -1)).check(gradient, repr(self))
-        if mask is not None:
-            TensorSpec("mask", "bool", gradient.shape).check(mask, repr(self))
+        self.check_arrays(gradient, mask)
         units = self._units(gradient)
         head: bytes = units.astype("<f4").tobytes()
         if not units.any():
@@ -104,8 +97,7 @@ class Sparse(GradientCodec):
             scales = np.array([largest * float(np.sqrt(np.mean(np.square(shrunk)))) if largest else 0.0])
         else:
             scales = np.abs(gradient).max(axis=(1, 2, 3)).astype(np.float64)
-        if not np.isfinite(scales).all():
-            raise UsageError("a gradient with NaN or infinity cannot be sent: training diverged, lower --lr")
+        check_sendable(scales)
         units: np.ndarray = np.clip(self.step * scales, np.where(scales > 0, _SMALLEST, 0), _LARGEST)
         return units.astype(np.float32)
 
@@ -113,12 +105,7 @@ class Sparse(GradientCodec):
         count = 1 if self.of == "rms" else n
         if len(payload) < 4 * count:
             raise PayloadError("sparse gradient of {} B, expected {} steps".format(len(payload), count), len(payload))
-        units = np.array(struct.unpack_from("<{}f".format(count), payload), dtype=np.float32)
-        good = np.isfinite(units) & (units >= 0)
-        if not good.all():
-            first = int(np.argmin(good))
-            raise PayloadError("step {} is {}, expected 0 or more".format(first, units[first]), 4 * first)
-        return units
+        return scales_of(payload, count, "step")
 
 
 def segments(shape: Sequence[int], mask: Optional[np.ndarray]) -> Tuple[Optional[np.ndarray], np.ndarray]:

@@ -1,12 +1,11 @@
 """stochastic: stochastic rounding of the gradient to levels of a few bits, unbiased."""
 
-from typing import Any, Dict
-
 import numpy as np
 
+from edgekit.codecs.checks import bits_of
 from edgekit.codecs.entropy import bits as bitpack
 from edgekit.codecs.gradients.rounding import Rounded
-from edgekit.errors import PayloadError, UsageError
+from edgekit.errors import PayloadError
 
 
 class Stochastic(Rounded):
@@ -27,14 +26,8 @@ class Stochastic(Rounded):
     codec_id = "stochastic"
 
     def __init__(self, bits: int = 4) -> None:
-        if not (isinstance(bits, int) and 2 <= bits <= 8):
-            raise UsageError("stochastic takes 2 to 8 bits, got {!r}".format(bits))
-        self.bits = bits
+        self.bits = bits_of(self.codec_id, bits)
         self.levels = 2 ** (bits - 1) - 1
-
-    @property
-    def config(self) -> Dict[str, Any]:
-        return {"bits": self.bits}
 
     def _size(self, count: int) -> int:
         return bitpack.size(count, self.bits)

@@ -1,13 +1,13 @@
 """vq: vector quantisation of the gradient, with a codebook of random directions and a length per stripe."""
 
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from edgekit.codecs.base import GradientCodec
+from edgekit.codecs.checks import check_length, check_sendable
 from edgekit.codecs.entropy import bits as bitpack
 from edgekit.errors import PayloadError, UsageError
-from edgekit.tensors import TensorSpec
 
 #: A length is the longest one times a power of this; the 255 powers span five orders of magnitude.
 _RATIO = 0.955
@@ -46,25 +46,19 @@ class VQ(GradientCodec):
         # With two directions, one and its opposite, the length has no finite expectation.
         self.unbiased = exact and bits >= 2
 
-    @property
-    def config(self) -> Dict[str, Any]:
-        return {"groups": self.groups, "bits": self.bits, "exact": self.exact}
-
     def check(self, channels: int) -> None:
         if channels % self.groups:
             raise UsageError("vq with {} groups cannot code {} channels in equal ones".format(self.groups, channels))
 
     def pack(self, gradient: np.ndarray, mask: Optional[np.ndarray], rng: np.random.Generator) -> bytes:
         """The payload. UsageError when `gradient` holds NaN or infinity, or its channels do not make equal groups."""
-        TensorSpec("gradient", "float32", (-1, -1, -1, -1)).check(gradient, repr(self))
+        self.check_arrays(gradient, mask)
         if mask is not None:
-            TensorSpec("mask", "bool", gradient.shape).check(mask, repr(self))
             gradient = np.where(mask, gradient, np.float32(0))
         self.check(gradient.shape[1])
         stripes = self._stripes(gradient).astype(np.float64)
         largest = float(np.abs(stripes).max())
-        if not np.isfinite(largest):
-            raise UsageError("a gradient with NaN or infinity cannot be sent: training diverged, lower --lr")
+        check_sendable(largest)
         stripes /= largest or 1.0
         seed = int(rng.integers(1 << 32)) if self.exact else 0
         book = _directions(stripes.shape[1], self.bits, seed)
@@ -81,11 +75,8 @@ class VQ(GradientCodec):
         n, channels, h, w = shape
         self.check(channels)
         count = n * self.groups * h * w
-        expected = 8 + count + (count * self.bits + 7) // 8
-        if len(payload) != expected:
-            raise PayloadError(
-                "vq gradient of {} B, expected {}".format(len(payload), expected), min(len(payload), expected)
-            )
+        expected = 8 + count + bitpack.size(count, self.bits)
+        check_length(payload, expected, "vq gradient", "{} stripes".format(count))
         longest = float(np.frombuffer(payload, dtype="<f4", count=1)[0])
         if not (np.isfinite(longest) and longest >= 0):
             raise PayloadError("longest stripe of {}, expected 0 or more".format(longest), 0)

@@ -16,10 +16,11 @@ import time
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from edgekit.bundle import open_bundle
-from edgekit.errors import BackendError, EdgekitError
+from edgekit.errors import BackendError
 from edgekit.runtime import cache, onnxfile
 from edgekit.runtime.backends.ascend import cann
 from edgekit.runtime.backends.ascend.atc_codes import causes
+from edgekit.runtime.program import exit_code
 from edgekit.tensors import TensorSpec
 
 #: Precision of a profile -> --precision_mode, by names that every CANN from 5.0 on has.
@@ -145,11 +146,8 @@ def compile_model(model: bytes, job: Job, printed: str, say: Callable[[str], Non
             # Newer versions may add the system to the name: model_linux_aarch64.om.
             made = sorted(glob.glob(target + "*.om"))
             if code or len(made) != 1:
-                raise BackendError(
-                    "atc ended with {} and {} .om: {}. What it printed is in {}; the command was {}".format(
-                        code, len(made), reasons(output, code), printed, " ".join(arguments)
-                    )
-                )
+                told = "atc ended with {} and {} .om: {}. What it printed is in {}; the command was {}"
+                raise BackendError(told.format(code, len(made), reasons(output, code), printed, " ".join(arguments)))
             with open(made[0], "rb") as om:
                 return om.read()
     except OSError as error:
@@ -203,24 +201,23 @@ def main(arguments: Optional[List[str]] = None) -> int:
     p.add_argument("--log", default="error", choices=LEVELS, help="what ATC logs (default error)")
     p.add_argument("--dry-run", action="store_true", help="print the command, and compile nothing")
     options = p.parse_args(arguments)
-    try:
-        bundle = open_bundle(options.bundle)
-        graph = bundle.graphs["front"]
-        model = bundle.read(graph.file)
-        order = {name: i for i, name in enumerate(onnxfile.load(model).outputs)}
-        outputs = sorted(graph.outputs, key=lambda spec: order.get(spec.name, len(order)))
-        todo = job(bundle.device, None, graph.inputs + graph.held, outputs)
-        if options.dry_run:
-            file = os.path.join(bundle.path, graph.file)
-            line = command(cann.find_atc() or "atc", file, "front", todo.options(), options.log)
-            sys.stdout.write(" ".join(line) + "\n")
-            return 0
-        obtain(model, todo.name(model), todo, _show, options.log)
-        sys.stdout.write(cache.path(todo.name(model)) + "\n")
-    except EdgekitError as error:
-        sys.stderr.write("error: {}\n".format(error))
-        return error.exit_code
-    return 0
+    return exit_code(lambda: _compile_bundle(options))
+
+
+def _compile_bundle(options: argparse.Namespace) -> None:
+    bundle = open_bundle(options.bundle)
+    graph = bundle.graphs["front"]
+    model = bundle.read(graph.file)
+    order = {name: i for i, name in enumerate(onnxfile.load(model).outputs)}
+    outputs = sorted(graph.outputs, key=lambda spec: order.get(spec.name, len(order)))
+    todo = job(bundle.device, None, graph.inputs + graph.held, outputs)
+    if options.dry_run:
+        file = os.path.join(bundle.path, graph.file)
+        line = command(cann.find_atc() or "atc", file, "front", todo.options(), options.log)
+        sys.stdout.write(" ".join(line) + "\n")
+        return
+    obtain(model, todo.name(model), todo, _show, options.log)
+    sys.stdout.write(cache.path(todo.name(model)) + "\n")
 
 
 def _show(line: str) -> None:

@@ -5,18 +5,16 @@ minutes to compile. So the learning graphs run in ONNX Runtime, and the .om is c
 graph is next used after learning: once per evaluation. Codebooks are inputs of the .om and change at no cost.
 """
 
-import contextlib
 import sys
 import tempfile
-from typing import Dict, Iterator, Optional, Tuple
+from typing import Dict, Optional, Tuple
 
 from edgekit.codecs.base import Arrays
-from edgekit.errors import BackendError
+from edgekit.runtime.backends import graphfile
 from edgekit.runtime.backends.ascend import atc, calls
 from edgekit.runtime.backends.ascend.model import Model
 from edgekit.runtime.backends.ascend.process import process
 from edgekit.runtime.backends.base import Backend
-from edgekit.runtime.backends.constants import Constants
 
 
 class Ascend(Backend):
@@ -37,61 +35,49 @@ class Ascend(Backend):
         self._exported = self._onnx = model
         self._model: Optional[Model] = None
         self._shapes: Dict[str, Tuple[int, ...]] = {}
-        with self._named():
-            self._constants = Constants(model, self.graph)
-            shapes = {spec.name: spec.shape for spec in self.graph.inputs + self.graph.held}
-            if all(length > 0 for shape in shapes.values() for length in shape):
-                self._load(model, shapes)
+        parsed = graphfile.load(model, self.graph)
+        graphfile.check_names(self.graph, parsed.inputs, parsed.outputs)
+        self._places = graphfile.places(parsed, self.graph)
+        # The .om keeps the file's order.
+        self._outputs = sorted(self.graph.outputs, key=lambda spec: parsed.outputs.index(spec.name))
+        shapes = {spec.name: spec.shape for spec in self.graph.inputs + self.graph.held}
+        if all(length > 0 for shape in shapes.values() for length in shape):
+            self._load(model, shapes)
 
     def _load(self, onnx: bytes, shapes: Dict[str, Tuple[int, ...]]) -> None:
         """Puts the .om of `onnx` for inputs of `shapes` in the place of the loaded one, which stays if that fails."""
         inputs = [spec._replace(shape=shapes[spec.name]) for spec in self.graph.inputs + self.graph.held]
-        outputs = {spec.name: spec for spec in self.graph.outputs}
-        given = [outputs[name] for name in self._constants.outputs]  # in the file's order, which the .om keeps
         pyacl = process()
-        job = atc.job(self.device, pyacl.chip(), inputs, given)
+        job = atc.job(self.device, pyacl.chip(), inputs, self._outputs)
         name = job.name(self._exported, learned=onnx != self._exported)
         # From a file, which works everywhere: the memory that load_from_mem accepts differs between board and host.
         with tempfile.NamedTemporaryFile(suffix=".om") as om:
             om.write(atc.obtain(onnx, name, job, _say))
             om.flush()
-            loaded = Model(pyacl, om.name, inputs, given)
+            loaded = Model(pyacl, om.name, inputs, self._outputs)
         # Freeing the old one may fail: by then `self` holds the new one, so that `close` can free it.
         before, self._model, self._shapes, self._onnx = self._model, loaded, shapes, onnx
         if before is not None:
             before.close()
 
     def _run(self, feeds: Arrays) -> Arrays:
-        with self._named():
-            shapes = {name: array.shape for name, array in feeds.items()}
-            if self._model is None or shapes != self._shapes:
-                self._load(self._onnx, shapes)
-            assert self._model is not None
-            return self._model.run(feeds)
+        shapes = {name: array.shape for name, array in feeds.items()}
+        if self._model is None or shapes != self._shapes:
+            self._load(self._onnx, shapes)
+        assert self._model is not None
+        return self._model.run(feeds)
 
     def _replace(self, constants: Arrays) -> None:
-        with self._named():
-            onnx = self._constants.replaced(self._onnx, constants)
-            if onnx == self._onnx:
-                return
-            if self._model is None:
-                self._onnx = onnx
-            else:
-                self._load(onnx, self._shapes)
+        onnx = graphfile.replaced(self._onnx, self._places, constants)
+        if self._model is None:
+            self._onnx = onnx
+        elif onnx != self._onnx:
+            self._load(onnx, self._shapes)
 
     def _close(self) -> None:
         model, self._model = self._model, None
         if model is not None:
-            with self._named():
-                model.close()
-
-    @contextlib.contextmanager
-    def _named(self) -> Iterator[None]:
-        """Puts the names of graph and backend in front of errors; a ShapeError has them already."""
-        try:
-            yield
-        except (BackendError, OSError) as error:
-            raise BackendError("{} on {}: {}".format(self.graph.file, self.backend_id, error)) from error
+            model.close()
 
 
 def _say(line: str) -> None:

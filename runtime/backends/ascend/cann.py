@@ -45,11 +45,8 @@ def version() -> str:
                 stated = _stated(path)
                 if stated:
                     return stated
-    raise BackendError(
-        "the version of CANN is unknown: none of {} has *-linux/{}: install CANN, then {}".format(
-            ", ".join(homes()), " or ".join(_VERSIONS), SOURCE
-        )
-    )
+    told = "the version of CANN is unknown: none of {} has *-linux/{}: install CANN, then {}"
+    raise BackendError(told.format(", ".join(homes()), " or ".join(_VERSIONS), SOURCE))
 
 
 def _stated(path: str) -> Optional[str]:

@@ -5,7 +5,6 @@ names. Results have the dtype of the input; floats are summed in float64.
 """
 
 import functools
-import math
 from typing import Any, Callable, Optional, Sequence, Tuple, Union
 
 import numpy as np
@@ -16,11 +15,11 @@ from edgekit.runtime.onnxfile import DTYPES
 Ints = Union[Sequence[int], np.ndarray]
 
 
-def unary(function: Callable[..., Any]) -> Callable[[np.ndarray], np.ndarray]:
-    """An operator of one input, computed element by element by `function`."""
+def unary(function: Callable[..., Any]) -> Callable[..., np.ndarray]:
+    """An operator of one input, computed element by element by `function`, which takes the attributes too."""
 
-    def operator(x: np.ndarray) -> np.ndarray:
-        return np.asarray(function(x))
+    def operator(x: np.ndarray, **attributes: Any) -> np.ndarray:
+        return np.asarray(function(x, **attributes), dtype=x.dtype)
 
     return operator
 
@@ -58,38 +57,10 @@ def power(x: np.ndarray, exponent: np.ndarray) -> np.ndarray:
     return np.asarray(np.power(x, exponent), dtype=x.dtype)
 
 
-def reciprocal(x: np.ndarray) -> np.ndarray:
-    return np.asarray(1 / x, dtype=x.dtype)
-
-
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    return np.asarray(1 / (1 + np.exp(-x)), dtype=x.dtype)
-
-
-def hard_sigmoid(x: np.ndarray, *, alpha: float = 0.2, beta: float = 0.5) -> np.ndarray:
-    return np.asarray(np.clip(alpha * x + beta, 0, 1), dtype=x.dtype)
-
-
-def relu(x: np.ndarray) -> np.ndarray:
-    return np.asarray(np.maximum(x, x.dtype.type(0)))
-
-
-def leaky_relu(x: np.ndarray, *, alpha: float = 0.01) -> np.ndarray:
-    return np.asarray(np.where(x < 0, alpha * x, x), dtype=x.dtype)
-
-
 def prelu(x: np.ndarray, slope: np.ndarray) -> np.ndarray:
     """x, or slope * x where x < 0; `slope` is broadcast to the shape of `x`, never the other way."""
     _alike(x, slope)
     return np.asarray(np.where(x < 0, np.broadcast_to(slope, x.shape) * x, x), dtype=x.dtype)
-
-
-def elu(x: np.ndarray, *, alpha: float = 1.0) -> np.ndarray:
-    return np.asarray(np.where(x < 0, alpha * np.expm1(x), x), dtype=x.dtype)
-
-
-def erf(x: np.ndarray) -> np.ndarray:
-    return np.asarray(np.frompyfunc(math.erf, 1, 1)(x), dtype=x.dtype)
 
 
 def clip(x: np.ndarray, min: Optional[np.ndarray] = None, max: Optional[np.ndarray] = None) -> np.ndarray:
@@ -121,39 +92,26 @@ def softmax_11(x: np.ndarray, *, axis: int = 1) -> np.ndarray:
     return softmax(x.reshape(lead, -1)).reshape(x.shape)
 
 
-def reduction(function: Callable[..., Any]) -> Callable[..., np.ndarray]:
-    """An operator that reduces over `axes`: an attribute, or from operator set 13 or 18 on an input."""
+def reduction(function: Callable[..., Any], sums: bool = False) -> Callable[..., np.ndarray]:
+    """An operator that reduces over `axes`: an attribute, or from operator set 13 or 18 on an input.
+
+    `function` takes axis and keepdims as numpy's do; with `sums` also the dtype to sum in.
+    """
 
     def operator(
         x: np.ndarray, axes: Optional[Ints] = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
     ) -> np.ndarray:
-        if axes is not None and len(axes):
-            over: Optional[Tuple[int, ...]] = tuple(int(axis) for axis in axes)
-        else:
-            over = () if noop_with_empty_axes else None
-        return np.asarray(function(x, over, bool(keepdims)), dtype=x.dtype)
+        over = None if axes is None or not len(axes) else tuple(int(axis) for axis in axes)
+        if over is None and noop_with_empty_axes:
+            over = ()
+        wide = {"dtype": np.float64 if x.dtype.kind == "f" else x.dtype} if sums else {}
+        return np.asarray(function(x, axis=over, keepdims=bool(keepdims), **wide), dtype=x.dtype)
 
     return operator
 
 
-def sum_over(x: np.ndarray, axes: Optional[Tuple[int, ...]], keepdims: bool) -> Any:
-    return np.sum(x, axis=axes, keepdims=keepdims, dtype=_wide(x))
-
-
-def mean_over(x: np.ndarray, axes: Optional[Tuple[int, ...]], keepdims: bool) -> Any:
-    return np.mean(x, axis=axes, keepdims=keepdims, dtype=_wide(x))
-
-
-def sum_square_over(x: np.ndarray, axes: Optional[Tuple[int, ...]], keepdims: bool) -> Any:
-    return np.sum(np.square(x, dtype=_wide(x)), axis=axes, keepdims=keepdims)
-
-
-def max_over(x: np.ndarray, axes: Optional[Tuple[int, ...]], keepdims: bool) -> Any:
-    return np.max(x, axis=axes, keepdims=keepdims)
-
-
-def min_over(x: np.ndarray, axes: Optional[Tuple[int, ...]], keepdims: bool) -> Any:
-    return np.min(x, axis=axes, keepdims=keepdims)
+def sum_of_squares(x: np.ndarray, axis: Optional[Tuple[int, ...]], keepdims: bool, dtype: Any) -> Any:
+    return np.sum(np.square(x, dtype=dtype), axis=axis, keepdims=keepdims)
 
 
 def arg(function: Callable[..., Any]) -> Callable[..., np.ndarray]:
@@ -199,7 +157,3 @@ def _alike(*arrays: np.ndarray) -> Sequence[np.ndarray]:
     if len({array.dtype for array in arrays}) != 1:
         raise ValueError("inputs of types {}, expected one type".format([array.dtype.name for array in arrays]))
     return arrays
-
-
-def _wide(x: np.ndarray) -> "np.dtype[Any]":
-    return np.dtype(np.float64) if x.dtype.kind == "f" else x.dtype

@@ -5,11 +5,11 @@ from typing import Any, Dict, List, NamedTuple, Tuple
 import numpy as np
 
 from edgekit.codecs.base import Arrays
-from edgekit.errors import BackendError, PayloadError
+from edgekit.errors import BackendError
 from edgekit.runtime import onnxfile
+from edgekit.runtime.backends import graphfile
 from edgekit.runtime.backends.base import Backend
 from edgekit.runtime.backends.reference import ops
-from edgekit.tensors import check_all
 
 OPSETS = range(11, 18)
 
@@ -30,48 +30,32 @@ class Reference(Backend):
     backend_id = "reference"
 
     def _open(self, model: bytes) -> None:
-        try:
-            parsed = onnxfile.load(model)
-        except PayloadError as error:
-            raise self._error("{}; export the graph again".format(error)) from None
+        parsed = graphfile.load(model, self.graph)
         if parsed.opset not in OPSETS:
-            raise self._error(
+            raise BackendError(
                 "operator set {}, this backend knows {} to {}".format(parsed.opset, OPSETS[0], OPSETS[-1])
             )
-        fed = {spec.name for spec in self.graph.inputs + self.graph.held}
-        wanted = {spec.name for spec in self.graph.outputs}
-        if fed != set(parsed.inputs) or not wanted.issubset(parsed.outputs):
-            raise self._error(
-                "the graph takes {} and gives {}, its spec says {} and {}: export it again".format(
-                    sorted(parsed.inputs), sorted(parsed.outputs), sorted(fed), sorted(wanted)
-                )
-            )
-        constants = {spec.name for spec in self.graph.constants}
+        graphfile.check_names(self.graph, parsed.inputs, parsed.outputs)
         self._initializers = parsed.initializers
-        check_all(
-            self.graph.constants,
-            {name: array for name, array in parsed.initializers.items() if name in constants},
-            "initialisers of {}".format(self.graph.file),
-        )
         self._steps = self._plan(parsed)
 
     def _plan(self, model: onnxfile.Model) -> List[_Step]:
         known = {"", *model.inputs, *model.initializers}
         for node in model.nodes:
             if node.op not in ops.OPERATORS:
-                raise self._error(
+                raise BackendError(
                     "node '{}' is a {}, which this backend does not know: run the graph with another backend, export "
                     "it without that operator, or add it to edgekit.runtime.backends.reference.ops; known "
                     "are {}".format(_name(node), node.op, ", ".join(sorted(ops.OPERATORS)))
                 )
             if not known.issuperset(node.inputs):
-                raise self._error(
+                raise BackendError(
                     "node '{}' takes {}, of which nothing before it gives {}: the file is damaged, export it "
                     "again".format(_name(node), list(node.inputs), sorted(set(node.inputs) - known))
                 )
             known.update(node.outputs)
         if not known.issuperset(model.outputs):
-            raise self._error("nothing in the graph gives the outputs {}".format(sorted(set(model.outputs) - known)))
+            raise BackendError("nothing in the graph gives the outputs {}".format(sorted(set(model.outputs) - known)))
         table = dict(ops.OPERATORS, **(ops.BEFORE_13 if model.opset < 13 else {}))
         steps: List[_Step] = []
         needed = {"", *model.initializers, *(spec.name for spec in self.graph.outputs)}
@@ -100,7 +84,7 @@ class Reference(Backend):
         try:
             result = step.operator(*inputs, **step.attributes)
         except (ValueError, TypeError, IndexError, AttributeError, ArithmeticError, MemoryError) as error:
-            raise self._error(
+            raise BackendError(
                 "{} '{}' with inputs {} and attributes {}: {}".format(
                     step.node.op,
                     _name(step.node),
@@ -111,11 +95,8 @@ class Reference(Backend):
             ) from error
         results = (result,) if isinstance(result, np.ndarray) else tuple(result)
         if len(results) < len(step.node.outputs):
-            raise self._error(
-                "{} '{}' gives {} outputs, the node names {}".format(
-                    step.node.op, _name(step.node), len(results), list(step.node.outputs)
-                )
-            )
+            told = "{} '{}' gives {} outputs, the node names {}"
+            raise BackendError(told.format(step.node.op, _name(step.node), len(results), list(step.node.outputs)))
         return results
 
     def _replace(self, constants: Arrays) -> None:
@@ -124,9 +105,6 @@ class Reference(Backend):
     def _close(self) -> None:
         self._steps = []
         self._initializers = {}
-
-    def _error(self, message: str) -> BackendError:
-        return BackendError("{} on {}: {}".format(self.graph.file, self.backend_id, message))
 
 
 def _name(node: onnxfile.Node) -> str:

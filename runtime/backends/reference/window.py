@@ -1,7 +1,7 @@
 """ONNX operators on feature maps (n,C,...), in numpy: convolution, pooling, batch normalisation.
 
 Inputs and attributes are arguments as in `arithmetic`. Attributes of windows have one entry per spatial axis; `pads`
-has all begins, then all ends.
+has all begins, then all ends. `geometry` is what all windows share: strides, dilations, pads and auto_pad.
 """
 
 import itertools
@@ -20,20 +20,17 @@ def conv(
     w: np.ndarray,
     b: Optional[np.ndarray] = None,
     *,
-    auto_pad: str = "NOTSET",
-    dilations: Sequence[int] = (),
     group: int = 1,
     kernel_shape: Sequence[int] = (),
-    pads: Sequence[int] = (),
-    strides: Sequence[int] = (),
+    **geometry: Any,
 ) -> np.ndarray:
     """Convolution: (n,M,...) from x (n,C,...), w (M,C/group,k...), b (M,)."""
-    _check(x, w, b, auto_pad, kernel_shape)
+    _check(x, w, b, kernel_shape)
     if w.shape[0] % group or w.shape[1] * group != x.shape[1] or (b is not None and b.shape != w.shape[:1]):
         raise ValueError("weight {} does not fit {} in {} groups".format(list(w.shape), list(x.shape), group))
     rank = x.ndim - 2
-    padded = _pad(x, _pairs(pads, rank), 0)
-    windows = _windows(padded, w.shape[2:], _each(strides, rank), _each(dilations, rank))
+    steps, spread, pairs = _geometry(rank, **geometry)
+    windows = _windows(_pad(x, pairs, 0), w.shape[2:], steps, spread)
     n, out = windows.shape[0], windows.shape[2 : 2 + rank]
     kernels = w.reshape(group, w.shape[0] // group, -1)
     y = np.empty((n, group, kernels.shape[1], int(np.prod(out))), dtype=x.dtype)
@@ -49,21 +46,18 @@ def conv_transpose(
     w: np.ndarray,
     b: Optional[np.ndarray] = None,
     *,
-    auto_pad: str = "NOTSET",
-    dilations: Sequence[int] = (),
     group: int = 1,
     kernel_shape: Sequence[int] = (),
     output_padding: Sequence[int] = (),
-    pads: Sequence[int] = (),
-    strides: Sequence[int] = (),
+    **geometry: Any,
 ) -> np.ndarray:
     """Transposed convolution: (n,M,...) from x (n,C,...), w (C,M/group,k...), b (M,)."""
-    _check(x, w, b, auto_pad, kernel_shape)
+    _check(x, w, b, kernel_shape)
     channels = w.shape[1] * group
     if w.shape[0] != x.shape[1] or w.shape[0] % group or (b is not None and b.shape != (channels,)):
         raise ValueError("weight {} does not fit {} in {} groups".format(list(w.shape), list(x.shape), group))
     n, rank, kernel = x.shape[0], x.ndim - 2, w.shape[2:]
-    steps, spread, pairs = _each(strides, rank), _each(dilations, rank), _pairs(pads, rank)
+    steps, spread, pairs = _geometry(rank, **geometry)
     reach = [s * (i - 1) + 1 for s, i in zip(steps, x.shape[2:])]
     more = list(output_padding) or [0] * rank
     full = tuple(r + d * (k - 1) + o for r, d, k, o in zip(reach, spread, kernel, more))
@@ -79,22 +73,14 @@ def conv_transpose(
 
 
 def max_pool(
-    x: np.ndarray,
-    *,
-    auto_pad: str = "NOTSET",
-    ceil_mode: int = 0,
-    dilations: Sequence[int] = (),
-    kernel_shape: Sequence[int],
-    pads: Sequence[int] = (),
-    storage_order: int = 0,
-    strides: Sequence[int] = (),
+    x: np.ndarray, *, kernel_shape: Sequence[int], ceil_mode: int = 0, storage_order: int = 0, **geometry: Any
 ) -> Tuple[np.ndarray, np.ndarray]:
     """The largest value of each window, and its place: int64, an index into `x` as one row."""
-    _unset(auto_pad, storage_order)
+    if storage_order:
+        raise ValueError("storage_order {} is not known here: export row-major".format(storage_order))
     rank = x.ndim - 2
-    steps, spread = _each(strides, rank), _each(dilations, rank)
-    explicit = _pairs(pads, rank)
-    extra = _ceiling(x.shape[2:], kernel_shape, steps, spread, explicit) if ceil_mode else _pairs((), rank)
+    steps, spread, explicit = _geometry(rank, **geometry)
+    extra = _ceiling(x.shape[2:], kernel_shape, steps, spread, explicit) if ceil_mode else [(0, 0)] * rank
     pairs = [(begin, end + more) for (begin, end), (_, more) in zip(explicit, extra)]
     low = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
     values = _windows(_pad(x, pairs, low), kernel_shape, steps, spread)
@@ -117,13 +103,11 @@ def max_unpool(
     output_shape: Optional[np.ndarray] = None,
     *,
     kernel_shape: Sequence[int],
-    pads: Sequence[int] = (),
-    strides: Sequence[int] = (),
+    **geometry: Any,
 ) -> np.ndarray:
     """Zeros of `output_shape` (default: the smallest that pools to `x`), with the values of `x` at `indices`."""
     if output_shape is None:
-        rank = x.ndim - 2
-        pairs, steps = _pairs(pads, rank), _each(strides, rank)
+        steps, _, pairs = _geometry(x.ndim - 2, **geometry)
         sides = [
             (n - 1) * step + kernel - begin - end
             for n, step, kernel, (begin, end) in zip(x.shape[2:], steps, kernel_shape, pairs)
@@ -135,21 +119,12 @@ def max_unpool(
 
 
 def average_pool(
-    x: np.ndarray,
-    *,
-    auto_pad: str = "NOTSET",
-    ceil_mode: int = 0,
-    count_include_pad: int = 0,
-    dilations: Sequence[int] = (),
-    kernel_shape: Sequence[int],
-    pads: Sequence[int] = (),
-    strides: Sequence[int] = (),
+    x: np.ndarray, *, kernel_shape: Sequence[int], ceil_mode: int = 0, count_include_pad: int = 0, **geometry: Any
 ) -> np.ndarray:
     """The mean of each window; padding counts as zeros with `count_include_pad`, else not at all."""
-    _unset(auto_pad)
     rank = x.ndim - 2
-    steps, spread, pairs = _each(strides, rank), _each(dilations, rank), _pairs(pads, rank)
-    extra = _ceiling(x.shape[2:], kernel_shape, steps, spread, pairs) if ceil_mode else _pairs((), rank)
+    steps, spread, pairs = _geometry(rank, **geometry)
+    extra = _ceiling(x.shape[2:], kernel_shape, steps, spread, pairs) if ceil_mode else [(0, 0)] * rank
     counted = _pad(np.ones((1, 1, *x.shape[2:]), dtype=x.dtype), pairs, 1 if count_include_pad else 0)
     taps = tuple(range(-rank, 0))
     total = _windows(_pad(_pad(x, pairs, 0), extra, 0), kernel_shape, steps, spread).sum(axis=taps)
@@ -217,38 +192,35 @@ def _pad(x: np.ndarray, pairs: Pairs, value: float) -> np.ndarray:
     return np.pad(x, [(0, 0), (0, 0), *pairs], "constant", constant_values=value)
 
 
-def _pairs(pads: Sequence[int], rank: int) -> Pairs:
-    pads = pads or [0] * (2 * rank)
-    if len(pads) != 2 * rank or min(pads, default=0) < 0:
-        raise ValueError("pads {}, expected {} non-negative numbers".format(list(pads), 2 * rank))
-    return list(zip(pads[:rank], pads[rank:]))
-
-
-def _each(values: Sequence[int], rank: int) -> Sequence[int]:
-    values = values or [1] * rank
-    if len(values) != rank or min(values) < 1:
-        raise ValueError("strides or dilations {}, expected {} positive numbers".format(list(values), rank))
-    return values
+def _geometry(
+    rank: int,
+    *,
+    strides: Sequence[int] = (),
+    dilations: Sequence[int] = (),
+    pads: Sequence[int] = (),
+    auto_pad: str = "NOTSET",
+) -> Tuple[Sequence[int], Sequence[int], Pairs]:
+    """Strides, dilations and padding of each of `rank` spatial axes, from an operator's attributes."""
+    if auto_pad != "NOTSET":
+        raise ValueError("auto_pad {} is not known here: export explicit pads".format(auto_pad))
+    steps, spread, ends = strides or [1] * rank, dilations or [1] * rank, pads or [0] * (2 * rank)
+    if len(steps) != rank or len(spread) != rank or min(*steps, *spread) < 1:
+        raise ValueError(
+            "strides {} or dilations {}, expected {} positive numbers".format(list(steps), list(spread), rank)
+        )
+    if len(ends) != 2 * rank or min(ends) < 0:
+        raise ValueError("pads {}, expected {} non-negative numbers".format(list(ends), 2 * rank))
+    return steps, spread, list(zip(ends[:rank], ends[rank:]))
 
 
 def _biased(y: np.ndarray, b: Optional[np.ndarray]) -> np.ndarray:
     return y if b is None else np.asarray(y + b.reshape((-1,) + (1,) * (y.ndim - 2)))
 
 
-def _check(x: np.ndarray, w: np.ndarray, b: Optional[np.ndarray], auto_pad: str, kernel_shape: Sequence[int]) -> None:
-    _unset(auto_pad)
+def _check(x: np.ndarray, w: np.ndarray, b: Optional[np.ndarray], kernel_shape: Sequence[int]) -> None:
     kinds = {array.dtype.name for array in (x, w, b) if array is not None}
     if len(kinds) != 1 or w.ndim != x.ndim or x.ndim < 3 or tuple(kernel_shape or w.shape[2:]) != w.shape[2:]:
         raise ValueError(
             "input {} and weight {} of {}, kernel {}: expected equal ranks above 2, one type, the weight's own "
             "kernel".format(list(x.shape), list(w.shape), sorted(kinds), list(kernel_shape))
-        )
-
-
-def _unset(auto_pad: str, storage_order: int = 0) -> None:
-    if auto_pad != "NOTSET" or storage_order:
-        raise ValueError(
-            "auto_pad {} and storage_order {} are not known here: export explicit pads, row-major".format(
-                auto_pad, storage_order
-            )
         )

@@ -11,20 +11,19 @@ member that it needs, not at the version number. Sources: NVIDIA/TensorRT `pytho
 11.1; onnx-tensorrt's importers.
 """
 
-import contextlib
 import hashlib
 import importlib.util
 import sys
-from typing import Any, Iterator, List, Optional
+from typing import Any, List, Optional
 
 from edgekit.codecs.base import Arrays
-from edgekit.errors import BackendError, PayloadError
-from edgekit.runtime import cache, onnxfile
+from edgekit.errors import BackendError
+from edgekit.runtime import cache
+from edgekit.runtime.backends import graphfile
 from edgekit.runtime.backends.base import Backend
 from edgekit.runtime.backends.tensorrt import build, cudart, execute
 from edgekit.runtime.backends.tensorrt.messages import messages
 from edgekit.runtime.backends.tensorrt.refit import Refit
-from edgekit.tensors import check_all
 
 NOT_INSTALLED = (
     "the Python module 'tensorrt' is not installed: on a Jetson it belongs to the system's own Python (apt-get install "
@@ -63,20 +62,13 @@ class TensorRt(Backend):
         self._runtime: Any = None
         self._engine: Any = None
         try:
-            with self._named():
-                self._start(model)
+            self._start(model)
         except BaseException:
             self._close()
             raise
 
     def _start(self, model: bytes) -> None:
-        try:
-            parsed = onnxfile.load(model)
-        except PayloadError as error:
-            raise BackendError("{}: export the graph again".format(error)) from None
-        names = [spec.name for spec in self.graph.constants]
-        stored = {name: parsed.initializers[name] for name in names if name in parsed.initializers}
-        check_all(self.graph.constants, stored, "initialisers of {}".format(self.graph.file))
+        parsed = graphfile.load(model, self.graph)
         self._check_static()
         with self._messages.during("TensorRT does not start"):
             self._runtime = self._trt.Runtime(self._messages.logger)
@@ -84,7 +76,9 @@ class TensorRt(Backend):
         io = execute.tensors(self._trt, self._engine)
         self._check_io(io)
         self._execution = execute.Execution(self._cuda, self._messages, self._engine, io)
-        self._refit = Refit(self._trt, self._messages, self._engine, parsed, names)
+        self._refit = Refit(
+            self._trt, self._messages, self._engine, parsed, [spec.name for spec in self.graph.constants]
+        )
 
     def _kept_or_built(self, model: bytes) -> Any:
         digest = hashlib.sha256(model).hexdigest()
@@ -121,13 +115,11 @@ class TensorRt(Backend):
 
     def _run(self, feeds: Arrays) -> Arrays:
         assert self._execution is not None
-        with self._named():
-            return self._execution.run(feeds)
+        return self._execution.run(feeds)
 
     def _replace(self, constants: Arrays) -> None:
         assert self._execution is not None and self._refit is not None
-        with self._named():
-            self._refit(constants, self._execution)
+        self._refit(constants, self._execution)
 
     def _close(self) -> None:
         # In this order: TensorRT wants contexts freed before their engine, and engines before their runtime.
@@ -170,11 +162,3 @@ class TensorRt(Backend):
     def _say(self, line: str) -> None:
         sys.stderr.write("{} on {}: {}\n".format(self.graph.file, self.backend_id, line))
         sys.stderr.flush()
-
-    @contextlib.contextmanager
-    def _named(self) -> Iterator[None]:
-        """Puts the graph and this backend in front of errors."""
-        try:
-            yield
-        except BackendError as error:
-            raise BackendError("{} on {}: {}".format(self.graph.file, self.backend_id, error)) from error

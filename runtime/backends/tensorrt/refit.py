@@ -71,11 +71,8 @@ def _transposed(model: Model, names: List[str]) -> Set[str]:
         places = [(node, at) for node in model.nodes for at, given in enumerate(node.inputs) if given == name]
         kinds = [node.op for node, _ in places]
         if len(places) > 1 or {"MatMul", "BatchNormalization"} & set(kinds):
-            raise BackendError(
-                "weight '{}' at {} cannot be refitted by name on this TensorRT: {}".format(
-                    name, ", ".join(kinds), EXPORT
-                )
-            )
+            told = "weight '{}' at {} cannot be refitted by name on this TensorRT: {}"
+            raise BackendError(told.format(name, ", ".join(kinds), EXPORT))
         if any(node.op == "Gemm" and at == 1 and not node.attributes.get("transB") for node, at in places):
             transposed.add(name)
     return transposed
