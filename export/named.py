@@ -5,7 +5,6 @@ from edgekit.data import images
 from edgekit.data.base import Dataset
 from edgekit.data.partition import stratified
 from edgekit.errors import UsageError
-from edgekit.export.build import build_bundle
 from edgekit.export.models.registry import build, default_cut
 from edgekit.export.settings import BoardSettings, Calibration, CalibrationImages, Coding, NamedNetwork, Network
 
@@ -35,6 +34,9 @@ def export_named(
     if network.classes not in (None, classes):
         raise UsageError(f"{name} for {network.classes} classes, and {dataset.name} has {classes}: expected as many")
     chosen = calibration_images(calibration, shape, seed)
+    # Only now what imports torch, which takes seconds: mistakes show at once.
+    from edgekit.export.build import build_bundle
+
     module = build(name, shape, classes, seed, network.weights)
     return build_bundle(path, Network(module, name, cut), chosen, coding, board, seed=seed, overwrite=overwrite)
 

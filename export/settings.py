@@ -16,10 +16,11 @@ from edgekit.data import registry
 from edgekit.data.base import Dataset
 from edgekit.device_profiles.profile import Profile
 from edgekit.device_profiles.registry import profile
-from edgekit.export.rate.choose import Goal
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # neither may cost those who only read settings the import of torch, which takes seconds
     from torch import nn
+
+    from edgekit.export.rate.choose import Goal
 
 
 class NamedNetwork(NamedTuple):
@@ -95,7 +96,7 @@ class Coding(NamedTuple):
     #: How a channel's significance is measured, "gradient" or "gate"; None: "gradient", for codecs that need one.
     significance: str | None = None
     #: What groups and bits of `codec`, and the gradient policy, are chosen for; None: nothing is chosen.
-    goal: Goal | None = None
+    goal: "Goal | None" = None
 
 
 class BoardSettings(NamedTuple):

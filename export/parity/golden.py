@@ -1,19 +1,23 @@
 """Golden data: what a bundle's graphs computed where it was exported, and what they compute on another engine."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from edgekit.bundle import Bundle, GraphSpec
 from edgekit.codecs.base import Arrays, FeatureCodec
 from edgekit.errors import BundleError
-from edgekit.export.graphs import FrontGraphs
 from edgekit.runtime.backends.registry import backend_class
 from edgekit.runtime.learn import FrontHalf
+
+if TYPE_CHECKING:  # what checks a bundle needs no torch, which takes seconds to import
+    from edgekit.export.graphs import FrontGraphs
 
 #: The engine that golden data comes from.
 GOLDEN_BACKEND = "onnxruntime"
 
 
-def golden_arrays(graphs: FrontGraphs, codec: FeatureCodec, tables: Arrays, images: np.ndarray, seed: int) -> Arrays:
+def golden_arrays(graphs: "FrontGraphs", codec: FeatureCodec, tables: Arrays, images: np.ndarray, seed: int) -> Arrays:
     """Images, their codes in the deployed and in the training graph, a gradient at the cut, and d loss / d weight.
 
     Names: "image", "deployed.NAME" and "training.NAME" per code, "gradient", "gradient.WEIGHT" per front weight.

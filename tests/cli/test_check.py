@@ -11,7 +11,7 @@ from edgekit.bundle import Bundle, write_bundle
 
 def check(*arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "edgekit", "check", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL, check=False)
 
 
 def test_a_good_bundle(small_bundle: Bundle) -> None:

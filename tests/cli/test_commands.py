@@ -97,6 +97,8 @@ def test_wrong_input(
         (["trian"], 2, "unknown command 'trian': did you mean train"),
         (["export", "vgg12", "-o", "b"], 2, "unknown model 'vgg12': did you mean vgg1"),
         (["serve", "nowhere"], 5, "nowhere is no bundle"),
+        (["check", "nowhere"], 5, "nowhere is no bundle"),
+        (["measure", "vgg12"], 2, "unknown model 'vgg12': did you mean vgg1"),
     ],
 )
 def test_wrong_input_ends_the_process(arguments: list[str], code: int, message: str) -> None:

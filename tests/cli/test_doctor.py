@@ -14,7 +14,7 @@ NO_GPU = pytest.mark.skipif(os.path.exists("/dev/nvidiactl"), reason="this machi
 
 def doctor(*arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "edgekit", "doctor", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=dict(os.environ, COLUMNS="120"))
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=dict(os.environ, COLUMNS="120"))
 
 
 @NO_GPU

@@ -16,7 +16,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 @pytest.fixture
 def target() -> Iterator[socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(30)
+        listener.settimeout(300)
         yield listener
 
 
@@ -41,7 +41,7 @@ def start(target: socket.socket) -> Iterator[Start]:
 
 
 def exchange(port: int, target: socket.socket) -> None:
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as near:
+    with socket.create_connection(("127.0.0.1", port), timeout=300) as near:
         far, _ = target.accept()
         with far:
             near.sendall(b"up")
@@ -58,7 +58,7 @@ def test_events_and_an_end_after_the_last_connection(start: Start, target: socke
     exchange(first["port"], target)
     assert process.poll() is None
     exchange(first["port"], target)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (0, "")
     last = json.loads(out)
     assert 0 <= last.pop("cpu_s") < 5
@@ -74,7 +74,7 @@ def test_lines_for_a_person_until_it_is_asked_to_end(start: Start, target: socke
     rates = process.stdout.readline()
     assert "up 0.000 MB, 0.000 Mbit/s; down 0.000 MB" in rates
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130 and err.strip() == "stopped"
     assert out == "bytes_up 2, bytes_down 4, connections 1, unreachable 0\n"
 
@@ -90,5 +90,5 @@ def test_lines_for_a_person_until_it_is_asked_to_end(start: Start, target: socke
 )
 def test_what_makes_no_sense(start: Start, arguments: list[str], code: int, message: str) -> None:
     process = start(*arguments)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == code and message in err and "Traceback" not in err

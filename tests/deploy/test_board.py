@@ -104,7 +104,7 @@ def test_the_probe_answers(python: str, tmp_path: Path) -> None:
     modules = ["json", "no_such_module"]
     argument = json.dumps({"python": python, "target": str(tmp_path / "no" / "such"), "modules": modules})
     text = (FOLDER / "probe.py").read_text()
-    done = subprocess.run([python, "-c", text, argument], capture_output=True, check=True, timeout=60)
+    done = subprocess.run([python, "-c", text, argument], capture_output=True, check=True, timeout=300)
     found = facts_of(parse(done.stdout, "board"), 0.0, 1e12)
     assert found.target == str(tmp_path / "no" / "such") and found.free_disk > 0
     if found.python >= (3, 6):
@@ -124,7 +124,7 @@ def test_the_probe_keeps_the_script_that_it_was_run_by(word: str, tmp_path: Path
     text = (FOLDER / "probe.py").read_text()
     environment = {**os.environ, "PATH": f"{script.parent}:{os.environ['PATH']}"}
     command = [str(script), "-c", text, argument]
-    done = subprocess.run(command, capture_output=True, cwd=tmp_path, env=environment, check=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, cwd=tmp_path, env=environment, check=True, timeout=300)
     found = facts_of(parse(done.stdout, "board"), 0.0, 1e12)
     assert found.executable == str(script) and not lacking(found, str(script), ["only_by_script"])
 
@@ -158,7 +158,7 @@ def test_a_module_that_crashes_python_is_named(tmp_path: Path) -> None:
     argument = json.dumps({"python": sys.executable, "target": "edgekit", "modules": ["json", "crashing", "math"]})
     text = (FOLDER / "probe.py").read_text()
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", text, argument], capture_output=True, env=environment, timeout=60)
+    done = subprocess.run([sys.executable, "-c", text, argument], capture_output=True, env=environment, timeout=300)
     (modules,) = facts_of(parse(done.stdout, "board"), 0.0, 1e12).modules.values()
     assert modules["crashing"].why == "its import ends Python with signal 4"
     assert modules["json"].version and modules["math"].version

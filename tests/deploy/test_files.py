@@ -22,7 +22,7 @@ SHA256 = hashlib.sha256(DATA).hexdigest()
 
 def ask(data: bytes = b"", **argument: Any) -> Any:
     command = [sys.executable, "-c", SCRIPT, json.dumps(argument)]
-    done = subprocess.run(command, input=data, capture_output=True, check=True, timeout=60)
+    done = subprocess.run(command, input=data, capture_output=True, check=True, timeout=300)
     return parse(done.stdout, "board")
 
 

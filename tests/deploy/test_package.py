@@ -63,7 +63,7 @@ def python(*arguments: str, path: str) -> "subprocess.CompletedProcess[str]":
     # Without `site` no .pth file leads back to the checkout.
     command = [sys.executable, "-S", "-B", *arguments]
     environment["PYTHONPATH"] = os.pathsep.join([path, SITE])
-    return subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_holds_the_device_part_as_it_is(written: Path) -> None:
@@ -191,7 +191,7 @@ def test_record_has_every_file(written: Path) -> None:
 def test_pip_installs_the_wheel(written: Path, tmp_path: Path) -> None:
     install = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(tmp_path / "site")]
     done = subprocess.run(
-        [sys.executable, *install, str(written / WHEEL)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, *install, str(written / WHEEL)], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "site" / "bin" / "edgekit-run").is_file()

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from edgekit.bundle import Bundle
 from edgekit.codecs.registry import feature_codec
@@ -12,27 +13,59 @@ from edgekit.data.base import Dataset
 from edgekit.errors import UsageError
 from edgekit.export.build import build_bundle
 from edgekit.export.fold import fold_norms
-from edgekit.export.models.registry import build
+from edgekit.export.models.initialise import initialise
 from edgekit.export.settings import BoardSettings, CalibrationImages, Coding, Network
 from edgekit.export.split import split
 from edgekit.runtime.learn import FrontHalf
 from edgekit.runtime.optim import optimizer
 
-CUT = "blocks.1.depthwise"
+CUT = "depthwise.1"
 
 
-def export(path: object, digits: Dataset, network: torch.nn.Module, device: str, norm: str | None = None) -> Bundle:
+def export(path: object, digits: Dataset, network: nn.Module, device: str, norm: str | None = None) -> Bundle:
     return build_bundle(
         f"{path}/bundle",
-        Network(network, "mobilenet_v1", CUT),
+        Network(network, "own", CUT),
         CalibrationImages(digits.train_images[:64], digits.mean, digits.std, 10),
         Coding(feature_codec("sgq", {})),
         BoardSettings(device, norm, 8),
     )
 
 
-def network(trained: bool) -> torch.nn.Module:
-    model = build("mobilenet_v1", (1, 16, 16), 10, 0)
+class Unit(nn.Module):
+    """Convolution, batch norm and ReLU."""
+
+    def __init__(self, channels: int, filters: int, side: int, groups: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, filters, side, padding=side // 2, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(filters)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.relu(self.bn(self.conv(x)))
+        return y
+
+
+class Depthwise(nn.Module):
+    """MobileNet's first two blocks, and a small back half: 16x16 grey image -> 64x8x8 at CUT -> 10 classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(Unit(1, 32, 3), nn.MaxPool2d(2))
+        self.depthwise = nn.ModuleList([Unit(32, 32, 3, 32), Unit(64, 64, 3, 64)])
+        self.pointwise = Unit(32, 64, 1)
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.depthwise[1](self.pointwise(self.depthwise[0](self.stem(x))))
+        z: torch.Tensor = self.head(y.mean((2, 3)))
+        return z
+
+
+def network(trained: bool) -> nn.Module:
+    torch.manual_seed(0)
+    model = Depthwise()
+    initialise(model)
     if trained:
         with torch.no_grad():
             model.train()(torch.randn(32, 1, 16, 16))

@@ -65,7 +65,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
             f"--user-data-dir={profile}", f"--blink-settings=preferredColorScheme={THEMES[theme]}",
             f"--window-size={width},2400", *arguments, path.as_uri(),
         ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -120,7 +120,7 @@ def test_the_same_records_give_the_same_bytes(files: list[str], text: str, tmp_p
     out = tmp_path / "report.html"
     arguments = [sys.executable, "-W", "error", "-m", "edgekit", "report", *files, "-o", str(out)]
     environment = dict(os.environ, PYTHONHASHSEED="7", PYTHONPATH=str(Path(edgekit.__file__).parents[1]))
-    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert out.read_text(encoding="utf-8") == text
 

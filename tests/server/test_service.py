@@ -221,7 +221,7 @@ def test_devices_in_threads_all_get_their_steps(make: Callable[..., Service]) ->
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(300)
     assert sorted(replies) == [1, 2, 3, 4] and service.finished == 4
     for session, answers in replies.items():
         assert [(a.kind, a.session, a.step) for a in answers] == [("gradient", session, step) for step in range(5)]

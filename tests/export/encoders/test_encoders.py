@@ -1,5 +1,7 @@
 """Encoders: the graph's quantise stage against the codec's numpy reference."""
 
+import functools
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -34,6 +36,12 @@ def feature(seed, n=64):
 
 def calibrated(codec, seed=0):
     """Tables; the channels matter in no order of theirs, some a hundred times as much as others."""
+    return {name: array.copy() for name, array in calibrated_once(codec, seed).items()}
+
+
+@functools.cache
+def calibrated_once(codec, seed):
+    """Most of the time here is k-means, whose result many tests take."""
     significance = np.exp(np.random.default_rng(9).uniform(0, 4.6, 32)).astype(np.float32)
     return codec.calibrate(feature(seed), seed=seed, significance=significance)
 
