@@ -246,7 +246,7 @@ def main() -> None:
     parser.add_argument("--tolerance", type=float, default=0.1, help="codewords that moved further are sent")
     parser.add_argument("--every", type=int, default=2, metavar="EPOCHS", help="from one evaluation to the next")
     parser.add_argument("--freeze-front", action="store_true", help="do not train the front half")
-    parser.add_argument("--noise-filling", nargs="?", const="lost", metavar="SHARE", help="as of `edgekit train`")
+    parser.add_argument("--noise-filling", metavar="SHARE", help="as of `edgekit train`")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", metavar="DIR", default="runs")
     parser.add_argument("--show", metavar="PATH", nargs="+", help="train nothing; print the table of what these hold")

@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--codec", default="sgq")
     parser.add_argument("--groups", type=int, default=8)
     parser.add_argument("--coding", default="packed")
-    parser.add_argument("--noise-filling", nargs="?", const="lost", metavar="SHARE")
+    parser.add_argument("--noise-filling", metavar="SHARE")
     parser.add_argument("--gradient", default="none", help="policy of `edgekit train --gradient-codec`")
     parser.add_argument("--lr", type=float, default=0.05)
     parser.add_argument("--epochs", type=int, default=3)

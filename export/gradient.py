@@ -1,7 +1,7 @@
 """Reverse-mode differentiation over ONNX nodes, into ONNX nodes.
 
 `differentiate` walks the front graph backwards and appends, for every node on the way from a weight to the feature,
-the nodes that compute the gradients of its inputs. Each operator has one gradient rule in `RULES`. An operator
+the nodes that compute the gradients of its inputs. Each operator has one gradient rule in `GRADIENT_RULES`. An operator
 without a rule is refused by name, and so is an input whose gradient is wanted but that the rule gives none for. The
 nodes are operators of opset 15, which ONNX Runtime 1.10 and later run on any CPU.
 
@@ -20,7 +20,7 @@ from edgekit.export.gradients.step import GradientRule, Step
 from edgekit.export.graph import BATCH, Graph
 
 #: ONNX operator -> what adds the nodes of its gradient.
-RULES: dict[str, GradientRule] = {
+GRADIENT_RULES: dict[str, GradientRule] = {
     "Add": arithmetic.add,
     "AveragePool": pool.average_pool,
     "BatchNormalization": norm.batch_norm,
@@ -93,8 +93,8 @@ def differentiate(graph: Graph, output: str, gradient: str, weights: Iterable[st
 def _backward(step: Step) -> dict[str, str]:
     """Input -> the gradient that reaches it through this node, for the inputs that need one."""
     node, graph = step.node, step.graph
-    if node.op_type not in RULES:
-        rules = ", ".join(sorted(RULES))
+    if node.op_type not in GRADIENT_RULES:
+        rules = ", ".join(sorted(GRADIENT_RULES))
         raise step.refuse(f"has no gradient rule; there are gradient rules for {rules}; cut before this layer")
     for name in filter(None, [*node.input, *node.output]):
         if BATCH in graph.shape(name)[1:]:
@@ -102,7 +102,7 @@ def _backward(step: Step) -> dict[str, str]:
                 f"has the batch in a dimension of '{name}' {list(graph.shape(name))} that is not the first, for which "
                 "there is no gradient rule: keep it first, or cut before this layer"
             )
-    computed = list(RULES[node.op_type](step))
+    computed = list(GRADIENT_RULES[node.op_type](step))
     computed += [None] * (len(node.input) - len(computed))
     grads: dict[str, str] = {}
     for name, new, need in zip(node.input, computed, step.needed, strict=True):

@@ -70,14 +70,14 @@ class Codebooks:
         return self._book.regroup(feature, significance)
 
 
-def codebooks(front: Front, decay: float, tolerance: float, regroups: bool, seed: int) -> Optional[Codebooks]:
+def codebooks_of(front: Front, decay: float, tolerance: float, regroup_every: int, seed: int) -> Optional[Codebooks]:
     """The codebooks of `front`; None for a codec without any. UsageError when they cannot be regrouped as asked."""
     codec = front.codec
-    if regroups and not (isinstance(codec, CodebookCodec) and front.can_reorder):
+    if regroup_every and not (isinstance(codec, CodebookCodec) and front.can_reorder):
         raise UsageError(
-            "--regroup-every: the order of channels in {} is for good: export it with --codec sgq and "
-            "--grouping spectral or significance".format(front.origin)
+            "--regroup-every {}: the order of channels in {} is for good: export it with --codec sgq and "
+            "--grouping spectral or significance".format(regroup_every, front.origin)
         )
     if not isinstance(codec, CodebookCodec):
         return None
-    return Codebooks(front, OnlineCodebook(codec, front.tables, decay, tolerance, seed), regroups)
+    return Codebooks(front, OnlineCodebook(codec, front.tables, decay, tolerance, seed), bool(regroup_every))

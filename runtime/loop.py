@@ -11,7 +11,7 @@ from edgekit import tensorfile
 from edgekit.errors import UsageError
 from edgekit.line.messages import check_count
 from edgekit.runtime.front import Front
-from edgekit.runtime.session import Images, Options, Session
+from edgekit.runtime.session import Images, Options, Session, check_options
 from edgekit.runtime.transport import Transport
 from edgekit.tensorfile import make_folder
 
@@ -31,7 +31,7 @@ class Device:
         self._train_s = 0.0
 
     def train(self, train: Images, test: Images) -> Event:
-        """Trains for the planned epochs, evaluating after each; returns the "done" event."""
+        """Trains for the planned epochs, evaluating after each or every few; returns the "done" event."""
         options, session = self.options, self.session
         steps = self.steps_per_epoch(train)
         if options.out is not None:
@@ -88,16 +88,11 @@ class Device:
     def steps_per_epoch(self, train: Images) -> int:
         """Whole batches in `train`; UsageError for options that cannot be trained with."""
         options = self.options
-        for name, least in (("epochs", 1), ("in_flight", 1), ("regroup_every", 0), ("evaluate_every", 1)):
-            if getattr(options, name) < least:
-                raise UsageError("{} of {}: expected at least {}".format(name, getattr(options, name), least))
-        steps = len(train.labels) // max(options.batch, 1)
-        if not steps or options.batch < 2:
-            raise UsageError(
-                "{} training images in batches of {}: need a batch of at least 2 and at least one whole batch".format(
-                    len(train.labels), options.batch
-                )
-            )
+        check_options(options)
+        steps = len(train.labels) // options.batch
+        if not steps:
+            told = "{} training images in batches of {}: expected at least one whole batch"
+            raise UsageError(told.format(len(train.labels), options.batch))
         return steps
 
     def batches(self, n: int, steps: int) -> Iterator[np.ndarray]:

@@ -19,7 +19,7 @@ from edgekit.codecs.registry import gradient_codec
 from edgekit.errors import UsageError
 from edgekit.line.labels import pack_labels
 from edgekit.line.messages import Ack, Bye, Codebook, Evaluate, Feature, Gradient, Hello, Result, Welcome
-from edgekit.runtime.codebooks import codebooks
+from edgekit.runtime.codebooks import codebooks_of
 from edgekit.runtime.front import Forward, Front
 from edgekit.runtime.optim import optimizer
 from edgekit.runtime.transport import Transport
@@ -50,6 +50,15 @@ class Options(NamedTuple):
     out: Optional[str] = None
 
 
+def check_options(options: Options) -> None:
+    """UsageError for options that nothing can be trained with, whatever the images."""
+    least = {"epochs": 1, "batch": 2, "in_flight": 1, "regroup_every": 0, "evaluate_every": 1}
+    for name, smallest in least.items():
+        if getattr(options, name) < smallest:
+            told = "{} of {}: expected at least {}"
+            raise UsageError(told.format(name, getattr(options, name), smallest))
+
+
 class InFlight(NamedTuple):
     """A batch whose gradient has not come back yet."""
 
@@ -73,8 +82,8 @@ class Session:
         self.transport = transport
         self.meter = transport.meter
         self.options = options
-        self.codebooks = codebooks(
-            front, options.codebook_decay, options.codebook_tolerance, bool(options.regroup_every), options.seed
+        self.codebooks = codebooks_of(
+            front, options.codebook_decay, options.codebook_tolerance, options.regroup_every, options.seed
         )
         #: Batches planned, batches sent, and images learned from.
         self.planned = 0

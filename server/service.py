@@ -19,7 +19,7 @@ from edgekit.line import messages
 from edgekit.line.frame import Message
 from edgekit.line.messages import Ack, AnyMessage, Bye, Error, Hello, Ping, Welcome
 from edgekit.server.calibrate import Calibrator
-from edgekit.server.handlers.codebook import follow
+from edgekit.server.handlers.codebook import patch_tables
 from edgekit.server.handlers.evaluation import evaluate
 from edgekit.server.handlers.health import pong
 from edgekit.server.handlers.training import train
@@ -31,7 +31,7 @@ from edgekit.server.train import OptimizerConfig
 #: Kind of message -> what answers it within a session.
 HANDLERS: dict[str, Callable[[Setup, Session, Any], AnyMessage]] = {
     "feature": train,
-    "codebook": follow,
+    "codebook": patch_tables,
     "evaluate": evaluate,
 }
 TAKEN = ("hello", *HANDLERS, "bye")

@@ -1,4 +1,4 @@
-"""Session: what the server knows of one device. Plain values and arrays: a copy goes on as the original would."""
+"""Session: all that the server knows of one device. It holds no lock, socket or thread: a copy goes on as it would."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, field

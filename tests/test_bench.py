@@ -55,7 +55,7 @@ def test_every_method_trains(tmp_path: Path) -> None:
     script = str(BENCH / "accuracy.py")
     methods = "FP32;UQ-4;PQ-4;CLIO;Top-K;SGQ-4;sgq:groups=4,bits=3,grouping=significance,coding=temporal+dct"
     options = ["--dataset", "digits", "--limit", "60", "--batch", "5", "--epochs", "2", "--regroup", "1", "--mixed"]
-    filled = ("--methods", "SGQ-4", "--noise-filling")
+    filled = ("--methods", "SGQ-4", "--noise-filling", "lost")
     trained = [
         [script, "vgg11_thin", *options, *more, "--out", str(tmp_path)]
         for more in (("--methods", methods), filled, ("--methods", "UQ-4", "--noise-filling", "0.5"))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.export.gradient import RULES as GRADIENTS
-from edgekit.export.targets.check import ALWAYS, RULES
+from edgekit.export.gradient import GRADIENT_RULES
+from edgekit.export.targets.check import ALWAYS, BOARD_RULES
 from tests.one_process import Done, run_together
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -16,9 +16,9 @@ def test_export_page_names_every_operator_and_every_rule() -> None:
     text = (DOCS / "export.md").read_text(encoding="utf-8")
     words = set(re.findall(r"[\w-]+", text))
     # In training graphs of convolutions and norms; the page speaks of the layers.
-    missing = set(GRADIENTS) - words
+    missing = set(GRADIENT_RULES) - words
     assert not missing
-    assert not (set(RULES) | set(ALWAYS)) - words
+    assert not (set(BOARD_RULES) | set(ALWAYS)) - words
 
 
 def test_every_page_is_reached_from_the_readme() -> None:

@@ -69,11 +69,13 @@ def _row(board: "Profile") -> tuple[str, ...]:
 
 
 def _show(board: "Profile") -> None:
-    from edgekit.export.targets.check import RULES
+    from edgekit.export.targets.check import BOARD_RULES
 
     for rule in board.target.rules:
-        if rule not in RULES:
-            raise UnknownName("board rule", rule, RULES, f"{board.name} names it; there are: {', '.join(RULES)}")
+        if rule not in BOARD_RULES:
+            raise UnknownName(
+                "board rule", rule, BOARD_RULES, f"{board.name} names it; there are: {', '.join(BOARD_RULES)}"
+            )
     target, hardware = board.target, board.hardware
     click.echo(f"{board.name}: {board.title}")
     _lines("runtime", [f"{board.runtime}, Python {board.python} or newer"])
@@ -91,7 +93,7 @@ def _show(board: "Profile") -> None:
             f"{hardware.cpu_cores} CPU cores, together {hardware.cpu_gflops:g} GFLOP/s in float32 at best",
         ],
     )
-    _lines("rules", [f"{rule}: {RULES[rule].what}" for rule in target.rules])
+    _lines("rules", [f"{rule}: {BOARD_RULES[rule].what}" for rule in target.rules])
     operators = f"{len(target.operators)}: {' '.join(target.operators)}"
     _lines("operators", [operators if target.operators else "whatever the operator set has"])
     _lines("sources", list(board.sources))

@@ -159,12 +159,10 @@ training = options(
     ),
     click.option(
         "--noise-filling",
-        is_flag=False,
-        flag_value="lost",
-        metavar="[SHARE]",
-        help="Train on Gaussian noise in the place of what quantising lost (sgq, product), or of this share of the "
-        "variance, 0 to 0.9 (any codec), but for the last tenth of the steps. Where it helped is in "
-        "docs/compression.md.",
+        metavar="SHARE",
+        help="Train on Gaussian noise in the place of what quantising lost: `lost`, as much as that was (sgq, product), "
+        "or this share of the variance, up to 0.9 (any codec). The last tenth of the steps has none. Where it helped "
+        "is in docs/compression.md.",
     ),
     click.option("--torch-device", default="auto", show_default=True, help="cpu, cuda or auto."),
     click.option("--server-threads", default=1, show_default=True, help="Threads of the back half on a CPU."),

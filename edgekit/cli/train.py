@@ -44,8 +44,8 @@ from edgekit.cli import options
 def train(**given: Any) -> None:
     """Export MODEL, start a server and device processes on this machine, and train.
 
-    The processes are those of `edgekit serve` and `edgekit run`, talking gRPC over loopback. After each epoch the
-    deployed pipeline (front, encode, decode, back) is evaluated on the whole test set.
+    The processes are those of `edgekit serve` and `edgekit run`, talking gRPC over loopback. After each epoch, or
+    every few, the deployed pipeline (front, encode, decode, back) is evaluated on the whole test set.
 
     \b
     edgekit train vgg11 --dataset digits --devices 2 --codec sgq --bits 4 --groups 8 --epochs 10

@@ -45,8 +45,8 @@ def said(state: Answer) -> str:
     last = found.get("done") or found.get("epoch")
     if last is not None:
         accuracy = last.get("accuracy")
-        text = f"{accuracy:.2f}" if isinstance(accuracy, float) else str(accuracy)
-        return f"epoch {last.get('epoch')} of {last.get('epochs')}, test accuracy {text} %"
+        tested = f", test accuracy {accuracy:.2f} %" if isinstance(accuracy, float) else ""
+        return f"epoch {last.get('epoch')} of {last.get('epochs')}{tested}"
     first = found.get("progress") or found.get("connected")
     return "" if first is None else f"step {first.get('step')} of {first.get('steps')}"
 

@@ -23,6 +23,7 @@ from edgekit.launch.summary import summary
 from edgekit.line.meter import Recorder
 from edgekit.link.link import parse_link
 from edgekit.runtime.backends.registry import backend_class
+from edgekit.runtime.session import Options, check_options
 from edgekit.schedule import check_schedule
 from edgekit.server.calibrate import calibrator
 from edgekit.server.noise_filling import noise_filling
@@ -89,6 +90,8 @@ def _check(run: Run) -> None:
     training, server = run.training, run.server
     if training.devices < 1:
         raise UsageError(f"--devices {training.devices}: expected at least 1")
+    shared = {name: value for name, value in training._asdict().items() if name in Options._fields}
+    check_options(Options("device", **shared))
     OptimizerConfig(server.optimizer, server.lr, server.momentum, server.weight_decay).check()
     check_schedule(server.schedule)
     backend_class(training.backend)

@@ -19,7 +19,7 @@ Error answers any message that the server refuses. Where a field lies in a frame
 Bye(session=3)
 """
 
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Type, TypeVar, Union
+from typing import Any, Dict, NamedTuple, Optional, Tuple, Type, TypeVar, Union
 
 from edgekit.errors import PayloadError
 from edgekit.line import frame
@@ -177,30 +177,29 @@ AnyMessage = Union[
 M = TypeVar("M", Hello, Welcome, Feature, Gradient, Codebook, Evaluate, Result, Ack, Bye, Error, Ping, Pong)
 
 
-class Layout(NamedTuple):
-    """How one class lies in a frame: fields that are bytes are its parts, in order, the others are in its header."""
-
-    message: Type[Any]
-    #: Field -> its key in the header where that is another; a dot leads into an inner object.
-    keys: Dict[str, str] = {}  # noqa: RUF012 - never mutated
-    #: The field that is the frame's step id.
-    step: str = "step"
-
-    @property
-    def parts(self) -> List[str]:
-        """The fields that are the frame's parts."""
-        return [name for name, kind in self.message.__annotations__.items() if kind is bytes]
-
-    @property
-    def header(self) -> Dict[str, Tuple[str, type]]:
-        """Field -> (key, type) of what is in the header. A field that has its default is left out there."""
-        kinds: Dict[str, Any] = dict(self.message.__annotations__)
-        for name in ("session", self.step, *self.parts):
-            kinds.pop(name, None)
-        return {name: (self.keys.get(name, name), _PLAIN.get(kind) or kind) for name, kind in kinds.items()}
-
-
 _PLAIN: Dict[Any, type] = {Optional[float]: float, Dict[str, Any]: dict}
+
+
+class Layout:
+    """How one class lies in a frame: fields that are bytes are its parts, in order, the others are in its header.
+
+    `keys`: field -> its key in the header where that is another; a dot leads into an inner object. `step` is the field
+    that is the frame's step id.
+    """
+
+    def __init__(self, message: Type[Any], keys: Optional[Dict[str, str]] = None, step: str = "step") -> None:
+        self.message = message
+        self.step = step
+        kinds: Dict[str, Any] = dict(message.__annotations__)
+        #: The fields that are the frame's parts.
+        self.parts = [name for name, kind in kinds.items() if kind is bytes]
+        #: Field -> (key, type) of what is in the header. A field that has its default is left out there.
+        self.header: Dict[str, Tuple[str, type]] = {}
+        for name, kind in kinds.items():
+            if name not in ("session", step, *self.parts):
+                self.header[name] = ((keys or {}).get(name, name), _PLAIN.get(kind) or kind)
+
+
 #: Kind, as in `frame.KINDS` -> layout.
 LAYOUTS = {
     "hello": Layout(Hello),
@@ -253,9 +252,10 @@ def parse(message: Message) -> AnyMessage:
     values: Dict[str, Any] = dict(zip(layout.parts, message.parts))
     for name, (key, kind) in layout.header.items():
         outer, _, inner = key.rpartition(".")
-        holder = _value(message, message.header, outer, outer, dict) if outer else message.header
+        found = message.header.get(outer) if outer else message.header
+        holder = found if isinstance(found, dict) else {}
         if inner in holder or name not in layout.message._field_defaults:
-            values[name] = _value(message, holder, inner, name, kind)
+            values[name] = _checked(message.kind, name, key, holder.get(inner), kind)
     ids = {"session": message.session, layout.step: message.step}
     parsed: AnyMessage = layout.message(**values, **{name: ids[name] for name in ids if name in layout.message._fields})
     _check(parsed)
@@ -279,16 +279,15 @@ def check_count(count: int, most: int, what: str) -> int:
     return count
 
 
-def _value(message: Message, holder: Dict[str, Any], key: str, name: str, kind: type) -> Any:
-    """`holder[key]` of type `kind` (an int passes for a float, which must be finite); else PayloadError naming it."""
-    value = holder.get(key)
+def _checked(message: str, name: str, key: str, value: Any, kind: type) -> Any:
+    """`value` as a `kind` (an int passes for a float, which must be finite); else PayloadError naming the field."""
     if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= 1 << 53:
         value = float(value)
     finite = not isinstance(value, float) or abs(value) < float("inf")
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)) or not finite:
         where = "'{}'".format(name) if name == key else "'{}' (header field '{}')".format(name, key)
         told = "{} message: {} is {!r}, expected {}"
-        raise PayloadError(told.format(message.kind, where, value, kind.__name__), HEAD_SIZE)
+        raise PayloadError(told.format(message, where, value, kind.__name__), HEAD_SIZE)
     return value
 
 

@@ -33,7 +33,7 @@ ALWAYS = {
 _CONVS = ("Conv", "ConvTranspose")
 _POOLS = ("AveragePool", "MaxPool")
 #: Board rules that hold for the boards whose profiles name them.
-RULES = {
+BOARD_RULES = {
     "float32-input": BoardRule("every input is float32", graph_rules.float32_input),
     "int32-output": BoardRule("integer outputs are int32 and come from a Cast", graph_rules.int32_output),
     "arg-reduce": BoardRule(
@@ -122,11 +122,11 @@ def check(
     view = View(model, profile.target, replaceable)
     rules = dict(ALWAYS)
     for name in profile.target.rules:
-        if name not in RULES:
+        if name not in BOARD_RULES:
             raise UnknownName(
-                "board rule", name, RULES, f"profile {profile.name} names it, there are: {', '.join(RULES)}"
+                "board rule", name, BOARD_RULES, f"profile {profile.name} names it, there are: {', '.join(BOARD_RULES)}"
             )
-        rules[name] = RULES[name]
+        rules[name] = BOARD_RULES[name]
     return [
         Refusal(name, fault.name, fault.operator, layers.get(fault.name, ""), fault.message)
         for name, rule in rules.items()

@@ -6,7 +6,7 @@ from edgekit.server.session import Session
 from edgekit.server.setup import Setup
 
 
-def follow(setup: Setup, session: Session, message: Codebook) -> Ack:
+def patch_tables(setup: Setup, session: Session, message: Codebook) -> Ack:
     """Patches the session's tables; an update that comes again, because its ack was lost, changes nothing."""
     again = message.version == session.tables_version and session.tables_version > 0
     if not again:

@@ -11,7 +11,7 @@ import edgekit.device_profiles.registry as registry
 from edgekit.cli.devices import devices
 from edgekit.device_profiles.registry import PROFILES, profile, profiles
 from edgekit.errors import UnknownName
-from edgekit.export.targets.check import RULES
+from edgekit.export.targets.check import BOARD_RULES
 
 PAGE = Path(__file__).parents[2] / "docs" / "devices.md"
 
@@ -51,7 +51,7 @@ def test_one_board_in_words(name: str) -> None:
     assert all(len(line) <= 120 for line in lines)
     shown = " ".join(" ".join(lines).split()).replace("- ", "-")
     for rule in board.target.rules:
-        assert f"{rule}: {RULES[rule].what}".replace("- ", "-") in shown
+        assert f"{rule}: {BOARD_RULES[rule].what}".replace("- ", "-") in shown
     for source in board.sources:
         assert source.replace("- ", "-") in shown
     assert f"opset {board.target.opset}, IR version {board.target.ir_version}" in shown

@@ -33,7 +33,7 @@ else:
 
 ROOT = Path(__file__).parents[2]
 #: Folders of edgekit/ that a board does without.
-HOST = {"cli", "deploy", "device_profiles", "export", "measure", "report", "server"}
+HOST = {"cli", "deploy", "device_profiles", "export", "launch", "link", "measure", "report", "server"}
 #: What is imported when it is there: engines of boards, readers of files.
 OUTSIDE = {"numpy", "grpc", "onnxruntime", "tensorrt", "acl", "PIL"}
 #: The archives; the wheel also has its .dist-info.

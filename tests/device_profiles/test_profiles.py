@@ -18,7 +18,7 @@ from edgekit.device_profiles.parse import OPERATORS, parse
 from edgekit.device_profiles.profile import Hardware, Profile, Target
 from edgekit.device_profiles.registry import ALIASES, PROFILES, from_json, profile, profiles
 from edgekit.errors import UnknownName, UsageError
-from edgekit.export.targets.check import RULES
+from edgekit.export.targets.check import BOARD_RULES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -57,7 +57,7 @@ def test_every_file_is_in_the_table() -> None:
 def test_profile_is_plausible(name: str) -> None:
     board = profile(name)
     target, hardware = board.target, board.hardware
-    assert set(target.rules) <= set(RULES)
+    assert set(target.rules) <= set(BOARD_RULES)
     assert {"float32-input", "int32-output", "arg-reduce"} <= set(target.rules)
     (oldest_ir,) = {row[1] for row in onnx.helper.VERSION_TABLE if row[2] == target.opset}
     assert oldest_ir <= target.ir_version <= 10

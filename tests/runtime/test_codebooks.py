@@ -11,10 +11,13 @@ from onnx import numpy_helper
 
 from edgekit import tensorfile
 from edgekit.bundle import Bundle, write_bundle
+from edgekit.codecs.codebook import OnlineCodebook
 from edgekit.codecs.entropy.context import ContextStream
 from edgekit.data.base import Dataset
 from edgekit.errors import BackendError, UsageError
 from edgekit.line.frame import Message
+from edgekit.line.messages import MOST_MISSING, Feature, pack, parse
+from edgekit.runtime.codebooks import codebooks_of
 from edgekit.runtime.learn import FrontHalf
 from tests.conftest import export_small
 from tests.runtime.loopback import coded_by, service, train
@@ -47,6 +50,19 @@ def shuffled_bundle(tmp_path_factory: pytest.TempPathFactory, small_bundle: Bund
     files["golden.safetensors"] = tensorfile.dumps(golden)
     content = {key: value for key, value in small_bundle.manifest.items() if key not in ("files", "format")}
     return write_bundle(str(tmp_path_factory.mktemp("shuffled") / "bundle"), content, files)
+
+
+@pytest.mark.parametrize(("lost", "told"), [(0.12345, 0.12), (0.899, 0.9), (0.95, MOST_MISSING), (1.0, MOST_MISSING)])
+def test_what_is_missing_fits_its_message(
+    small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, lost: float, told: float
+) -> None:
+    """Two digits, and never more than a server takes, be the codebook as bad as it may."""
+    books = codebooks_of(FrontHalf(small_bundle, "onnxruntime", 1), 0.9, 0.1, 0, 0)
+    assert books is not None
+    monkeypatch.setattr(OnlineCodebook, "missing", property(lambda self: lost))
+    assert books.missing == told
+    message = Feature(1, 0, 0, 1, b"", b"", books.missing)
+    assert parse(pack(message)) == message
 
 
 class TestRegrouping:
@@ -143,7 +159,7 @@ class TestRegrouping:
     def test_an_order_for_good_is_refused_first(self, codec: str, digits: Dataset, tmp_path: Any) -> None:
         config = {"groups": 4} if codec == "product" else {}
         bundle = export_small(tmp_path / "bundle", digits, codec, **config)
-        with pytest.raises(UsageError, match=r"--regroup-every: the order of channels in .* is for good"):
+        with pytest.raises(UsageError, match=r"--regroup-every 1: the order of channels in .* is for good"):
             train(bundle, digits, service(bundle, "none").handle, epochs=2, regroup_every=1)
 
     def test_fewer_than_none_is_refused(self, small_bundle: Bundle, digits: Dataset) -> None:

@@ -93,7 +93,7 @@ def test_reply_out_of_order(small_bundle: Bundle, digits: Dataset) -> None:
         (
             "welcome",
             {"optimizer": {"name": "sgd", "lr": float("inf"), "momentum": 0.9, "weight_decay": 0}},
-            r"'learning_rate' \(header field 'lr'\) is inf",
+            r"'learning_rate' \(header field 'optimizer.lr'\) is inf",
         ),
     ],
 )

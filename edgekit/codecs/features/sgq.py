@@ -34,8 +34,8 @@ class SGQ(CodebookCodec):
     """G groups of equally many channels, 2**bits codewords each.
 
     `grouping` is "spectral" (channels that move together), "significance" (as significant as each other) or
-    "contiguous" (as the network has them). With `weighted`, a codeword is the nearer the better it has the significant
-    channels.
+    "contiguous" (as the network has them). With `weighted`, errors in significant channels count more when
+    the nearest codeword is chosen.
 
     Tables: "codebook" (2**bits, C) f32, columns in coded order, group g owning columns ``g*C/G : (g+1)*C/G``;
     "order" (C,) int64; with `weighted`, "significance" (C,) f32 in the network's order, of mean 1. Payload: n*G*h*w

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from edgekit.export.gradient import RULES
+from edgekit.export.gradient import GRADIENT_RULES
 from edgekit.export.graph import BATCH, Graph, Shape
 
 Function = Callable[..., Any]
@@ -203,7 +203,7 @@ def test_gradient(op: str, inputs: Any, like: Function, options: dict[str, Any],
 
 
 def test_every_rule_has_a_case() -> None:
-    assert {param.values[0] for param in CASES} | {"Conv", "ConvTranspose"} == set(RULES)
+    assert {param.values[0] for param in CASES} | {"Conv", "ConvTranspose"} == set(GRADIENT_RULES)
 
 
 @pytest.mark.parametrize("used", [(0, 1, 2), (0,), (1,), (2,), (0, 2), (1, 2), (0, 1), (2, 0, 0)])

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from edgekit.device_profiles.profile import Hardware, Profile, Target
-from edgekit.export.targets.check import RULES
+from edgekit.export.targets.check import BOARD_RULES
 
 OPERATORS = [
     "Add", "ArgMax", "ArgMin", "AveragePool", "BatchNormalization", "Cast", "Clip", "Concat", "Conv", "ConvTranspose",
@@ -17,6 +17,8 @@ OPERATORS = [
 @pytest.fixture
 def board() -> Callable[..., Profile]:
     """The board, with other fields of its target where they are given."""
-    target = Target(11, 7, True, tuple(RULES), tuple(OPERATORS), "float16", "frozen", "conv", "initialisers", "refit")
+    target = Target(
+        11, 7, True, tuple(BOARD_RULES), tuple(OPERATORS), "float16", "frozen", "conv", "initialisers", "refit"
+    )
     profile = Profile("strict", "A strict board", "acl", "3.6", {}, target, Hardware(4, 20, 500, 4, 30), ())
     return lambda **changes: profile._replace(target=target._replace(**changes))

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import parser
 
-from edgekit.export.targets.check import ALWAYS, RULES, check
+from edgekit.export.targets.check import ALWAYS, BOARD_RULES, check
 
 
 def graph(nodes, x="float[2,4,8,8] x", y="float[] y", stored="", ir=7, opsets='"": 11'):
@@ -198,13 +198,13 @@ def test_refusal(board, case):
     assert refusal.message == case.message
     assert refusal.node == case.node
     assert refusal.layer == ("features.3" if case.node == "n" else "")
-    if case.rule in RULES:
-        without = board(rules=[rule for rule in RULES if rule != case.rule])
+    if case.rule in BOARD_RULES:
+        without = board(rules=[rule for rule in BOARD_RULES if rule != case.rule])
         assert {refusal.rule for refusal in check(case.model, without, {}, case.replaceable)} == set(case.besides)
 
 
 def test_every_rule_is_broken_above():
     # The range of the scores is no matter of the graph: test_scores_beyond_float16 in test_check.py.
-    assert {case.rule for case in CASES} | {"fp16-range"} == {*RULES, *ALWAYS}
-    assert not set(RULES) & set(ALWAYS)
-    assert all(rule.what and "\n" not in rule.what for rule in [*RULES.values(), *ALWAYS.values()])
+    assert {case.rule for case in CASES} | {"fp16-range"} == {*BOARD_RULES, *ALWAYS}
+    assert not set(BOARD_RULES) & set(ALWAYS)
+    assert all(rule.what and "\n" not in rule.what for rule in [*BOARD_RULES.values(), *ALWAYS.values()])
