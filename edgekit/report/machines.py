@@ -13,16 +13,13 @@ SIDES = ("device", "server")
 
 def warnings(records: Records) -> list[str]:
     """The warnings of the records, and those about putting these records together."""
-    found = []
-    for name, measure in named_measures(records):
-        found += [f"{name}: {text}" for text in measure.data.get("warnings") or []]
+    named = named_measures(records)
+    found = [f"{name}: {text}" for name, measure in named for text in measure.data.get("warnings") or []]
     processors = {tuple(_machine(each, side).get("processor") for side in SIDES) for each in records.measures}
     if len(processors) > 1:
         found.append("the measure records are of several machines: compare within one of them only")
-    for training in records.trainings:
-        if training.summary is None:
-            found.append(f"{training.path} has no summary: the run did not come to its end")
-    return found
+    unfinished = [training.path for training in records.trainings if training.summary is None]
+    return found + [f"{path} has no summary: the run did not come to its end" for path in unfinished]
 
 
 def section(records: Records) -> Section | None:
