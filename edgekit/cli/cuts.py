@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @options.model
-@click.option("--input", "input_shape", default="3,32,32", show_default=True, metavar="C,H,W", help="Input shape.")
+@click.option("--input", "input_shape", default="3,32,32", metavar="C,H,W", help="Input shape.")
 @click.option("--classes", type=int, help="Classes that it tells apart (default: 10, or your network's own).")
 @options.feature_codec
 @options.weights

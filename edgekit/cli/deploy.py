@@ -25,11 +25,11 @@ LINES = 200
 @click.option("--server", metavar="HOST:PORT", help="Address of `edgekit serve` as the board sees it; starts it.")
 @click.option("--name", help="Name of the deployment (default: the board and the bundle's hash).")
 @options.reached_by_ssh
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=2.0, show_default=True,
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=2.0,
               help="How long the check there encodes.")  # fmt: skip
-@click.option("--service", type=click.Choice(["auto", "systemd", "process"]), default="auto", show_default=True,
+@click.option("--service", type=click.Choice(["auto", "systemd", "process"]), default="auto",
               help="What the device process is started by.")  # fmt: skip
-@click.option("--timeout", type=click.FloatRange(min=0), default=60.0, show_default=True, metavar="S",
+@click.option("--timeout", type=click.FloatRange(min=0), default=60.0, metavar="S",
               help="Seconds for the process to connect.")  # fmt: skip
 @click.option("--no-check", is_flag=True, help="Leave out what `edgekit check` does, on this machine.")
 @click.option("--recheck", is_flag=True, help="Check here and there although it passed before.")

@@ -32,40 +32,33 @@ if TYPE_CHECKING:
 @click.option(
     "--codecs",
     default="fp32,uq,sgq",
-    show_default=True,
     help="What is compared: fp32, uq, pq, clio, topk, sgq, or CODEC:KEY=VALUE,...+GRADIENT (then with ; between them; "
     "NAME=CODEC:... names it). A bundle brings its own codec.",
 )
 @click.option(
     "--links",
     default="loopback,1mbit,10mbit,100mbit",
-    show_default=True,
     help="Emulated lines, as 1mbit, 2mbit/10mbit (up/down), 10mbit+50ms (round trip), 10mbit+50ms+jitter=5ms or "
     "10mbit+stall=300ms@10s; loopback is none, and gives the compute-bound rate.",
 )
-@click.option("--in-flight", default="1", show_default=True, metavar="N,N", help="Batches under way; several compared.")
-@click.option(
-    "--device", default="cpu", show_default=True, help="Board to export for; without --host it runs on this CPU."
-)
+@click.option("--in-flight", default="1", metavar="N,N", help="Batches under way; several compared.")
+@click.option("--device", default="cpu", help="Board to export for; without --host it runs on this CPU.")
 @click.option("--host", metavar="[USER@]BOARD", help="Run the device there, through ssh, as `edgekit deploy` does.")
 @options.reached_by_ssh
 @click.option("--board-data", metavar="DIR", help="Where the dataset's files are on the board (default: as --data).")
-@click.option("--batch", default=32, show_default=True, help="Images per step.")
+@click.option("--batch", default=32, help="Images per step.")
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0, min_open=True),
     default=5.0,
-    show_default=True,
     help="Measured in every cell, at least two batches.",
 )
-@click.option("--warm-up", default=3, show_default=True, help="Batches before that (fewer where they take so long).")
-@click.option(
-    "--repeats", type=click.IntRange(1), default=3, show_default=True, help="Rounds, codecs in turn (A B A B)."
-)
+@click.option("--warm-up", default=3, help="Batches before that (fewer where they take so long).")
+@click.option("--repeats", type=click.IntRange(1), default=3, help="Rounds, codecs in turn (A B A B).")
 @click.option("--no-pin", is_flag=True, help="Do not give the device one processor and the server the others.")
-@click.option("--server-threads", default=1, show_default=True, help="Threads of the back half on a CPU.")
-@click.option("--torch-device", default="auto", show_default=True, help="Of the back half: cpu, cuda or auto.")
-@click.option("--lr", default=0.02, show_default=True, help="The halves do learn while they are measured.")
+@click.option("--server-threads", default=1, help="Threads of the back half on a CPU.")
+@click.option("--torch-device", default="auto", help="Of the back half: cpu, cuda or auto.")
+@click.option("--lr", default=0.02, help="The halves do learn while they are measured.")
 @options.network
 @options.seed
 @click.option("--out", metavar="FILE", help="Write the record, for `edgekit report` and --compare.")

@@ -24,12 +24,8 @@ if TYPE_CHECKING:
     help="Line to the server: 10mbit, or up/down as 2mbit/10mbit, in bit, kbit, mbit or gbit a second; DELAY is the "
     "round trip as ping shows it, in us, ms or s (default: none); jitter and stalls as in `edgekit link -h`.",
 )
-@click.option(
-    "--devices", type=click.IntRange(1), default=1, show_default=True, help="Devices that take turns at the server."
-)
-@click.option(
-    "--batch", type=click.IntRange(2, 4096), default=32, show_default=True, help="Images per step and device."
-)
+@click.option("--devices", type=click.IntRange(1), default=1, help="Devices that take turns at the server.")
+@click.option("--batch", type=click.IntRange(2, 4096), default=32, help="Images per step and device.")
 @click.option("--cuts", metavar="LAYER,LAYER", help="Compare these (default: the good ones of `edgekit cuts`).")
 @click.option("--all", "everything", is_flag=True, help="Compare every cut.")
 @click.option("--measure", is_flag=True, help="Time front halves on this host, one thread, instead of the roofline.")
@@ -41,13 +37,9 @@ if TYPE_CHECKING:
 @click.option("--classes", type=int, help="Classes it tells apart (default: the dataset's, 10, or your network's own).")
 @options.feature_codec
 @options.weights
-@click.option("--torch-device", default="auto", show_default=True, help="Times the server's half: cpu, cuda or auto.")
+@click.option("--torch-device", default="auto", help="Times the server's half: cpu, cuda or auto.")
 @click.option(
-    "--server-threads",
-    type=click.IntRange(1, 1024),
-    default=1,
-    show_default=True,
-    help="Threads of the server's half on a CPU.",
+    "--server-threads", type=click.IntRange(1, 1024), default=1, help="Threads of the server's half on a CPU."
 )
 @options.seed
 @click.option("--out", metavar="FILE", help="Write the result as JSON.")

@@ -12,9 +12,7 @@ from edgekit.cli import options
 
 @click.command()
 @options.bundle
-@click.option(
-    "--listen", default="127.0.0.1:50051", show_default=True, metavar="HOST:PORT", help="Port 0 takes a free one."
-)
+@click.option("--listen", default="127.0.0.1:50051", metavar="HOST:PORT", help="Port 0 takes a free one.")
 @click.option(
     "--devices", type=int, metavar="N", help="End after N devices have finished (default: serve until Ctrl-C)."
 )

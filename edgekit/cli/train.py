@@ -14,25 +14,19 @@ from edgekit.cli import options
 @options.model
 @options.cut
 @options.dataset
-@click.option(
-    "--devices", default=2, show_default=True, help="Device processes, each with its own share and front half."
-)
-@click.option("--partition", default="iid", show_default=True, help="iid or dirichlet:ALPHA.")
-@click.option("--epochs", default=10, show_default=True)
-@click.option("--batch", default=32, show_default=True, help="Images per step and device.")
-@click.option("--in-flight", default=1, show_default=True, help="Batches sent before a gradient must be back.")
-@click.option(
-    "--regroup-every", default=0, show_default=True, help="Epochs between new groupings of channels (sgq), 0: never."
-)
-@click.option(
-    "--evaluate-every", default=1, show_default=True, help="Epochs between tests; the last one is always tested."
-)
+@click.option("--devices", default=2, help="Device processes, each with its own share and front half.")
+@click.option("--partition", default="iid", help="iid or dirichlet:ALPHA.")
+@click.option("--epochs", default=10)
+@click.option("--batch", default=32, help="Images per step and device.")
+@click.option("--in-flight", default=1, help="Batches sent before a gradient must be back.")
+@click.option("--regroup-every", default=0, help="Epochs between new groupings of channels (sgq), 0: never.")
+@click.option("--evaluate-every", default=1, help="Epochs between tests; the last one is always tested.")
 @options.codec
 @options.rate
 @options.training
 @options.network
 @options.board
-@click.option("--backend", default="onnxruntime", show_default=True, help="Engine on the devices.")
+@click.option("--backend", default="onnxruntime", help="Engine on the devices.")
 @click.option(
     "--link",
     metavar="RATE[/RATE][+DELAY]",
