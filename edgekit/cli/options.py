@@ -154,6 +154,11 @@ training = options(
 )
 
 
+def was_given(name: str) -> bool:
+    """Whether the option is on the command line, even if with the value that is its default."""
+    return click.get_current_context().get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
 def codec_config(
     codec: str,
     bits: int,
@@ -180,6 +185,20 @@ def check_writable(path: str | None) -> None:
     target = path if path and os.path.exists(path) else folder
     if path and (os.path.isdir(path) or not os.path.isdir(folder) or not os.access(target, os.W_OK)):
         raise UsageError(f"{path} cannot be written: expected a file in a folder that exists and can be written to")
+
+
+def write(path: str, data: bytes) -> None:
+    """Writes `data` to the file `path`; UsageError where that fails."""
+    try:
+        with open(path, "wb") as file:
+            file.write(data)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}; the result was lost") from None
+
+
+def write_json(path: str, value: Any) -> None:
+    """Writes `value` as JSON to the file `path`; UsageError where that fails."""
+    write(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
 def print_json(value: Any) -> None:

@@ -6,7 +6,6 @@ import os
 import click
 
 from edgekit.cli import options
-from edgekit.errors import UsageError
 
 FORMATS = ("html", "md", "json", "png")
 ON_SCREEN = ("md", "json")
@@ -56,11 +55,7 @@ def report(records: tuple[str, ...], form: str | None, out: str | None, only: st
     if out is None:
         click.echo(data.decode(), nl=False)
         return
-    try:
-        with open(out, "wb") as file:
-            file.write(data)
-    except OSError as error:
-        raise UsageError(f"{out} cannot be written: {error.strerror}") from None
+    options.write(out, data)
     click.echo(f"{out}: {', '.join(section.title.lower() for section in built.sections)}")
     for title, command in built.missing:
         click.echo(f"left out, no record of it: {title.lower()}; {command}")

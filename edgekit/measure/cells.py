@@ -9,7 +9,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -38,8 +38,8 @@ class Plan(NamedTuple):
     warm_up: int
     batch: int
     #: Arguments of `edgekit run` and of `edgekit serve` that all cells share.
-    device_flags: tuple[str, ...]
-    server_flags: tuple[str, ...]
+    device_flags: Sequence[str]
+    server_flags: Sequence[str]
     #: Processor cores of the device, and of everything else; None leaves that to the system.
     cores: tuple[tuple[int, ...], tuple[int, ...]] | None
 
