@@ -191,14 +191,14 @@ def _board(given: dict[str, Any], plan: "Plan", say: Say) -> Iterator["Board | N
         yield None
         return
     from edgekit.deploy.deployment import Settings
-    from edgekit.measure.board import Board
+    from edgekit.measure.board import connected
 
     def show(event: dict[str, Any]) -> None:
         if event["event"] in ("step", "warning", "says"):
             say(f"{event.get('step', 'warning')}: {event['text']}")
 
     names = ("host", "ssh", "target", "python", "wheels", "environment")
-    with Board(Settings("", None, **{name: given[name] for name in names}), show) as board:
+    with connected(Settings("", None, **{name: given[name] for name in names}), show) as board:
         for bundle in plan.bundles.values():
             board.prepare(bundle)
         yield board

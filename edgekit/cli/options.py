@@ -160,12 +160,7 @@ def was_given(name: str) -> bool:
 
 
 def codec_config(
-    codec: str,
-    bits: int,
-    groups: int,
-    grouping: str = "spectral",
-    weighted: bool = False,
-    coding: str = CODING,
+    codec: str, bits: int, groups: int, grouping: str = "spectral", weighted: bool = False, coding: str = CODING
 ) -> dict[str, Any]:
     """The constructor arguments of feature codec `codec`; UsageError for settings that are not its own."""
     if codec != "sgq" and (grouping, weighted, coding) != ("spectral", False, CODING):

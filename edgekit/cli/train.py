@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -48,7 +49,7 @@ def train(**given: Any) -> None:
     from rich.console import Console
 
     from edgekit.cli import rate, settings
-    from edgekit.cli.progress import LiveProgress, result_table
+    from edgekit.cli.progress import live_progress, result_table
     from edgekit.export.settings import Coding
     from edgekit.launch import train as launch
     from edgekit.launch.settings import Server, Training
@@ -57,7 +58,7 @@ def train(**given: Any) -> None:
     console = Console(file=sys.stderr if as_json else sys.stdout)
     with contextlib.ExitStack() as screen:
         goal = screen.enter_context(rate.goal(given))
-        progress: LiveProgress | None = None
+        progress: Callable[[dict[str, Any]], None] | None = None
 
         def show(event: dict[str, Any]) -> None:
             nonlocal progress
@@ -66,9 +67,9 @@ def train(**given: Any) -> None:
                 screen.close()
                 network = f"{event['model']} cut at {event['cut']}"
                 rate.show(console, event.get("rate"), network, given["rate_plot"])
-                progress = screen.enter_context(LiveProgress(console, event))
+                progress = screen.enter_context(live_progress(console, event))
             elif progress:
-                progress.show(event)
+                progress(event)
 
         summary = launch.train(
             settings.network(given),
