@@ -99,7 +99,7 @@ def _curves(records: Records) -> list[Curve]:
 
 
 def _epochs(training: Training) -> list[Epoch]:
-    """The epochs that all devices of the run have finished."""
+    """The epochs that all devices of the run have finished, with a test at their end."""
     devices = sorted({event["device"] for event in training.epochs})
     found = []
     seconds = dict.fromkeys(devices, 0.0)
@@ -109,13 +109,14 @@ def _epochs(training: Training) -> list[Epoch]:
         for device, event in events.items():
             seconds[device] += max(event["images"] - images[device], 0.0) / max(event["images_per_s"], 1e-9)
             images[device] = event["images"]
-        if len(events) == len(devices):
+        accuracies = [event["accuracy"] for event in events.values() if event.get("accuracy") is not None]
+        if len(accuracies) == len(devices):
             sent = sum(event["bytes_up"] + event["bytes_down"] for event in events.values()) / 1e6
             health = [
                 _mean([event["codebook"].get(key) for event in events.values() if event.get("codebook")])
                 for key in ("perplexity", "distortion", "dead_codewords")
             ]
-            accuracy = sum(event["accuracy"] for event in events.values()) / len(events)
+            accuracy = sum(accuracies) / len(accuracies)
             found.append(Epoch(number, sum(seconds.values()) / len(devices), sent, accuracy, *health))
     return found
 
