@@ -126,10 +126,7 @@ class Bench:
             "repeat": repeat,
             **{key: value for key, value in measured.items() if key != "event"},
             "cpu_seconds_per_image": own,
-            "peak_memory_bytes": {
-                "device": measured["peak_memory_bytes"],
-                "server": end["peak"],
-            },
+            "peak_memory_bytes": {"device": measured["peak_memory_bytes"], "server": end["peak"]},
             "others_cpu": max(others / elapsed / (os.cpu_count() or 1), 0.0),
         }
 

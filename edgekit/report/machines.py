@@ -89,20 +89,19 @@ def _facts(machine: dict[str, Any]) -> dict[str, str]:
 
 def _commands(records: Records) -> list[tuple[str, str]]:
     """(what was measured and when, its command), each command once."""
-    found = []
-    for name, measure in named_measures(records):
-        found.append((_when(name, measure.data.get("time")), _command(measure.data.get("command"))))
+    named = named_measures(records)
+    found = [(_when(name, each.data.get("time")), each.data.get("command")) for name, each in named]
     for name, training in named_runs(records.trainings):
         time = training.run.get("time")
         if time is not None:
             time = datetime.fromtimestamp(time, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-        found.append((_when(f"{subject(training.run)}: {name}", time), _command(training.run.get("command"))))
-    for table in records.accuracies:
-        found += [(f"accuracy of {row['method']}", _command(row.get("command"))) for row in table.rows]
+        found.append((_when(f"{subject(training.run)}: {name}", time), training.run.get("command")))
+    rows = [row for table in records.accuracies for row in table.rows]
+    found += [(f"accuracy of {row['method']}", row.get("command")) for row in rows]
     once: dict[str, str] = {}
-    for about, command in found:
-        if command:
-            once.setdefault(command, about)
+    for about, words in found:
+        if words:
+            once.setdefault(_command(words), about)
     return [(about, command) for command, about in once.items()]
 
 
@@ -110,7 +109,7 @@ def _when(name: str, time: str | None) -> str:
     return f"{name}, {time}" if time else name
 
 
-def _command(words: list[str] | None) -> str:
+def _command(words: list[str]) -> str:
     """A line for a shell; records of edgekit's own commands have only the words after "edgekit"."""
-    own = [] if not words or words[0].startswith(("edgekit", "python")) or "/" in words[0] else ["edgekit"]
-    return shlex.join([*own, *words]) if words else ""
+    own = [] if words[0].startswith(("edgekit", "python")) or "/" in words[0] else ["edgekit"]
+    return shlex.join([*own, *words])
