@@ -40,7 +40,7 @@ from edgekit.export.split import split
 from edgekit.link.emulator import LinkEmulator
 from edgekit.link.link import split_links
 from edgekit.machine import describe
-from edgekit.measure.cells import Bench, Plan, two_sides
+from edgekit.measure.cells import Plan, bench, two_sides
 from edgekit.measure.methods import parse_list
 
 #: n images, bytes of the feature, bytes of the labels; or n, bytes of the gradient, 0.
@@ -260,14 +260,14 @@ def compare(options: argparse.Namespace) -> None:
         flags = tuple(part for key, value in given.items() if value for part in (f"--{key}", str(value)))
         plan = Plan(methods, bundles, links, (1,), options.repeats, options.seconds, options.warm_up, options.batch,
                     flags, ("--lr", str(options.lr)), cores)  # fmt: skip
-        with Bench(plan, {}) as bench:
+        with bench(plan, {}) as ready:
             for repeat in range(options.repeats):
                 for name, link in links.items():
                     for peer in ("fp16", "faiss"):
                         cell = peer_cell(peer, link, options, cores, scratch)
                         cells.append({"peer": peer, "link": name, "repeat": repeat, **cell})
                     for method in methods:
-                        found = bench.cell(repeat, name, 1, method)
+                        found = ready.cell(repeat, name, 1, method)
                         up, down = (sum(found["bytes_per_image"][way].values()) for way in ("up", "down"))
                         rates = {"images_per_s": found["images_per_s"], "bytes_up": up, "bytes_down": down}
                         cells.append({"peer": method.name, "link": name, "repeat": repeat, **rates})

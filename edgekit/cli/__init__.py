@@ -67,7 +67,7 @@ class Commands(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(edgekit.__version__, prog_name="edgekit")
 def group() -> None:
     """Keep a vision model learning on many weak devices over a thin link.

@@ -7,11 +7,10 @@ from edgekit.cli import options
 
 @click.command()
 @options.bundle
-@click.option("--backend", default="onnxruntime", show_default=True, help="Engine that reruns the golden data.")
+@click.option("--backend", default="onnxruntime", help="Engine that reruns the golden data.")
 @click.option(
     "--reference/--no-reference",
     default=True,
-    show_default=True,
     help="Also run onnx's own reference evaluator on one image: slow where images are large.",
 )
 @options.as_json

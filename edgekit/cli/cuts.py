@@ -3,18 +3,17 @@
 from typing import TYPE_CHECKING
 
 import click
+from rich.table import Column, Table
 
-from edgekit.cli import options
+from edgekit.cli import options, screen
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from edgekit.export.plan.cuts import Cut
 
 
 @click.command()
 @options.model
-@click.option("--input", "input_shape", default="3,32,32", show_default=True, metavar="C,H,W", help="Input shape.")
+@click.option("--input", "input_shape", default="3,32,32", metavar="C,H,W", help="Input shape.")
 @click.option("--classes", type=int, help="Classes that it tells apart (default: 10, or your network's own).")
 @options.feature_codec
 @options.weights
@@ -55,22 +54,15 @@ def cuts(
         settings = {"model": model, "input": shape, "classes": classes}
         options.print_json({**settings, "codec": {"id": codec, "config": chosen.config}, "cuts": rows})
         return
-    from rich.console import Console
-
-    # Wide enough for whole rows, even if the terminal has to wrap them.
-    console = Console(width=max(Console().width, 120), highlight=False)
-    console.print(_table(f"{model}, {'x'.join(map(str, shape))}, {chosen!r}", table, default))
+    screen.wide(120).print(_table(f"{model}, {'x'.join(map(str, shape))}, {chosen!r}", table, default))
 
 
-def _table(title: str, cuts: "list[Cut]", default: str | None) -> "Table":
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("layer", overflow="fold")
-    heads = ("feature", "k parameters\nbefore", "\nafter", "MFLOP\nbefore", "\nafter", "raw\nB/image", "coded\nB/image")
-    for head in heads:
-        table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("", overflow="fold")
+def _table(title: str, cuts: "list[Cut]", default: str | None) -> Table:
+    numbers = screen.numbers(
+        "feature", "k parameters\nbefore", "\nafter", "MFLOP\nbefore", "\nafter", "raw\nB/image", "coded\nB/image"
+    )
+    columns = Column("layer", overflow="fold"), *numbers, Column("", overflow="fold")
+    table = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False)
     for cut in cuts:
         work = (f"{n / 1e3:.1f}" for n in (cut.parameters_before, cut.parameters_after))
         flops = (f"{n / 1e6:.1f}" for n in (cut.flops_before, cut.flops_after))

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,11 +24,11 @@ LINES = 200
 @click.option("--server", metavar="HOST:PORT", help="Address of `edgekit serve` as the board sees it; starts it.")
 @click.option("--name", help="Name of the deployment (default: the board and the bundle's hash).")
 @options.reached_by_ssh
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=2.0, show_default=True,
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=2.0,
               help="How long the check there encodes.")  # fmt: skip
-@click.option("--service", type=click.Choice(["auto", "systemd", "process"]), default="auto", show_default=True,
+@click.option("--service", type=click.Choice(["auto", "systemd", "process"]), default="auto",
               help="What the device process is started by.")  # fmt: skip
-@click.option("--timeout", type=click.FloatRange(min=0), default=60.0, show_default=True, metavar="S",
+@click.option("--timeout", type=click.FloatRange(min=0), default=60.0, metavar="S",
               help="Seconds for the process to connect.")  # fmt: skip
 @click.option("--no-check", is_flag=True, help="Leave out what `edgekit check` does, on this machine.")
 @click.option("--recheck", is_flag=True, help="Check here and there although it passed before.")
@@ -67,7 +66,7 @@ def deploy(**given: Any) -> None:
     from edgekit.deploy.steps import deploy as run
 
     same = {name: given[name] for name in Settings._fields if name in given}
-    show = options.print_json if given["as_json"] else _Lines()
+    show = options.print_json if given["as_json"] else _show
     settings = Settings(**same, timeout_s=given["timeout"], check=None if given["no_check"] else _check)
     try:
         run(settings, show, given["dry_run"])
@@ -133,26 +132,21 @@ def _status(at: "Place", name: str | None, as_json: bool) -> None:
             click.echo(f"  it said: {status['last_words']}")
 
 
-class _Lines:
-    """Shows events as lines; on a terminal a transfer has a bar."""
-
-    def __init__(self) -> None:
-        self._bar: Callable[[dict[str, Any]], None] | None = None
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        kind = event["event"]
-        if kind == "progress":
-            if sys.stderr.isatty():
-                share = event["bytes"] / max(event["of"], 1)
-                end = "\r" if event["bytes"] < event["of"] else "\n"
-                text = f"{'':13}{share:4.0%} of {event['of'] / 1e6:.1f} MB, {event['file'].rpartition('/')[2]:40.40}"
-                click.echo(text + end, nl=False, err=True)
-        elif kind == "step":
-            state = "" if event["state"] == "done" else f" [{event['state']}]"
-            click.echo(f"{event['step']:<12} {event['text']}{state}  {event['seconds']:.1f} s")
-        elif kind == "plan":
-            click.echo(f"{event['step']:<12} ... {event['text'].splitlines()[0]}", err=True)
-        elif kind == "warning":
-            click.echo(f"warning: {event['text']}", err=True)
-        elif kind == "says":
-            click.echo(f"{'':13}{event['text']}", err=True)
+def _show(event: dict[str, Any]) -> None:
+    """Shows an event as a line; on a terminal a transfer has one that changes."""
+    kind = event["event"]
+    if kind == "progress":
+        if sys.stderr.isatty():
+            share = event["bytes"] / max(event["of"], 1)
+            end = "\r" if event["bytes"] < event["of"] else "\n"
+            text = f"{'':13}{share:4.0%} of {event['of'] / 1e6:.1f} MB, {event['file'].rpartition('/')[2]:40.40}"
+            click.echo(text + end, nl=False, err=True)
+    elif kind == "step":
+        state = "" if event["state"] == "done" else f" [{event['state']}]"
+        click.echo(f"{event['step']:<12} {event['text']}{state}  {event['seconds']:.1f} s")
+    elif kind == "plan":
+        click.echo(f"{event['step']:<12} ... {event['text'].splitlines()[0]}", err=True)
+    elif kind == "warning":
+        click.echo(f"warning: {event['text']}", err=True)
+    elif kind == "says":
+        click.echo(f"{'':13}{event['text']}", err=True)

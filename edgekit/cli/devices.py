@@ -78,28 +78,24 @@ def _show(board: "Profile") -> None:
             )
     target, hardware = board.target, board.hardware
     click.echo(f"{board.name}: {board.title}")
-    _lines("runtime", [f"{board.runtime}, Python {board.python} or newer"])
-    _lines("versions", [", ".join(f"{part} {version}" for part, version in board.versions.items())])
+    _lines("runtime", f"{board.runtime}, Python {board.python} or newer")
+    _lines("versions", ", ".join(f"{part} {version}" for part, version in board.versions.items()))
     shapes = "every shape static, the batch included" if target.static else "any batch"
-    _lines("graph", [f"opset {target.opset}, IR version {target.ir_version}, {target.precision}, {shapes}"])
-    _lines("norm", [f"{target.norm} by default"])
-    _lines("quantise", [f"distances by {target.scores}, codebooks as {target.codebooks}"])
-    _lines("weights", [f"by {target.weights}"])
-    _lines(
-        "hardware",
-        [
-            f"{hardware.memory_gib:g} GiB at {hardware.bandwidth_gb_s:g} GB/s, {hardware.peak_gflops:g} GFLOP/s in "
-            f"{target.precision} at best",
-            f"{hardware.cpu_cores} CPU cores, together {hardware.cpu_gflops:g} GFLOP/s in float32 at best",
-        ],
-    )
-    _lines("rules", [f"{rule}: {BOARD_RULES[rule].what}" for rule in target.rules])
+    _lines("graph", f"opset {target.opset}, IR version {target.ir_version}, {target.precision}, {shapes}")
+    _lines("norm", f"{target.norm} by default")
+    _lines("quantise", f"distances by {target.scores}, codebooks as {target.codebooks}")
+    _lines("weights", f"by {target.weights}")
+    memory = f"{hardware.memory_gib:g} GiB at {hardware.bandwidth_gb_s:g} GB/s"
+    peak = f"{hardware.peak_gflops:g} GFLOP/s in {target.precision} at best"
+    cores = f"{hardware.cpu_cores} CPU cores, together {hardware.cpu_gflops:g} GFLOP/s in float32 at best"
+    _lines("hardware", f"{memory}, {peak}", cores)
+    _lines("rules", *(f"{rule}: {BOARD_RULES[rule].what}" for rule in target.rules))
     operators = f"{len(target.operators)}: {' '.join(target.operators)}"
-    _lines("operators", [operators if target.operators else "whatever the operator set has"])
-    _lines("sources", list(board.sources))
+    _lines("operators", operators if target.operators else "whatever the operator set has")
+    _lines("sources", *board.sources)
 
 
-def _lines(label: str, texts: list[str]) -> None:
+def _lines(label: str, *texts: str) -> None:
     """Prints `label`, and beside it `texts` in a column, wrapped to 120 characters."""
     for text in texts:
         click.echo(click.wrap_text(text, width=120, initial_indent=f"  {label:10} ", subsequent_indent=" " * 15))

@@ -19,7 +19,6 @@ from edgekit.cli import options
     "--batch",
     type=click.IntRange(2, 4096),
     default=32,
-    show_default=True,
     help="Images of a training step, for the bytes of --target-bytes and --max-accuracy-drop.",
 )
 @options.network

@@ -12,11 +12,11 @@ EVERY_S = 2.0
 @click.command()
 @click.argument("link", metavar="LINK")
 @click.option("--to", "target", required=True, metavar="HOST:PORT", help="Where connections are forwarded to.")
-@click.option("--listen", default="127.0.0.1:0", show_default=True, metavar="HOST:PORT",
+@click.option("--listen", default="127.0.0.1:0", metavar="HOST:PORT",
               help="Port 0 takes a free one.")  # fmt: skip
 @click.option("--connections", type=click.IntRange(1), metavar="N",
               help="End after N connections have ended (default: forward until Ctrl-C).")  # fmt: skip
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Decides the jitter.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Decides the jitter.")
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on standard output.")
 def link(link: str, target: str, listen: str, connections: int | None, seed: int, as_json: bool) -> None:
     """Emulate a link: forward TCP connections at its rate and with its delay.

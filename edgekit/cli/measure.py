@@ -1,28 +1,32 @@
 """edgekit measure"""
 
 import contextlib
-import json
+import functools
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
 
 from edgekit.cli import options
+from edgekit.cli.screen import numbers, wide
 from edgekit.errors import EdgekitError, UsageError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
     from edgekit.bundle import Bundle
     from edgekit.measure.board import Board
     from edgekit.measure.cells import Plan
     from edgekit.measure.methods import Method
     from edgekit.measure.subjects import Subject
+
+#: Prints a line for the user, beside what the command writes.
+Say = Callable[[str], None]
 
 
 @click.command()
@@ -32,40 +36,33 @@ if TYPE_CHECKING:
 @click.option(
     "--codecs",
     default="fp32,uq,sgq",
-    show_default=True,
     help="What is compared: fp32, uq, pq, clio, topk, sgq, or CODEC:KEY=VALUE,...+GRADIENT (then with ; between them; "
     "NAME=CODEC:... names it). A bundle brings its own codec.",
 )
 @click.option(
     "--links",
     default="loopback,1mbit,10mbit,100mbit",
-    show_default=True,
     help="Emulated lines, as 1mbit, 2mbit/10mbit (up/down), 10mbit+50ms (round trip), 10mbit+50ms+jitter=5ms or "
     "10mbit+stall=300ms@10s; loopback is none, and gives the compute-bound rate.",
 )
-@click.option("--in-flight", default="1", show_default=True, metavar="N,N", help="Batches under way; several compared.")
-@click.option(
-    "--device", default="cpu", show_default=True, help="Board to export for; without --host it runs on this CPU."
-)
+@click.option("--in-flight", default="1", metavar="N,N", help="Batches under way; several compared.")
+@click.option("--device", default="cpu", help="Board to export for; without --host it runs on this CPU.")
 @click.option("--host", metavar="[USER@]BOARD", help="Run the device there, through ssh, as `edgekit deploy` does.")
 @options.reached_by_ssh
 @click.option("--board-data", metavar="DIR", help="Where the dataset's files are on the board (default: as --data).")
-@click.option("--batch", default=32, show_default=True, help="Images per step.")
+@click.option("--batch", default=32, help="Images per step.")
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0, min_open=True),
     default=5.0,
-    show_default=True,
     help="Measured in every cell, at least two batches.",
 )
-@click.option("--warm-up", default=3, show_default=True, help="Batches before that (fewer where they take so long).")
-@click.option(
-    "--repeats", type=click.IntRange(1), default=3, show_default=True, help="Rounds, codecs in turn (A B A B)."
-)
+@click.option("--warm-up", default=3, help="Batches before that (fewer where they take so long).")
+@click.option("--repeats", type=click.IntRange(1), default=3, help="Rounds, codecs in turn (A B A B).")
 @click.option("--no-pin", is_flag=True, help="Do not give the device one processor and the server the others.")
-@click.option("--server-threads", default=1, show_default=True, help="Threads of the back half on a CPU.")
-@click.option("--torch-device", default="auto", show_default=True, help="Of the back half: cpu, cuda or auto.")
-@click.option("--lr", default=0.02, show_default=True, help="The halves do learn while they are measured.")
+@click.option("--server-threads", default=1, help="Threads of the back half on a CPU.")
+@click.option("--torch-device", default="auto", help="Of the back half: cpu, cuda or auto.")
+@click.option("--lr", default=0.02, help="The halves do learn while they are measured.")
 @options.network
 @options.seed
 @click.option("--out", metavar="FILE", help="Write the record, for `edgekit report` and --compare.")
@@ -89,9 +86,6 @@ def measure(**given: Any) -> None:
     With --host the connection to the board is an ssh tunnel, and --links are emulated at this end of it; "loopback" is
     the tunnel alone.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from edgekit.link.link import split_links
     from edgekit.measure import cells, compare, methods
 
@@ -102,16 +96,19 @@ def measure(**given: Any) -> None:
     in_flight = _counts(given["in_flight"])
     compared = methods.parse_list(given["codecs"])
     # Imported only now, because it takes seconds.
+    from edgekit.launch.flags import as_flags
     from edgekit.measure.record import record
 
     screen = Console(stderr=True)
+    say = functools.partial(screen.print, highlight=False, soft_wrap=True, markup=False)
     with tempfile.TemporaryDirectory() as scratch:
-        chosen = _subjects(given, compared, scratch, screen)
+        chosen = _subjects(given, compared, scratch, say)
+        device = {name: given[name] for name in ("dataset", "data", "limit", "seed")}
+        server = {name: given[name] for name in ("lr", "seed", "server_threads", "torch_device")}
         plan = cells.Plan(
             tuple(each.method for each in chosen), {each.method.name: each.bundle.path for each in chosen},
             links, in_flight, given["repeats"], given["seconds"], given["warm_up"], given["batch"],
-            _flags(dict(given, data=given["board_data"] or given["data"]), "dataset", "data", "limit", "seed"),
-            _flags(given, "lr", "seed", "server_threads", "torch_device"),
+            as_flags(dict(device, data=given["board_data"] or given["data"])), as_flags(server),
             None if given["no_pin"] or given["host"] else cells.two_sides(),
         )  # fmt: skip
         plan.check()
@@ -129,11 +126,10 @@ def measure(**given: Any) -> None:
                 done.append(cell)
                 progress.update(task, advance=1)
                 where = f"over {cell['link']}, {cell['in_flight']} in flight" if "link" in cell else "encoding alone"
-                text = f"{cell['codec']} {where}: {cell['images_per_s']:.1f} images/s"
-                progress.console.print(text, highlight=False, soft_wrap=True)
+                say(f"{cell['codec']} {where}: {cell['images_per_s']:.1f} images/s")
 
             try:
-                with _board(given, plan, screen) as board:
+                with _board(given, plan, say) as board:
                     cells.run(plan, machines, lambda name: progress.update(task, description=name), show, board)
             except (EdgekitError, KeyboardInterrupt) as error:
                 failure = error  # what was measured until then is kept
@@ -152,7 +148,8 @@ def measure(**given: Any) -> None:
             None if failure is None else str(failure) or "stopped",
         )
     if given["out"]:
-        _write(given["out"], result)
+        options.write_json(given["out"], result)
+        click.echo(f"next: edgekit report {given['out']}", err=True)
     differences = compare.compare(result, earlier) if earlier else []
     if given["as_json"]:
         told = {"comparison": [each._asdict() for each in differences]} if earlier else {}
@@ -163,7 +160,7 @@ def measure(**given: Any) -> None:
         raise failure
 
 
-def _subjects(given: dict[str, Any], compared: "list[Method]", scratch: str, screen: "Console") -> "list[Subject]":
+def _subjects(given: dict[str, Any], compared: "list[Method]", scratch: str, say: Say) -> "list[Subject]":
     """The bundles that WHAT names, or those of the one model that it names, written to `scratch`."""
     from edgekit.cli import settings
     from edgekit.export.settings import BoardSettings
@@ -181,12 +178,12 @@ def _subjects(given: dict[str, Any], compared: "list[Method]", scratch: str, scr
         settings.data(given).load(given["seed"]),
         BoardSettings(given["device"], static_batch=given["batch"]),
         seed=given["seed"],
-        on_export=lambda text: screen.print(text, highlight=False, soft_wrap=True),
+        on_export=say,
     )
 
 
 @contextlib.contextmanager
-def _board(given: dict[str, Any], plan: "Plan", screen: "Console") -> Iterator["Board | None"]:
+def _board(given: dict[str, Any], plan: "Plan", say: Say) -> Iterator["Board | None"]:
     """The board of --host, with every bundle of `plan`; None without --host."""
     if given["host"] is None:
         if given["board_data"]:
@@ -194,26 +191,23 @@ def _board(given: dict[str, Any], plan: "Plan", screen: "Console") -> Iterator["
         yield None
         return
     from edgekit.deploy.deployment import Settings
-    from edgekit.measure.board import Board
+    from edgekit.measure.board import connected
 
     def show(event: dict[str, Any]) -> None:
         if event["event"] in ("step", "warning", "says"):
-            text = f"{event.get('step', 'warning')}: {event['text']}"
-            screen.print(text, highlight=False, soft_wrap=True, markup=False)
+            say(f"{event.get('step', 'warning')}: {event['text']}")
 
     names = ("host", "ssh", "target", "python", "wheels", "environment")
-    with Board(Settings("", None, **{name: given[name] for name in names}), show) as board:
+    with connected(Settings("", None, **{name: given[name] for name in names}), show) as board:
         for bundle in plan.bundles.values():
             board.prepare(bundle)
         yield board
 
 
 def _show(result: dict[str, Any], earlier: dict[str, Any] | None, differences: list[Any]) -> None:
-    from rich.console import Console
-
     from edgekit.measure import compare
 
-    console = Console(width=max(Console().width, 130), highlight=False)
+    console = wide(130)
     console.print(_rates(result))
     for warning in result["warnings"]:
         console.print(f"warning: {warning}", soft_wrap=True)
@@ -223,20 +217,11 @@ def _show(result: dict[str, Any], earlier: dict[str, Any] | None, differences: l
         console.print(_differences(differences))
 
 
-def _write(path: str, result: dict[str, Any]) -> None:
-    try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(json.dumps(result, indent=1) + "\n")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}; the record was lost") from None
-    click.echo(f"next: edgekit report {path}", err=True)
-
-
 def _check_bundles(what: tuple[str, ...]) -> None:
     """Raises UsageError for options that do not go with bundles, which have decided them already."""
     if all(map(os.path.isdir, what)):
         for name in ("codecs", "cut", "weights", "device", "input_shape", "mean", "std"):
-            if click.get_current_context().get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            if options.was_given(name):
                 flag = {"input_shape": "input"}.get(name, name)
                 raise UsageError(f"--{flag} is of the export, and {' '.join(what)} was exported: leave it out")
 
@@ -247,11 +232,6 @@ def _counts(text: str) -> tuple[int, ...]:
     if not all(part.strip().isdecimal() and int(part) for part in parts):
         raise UsageError(f"--in-flight {text}: expected numbers of at least 1 with commas between, for example 1,2,4")
     return tuple(int(part) for part in parts)
-
-
-def _flags(given: dict[str, Any], *names: str) -> tuple[str, ...]:
-    pairs = ((f"--{name.replace('_', '-')}", str(given[name])) for name in names if given[name] is not None)
-    return tuple(part for pair in pairs for part in pair)
 
 
 def _setting(given: dict[str, Any], plan: "Plan", bundle: "Bundle") -> dict[str, Any]:
@@ -279,19 +259,15 @@ def _setting(given: dict[str, Any], plan: "Plan", bundle: "Bundle") -> dict[str,
     }
 
 
-def _rates(record: dict[str, Any]) -> "Table":
+def _rates(record: dict[str, Any]) -> Table:
     """The table of results, a row each."""
-    from rich.table import Table
-
     setting = record["setting"]
     title = f"{setting['model']} cut at {setting['cut']}, {setting['dataset']}, batches of {setting['batch']}"
-    table = Table(title=title)
-    heads = (
-        "link", "in\nflight", "codec", "images/s\ntrained", "\nrange", "times\nfp32", "\nuq", "bytes\nup", "\ndown",
-        "step\nms", "link-bound\nimages/s",
-    )  # fmt: skip
-    for head in heads:
-        table.add_column(head, justify="left" if head in ("link", "codec") else "right", no_wrap=True)
+    figures = numbers(
+        "images/s\ntrained", "\nrange", "times\nfp32", "\nuq", "bytes\nup", "\ndown", "step\nms", "link-bound\nimages/s"
+    )
+    link, codec = Column("link", no_wrap=True), Column("codec", no_wrap=True)
+    table = Table(link, *numbers("in\nflight"), codec, *figures, title=title)
     for result in record["results"]:
         rate, speedup = result["images_per_s"], result["speedup"]
         table.add_row(
@@ -305,12 +281,9 @@ def _rates(record: dict[str, Any]) -> "Table":
     return table
 
 
-def _differences(differences: list[Any]) -> "Table":
-    from rich.table import Table
-
-    table = Table(title="images/s trained, against the earlier record")
-    for head in ("link", "in\nflight", "codec", "before", "now", "ratio", ""):
-        table.add_column(head, no_wrap=True)
+def _differences(differences: list[Any]) -> Table:
+    heads = ("link", "in\nflight", "codec", "before", "now", "ratio", "")
+    table = Table(*(Column(head, no_wrap=True) for head in heads), title="images/s trained, against the earlier record")
     for each in differences:
         verdict = {True: "within the spread", False: "outside the spread", None: "one repeat: no spread"}[each.within]
         row = each.link, str(each.in_flight), each.codec, f"{each.before:.4g}", f"{each.now:.4g}"

@@ -7,7 +7,7 @@ from edgekit.cli import options
 
 @click.command()
 @click.argument("model", metavar="[MODEL]", required=False)
-@click.option("--input", "input_shape", default="3,32,32", show_default=True, metavar="C,H,W", help="Input shape.")
+@click.option("--input", "input_shape", default="3,32,32", metavar="C,H,W", help="Input shape.")
 @click.option("--classes", type=int, help="Classes that it tells apart (default: 10, or your network's own).")
 @options.as_json
 def models(model: str | None, input_shape: str, classes: int | None, as_json: bool) -> None:

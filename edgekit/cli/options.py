@@ -57,9 +57,7 @@ network = options(
     click.option("--std", callback=_numbers, metavar="S,S,S", help="What it divides by, 0..1 (default: the data's)."),
 )
 board = options(
-    click.option(
-        "--device", default="cpu", show_default=True, help="Board to export for; `edgekit devices` lists them."
-    ),
+    click.option("--device", default="cpu", help="Board to export for; `edgekit devices` lists them."),
     click.option(
         "--norm",
         help="Batch norm while learning: batch or frozen (default: the board's; batch where none has ever run).",
@@ -68,27 +66,19 @@ board = options(
         "--static-batch",
         type=click.IntRange(1, 4096),
         default=32,
-        show_default=True,
         help="Batch of the deployed graph on boards of static shapes.",
     ),
 )
 cut = click.option("--cut", metavar="LAYER", help="Layer after which the model is cut (default: the model's own).")
 bundle = click.argument("bundle", metavar="BUNDLE")
 seed = click.option(
-    "--seed",
-    type=click.IntRange(0, 2**32 - 1),
-    default=0,
-    show_default=True,
-    help="Decides weights, calibration images and shares.",
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="Decides weights, calibration images and shares."
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Result as one JSON object on standard output.")
 
 dataset = options(
     click.option(
-        "--dataset",
-        default="digits",
-        show_default=True,
-        help="digits (built in), mnist, fashion-mnist, cifar10, cifar100, or folder.",
+        "--dataset", default="digits", help="digits (built in), mnist, fashion-mnist, cifar10, cifar100, or folder."
     ),
     click.option(
         "--data",
@@ -98,23 +88,16 @@ dataset = options(
     click.option("--limit", type=int, metavar="N", help="Use N of its training images, balanced over the classes."),
 )
 feature_codec = options(
-    click.option(
-        "--codec", default="sgq", show_default=True, help="Feature codec: sgq, product, uniform, slicing, topk or raw."
-    ),
-    click.option(
-        "--bits", default=4, show_default=True, help="Bits per code; slicing and topk: as many bytes as uniform."
-    ),
-    click.option("--groups", default=8, show_default=True, help="Groups of channels (sgq, product)."),
+    click.option("--codec", default="sgq", help="Feature codec: sgq, product, uniform, slicing, topk or raw."),
+    click.option("--bits", default=4, help="Bits per code; slicing and topk: as many bytes as uniform."),
+    click.option("--groups", default=8, help="Groups of channels (sgq, product)."),
 )
 codec = options(
     feature_codec,
-    click.option(
-        "--calibration", default=256, show_default=True, help="Training images the first codebooks come from."
-    ),
+    click.option("--calibration", default=256, help="Training images the first codebooks come from."),
     click.option(
         "--grouping",
         default="spectral",
-        show_default=True,
         help="Channels that share a codebook (sgq): spectral (those that move together), significance or contiguous.",
     ),
     click.option(
@@ -146,11 +129,11 @@ rate = options(
     click.option("--rate-plot", metavar="FILE", help="Draw what a rate was chosen from, as PNG."),
 )
 training = options(
-    click.option("--optimizer", default="sgd", show_default=True, help="sgd or adam, on both sides."),
-    click.option("--lr", default=0.05, show_default=True, help="Learning rate, on both sides."),
-    click.option("--momentum", default=0.9, show_default=True),
-    click.option("--weight-decay", default=5e-4, show_default=True),
-    click.option("--schedule", default="cosine", show_default=True, help="cosine (with warm-up) or constant."),
+    click.option("--optimizer", default="sgd", help="sgd or adam, on both sides."),
+    click.option("--lr", default=0.05, help="Learning rate, on both sides."),
+    click.option("--momentum", default=0.9),
+    click.option("--weight-decay", default=5e-4),
+    click.option("--schedule", default="cosine", help="cosine (with warm-up) or constant."),
     click.option(
         "--gradient-codec",
         help="Gradient sent back: none, masked, stochastic, ternary, sparse or dct (these four also NAME-masked), "
@@ -164,18 +147,18 @@ training = options(
         "or this share of the variance, up to 0.9 (any codec). The last tenth of the steps has none. Where it helped "
         "is in docs/compression.md.",
     ),
-    click.option("--torch-device", default="auto", show_default=True, help="cpu, cuda or auto."),
-    click.option("--server-threads", default=1, show_default=True, help="Threads of the back half on a CPU."),
+    click.option("--torch-device", default="auto", help="cpu, cuda or auto."),
+    click.option("--server-threads", default=1, help="Threads of the back half on a CPU."),
 )
 
 
+def was_given(name: str) -> bool:
+    """Whether the option is on the command line, even if with the value that is its default."""
+    return click.get_current_context().get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
 def codec_config(
-    codec: str,
-    bits: int,
-    groups: int,
-    grouping: str = "spectral",
-    weighted: bool = False,
-    coding: str = CODING,
+    codec: str, bits: int, groups: int, grouping: str = "spectral", weighted: bool = False, coding: str = CODING
 ) -> dict[str, Any]:
     """The constructor arguments of feature codec `codec`; UsageError for settings that are not its own."""
     if codec != "sgq" and (grouping, weighted, coding) != ("spectral", False, CODING):
@@ -197,6 +180,20 @@ def check_writable(path: str | None) -> None:
         raise UsageError(f"{path} cannot be written: expected a file in a folder that exists and can be written to")
 
 
+def write(path: str, data: bytes) -> None:
+    """Writes `data` to the file `path`; UsageError where that fails."""
+    try:
+        with open(path, "wb") as file:
+            file.write(data)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}; the result was lost") from None
+
+
+def write_json(path: str, value: Any) -> None:
+    """Writes `value` as JSON to the file `path`; UsageError where that fails."""
+    write(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
 def print_json(value: Any) -> None:
     """One JSON object on one line of standard output; what is not finite, as a loss can be, becomes null."""
     click.echo(json.dumps(_finite(value), allow_nan=False))
@@ -211,9 +208,9 @@ def _finite(value: Any) -> Any:
 
 
 reached_by_ssh = options(
-    click.option("--ssh", default="ssh", show_default=True, help="ssh with options, as in 'ssh -p 2222 -i KEY'."),
-    click.option("--target", default="edgekit", show_default=True, help="Folder on the board, from its home."),
-    click.option("--python", default="python3", show_default=True, help="Python on the board."),
+    click.option("--ssh", default="ssh", help="ssh with options, as in 'ssh -p 2222 -i KEY'."),
+    click.option("--target", default="edgekit", help="Folder on the board, from its home."),
+    click.option("--python", default="python3", help="Python on the board."),
     click.option("--wheels", metavar="DIR", help="Wheels of this machine for a board without internet."),
     click.option(
         "--env",

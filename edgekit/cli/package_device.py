@@ -23,8 +23,8 @@ USE = {
 
 
 @click.command()
-@click.option("-o", "--out", default=".", show_default=True, metavar="DIR", help="Folder to write to.")
-@click.option("--format", "form", type=click.Choice([*USE, "both"]), default="both", show_default=True,
+@click.option("-o", "--out", default=".", metavar="DIR", help="Folder to write to.")
+@click.option("--format", "form", type=click.Choice([*USE, "both"]), default="both",
               help="wheel: for pip; zip: runs as it is.")  # fmt: skip
 @options.as_json
 def package_device(out: str, form: str, as_json: bool) -> None:

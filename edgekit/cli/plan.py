@@ -1,16 +1,13 @@
 """edgekit plan"""
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.table import Column, Table
 
-from edgekit.cli import options
-from edgekit.errors import UsageError
+from edgekit.cli import options, screen
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from edgekit.export.plan.named import Plan
 
 
@@ -24,12 +21,8 @@ if TYPE_CHECKING:
     help="Line to the server: 10mbit, or up/down as 2mbit/10mbit, in bit, kbit, mbit or gbit a second; DELAY is the "
     "round trip as ping shows it, in us, ms or s (default: none); jitter and stalls as in `edgekit link -h`.",
 )
-@click.option(
-    "--devices", type=click.IntRange(1), default=1, show_default=True, help="Devices that take turns at the server."
-)
-@click.option(
-    "--batch", type=click.IntRange(2, 4096), default=32, show_default=True, help="Images per step and device."
-)
+@click.option("--devices", type=click.IntRange(1), default=1, help="Devices that take turns at the server.")
+@click.option("--batch", type=click.IntRange(2, 4096), default=32, help="Images per step and device.")
 @click.option("--cuts", metavar="LAYER,LAYER", help="Compare these (default: the good ones of `edgekit cuts`).")
 @click.option("--all", "everything", is_flag=True, help="Compare every cut.")
 @click.option("--measure", is_flag=True, help="Time front halves on this host, one thread, instead of the roofline.")
@@ -41,13 +34,9 @@ if TYPE_CHECKING:
 @click.option("--classes", type=int, help="Classes it tells apart (default: the dataset's, 10, or your network's own).")
 @options.feature_codec
 @options.weights
-@click.option("--torch-device", default="auto", show_default=True, help="Times the server's half: cpu, cuda or auto.")
+@click.option("--torch-device", default="auto", help="Times the server's half: cpu, cuda or auto.")
 @click.option(
-    "--server-threads",
-    type=click.IntRange(1, 1024),
-    default=1,
-    show_default=True,
-    help="Threads of the server's half on a CPU.",
+    "--server-threads", type=click.IntRange(1, 1024), default=1, help="Threads of the server's half on a CPU."
 )
 @options.seed
 @click.option("--out", metavar="FILE", help="Write the result as JSON.")
@@ -66,9 +55,6 @@ def plan(**given: Any) -> None:
     edgekit plan resnet18 --device jetson --link 2mbit/10mbit+30ms --devices 8 --out plan.json --png plan.png
     edgekit plan vgg11 --device cpu --measure --link 1gbit --dataset digits --cuts features.3,features.7
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
     from edgekit.cli import settings
     from edgekit.codecs.registry import feature_codec
     from edgekit.data import registry
@@ -82,10 +68,7 @@ def plan(**given: Any) -> None:
     codec = feature_codec(given["codec"], options.codec_config(given["codec"], given["bits"], given["groups"]))
     dataset = registry.load(given["dataset"], given["data"]) if given["dataset"] else None
     layers = [part.strip() for part in given["cuts"].split(",")] if given["cuts"] else ()
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    screen = Console(stderr=True)
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
-        task = progress.add_task("")
+    with screen.counting("") as on_cut:
         result = plan_named(
             settings.network(given),
             Setting(given["device"], given["link"], codec, given["devices"], given["batch"]),
@@ -93,21 +76,16 @@ def plan(**given: Any) -> None:
             Timing(given["measure"], given["torch_device"], given["server_threads"]),
             dataset=dataset,
             seed=given["seed"],
-            on_cut=lambda done, total, layer: progress.update(task, description=layer, completed=done, total=total),
+            on_cut=on_cut,
         )
     if out:
-        try:
-            with open(out, "w", encoding="utf-8") as file:
-                file.write(json.dumps(result.to_json(), indent=1) + "\n")
-        except OSError as error:
-            raise UsageError(f"{out} cannot be written: {error.strerror}") from None
+        options.write_json(out, result.to_json())
     if png:
         draw(png, result.predictions, result.title)
     if given["as_json"]:
         options.print_json(result.to_json())
         return
-    # Wide enough for whole rows, even if the terminal has to wrap them.
-    console = Console(width=max(Console().width, 110), highlight=False)
+    console = screen.wide(110)
     console.print(result.title, soft_wrap=True)
     console.print(_speeds(result), _sizes(result))
     best = result.predictions[0]
@@ -122,10 +100,9 @@ def plan(**given: Any) -> None:
         console.print(f"left out {layer}: {reason}", soft_wrap=True)
 
 
-def _speeds(plan: "Plan") -> "Table":
+def _speeds(plan: "Plan") -> Table:
     steps = ("ms of a step:\ndevice", "\nuplink", "\ndownlink", "\nlatency", "\nserver")
-    table = _table("images/s\ntrained", "images/s\nencoded", *steps)
-    table.add_column("\nbinds", no_wrap=True)
+    table = _table("images/s\ntrained", "images/s\nencoded", *steps, last="\nbinds")
     for each in plan.predictions:
         speeds = (f"{n:.4g}" for n in (each.images_per_s, each.encoded_images_per_s))
         parts = (f"{1e3 * seconds:.1f}" for seconds in each.step)
@@ -133,9 +110,8 @@ def _speeds(plan: "Plan") -> "Table":
     return table
 
 
-def _sizes(plan: "Plan") -> "Table":
-    table = _table("B/image up:\ncoded", "\nformula", "B/image down:\ncoded", "\nMiB to learn")
-    table.add_column("", no_wrap=True)
+def _sizes(plan: "Plan") -> Table:
+    table = _table("B/image up:\ncoded", "\nformula", "B/image down:\ncoded", "\nMiB to learn", last="")
     for each in plan.predictions:
         sizes = (each.bytes_up, each.formula_bytes_up, each.bytes_down)
         notes = ["default"] if each.cut.layer == plan.default else []
@@ -147,12 +123,6 @@ def _sizes(plan: "Plan") -> "Table":
     return table
 
 
-def _table(*heads: str) -> "Table":
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("\ncut behind", overflow="fold")
-    table.add_column("\nfeature", no_wrap=True)
-    for head in heads:
-        table.add_column(head, justify="right", no_wrap=True)
-    return table
+def _table(*numbers: str, last: str) -> Table:
+    first = Column("\ncut behind", overflow="fold"), Column("\nfeature", no_wrap=True)
+    return Table(*first, *screen.numbers(*numbers), Column(last, no_wrap=True), box=None, pad_edge=False)

@@ -1,6 +1,8 @@
 """The output of `edgekit train`: a bar per device while it runs, and a table at the end."""
 
+import contextlib
 import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import Console
@@ -10,44 +12,36 @@ from rich.table import Table
 Event = dict[str, Any]
 
 
-class LiveProgress:
-    """Shows one line per device, updated by its events; finished epochs scroll by above."""
+@contextlib.contextmanager
+def live_progress(console: Console, run: Event) -> Iterator[Callable[[Event], None]]:
+    """Shows one line per device; what it gives is called with their events. Finished epochs scroll by above."""
+    devices = f"{run['devices']} device{'' if run['devices'] == 1 else 's'}"
+    console.print(
+        f"{run['model']} cut at {run['cut']}, feature {'x'.join(map(str, run['feature']))}, "
+        f"codec {_codec(run)}, {devices}, {run['dataset']}"
+    )
+    bars: dict[str, TaskID] = {}
+    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn()
+    with Progress(*columns, console=console) as progress:
 
-    def __init__(self, console: Console, run: Event) -> None:
-        self._console = console
-        self._run = run
-        self._bars: dict[str, TaskID] = {}
-        self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn(),
-            console=console,
-        )  # fmt: skip
+        def show(event: Event) -> None:
+            if event["event"] not in ("progress", "epoch"):
+                return
+            name = event["device"]
+            if name not in bars:
+                bars[name] = progress.add_task(name, total=event["steps"], text="")
+            text = f"epoch {event['epoch']}/{event['epochs']}, {_numbers(event)}"
+            progress.update(bars[name], completed=event["step"], text=text)
+            if event["event"] == "epoch":
+                tested = f", test accuracy {event['accuracy']:.2f} %" if "accuracy" in event else ""
+                console.print(f"{name} {text}{tested}", soft_wrap=True)
 
-    def __enter__(self) -> "LiveProgress":
-        run = self._run
-        config = ", ".join(f"{key} {value}" for key, value in run["codec_config"].items())
-        devices = f"{run['devices']} device{'' if run['devices'] == 1 else 's'}"
-        self._console.print(
-            f"{run['model']} cut at {run['cut']}, feature {'x'.join(map(str, run['feature']))}, "
-            f"codec {run['codec']}{f' ({config})' if config else ''}, {devices}, {run['dataset']}"
-        )
-        self._progress.start()
-        return self
+        yield show
 
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
 
-    def show(self, event: Event) -> None:
-        """Updates the bar of the device that `event` is about."""
-        if event["event"] not in ("progress", "epoch"):
-            return
-        name = event["device"]
-        if name not in self._bars:
-            self._bars[name] = self._progress.add_task(name, total=event["steps"], text="")
-        text = f"epoch {event['epoch']}/{event['epochs']}, {_numbers(event)}"
-        self._progress.update(self._bars[name], completed=event["step"], text=text)
-        if event["event"] == "epoch":
-            tested = f", test accuracy {event['accuracy']:.2f} %" if "accuracy" in event else ""
-            self._console.print(f"{name} {text}{tested}", soft_wrap=True)
+def _codec(run: Event) -> str:
+    config = ", ".join(f"{key} {value}" for key, value in run["codec_config"].items())
+    return f"{run['codec']} ({config})" if config else str(run["codec"])
 
 
 def _numbers(event: Event) -> str:
@@ -65,8 +59,7 @@ def result_table(summary: Event) -> Table:
         show_header=False,
     )
     fp32 = 4 * math.prod(summary["feature"])
-    config = ", ".join(f"{key} {value}" for key, value in summary["codec_config"].items())
-    table.add_row("codec", summary["codec"] + (f" ({config})" if config else ""))
+    table.add_row("codec", _codec(summary))
     table.add_row("accuracy", f"{summary['accuracy']:.2f} %, mean over devices, whole test set")
     for way in ("up", "down"):
         n = summary[f"bytes_{way}_per_image"]

@@ -5,12 +5,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
-from edgekit.cli import options
+from edgekit.cli import options, screen
 
 if TYPE_CHECKING:
     from edgekit.codecs.base import FeatureCodec
@@ -29,9 +27,8 @@ def wanted(given: dict[str, Any]) -> bool:
         options.check_writable(given["rate_plot"])
         if not goals:
             raise click.UsageError("--rate-plot draws what --target-bytes or --max-accuracy-drop choose from: give one")
-    context = click.get_current_context()
     for name in CHOSEN if goals else ():
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+        if options.was_given(name):
             raise click.UsageError(
                 f"--{name.replace('_', '-')} is chosen by --{goals[0].replace('_', '-')}: leave one of them out"
             )
@@ -57,16 +54,8 @@ def goal(given: dict[str, Any]) -> Iterator["Goal | None"]:
         return
     from edgekit.export.rate.choose import Goal
 
-    screen = Console(stderr=True)
-    columns = TextColumn("measuring {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
-        task = progress.add_task("")
-        yield Goal(
-            given["target_bytes"],
-            given["max_accuracy_drop"],
-            given["batch"],
-            lambda done, total, name: progress.update(task, description=name, completed=done, total=total),
-        )
+    with screen.counting("measuring ") as progress:
+        yield Goal(given["target_bytes"], given["max_accuracy_drop"], given["batch"], progress)
 
 
 def show(console: Console, rate: dict[str, Any] | None, network: str, plot: str | None) -> None:
@@ -77,8 +66,7 @@ def show(console: Console, rate: dict[str, Any] | None, network: str, plot: str 
         return
     if plot:
         draw(plot, rate, f"{network}: {rate['bytes']:.0f} B a training image")
-    # Wide enough for whole rows, even if the terminal has to wrap them.
-    console = Console(file=console.file, width=max(console.width, 110), highlight=False)
+    console = screen.wide(110, console.file)
     console.print(_table(rate))
     images = rate["images"]
     console.print(
@@ -102,14 +90,11 @@ def show(console: Console, rate: dict[str, Any] | None, network: str, plot: str 
 
 
 def _table(rate: dict[str, Any]) -> Table:
-    table = Table(title="rates, bytes a training image", box=None, pad_edge=False)
-    table.add_column("", no_wrap=True)
     # The accuracy of an untrained network would mean nothing.
     trained = rate["accuracy"] is not None
     heads = ["groups", "bits", "up", "codebook", "error", *(["accuracy"] if trained else []), "down", "deviation"]
-    for head in heads:
-        table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("gradient", no_wrap=True)
+    columns = Column("", no_wrap=True), *screen.numbers(*heads), Column("gradient", no_wrap=True)
+    table = Table(*columns, title="rates, bytes a training image", box=None, pad_edge=False)
     for up in rate["uplinks"]:
         cells = [str(up["groups"]), str(up["bits"]), f"{up['bytes']:.1f}", f"{up['update_bytes']:.1f}"]
         cells += [f"{up['error']:.3f}", *([f"{up['accuracy']:.2f}"] if trained else [])]

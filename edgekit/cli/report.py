@@ -6,7 +6,6 @@ import os
 import click
 
 from edgekit.cli import options
-from edgekit.errors import UsageError
 
 FORMATS = ("html", "md", "json", "png")
 ON_SCREEN = ("md", "json")
@@ -22,7 +21,7 @@ ON_SCREEN = ("md", "json")
 )
 @click.option(
     "--only", metavar="NAME,NAME",
-    help="These sections alone: speed, bytes, time, in-flight, accuracy, convergence, codebooks, machine.",
+    help="These sections alone: speed, bytes, time, in-flight, accuracy, convergence, codebooks, machine."
 )  # fmt: skip
 def report(records: tuple[str, ...], form: str | None, out: str | None, only: str | None) -> None:
     """Show what was measured and trained: one page, with tables and charts.
@@ -56,11 +55,7 @@ def report(records: tuple[str, ...], form: str | None, out: str | None, only: st
     if out is None:
         click.echo(data.decode(), nl=False)
         return
-    try:
-        with open(out, "wb") as file:
-            file.write(data)
-    except OSError as error:
-        raise UsageError(f"{out} cannot be written: {error.strerror}") from None
+    options.write(out, data)
     click.echo(f"{out}: {', '.join(section.title.lower() for section in built.sections)}")
     for title, command in built.missing:
         click.echo(f"left out, no record of it: {title.lower()}; {command}")

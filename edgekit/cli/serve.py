@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+from typing import Any
 
 import click
 
@@ -12,9 +13,7 @@ from edgekit.cli import options
 
 @click.command()
 @options.bundle
-@click.option(
-    "--listen", default="127.0.0.1:50051", show_default=True, metavar="HOST:PORT", help="Port 0 takes a free one."
-)
+@click.option("--listen", default="127.0.0.1:50051", metavar="HOST:PORT", help="Port 0 takes a free one.")
 @click.option(
     "--devices", type=int, metavar="N", help="End after N devices have finished (default: serve until Ctrl-C)."
 )
@@ -22,23 +21,7 @@ from edgekit.cli import options
 @options.seed
 @click.option("--out", metavar="DIR", help="Keep the trained back half here when ending.")
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on standard output.")
-def serve(
-    bundle: str,
-    listen: str,
-    devices: int | None,
-    optimizer: str,
-    lr: float,
-    momentum: float,
-    weight_decay: float,
-    schedule: str,
-    gradient_codec: str | None,
-    noise_filling: str | None,
-    torch_device: str,
-    server_threads: int,
-    seed: int,
-    out: str | None,
-    as_json: bool,
-) -> None:
+def serve(**given: Any) -> None:
     """Train the back half of BUNDLE for devices that connect.
 
     No model code is needed: the bundle holds the back half as programs. Devices start with the same bundle and
@@ -47,32 +30,33 @@ def serve(
     from edgekit import tensorfile
     from edgekit.bundle import open_bundle
 
+    out, devices, seed = given["out"], given["devices"], given["seed"]
     # Before torch is imported, which takes seconds: a mistake shows at once.
-    opened = open_bundle(bundle)
+    opened = open_bundle(given["bundle"])
     from edgekit.line.meter import Recorder
     from edgekit.server import listen as listener
-    from edgekit.server import noise_filling as noise
     from edgekit.server import train
     from edgekit.server.calibrate import calibrator, default_policy
+    from edgekit.server.noise_filling import noise_filling
     from edgekit.server.service import service_from_bundle
 
     if out is not None:
         tensorfile.make_folder(out)
-    train.prepare(server_threads, seed)
-    policy = gradient_codec or default_policy(opened)
+    train.prepare(given["server_threads"], seed)
+    policy = given["gradient_codec"] or default_policy(opened)
     service = service_from_bundle(
         opened,
-        train.torch_device(torch_device),
+        train.torch_device(given["torch_device"]),
         calibrator(policy, seed),
-        train.OptimizerConfig(optimizer, lr, momentum, weight_decay),
-        schedule,
-        noise.noise_filling(noise_filling, opened.codec, seed),
+        train.OptimizerConfig(given["optimizer"], given["lr"], given["momentum"], given["weight_decay"]),
+        given["schedule"],
+        noise_filling(given["noise_filling"], opened.codec, seed),
     )
     record = Recorder(sys.stdout)
     finished = threading.Event()
 
     def show(event: dict[str, object]) -> None:
-        if as_json:
+        if given["as_json"]:
             record(event)
         else:
             click.echo(", ".join(f"{key} {value}" for key, value in event.items()))
@@ -80,7 +64,7 @@ def serve(
             finished.set()
 
     service.on_event = show
-    server = listener.serve(service, listen, max_workers=max(devices or 0, 64))
+    server = listener.serve(service, given["listen"], max_workers=max(devices or 0, 64))
     grace_s = 1.0
     try:
         show({"event": "listening", "port": server.port, "bundle": opened.digest, "calibrate": policy})

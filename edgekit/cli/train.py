@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -14,25 +15,19 @@ from edgekit.cli import options
 @options.model
 @options.cut
 @options.dataset
-@click.option(
-    "--devices", default=2, show_default=True, help="Device processes, each with its own share and front half."
-)
-@click.option("--partition", default="iid", show_default=True, help="iid or dirichlet:ALPHA.")
-@click.option("--epochs", default=10, show_default=True)
-@click.option("--batch", default=32, show_default=True, help="Images per step and device.")
-@click.option("--in-flight", default=1, show_default=True, help="Batches sent before a gradient must be back.")
-@click.option(
-    "--regroup-every", default=0, show_default=True, help="Epochs between new groupings of channels (sgq), 0: never."
-)
-@click.option(
-    "--evaluate-every", default=1, show_default=True, help="Epochs between tests; the last one is always tested."
-)
+@click.option("--devices", default=2, help="Device processes, each with its own share and front half.")
+@click.option("--partition", default="iid", help="iid or dirichlet:ALPHA.")
+@click.option("--epochs", default=10)
+@click.option("--batch", default=32, help="Images per step and device.")
+@click.option("--in-flight", default=1, help="Batches sent before a gradient must be back.")
+@click.option("--regroup-every", default=0, help="Epochs between new groupings of channels (sgq), 0: never.")
+@click.option("--evaluate-every", default=1, help="Epochs between tests; the last one is always tested.")
 @options.codec
 @options.rate
 @options.training
 @options.network
 @options.board
-@click.option("--backend", default="onnxruntime", show_default=True, help="Engine on the devices.")
+@click.option("--backend", default="onnxruntime", help="Engine on the devices.")
 @click.option(
     "--link",
     metavar="RATE[/RATE][+DELAY]",
@@ -54,7 +49,7 @@ def train(**given: Any) -> None:
     from rich.console import Console
 
     from edgekit.cli import rate, settings
-    from edgekit.cli.progress import LiveProgress, result_table
+    from edgekit.cli.progress import live_progress, result_table
     from edgekit.export.settings import Coding
     from edgekit.launch import train as launch
     from edgekit.launch.settings import Server, Training
@@ -63,7 +58,7 @@ def train(**given: Any) -> None:
     console = Console(file=sys.stderr if as_json else sys.stdout)
     with contextlib.ExitStack() as screen:
         goal = screen.enter_context(rate.goal(given))
-        progress: LiveProgress | None = None
+        progress: Callable[[dict[str, Any]], None] | None = None
 
         def show(event: dict[str, Any]) -> None:
             nonlocal progress
@@ -72,9 +67,9 @@ def train(**given: Any) -> None:
                 screen.close()
                 network = f"{event['model']} cut at {event['cut']}"
                 rate.show(console, event.get("rate"), network, given["rate_plot"])
-                progress = screen.enter_context(LiveProgress(console, event))
+                progress = screen.enter_context(live_progress(console, event))
             elif progress:
-                progress.show(event)
+                progress(event)
 
         summary = launch.train(
             settings.network(given),

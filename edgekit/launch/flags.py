@@ -8,13 +8,13 @@ from edgekit.launch.settings import Run
 def server(run: Run, bundle: str, out: str) -> list[str]:
     """`edgekit serve` of the folder `bundle` at a free port, until all devices are done; the weights go to `out`."""
     values = {**run.server._asdict(), "seed": run.seed, "devices": run.training.devices}
-    return ["serve", bundle, "--listen", "127.0.0.1:0", "--json", "--out", out, *_flags(values)]
+    return ["serve", bundle, "--listen", "127.0.0.1:0", "--json", "--out", out, *as_flags(values)]
 
 
 def link(run: Run, line: str, port: int) -> list[str]:
     """`edgekit link`: an emulated `line` to the server at `port`, until all devices have hung up."""
     values = {"to": f"127.0.0.1:{port}", "connections": run.training.devices, "seed": run.seed}
-    return ["link", line, "--json", *_flags(values)]
+    return ["link", line, "--json", *as_flags(values)]
 
 
 def device(run: Run, bundle: str, out: str, index: int, port: int) -> list[str]:
@@ -24,10 +24,11 @@ def device(run: Run, bundle: str, out: str, index: int, port: int) -> list[str]:
     # The line is emulated between the processes: a device knows nothing of it.
     del training["link"]
     values = {"dataset": data.dataset, "data": data.folder, "limit": data.limit, **training}
-    flags = _flags({**values, "seed": run.seed, "share": share})
+    flags = as_flags({**values, "seed": run.seed, "share": share})
     return ["run", bundle, "--server", f"127.0.0.1:{port}", "--json", "--out", out, *flags]
 
 
-def _flags(values: Mapping[str, object]) -> list[str]:
+def as_flags(values: Mapping[str, object]) -> list[str]:
+    """Each of `values` as the flag of its name; none for None."""
     given = {f"--{name.replace('_', '-')}": str(value) for name, value in values.items() if value is not None}
     return [part for pair in given.items() for part in pair]

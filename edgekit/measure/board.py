@@ -7,7 +7,7 @@
 
 import contextlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from edgekit.deploy.deployment import Deployment, Event, Settings, run
 from edgekit.deploy.environment import environment
@@ -22,25 +22,17 @@ STEPS = (("local", local), ("board", board), ("files", files), ("environment", e
 
 
 class Board:
-    """A board that has the device part, and every bundle that was given to `prepare`. A context manager.
+    """A board that has the device part, and every bundle that was given to `prepare`.
 
     `settings` are those of a deployment, without its bundle; `show` is called with the events of every step.
     """
 
-    def __init__(self, settings: Settings, show: Callable[[Event], None]) -> None:
+    def __init__(self, settings: Settings, ssh: Ssh, scratch: str, show: Callable[[Event], None]) -> None:
         self._settings = settings
+        self._ssh = ssh
+        self._scratch = scratch
         self._show = show
         self._deployments: dict[str, Deployment] = {}
-
-    def __enter__(self) -> "Board":
-        with contextlib.ExitStack() as stack:
-            self._ssh = stack.enter_context(Ssh(self._settings.host, self._settings.ssh))
-            self._scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="edgekit-"))
-            self._exit = stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._exit.close()
 
     def prepare(self, bundle: str) -> None:
         """Sends the bundle in the folder `bundle` to the board, with everything that the board lacks to run it."""
@@ -60,3 +52,10 @@ class Board:
     def tunnel(self, port: int) -> contextlib.AbstractContextManager[int]:
         """A port on the board's loopback that leads to `port` here."""
         return self._ssh.tunnel(port)
+
+
+@contextlib.contextmanager
+def connected(settings: Settings, show: Callable[[Event], None]) -> Iterator[Board]:
+    """The board of `settings`, over one connection that ends with the context."""
+    with Ssh(settings.host, settings.ssh) as ssh, tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
+        yield Board(settings, ssh, scratch, show)

@@ -7,9 +7,10 @@
 """
 
 import contextlib
+import itertools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -38,8 +39,8 @@ class Plan(NamedTuple):
     warm_up: int
     batch: int
     #: Arguments of `edgekit run` and of `edgekit serve` that all cells share.
-    device_flags: tuple[str, ...]
-    server_flags: tuple[str, ...]
+    device_flags: Sequence[str]
+    server_flags: Sequence[str]
     #: Processor cores of the device, and of everything else; None leaves that to the system.
     cores: tuple[tuple[int, ...], tuple[int, ...]] | None
 
@@ -71,33 +72,17 @@ def two_sides() -> tuple[tuple[int, ...], tuple[int, ...]] | None:
 
 
 class Bench:
-    """Runs the servers of a plan and measures its cells. A context manager: it leaves no process behind."""
+    """Measures the cells of a plan: starts its servers at once, and a device for each cell, as `children`."""
 
-    def __init__(self, plan: Plan, machines: dict[str, Any], board: Board | None = None) -> None:
+    def __init__(self, plan: Plan, machines: dict[str, Any], children: Children, board: Board | None) -> None:
         self.plan = plan
         self._board = board
-        self._children = Children()
-        self._events = self._children.events()
-        self._ports: dict[str, int] = {}
-        self._count = 0
-        self._exit = contextlib.ExitStack()
+        self._children = children
+        self._events = children.events()
+        self._numbers = itertools.count(1)
         self._machines = machines
         machines["server"] = machine.describe()
-
-    def __enter__(self) -> "Bench":
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(self._children)
-            if self.plan.cores is not None:
-                # The emulated link runs in this process: beside the server, away from the device.
-                stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
-                os.sched_setaffinity(0, self.plan.cores[1])
-            for method in self.plan.methods:
-                self._serve(method)
-            self._exit = stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._exit.close()
+        self._ports = {method.name: self._serve(method) for method in plan.methods}
 
     def encoding(self, method: Method, repeat: int) -> Cell:
         """The cell of encoding alone: the deployed graph and packing, without server and link."""
@@ -141,24 +126,21 @@ class Bench:
             "repeat": repeat,
             **{key: value for key, value in measured.items() if key != "event"},
             "cpu_seconds_per_image": own,
-            "peak_memory_bytes": {
-                "device": measured["peak_memory_bytes"],
-                "server": end["peak"],
-            },
+            "peak_memory_bytes": {"device": measured["peak_memory_bytes"], "server": end["peak"]},
             "others_cpu": max(others / elapsed / (os.cpu_count() or 1), 0.0),
         }
 
-    def _serve(self, method: Method) -> None:
+    def _serve(self, method: Method) -> int:
+        """The port of a new server for `method`."""
         name = f"server-{method.name}"
         flags = ["--listen", "127.0.0.1:0", "--json", "--schedule", "constant", "--gradient-codec", method.gradient]
         cores = self.plan.cores[1] if self.plan.cores else None
         bundle = self.plan.bundles[method.name]
         self._children.start(name, ["serve", bundle, *flags, *self.plan.server_flags], cores)
-        self._ports[method.name] = self._wait(name, "listening")["port"]
+        return int(self._wait(name, "listening")["port"])
 
     def _device(self, method: Method, flags: list[str]) -> str:
-        self._count += 1
-        name = f"device-{self._count}"
+        name = f"device-{next(self._numbers)}"
         plan = self.plan
         span = ["--measure", str(plan.seconds), "--warm-up", str(plan.warm_up), "--batch", str(plan.batch), "--json"]
         words = [*span, *flags, *plan.device_flags]
@@ -191,6 +173,17 @@ class Bench:
         }
 
 
+@contextlib.contextmanager
+def bench(plan: Plan, machines: dict[str, Any], board: Board | None = None) -> Iterator[Bench]:
+    """The bench of `plan`; it leaves no process behind. What the machines tell of themselves is added to `machines`."""
+    with Children() as children, contextlib.ExitStack() as stack:
+        if plan.cores is not None:
+            # The emulated link runs in this process: beside the server, away from the device.
+            stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
+            os.sched_setaffinity(0, plan.cores[1])
+        yield Bench(plan, machines, children, board)
+
+
 def run(
     plan: Plan,
     machines: dict[str, Any],
@@ -205,14 +198,14 @@ def run(
     `on_start` gets every cell's name before it, `on_cell` the cell; those of encoding have no "link". An error names
     the cell it came in.
     """
-    with Bench(plan, machines, board) as bench:
+    with bench(plan, machines, board) as ready:
         jobs: list[tuple[str, Callable[[], Cell]]] = [
-            (f"{method.name}, encoding alone", partial(bench.encoding, method, repeat))
+            (f"{method.name}, encoding alone", partial(ready.encoding, method, repeat))
             for repeat in range(plan.repeats)
             for method in plan.methods
         ]
         jobs += [
-            (f"{method.name} over {link}, {depth} in flight", partial(bench.cell, repeat, link, depth, method))
+            (f"{method.name} over {link}, {depth} in flight", partial(ready.cell, repeat, link, depth, method))
             for repeat, link, depth, method in plan.cells()
         ]
         for name, measure in jobs:

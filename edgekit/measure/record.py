@@ -58,13 +58,11 @@ def record(
 def baselines(codecs: dict[str, Any]) -> dict[str, str]:
     """Baseline -> the name in `codecs` of the method with the same codec, settings and gradient."""
     found = {}
-    for base in BASELINES:
-        wanted = parse(base)
+    for base in map(parse, BASELINES):
         for name, codec in codecs.items():
-            if (codec["codec"], codec["gradient"]) == (wanted.codec, wanted.gradient) and (
-                wanted.config.items() <= codec["config"].items()
-            ):
-                found[base] = name
+            same = (codec["codec"], codec["gradient"]) == (base.codec, base.gradient)
+            if same and base.config.items() <= codec["config"].items():
+                found[base.name] = name
     return found
 
 

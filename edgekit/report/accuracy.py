@@ -2,10 +2,11 @@
 
 from typing import NamedTuple
 
-from edgekit.report.content import Cell, Chart, Column, Plot, Section, Series, Spread, Table
-from edgekit.report.names import run_names, short, subject
+from edgekit.report.content import Chart, Column, Plot, Section, Spread, Table, text_columns
+from edgekit.report.names import ended_runs, short, subject
 from edgekit.report.palette import colours
 from edgekit.report.records import Records
+from edgekit.report.results import spread_series
 
 
 class Point(NamedTuple):
@@ -34,36 +35,32 @@ def section(records: Records) -> Section | None:
 
 def _points(records: Records) -> dict[str, list[Point]]:
     """Text of model, dataset and number of images -> points."""
-    found: dict[str, list[Point]] = {}
+    points = []
     for row in (row for table in records.accuracies for row in table.rows):
-        about = ", ".join([row["model"], row["dataset"], *([f"{row['limit']} images"] if row.get("limit") else [])])
-        seeds = row.get("accuracies") or [row["accuracy"]]
-        accuracy = Spread(row["accuracy"], min(*seeds, row["accuracy"]), max(*seeds, row["accuracy"]))
+        seeds = [*(row.get("accuracies") or []), row["accuracy"]]
+        accuracy = Spread(row["accuracy"], min(seeds), max(seeds))
         sizes = row["bytes_up"], row["bytes_down"], row.get("formula_bytes_up")
         method = row["method"].replace("+none", "")
-        found.setdefault(about, []).append(Point(method, row["codec"], row["n_epochs"], accuracy, *sizes))
-    ended = [training for training in records.trainings if training.summary]
-    for name, training in zip(run_names(ended), ended, strict=True):
-        end = training.summary
-        if end:
-            limit = training.run.get("limit")
-            about = ", ".join([*subject(training), *([f"{limit} images"] if limit else [])])
-            sizes = end["bytes_up_per_image"], end["bytes_down_per_image"], end.get("formula_bytes_up_per_image")
-            accuracy = Spread(end["accuracy"], end["accuracy"], end["accuracy"])
-            found.setdefault(about, []).append(
-                Point(name, training.run["codec"], training.run.get("epochs"), accuracy, *sizes)
-            )
+        points.append((row, Point(method, row["codec"], row["n_epochs"], accuracy, *sizes)))
+    for name, run, end in ended_runs(records):
+        accuracy = Spread(end["accuracy"], end["accuracy"], end["accuracy"])
+        sizes = end["bytes_up_per_image"], end["bytes_down_per_image"], end.get("formula_bytes_up_per_image")
+        points.append((run, Point(name, run["codec"], run.get("epochs"), accuracy, *sizes)))
+    found: dict[str, list[Point]] = {}
+    for source, point in points:
+        images = f", {source['limit']} images" if source.get("limit") else ""
+        found.setdefault(subject(source) + images, []).append(point)
     return found
 
 
 def _table(about: str, points: list[Point]) -> Table:
-    rows: list[list[Cell]] = [
+    rows = [
         [each.name, each.epochs, each.accuracy, each.bytes_up, each.bytes_down, each.bytes_up + each.bytes_down,
          each.formula_bytes_up]
         for each in points
     ]  # fmt: skip
-    columns = [Column("method", number=False), Column("epochs"), Column("accuracy", "%"), Column("up", "B")]
-    columns += [Column("down", "B"), Column("both ways", "B"), Column("up by formula", "B")]
+    sizes = [Column(head, "B") for head in ("up", "down", "both ways", "up by formula")]
+    columns = [*text_columns("method"), Column("epochs"), Column("accuracy", "%"), *sizes]
     return Table(f"Accuracy against bytes: {about}", columns, rows)
 
 
@@ -75,7 +72,6 @@ def _chart(about: str, points: list[Point]) -> Chart:
         if size > 0:
             epochs = f", {each.epochs} epochs"
             name = each.name + (epochs if lengths and each.epochs and epochs not in each.name else "")
-            spread = [(each.accuracy.low, each.accuracy.high)]
-            series.append(Series(name, colour, [size], [each.accuracy.median], spread))
+            series.append(spread_series(name, colour, [(size, each.accuracy)]))
     x_label = "bytes per image, both ways, measured"
     return Plot(f"Accuracy against bytes: {about}", x_label, "test accuracy, %", series, log_x=True)

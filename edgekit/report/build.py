@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from edgekit.errors import UnknownName, UsageError
 from edgekit.report import accuracy, flight, machines, speed, timing, traffic, training
 from edgekit.report.content import Report, Section
-from edgekit.report.names import measure_names
 from edgekit.report.records import Records
 
 MEASURE = "edgekit measure MODEL --codecs fp32,uq,sgq --links 1mbit,10mbit,100mbit --out measure.json"
@@ -43,9 +42,8 @@ def _sources(records: Records) -> list[str]:
 
 
 def _title(records: Records) -> str:
-    """The report's title: the models and datasets of the records."""
-    about = [name.rpartition(", ")[0] or name for name in measure_names(records.measures)]
-    about += [each.run["model"] for each in records.trainings]
-    about += [row["model"] for table in records.accuracies for row in table.rows]
-    models = dict.fromkeys(name.split(",")[0] for name in about)
-    return f"edgekit: {', '.join(models)}"
+    """The report's title: the models of the records."""
+    models = [each.data["setting"]["model"] for each in records.measures]
+    models += [each.run["model"] for each in records.trainings]
+    models += [row["model"] for table in records.accuracies for row in table.rows]
+    return f"edgekit: {', '.join(dict.fromkeys(models))}"

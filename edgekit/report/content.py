@@ -35,6 +35,11 @@ class Column(NamedTuple):
     suffix: str = ""
 
 
+def text_columns(*names: str) -> list[Column]:
+    """A column of text for each name."""
+    return [Column(name, number=False) for name in names]
+
+
 @dataclass(frozen=True)
 class Table:
     """A table; a row has a cell per column, None where nothing was measured."""
@@ -140,12 +145,7 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """The numbers behind every table and chart, as JSON values."""
-        return {
-            "format": "edgekit-report",
-            "version": 1,
-            "edgekit": edgekit.__version__,
-            **_plain(self),
-        }
+        return {"format": "edgekit-report", "version": 1, "edgekit": edgekit.__version__, **_plain(self)}
 
 
 def _plain(value: Any) -> Any:

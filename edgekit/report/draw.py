@@ -29,7 +29,8 @@ STYLE: Any = {
 
 def height(chart: Chart) -> float:
     """The height in inches of `chart` at `WIDTH`."""
-    above = 0.21 * _legend_rows(chart)
+    legend = _legend(chart)
+    above = 0.21 * math.ceil(len(legend) / _columns(legend))
     if isinstance(chart, Plot):
         return 3.2 + above
     assert isinstance(chart, (Bars, Dots))
@@ -49,15 +50,14 @@ def draw(axes: "Axes", chart: Chart) -> None:
     elif isinstance(chart, Bars):
         _bars(axes, chart)
     axes.set_xlabel(clipped(chart.x_label, ACROSS))
-    names, handles = _legend(chart)
-    if names:
-        columns = _columns(names)
+    legend = _legend(chart)
+    if legend:
+        columns = _columns(legend)
         # Reordered to be read row by row: matplotlib fills column by column.
-        order = [i for column in range(columns) for i in range(column, len(names), columns)]
+        names = [name for column in range(columns) for name in list(legend)[column::columns]]
         axes.get_figure().legend(  # type: ignore[union-attr]
-            [handles[i] for i in order], [names[i] for i in order], loc="outside upper left", ncols=columns,
-            fontsize=SIZE - 1, handlelength=1.6, columnspacing=1.2, handletextpad=0.5, borderaxespad=0.1, borderpad=0.1,
-            labelspacing=0.3,
+            [legend[name] for name in names], names, loc="outside upper left", ncols=columns, fontsize=SIZE - 1,
+            handlelength=1.6, columnspacing=1.2, handletextpad=0.5, borderaxespad=0.1, borderpad=0.1, labelspacing=0.3,
         )  # fmt: skip
 
 
@@ -88,9 +88,8 @@ def _points(axes: "Axes", series: Series, line: bool, zorder: float, flat: bool 
     values = series.x if flat else series.y
     spread: Any = None
     if series.spread:
-        pairs = zip(values, series.spread, strict=True)
-        ends = [[max(value - low, 0.0), max(high - value, 0.0)] for value, (low, high) in pairs]
-        spread = [list(side) for side in zip(*ends, strict=True)]
+        pairs = list(zip(values, series.spread, strict=True))
+        spread = [[max(y - low, 0.0) for y, (low, _) in pairs], [max(high - y, 0.0) for y, (_, high) in pairs]]
     axes.errorbar(
         series.x, series.y, **{"xerr" if flat else "yerr": spread}, color=shade, marker=marker(series.colour),
         markersize=5.5,
@@ -176,31 +175,26 @@ def _step(value: float, up: bool) -> float:
     return max(step for step in steps if step <= value * (1 + 1e-9))
 
 
-def _columns(names: list[str]) -> int:
-    return max(1, min(len(names), ACROSS // (max(map(len, names)) + 7)))
+def _columns(legend: dict[str, Any]) -> int:
+    return max(1, min(len(legend), ACROSS // (max(map(len, legend), default=0) + 7)))
 
 
-def _legend_rows(chart: Chart) -> int:
-    names, _ = _legend(chart)
-    return math.ceil(len(names) / _columns(names)) if names else 0
-
-
-def _legend(chart: Chart) -> tuple[list[str], list[Any]]:
-    """Names and handles of the legend, each once: series with points, parts, styles and references."""
+def _legend(chart: Chart) -> dict[str, Any]:
+    """The legend's names and their handles: series with points, or parts of bars."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    entries: dict[str, Any] = {}
     if isinstance(chart, Bars):
-        entries = {name: Patch(color=colour(place)) for name, place, _ in chart.parts}
-    if isinstance(chart, (Plot, Dots)):
-        shown = [series for series in chart.series if series.style in ("line", "open")]
-        for series in shown:
-            if clipped(series.name, ACROSS) not in entries:
-                hollow = isinstance(chart, Dots) and series.style == "open"
-                entries[clipped(series.name, ACROSS)] = Line2D(
-                    [], [], color=colour(series.colour), marker=marker(series.colour), markersize=5.5,
-                    linestyle="-" if isinstance(chart, Plot) and len(series.x) > 1 else "none",
-                    markerfacecolor=SURFACE if hollow else colour(series.colour),
-                )  # fmt: skip
-    return list(entries), list(entries.values())
+        return {name: Patch(color=colour(place)) for name, place, _ in chart.parts}
+    assert isinstance(chart, (Plot, Dots))
+    entries: dict[str, Any] = {}
+    for series in chart.series:
+        if series.style in ("line", "open"):
+            hollow = isinstance(chart, Dots) and series.style == "open"
+            handle = Line2D(
+                [], [], color=colour(series.colour), marker=marker(series.colour), markersize=5.5,
+                linestyle="-" if isinstance(chart, Plot) and len(series.x) > 1 else "none",
+                markerfacecolor=SURFACE if hollow else colour(series.colour),
+            )  # fmt: skip
+            entries.setdefault(clipped(series.name, ACROSS), handle)
+    return entries

@@ -19,13 +19,9 @@ TITLE, NOTE = 0.35, 0.45
 
 def main_charts(report: Report) -> list[Chart]:
     """The first chart of every section, then the second ones, `MOST` in all; in the report's order."""
-    ranked = [
-        (place, number, chart)
-        for number, section in enumerate(report.sections)
-        for place, chart in enumerate(section.charts)
-    ]
-    chosen = sorted(ranked, key=lambda each: each[:2])[:MOST]
-    return [chart for _, _, chart in sorted(chosen, key=lambda each: (each[1], each[0]))]
+    sections = report.sections
+    ranked = sorted((place, number) for number, each in enumerate(sections) for place in range(len(each.charts)))
+    return [sections[number].charts[place] for place, number in sorted(ranked[:MOST], key=lambda each: each[::-1])]
 
 
 def png(report: Report) -> bytes:

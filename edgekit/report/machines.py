@@ -4,8 +4,8 @@ import shlex
 from datetime import datetime, timezone
 from typing import Any
 
-from edgekit.report.content import Cell, Column, Section, Table
-from edgekit.report.names import measure_names, run_names, subject
+from edgekit.report.content import Cell, Section, Table, text_columns
+from edgekit.report.names import named_measures, named_runs, subject
 from edgekit.report.records import Measure, Records
 
 SIDES = ("device", "server")
@@ -13,29 +13,26 @@ SIDES = ("device", "server")
 
 def warnings(records: Records) -> list[str]:
     """The warnings of the records, and those about putting these records together."""
-    found = []
-    for name, measure in zip(measure_names(records.measures), records.measures, strict=True):
-        found += [f"{name}: {text}" for text in measure.data.get("warnings") or []]
+    named = named_measures(records)
+    found = [f"{name}: {text}" for name, measure in named for text in measure.data.get("warnings") or []]
     processors = {tuple(_machine(each, side).get("processor") for side in SIDES) for each in records.measures}
     if len(processors) > 1:
         found.append("the measure records are of several machines: compare within one of them only")
-    for training in records.trainings:
-        if training.summary is None:
-            found.append(f"{training.path} has no summary: the run did not come to its end")
-    return found
+    unfinished = [training.path for training in records.trainings if training.summary is None]
+    return found + [f"{path} has no summary: the run did not come to its end" for path in unfinished]
 
 
 def section(records: Records) -> Section | None:
     """The section: both machines of every measure record, versions of accuracy tables, and all commands."""
     tables = []
-    for name, measure in zip(measure_names(records.measures), records.measures, strict=True):
+    for name, measure in named_measures(records):
         tables += [_setting(name, measure), _sides_table(name, measure)]
     versions = {
         f"{key} {value}": None for table in records.accuracies for row in table.rows
         for key, value in (row.get("versions") or {}).items()
     }  # fmt: skip
     if versions:
-        tables.append(Table("Accuracy rows", [Column("made with", number=False)], [[", ".join(versions)]]))
+        tables.append(Table("Accuracy rows", text_columns("made with"), [[", ".join(versions)]]))
     tables = [table for table in tables if table.rows]
     commands = _commands(records)
     return Section("machine", "Machine and commands", "", tables, (), commands) if tables or commands else None
@@ -56,7 +53,7 @@ def _setting(name: str, measure: Measure) -> Table:
         if value is not None:
             rows.append([key.replace("_", " "), "x".join(map(str, value)) if key == "feature" else str(value)])
     rows += [[f"codec {codec}", about["method"]] for codec, about in measure.data["codecs"].items()]
-    return Table(f"Setting: {name}", [Column("", number=False), Column("value", number=False)], rows)
+    return Table(f"Setting: {name}", text_columns("", "value"), rows)
 
 
 def _listed(value: Any) -> str:
@@ -67,7 +64,7 @@ def _sides_table(name: str, measure: Measure) -> Table:
     facts = [_facts(_machine(measure, side)) for side in SIDES]
     keys = dict.fromkeys(key for each in facts for key in each)
     rows: list[list[Cell]] = [[key, *(each.get(key) for each in facts)] for key in keys]
-    return Table(f"Machine: {name}", [Column(head, number=False) for head in ("", *SIDES)], rows)
+    return Table(f"Machine: {name}", text_columns("", *SIDES), rows)
 
 
 def _facts(machine: dict[str, Any]) -> dict[str, str]:
@@ -92,20 +89,19 @@ def _facts(machine: dict[str, Any]) -> dict[str, str]:
 
 def _commands(records: Records) -> list[tuple[str, str]]:
     """(what was measured and when, its command), each command once."""
-    found = []
-    for name, measure in zip(measure_names(records.measures), records.measures, strict=True):
-        found.append((_when(name, measure.data.get("time")), _command(measure.data.get("command"))))
-    for name, training in zip(run_names(records.trainings), records.trainings, strict=True):
+    named = named_measures(records)
+    found = [(_when(name, each.data.get("time")), each.data.get("command")) for name, each in named]
+    for name, training in named_runs(records.trainings):
         time = training.run.get("time")
         if time is not None:
             time = datetime.fromtimestamp(time, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-        found.append((_when(f"{', '.join(subject(training))}: {name}", time), _command(training.run.get("command"))))
-    for table in records.accuracies:
-        found += [(f"accuracy of {row['method']}", _command(row.get("command"))) for row in table.rows]
+        found.append((_when(f"{subject(training.run)}: {name}", time), training.run.get("command")))
+    rows = [row for table in records.accuracies for row in table.rows]
+    found += [(f"accuracy of {row['method']}", row.get("command")) for row in rows]
     once: dict[str, str] = {}
-    for about, command in found:
-        if command:
-            once.setdefault(command, about)
+    for about, words in found:
+        if words:
+            once.setdefault(_command(words), about)
     return [(about, command) for command, about in once.items()]
 
 
@@ -113,7 +109,7 @@ def _when(name: str, time: str | None) -> str:
     return f"{name}, {time}" if time else name
 
 
-def _command(words: list[str] | None) -> str:
+def _command(words: list[str]) -> str:
     """A line for a shell; records of edgekit's own commands have only the words after "edgekit"."""
-    own = [] if not words or words[0].startswith(("edgekit", "python")) or "/" in words[0] else ["edgekit"]
-    return shlex.join([*own, *words]) if words else ""
+    own = [] if words[0].startswith(("edgekit", "python")) or "/" in words[0] else ["edgekit"]
+    return shlex.join([*own, *words])

@@ -1,5 +1,7 @@
 """A report as GitHub's Markdown: its tables, without charts."""
 
+import re
+
 from edgekit.report.content import Report, Table
 from edgekit.report.numbers import text
 
@@ -8,14 +10,12 @@ def render(report: Report) -> str:
     """The Markdown text: warnings, then headings, tables and notes."""
     parts = [f"> **Warning:** {_escaped(warning)}" for warning in report.warnings]
     for section in report.sections:
-        parts += [f"## {section.title}", *([_escaped(section.text)] if section.text else [])]
+        parts += [f"## {section.title}", _escaped(section.text)]
         for each in section.tables:
-            parts += [f"**{_escaped(each.title)}**", table(each), *([_escaped(each.note)] if each.note else [])]
-        commands = [f"- {_escaped(about)}: {_code(command)}" for about, command in section.commands]
-        parts += ["\n".join(commands)] if commands else []
-    for title, command in report.missing:
-        parts.append(f"No data on {title.lower()}: {_code(command)} makes some.")
-    return "\n\n".join(parts) + "\n"
+            parts += [f"**{_escaped(each.title)}**", table(each), _escaped(each.note)]
+        parts.append("\n".join(f"- {_escaped(about)}: {_code(command)}" for about, command in section.commands))
+    parts += [f"No data on {title.lower()}: {_code(command)} makes some." for title, command in report.missing]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def table(each: Table) -> str:
@@ -37,11 +37,6 @@ def _escaped(words: str) -> str:
 
 
 def _code(words: str) -> str:
-    fence = "`" * (1 + max((len(run) for run in _runs(words)), default=0))
+    fence = "`" * (1 + max(map(len, re.findall("`+", words)), default=0))
     padding = " " if len(fence) > 1 else ""
     return f"{fence}{padding}{words}{padding}{fence}"
-
-
-def _runs(words: str) -> list[str]:
-    """Runs of backticks in `words`."""
-    return [run for run in "".join(each if each == "`" else " " for each in words).split() if run]

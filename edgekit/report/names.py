@@ -1,10 +1,10 @@
-"""The names of records and codecs in tables and legends, and which of a record's depths its tables show."""
+"""The names of records and codecs in tables and legends."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from edgekit.report.records import Measure, Training
+from edgekit.report.records import Measure, Records, Row, Training
 
 #: The codecs' short names in `edgekit measure` and in the papers.
 SHORT = {"raw": "fp32", "uniform": "uq", "product": "pq", "slicing": "clio"}
@@ -25,39 +25,41 @@ def codec_words(codec: str, config: Mapping[str, Any] | None) -> str:
     return " ".join([codec, *(f"{key} {value}" for key, value in (config or {}).items())])
 
 
-def measure_names(measures: Sequence[Measure]) -> list[str]:
-    """A name for each record: model, dataset, device; and a number where two would be equal."""
-    settings = [measure.data["setting"] for measure in measures]
+def subject(row: Row) -> str:
+    """Model and dataset of a run or an accuracy row; runs are in one chart only if they have the same."""
+    return f"{row['model']}, {row.get('dataset') or 'unknown data'}"
+
+
+def named_measures(records: Records) -> list[tuple[str, Measure]]:
+    """Each measure record after its name: model, dataset, device; and a number where two would be equal."""
+    settings = [measure.data["setting"] for measure in records.measures]
     parts = [[each["model"], each.get("dataset"), each.get("device") or "cpu"] for each in settings]
-    return _numbered(", ".join(part for part in each if part) for each in parts)
+    names = _numbered(", ".join(part for part in each if part) for each in parts)
+    return list(zip(names, records.measures, strict=True))
 
 
-def run_names(trainings: Sequence[Training]) -> list[str]:
-    """A name for each run: its codec, and the fields in which runs of one model and dataset differ."""
+def named_runs(trainings: Iterable[Training]) -> list[tuple[str, Training]]:
+    """Each run after its name: its codec, and the fields in which runs of one model and dataset differ."""
+    runs = list(trainings)
     names = []
-    for training in trainings:
-        alike = [other.run for other in trainings if subject(other) == subject(training)]
-        differs = [key for key in TELLING if len({str(run.get(key)) for run in alike}) > 1]
-        words = [_words(key, training.run[key]) for key in differs if training.run.get(key) is not None]
-        name = codec_words(training.run["codec"], training.run.get("codec_config"))
-        names.append((*subject(training), ", ".join([name, *words])))
-    return [name.rpartition("\n")[2] for name in _numbered("\n".join(each) for each in names)]
+    for run in (training.run for training in runs):
+        alike = [other.run for other in runs if subject(other.run) == subject(run)]
+        differs = [key for key in TELLING if len({str(other.get(key)) for other in alike}) > 1]
+        words = [_words(key, run[key]) for key in differs if run.get(key) is not None]
+        # Numbers are given among the runs of one subject only.
+        names.append(f"{subject(run)}\n{', '.join([codec_words(run['codec'], run.get('codec_config')), *words])}")
+    return [(name.rpartition("\n")[2], run) for name, run in zip(_numbered(names), runs, strict=True)]
+
+
+def ended_runs(records: Records) -> list[tuple[str, Row, Row]]:
+    """Name, fields and summary of each run that came to its end."""
+    runs = named_runs(training for training in records.trainings if training.summary)
+    return [(name, training.run, training.summary) for name, training in runs if training.summary]
 
 
 def _words(key: str, value: Any) -> str:
     words = TELLING[key].format(value)
     return words.removesuffix("s") if value == 1 else words
-
-
-def subject(training: Training) -> tuple[str, str]:
-    """Model and dataset; runs are in one chart only if they have the same."""
-    return training.run["model"], training.run.get("dataset") or "unknown data"
-
-
-def depth(measure: Measure) -> int:
-    """The depth that a record's tables show: that of most of its results, the smallest among equals."""
-    counts = Counter(row["in_flight"] for row in measure.data["results"])
-    return min(counts, key=lambda each: (-counts[each], each), default=1)
 
 
 def _numbered(names: Iterable[str]) -> list[str]:

@@ -3,7 +3,7 @@
 from importlib.resources import files
 
 import edgekit
-from edgekit.report.content import Column, Report
+from edgekit.report.content import Report
 from edgekit.report.numbers import text
 from edgekit.report.palette import DARK, LIGHT
 from edgekit.report.svg import svg
@@ -21,10 +21,5 @@ def render(report: Report) -> str:
         for i, chart in enumerate(section.charts)
     }
     return environment.from_string(template).render(
-        report=report, charts=charts, cell=text, head=_head, light=list(enumerate(LIGHT)), dark=list(enumerate(DARK)),
-        version=edgekit.__version__,
-    )  # fmt: skip
-
-
-def _head(column: Column) -> str:
-    return f"{column.name}, {column.unit}" if column.unit else column.name
+        report=report, charts=charts, cell=text, light=LIGHT, dark=DARK, version=edgekit.__version__
+    )

@@ -73,11 +73,6 @@ def shown(value: Any) -> str:
         return "an object with " + (", ".join(list(value)[:4]) + (" ..." if len(value) > 4 else "") or "no keys")
     if isinstance(value, list):
         return f"a list of {len(value)}"
-    text = (
-        "nothing"
-        if value is None
-        else repr(value)
-        if _is_number(value) or isinstance(value, (str, bool, float))
-        else "a huge number"
-    )
+    huge = isinstance(value, int) and abs(value) > MOST
+    text = "nothing" if value is None else "a huge number" if huge else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -11,6 +11,8 @@ from edgekit.report.palette import variables
 
 #: Elements of matplotlib's SVG that a page must not have.
 LEFT_OUT = {"metadata", "style"}
+#: Attribute that holds an id -> what stands before the id.
+BEFORE_ID = {"id": "", "href": "#", "clip-path": "url(#"}
 COLOUR = re.compile(r"#[0-9a-f]{6}\b")
 
 
@@ -36,12 +38,9 @@ def _clean(element: ElementTree.Element, name: str, names: dict[str, str]) -> No
     """Changes `element` and all below: names without namespaces, ids of this chart, colours of the page."""
     element.tag = _local(element.tag)
     attributes = {_local(key): value for key, value in element.attrib.items()}
-    if "id" in attributes:
-        attributes["id"] = f"{name}-{attributes['id']}"
-    if "href" in attributes:
-        attributes["href"] = attributes["href"].replace("#", f"#{name}-", 1)
-    if "clip-path" in attributes:
-        attributes["clip-path"] = attributes["clip-path"].replace("url(#", f"url(#{name}-", 1)
+    for key, start in BEFORE_ID.items():
+        if key in attributes:
+            attributes[key] = attributes[key].replace(start, f"{start}{name}-", 1)
     if "style" in attributes:
         style = COLOUR.sub(lambda found: names.get(found[0], found[0]), attributes["style"])
         attributes["style"] = re.sub(r"font-family: [^;]*(; )?", "", style)

@@ -1,28 +1,29 @@
 """The section on bytes per image: measured by direction and message kind, and by the papers' formula beside it."""
 
+from collections import defaultdict
 from typing import Any
 
 from edgekit.line.meter import TRAINING_KINDS
-from edgekit.report.content import Cell, Chart, Column, Dots, Section, Series, Table
-from edgekit.report.names import measure_names, run_names, subject
+from edgekit.report.content import Cell, Chart, Column, Dots, Section, Series, Table, text_columns
+from edgekit.report.names import ended_runs, named_measures, subject
 from edgekit.report.records import Measure, Records
 
 WAYS = ("up", "down")
+#: Codec or run -> (bytes per image by direction and kind, formula bytes).
+Found = dict[str, tuple[dict[str, float], float | None]]
 
 
 def section(records: Records) -> Section | None:
     """The section: a table for each measure record and one for the training runs, and a chart of each."""
     tables: list[Table] = []
-    for name, measure in zip(measure_names(records.measures), records.measures, strict=True):
+    for name, measure in named_measures(records):
         if measure.data["cells"]:
             tables.append(_table(f"Bytes per image: {name}", "codec", _measured(measure)))
-    ended = [training for training in records.trainings if training.summary]
-    for model, dataset in dict.fromkeys(map(subject, ended)):
-        runs = {}
-        for name, training in zip(run_names(ended), ended, strict=True):
-            if subject(training) == (model, dataset) and training.summary:
-                runs[name] = (_of_run(training.summary), training.summary.get("formula_bytes_up_per_image"))
-        tables.append(_table(f"Bytes per image, training runs: {model}, {dataset}", "run", runs))
+    ended = ended_runs(records)
+    for about in dict.fromkeys(subject(run) for _, run, _ in ended):
+        mine = [(name, end) for name, run, end in ended if subject(run) == about]
+        runs = {name: (_of_run(end), end.get("formula_bytes_up_per_image")) for name, end in mine}
+        tables.append(_table(f"Bytes per image, training runs: {about}", "run", runs))
     text = (
         "Measured: whole frames as they cross the link, headers, labels and codebooks included, over the images "
         "trained on; evaluation is left out. By formula: the codes alone, as the papers count. The two are never mixed."
@@ -30,20 +31,20 @@ def section(records: Records) -> Section | None:
     return Section("bytes", "Bytes per image", text, tables, [_chart(table) for table in tables]) if tables else None
 
 
-def _measured(measure: Measure) -> dict[str, tuple[dict[str, float], float | None]]:
-    """Codec -> (bytes per image by direction and kind, the mean of its cells, and formula bytes).
+def _measured(measure: Measure) -> Found:
+    """The bytes of each codec, the mean of its cells.
 
     All cells have equal weight. Weighted by images, those of fast links would dominate, whose entropy coders had more
     time to adapt.
     """
-    found = {}
+    found: Found = {}
     for codec, about in measure.data["codecs"].items():
         cells = [cell for cell in measure.data["cells"] if cell["codec"] == codec and cell["images"]]
-        total: dict[str, float] = {}
+        total: defaultdict[str, float] = defaultdict(float)
         for cell in cells:
             for way in WAYS:
                 for kind, n in cell["bytes_per_image"][way].items():
-                    total[f"{way} {kind}"] = total.get(f"{way} {kind}", 0.0) + n / len(cells)
+                    total[f"{way} {kind}"] += n / len(cells)
         if cells:
             found[codec] = (total, about.get("formula_bytes_up_per_image"))
     return found
@@ -56,12 +57,12 @@ def _of_run(summary: dict[str, Any]) -> dict[str, float]:
     return {f"{way} {kind}": n / images for (way, kind), n in counts.items() if way in WAYS and kind in TRAINING_KINDS}
 
 
-def _table(title: str, head: str, found: dict[str, tuple[dict[str, float], float | None]]) -> Table:
+def _table(title: str, head: str, found: Found) -> Table:
     """The table: a column per direction, and per message kind that takes at least half a byte anywhere."""
     totals = [total for total, _ in found.values()]
     kinds = {kind: max(total.get(kind, 0.0) for total in totals) for each in totals for kind in each}
     shown = {way: [kind for kind in kinds if kind.startswith(f"{way} ") and kinds[kind] >= 0.5] for way in WAYS}
-    columns = [Column(head, number=False)]
+    columns = text_columns(head)
     for way in WAYS:
         columns += [Column(way, "B")]
         columns += [Column(kind, "B") for kind in shown[way]] if len(shown[way]) > 1 else []

@@ -190,6 +190,17 @@ def test_convergence_and_codebooks(run: list[dict[str, Any]]) -> None:
     assert isinstance(distortion, Plot) and distortion.series[0].y == pytest.approx([0.5, 0.25, 1 / 6])
 
 
+def test_epochs_without_a_test_are_left_out(run: list[dict[str, Any]]) -> None:
+    """As with `edgekit train --evaluate-every 3`: their time and bytes still count."""
+    for event in run:
+        if event["event"] == "epoch" and event["epoch"] < 3:
+            del event["accuracy"]
+    made = report(run)
+    (chart, _) = next(each for each in made.sections if each.name == "convergence").charts
+    assert isinstance(chart, Plot) and chart.series[0].x == pytest.approx([38.4])
+    assert _ends(made, "convergence")[0][2:] == [3, *map(pytest.approx, (90 - 40 / 3 - 0.5, 38.4, 3.3792))]
+
+
 def _ends(made: Report, name: str) -> list[Any]:
     (section,) = [each for each in made.sections if each.name == name]
     return list(section.tables[0].rows)
