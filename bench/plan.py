@@ -31,7 +31,7 @@ from edgekit.export.plan.cuts import chosen, cut_table
 from edgekit.export.plan.named import plan_named
 from edgekit.export.plan.observe import Trial, observe, sample_images
 from edgekit.export.plan.predict import predict
-from edgekit.export.plan.settings import Compared, Setting, Timing
+from edgekit.export.plan.settings import Compared, PlannedStep, Timing
 from edgekit.export.settings import NamedNetwork
 from edgekit.link.link import parse_link
 
@@ -100,7 +100,7 @@ def validate(model: str, layers: Sequence[str], limit: int, batch: int, repeats:
     if not layers:
         cuts = chosen(cut_table(build(model, shape, 10, 0), shape, codec), default_cut(model))
         layers = [cut.layer for cut in cuts][:: max(1, len(cuts) // 6)]
-    setting = Setting("cpu", LOOPBACK, codec, batch=batch)
+    setting = PlannedStep("cpu", LOOPBACK, codec, batch=batch)
     measured: dict[str, list[float]] = {layer: [] for layer in layers}
     predicted: dict[str, list[float]] = {layer: [] for layer in layers}
     for _ in range(repeats):

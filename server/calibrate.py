@@ -6,7 +6,7 @@ import numpy as np
 
 from edgekit.bundle import Bundle
 from edgekit.codecs.base import GradientCodec
-from edgekit.codecs.registry import gradient_codec, settings
+from edgekit.codecs.registry import gradient_codec, parse_settings
 from edgekit.errors import UnknownName
 
 #: By name, the gradient codec, its configuration, and whether it is told where the decoded feature is active.
@@ -53,7 +53,7 @@ def calibrator(policy: str, seed: int) -> Calibrator:
     if name not in POLICIES:
         raise UnknownName("gradient policy", name, POLICIES, "there are: {}".format(", ".join(sorted(POLICIES))))
     codec_id, config, masked = POLICIES[name]
-    return Calibrator(gradient_codec(codec_id, {**config, **settings(pairs)}), masked, seed)
+    return Calibrator(gradient_codec(codec_id, {**config, **parse_settings(pairs)}), masked, seed)
 
 
 def default_policy(bundle: Bundle) -> str:

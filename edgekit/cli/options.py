@@ -143,9 +143,9 @@ training = options(
     click.option(
         "--noise-filling",
         metavar="SHARE",
-        help="Train on Gaussian noise in the place of what quantising lost: `lost`, as much as that was (sgq, product), "
-        "or this share of the variance, up to 0.9 (any codec). The last tenth of the steps has none. Where it helped "
-        "is in docs/compression.md.",
+        help="Train on Gaussian noise in the place of what quantising lost: `lost`, as much as that was (sgq, "
+        "product), or this share of the variance, up to 0.9 (any codec). The last tenth of the steps has none. Where "
+        "it helped is in docs/compression.md.",
     ),
     click.option("--torch-device", default="auto", help="cpu, cuda or auto."),
     click.option("--server-threads", default=1, help="Threads of the back half on a CPU."),

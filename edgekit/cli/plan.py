@@ -60,7 +60,7 @@ def plan(**given: Any) -> None:
     from edgekit.data import registry
     from edgekit.export.plan.chart import draw
     from edgekit.export.plan.named import plan_named
-    from edgekit.export.plan.settings import Compared, Setting, Timing
+    from edgekit.export.plan.settings import Compared, PlannedStep, Timing
 
     out, png = given["out"], given["png"]
     for path in (out, png):
@@ -71,7 +71,7 @@ def plan(**given: Any) -> None:
     with screen.counting("") as on_cut:
         result = plan_named(
             settings.network(given),
-            Setting(given["device"], given["link"], codec, given["devices"], given["batch"]),
+            PlannedStep(given["device"], given["link"], codec, given["devices"], given["batch"]),
             Compared(layers, given["everything"]),
             Timing(given["measure"], given["torch_device"], given["server_threads"]),
             dataset=dataset,

@@ -42,7 +42,7 @@ def parse_feature_codec(text: str) -> FeatureCodec:
     6
     """
     codec_id, _, pairs = text.partition(":")
-    return feature_codec(codec_id, settings(pairs))
+    return feature_codec(codec_id, parse_settings(pairs))
 
 
 def gradient_codec(codec_id: str, config: Dict[str, Any]) -> GradientCodec:
@@ -52,10 +52,10 @@ def gradient_codec(codec_id: str, config: Dict[str, Any]) -> GradientCodec:
     return codec
 
 
-def settings(text: str) -> Dict[str, Any]:
+def parse_settings(text: str) -> Dict[str, Any]:
     """The constructor arguments in "key=value,key=value": numbers, true and false, else text.
 
-    >>> settings("groups=4,weighted=true,coding=context")
+    >>> parse_settings("groups=4,weighted=true,coding=context")
     {'groups': 4, 'weighted': True, 'coding': 'context'}
     """
     found = {}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from edgekit.codecs.registry import FEATURES, feature_codec, settings
+from edgekit.codecs.registry import FEATURES, feature_codec, parse_settings
 from edgekit.errors import UnknownName, UsageError
 from edgekit.server.calibrate import calibrator
 
@@ -49,7 +49,7 @@ def parse(text: str, names: dict[str, str] = NAMES) -> Method:
         raise UsageError(f"methods '{text}': expected ; between methods where one of them is spelt out, not commas")
     codec, _, gradient = full.partition("+")
     codec_id, _, pairs = codec.partition(":")
-    config = settings(pairs)
+    config = parse_settings(pairs)
     feature_codec(codec_id, config)
     gradient = gradient or "none"
     calibrator(gradient, 0)

@@ -19,7 +19,7 @@ from edgekit.export.named import default_shape, parse_shape
 from edgekit.export.plan.cuts import chosen, cut_table
 from edgekit.export.plan.observe import Trial, observe, sample_images
 from edgekit.export.plan.predict import Prediction, predict
-from edgekit.export.plan.settings import Compared, Setting, Timing
+from edgekit.export.plan.settings import Compared, PlannedStep, Timing
 from edgekit.export.settings import NamedNetwork
 from edgekit.link.link import Link, parse_link
 
@@ -63,7 +63,7 @@ class Plan(NamedTuple):
 
 def plan_named(
     network: NamedNetwork,
-    setting: Setting,
+    step: PlannedStep,
     compared: Compared = Compared(),
     timing: Timing = Timing(),
     *,
@@ -71,7 +71,7 @@ def plan_named(
     seed: int = 0,
     on_cut: Callable[[int, int, str], None] = lambda done, total, layer: None,
 ) -> Plan:
-    """The predicted speed of every cut of `network` that is compared, in one `setting`.
+    """The predicted speed of every cut of `network` that is compared, in one `step`.
 
     Input shape and classes are the network's own, else those of `dataset`, else 3,32,32 and 10. Without a dataset the
     images are random. `network.cut`, where it is given, takes the place of the default cut. `seed` decides fresh
@@ -79,8 +79,8 @@ def plan_named(
     ExportError.
     """
     name, classes = network.name, network.classes
-    devices, batch, codec = setting.devices, setting.batch, setting.codec
-    board, line = profile(setting.device), parse_link(setting.link)
+    devices, batch, codec = step.devices, step.batch, step.codec
+    board, line = profile(step.device), parse_link(step.link)
     if devices < 1 or timing.threads < 1:
         raise UsageError(f"{devices} devices and {timing.threads} threads: expected at least 1 of each")
     if network.input_shape:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from edgekit.codecs.base import FeatureCodec
 
 
-class Setting(NamedTuple):
+class PlannedStep(NamedTuple):
     """The step that is predicted: `devices` boards train behind one link, with a feature codec."""
 
     #: Name of the board's profile, or path of one (.toml).

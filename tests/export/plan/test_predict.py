@@ -19,7 +19,7 @@ from edgekit.export.plan.named import plan_named
 from edgekit.export.plan.observe import Trial, observe, sample_images
 from edgekit.export.plan.predict import Prediction, Step, binding, predict, rate
 from edgekit.export.plan.roofline import encode_seconds, encoder_work, training_bytes, training_seconds
-from edgekit.export.plan.settings import Compared, Setting
+from edgekit.export.plan.settings import Compared, PlannedStep
 from edgekit.export.plan.work import Work
 from edgekit.export.settings import NamedNetwork
 from edgekit.link.link import Link
@@ -191,7 +191,7 @@ def test_plan_of_a_named_model() -> None:
     told: list[tuple[int, int, str]] = []
     result = plan_named(
         NamedNetwork("mobilenet_v1", cut="stem", input_shape="3,16,16"),
-        Setting("jetson-nano", "2mbit/10mbit+30ms", feature_codec("uniform", {"bits": 4}), batch=2),
+        PlannedStep("jetson-nano", "2mbit/10mbit+30ms", feature_codec("uniform", {"bits": 4}), batch=2),
         Compared(["stem", "blocks.3.depthwise", "flatten"]),
         on_cut=lambda *now: told.append(now),
     )
