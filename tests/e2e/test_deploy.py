@@ -23,11 +23,16 @@ QUICK = ("--seconds", "0.2")
 
 @pytest.fixture(scope="module")
 def server(small_bundle: Bundle) -> Iterator[str]:
-    """The address of a real `edgekit serve`."""
+    """The address of a real `edgekit serve`, behind a line that is slow.
+
+    A device that trains in the background mostly waits for it then, and leaves the processors to the deployments.
+    """
     command = [sys.executable, "-m", "edgekit", "serve", small_bundle.path, "--listen", "127.0.0.1:0", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    yield f"127.0.0.1:{json.loads(process.stdout.readline())['port']}"
+    address = f"127.0.0.1:{json.loads(process.stdout.readline())['port']}"
+    with LinkEmulator(parse_link("1mbit"), address) as line:
+        yield f"127.0.0.1:{line.port}"
     process.terminate()
     process.communicate(timeout=300)
 
