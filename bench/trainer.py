@@ -44,11 +44,11 @@ class Plan(NamedTuple):
     epochs: int
     batch: int
     lr: float
-    weight_decay: float
+    weight_decay: float = 5e-4
     #: Random crops of the image padded by 4 pixels, and flips.
-    augment: bool
+    augment: bool = False
     #: Networks compute in bfloat16 but for depthwise convolutions; what crosses the cut, weights and optimizers do not.
-    mixed: bool
+    mixed: bool = False
     calibration: int = 256
     #: Every so many epochs the channels are grouped anew; 0 never.
     regroup: int = 0
