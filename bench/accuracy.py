@@ -15,16 +15,18 @@ import glob
 import hashlib
 import json
 import os
-import platform
 import re
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
+import markdown
 import numpy as np
+import record
 import torch
 from accuracy_chart import draw
+from arguments import Arguments
 from trainer import Plan, Trainer
 
 from edgekit.data import registry
@@ -57,7 +59,7 @@ def run(method: str, seed: int, options: argparse.Namespace) -> None:
         options.model, options.cut, parsed.codec, parsed.config, parsed.gradient, seed, options.epochs, options.batch,
         options.lr, options.weight_decay, options.augment, options.mixed, regroup=options.regroup,
         front=not options.freeze_front, decay=options.decay, tolerance=options.tolerance,
-        every=options.every, noise=options.noise_filling,
+        every=options.every, noise_filling=options.noise_filling,
     )  # fmt: skip
     described = {"method": method, "dataset": options.dataset, "limit": options.limit, "plan": plan._asdict()}
     name = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]
@@ -72,16 +74,15 @@ def run(method: str, seed: int, options: argparse.Namespace) -> None:
         sys.stderr.write(f"{method} seed {seed}: {shown}\n")
 
     trainer = Trainer(plan, dataset, np.arange(len(dataset.train_labels)), show)
-    record = {
+    made = {
         **described,
         "feature": list(trainer.shape),
         "formula_bytes_up": trainer.codec.formula_bits(trainer.shape) / 8,
-        "command": ["python", *sys.argv],
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "command": record.command(),
+        "versions": record.versions("torch", "numpy"),
         "epochs": trainer.run(),
     }
-    with open(path + ".part", "w", encoding="utf-8") as file:
-        json.dump(record, file)
+    record.write(made, path + ".part")
     os.replace(path + ".part", path)
 
 
@@ -110,17 +111,12 @@ def summarise(sources: list[str]) -> list[dict[str, Any]]:
 def _rows(source: str) -> list[dict[str, Any]]:
     """The rows of a file, or one for each run of a folder."""
     if os.path.isfile(source):
-        with open(source, encoding="utf-8") as file:
-            rows: list[dict[str, Any]] = json.load(file)
+        rows: list[dict[str, Any]] = record.read(source)
         return rows
-    paths = sorted(glob.glob(os.path.join(source, "*.json")))
-    if not paths:
+    runs = [record.read(path) for path in sorted(glob.glob(os.path.join(source, "*.json")))]
+    if not runs:
         sys.exit(f"{source}: neither a file of rows nor a folder with runs")
-    records = []
-    for path in paths:
-        with open(path, encoding="utf-8") as file:
-            records.append(json.load(file))
-    return [_row(record) for record in sorted(records, key=lambda record: int(record["plan"]["seed"]))]
+    return [_row(each) for each in sorted(runs, key=lambda each: int(each["plan"]["seed"]))]
 
 
 def _joined(row: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
@@ -150,125 +146,96 @@ def _setting(row: dict[str, Any]) -> tuple[Any, ...]:
 
 def _told(method: str, plan: dict[str, Any]) -> str:
     """`method` and what else sets it apart in a table."""
-    share = {None: "", "lost": ", noise filling"}.get(plan["noise"], f", noise {plan['noise']}")
+    share = {None: "", "lost": ", noise filling"}.get(plan["noise_filling"], f", noise filling {plan['noise_filling']}")
     return method + share + ("" if plan["front"] else ", front half frozen")
 
 
-def _row(record: dict[str, Any]) -> dict[str, Any]:
-    plan, last = record["plan"], record["epochs"][-1]
+def _row(run: dict[str, Any]) -> dict[str, Any]:
+    plan, last = run["plan"], run["epochs"][-1]
+    tested = [line for line in run["epochs"] if "accuracy" in line]
     return {
         "model": plan["model"],
         "cut": plan["cut"],
-        "feature": record["feature"],
-        "dataset": record["dataset"],
-        "limit": record["limit"],
+        **{name: run[name] for name in ("feature", "dataset", "limit")},
         "n_epochs": plan["epochs"],
-        "batch": plan["batch"],
-        "lr": plan["lr"],
-        "mixed": plan["mixed"],
-        "augment": plan["augment"],
-        "weight_decay": plan["weight_decay"],
-        "method": _told(record["method"], plan),
-        "codec": plan["codec"],
-        "config": plan["config"],
-        "gradient": plan["gradient"],
-        "regroup": plan["regroup"],
-        "front": plan["front"],
-        "decay": plan["decay"],
-        "tolerance": plan["tolerance"],
+        **{name: plan[name] for name in ("batch", "lr", "mixed", "augment", "weight_decay")},
+        "method": _told(run["method"], plan),
+        **{name: plan[name] for name in METHOD[1:]},
         "seeds": [plan["seed"]],
         "accuracy": round(last["accuracy"], 2),
         "accuracies": [last["accuracy"]],
         "spread": 0.0,
         "bytes_up": round(last["bytes_up_per_image"], 1),
         "bytes_down": round(last["bytes_down_per_image"], 1),
-        "formula_bytes_up": record["formula_bytes_up"],
-        "curve": [
-            [line["images"], line["accuracy"], round(line["loss"], 4)]
-            for line in record["epochs"]
-            if "accuracy" in line
-        ],
-        "versions": record["versions"],
-        "command": record["command"],
+        "formula_bytes_up": run["formula_bytes_up"],
+        "curve": [[line["images"], line["accuracy"], round(line["loss"], 4)] for line in tested],
+        "versions": run["versions"],
+        "command": run["command"],
     }
 
 
-#: The table's columns.
-HEADS = (
-    "model", "data", "cut", "epochs", "method", "gradient", "seeds", "accuracy", "below FP32", "B up", "B down", "up",
-    "up, to UQ-4", "both ways",
-)  # fmt: skip
+def _with_spread(row: dict[str, Any]) -> str:
+    spread = f" ± {row['spread'] / 2:.2f}" if len(row["seeds"]) > 1 else ""
+    return f"{row['accuracy']:.2f}{spread}"
+
+
+def _ratio(name: str) -> Callable[[dict[str, Any]], str]:
+    return lambda row: f"{row[name]}x" if name in row else ""
+
+
+#: Head of a column -> the text of its cell. Bytes are measured at the frame, per training image.
+COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "model": lambda row: row["model"],
+    "data": lambda row: row["dataset"],
+    "cut": lambda row: row["cut"] or "default",
+    "epochs": lambda row: str(row["n_epochs"]),
+    "method": lambda row: row["method"].replace("+" + row["gradient"], ""),
+    "gradient": lambda row: row["gradient"],
+    "seeds": lambda row: str(len(row["seeds"])),
+    "accuracy": _with_spread,
+    "below FP32": lambda row: f"{row['below_fp32']:+.2f}" if "below_fp32" in row else "",
+    "B up": lambda row: f"{row['bytes_up']:,.0f}",
+    "B down": lambda row: f"{row['bytes_down']:,.0f}",
+    "up": _ratio("ratio_up"),
+    "up, to UQ-4": _ratio("ratio_uq"),
+    "both ways": _ratio("ratio_both"),
+}
 BRIEF = ("model", "method", "gradient", "seeds", "accuracy", "below FP32", "B up", "B down", "both ways")
 
 
-def table(rows: list[dict[str, Any]], heads: Sequence[str] = HEADS) -> str:
-    """`rows` as Markdown, the columns of `heads`; bytes are measured at the frame, per training image."""
-    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-    for row in rows:
-        cells = [
-            row["model"],
-            row["dataset"],
-            row["cut"] or "default",
-            str(row["n_epochs"]),
-            row["method"].replace("+" + row["gradient"], ""),
-            row["gradient"],
-            str(len(row["seeds"])),
-            f"{row['accuracy']:.2f} ± {row['spread'] / 2:.2f}" if len(row["seeds"]) > 1 else f"{row['accuracy']:.2f}",
-            f"{row['below_fp32']:+.2f}" if "below_fp32" in row else "",
-            f"{row['bytes_up']:,.0f}",
-            f"{row['bytes_down']:,.0f}",
-            f"{row['ratio_up']}x" if "ratio_up" in row else "",
-            f"{row['ratio_uq']}x" if "ratio_uq" in row else "",
-            f"{row['ratio_both']}x" if "ratio_both" in row else "",
-        ]
-        named = dict(zip(HEADS, cells, strict=True))
-        lines.append(f"| {' | '.join(named[head] for head in heads)} |")
-    return "\n".join(lines)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?")
-    parser.add_argument("--cut")
-    parser.add_argument("--dataset", default="cifar10")
-    parser.add_argument("--data", metavar="DIR")
-    parser.add_argument("--limit", type=int, metavar="N", help="training images, balanced over the classes")
-    parser.add_argument("--methods", default="FP32,UQ-4,SGQ-4", help="separated by commas, or by ; where they hold one")
-    parser.add_argument("--seeds", default="0")
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=0.02)
-    parser.add_argument("--weight-decay", type=float, default=5e-4)
-    parser.add_argument("--augment", action="store_true", help="random crops and flips")
-    parser.add_argument("--mixed", action="store_true", help="networks compute in bfloat16 (see bfloat16.py)")
-    parser.add_argument("--regroup", type=int, default=0, metavar="EPOCHS")
-    parser.add_argument("--decay", type=float, default=0.9, help="of the codebooks' moving averages")
-    parser.add_argument("--tolerance", type=float, default=0.1, help="codewords that moved further are sent")
-    parser.add_argument("--every", type=int, default=2, metavar="EPOCHS", help="from one evaluation to the next")
-    parser.add_argument("--freeze-front", action="store_true", help="do not train the front half")
-    parser.add_argument("--noise-filling", metavar="SHARE", help="as of `edgekit train`")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", metavar="DIR", default="runs")
-    parser.add_argument("--show", metavar="PATH", nargs="+", help="train nothing; print the table of what these hold")
-    parser.add_argument(
-        "--only", metavar="REGEX", default="", help="of --show, by model, dataset, cut, epochs and method"
+    arguments = Arguments(__doc__)
+    arguments.add_argument("model", nargs="?")
+    arguments.add(cut=None, dataset="cifar10", data=None, limit=None)
+    arguments.add("separated by commas, or by ; where they hold one", methods="FP32,UQ-4,SGQ-4")
+    arguments.add(seeds="0", epochs=12, batch=64, lr=0.02, weight_decay=5e-4, noise_filling=None, threads=1)
+    arguments.add("random crops and flips", augment=False)
+    arguments.add("networks compute in bfloat16 (see bfloat16.py)", mixed=False)
+    arguments.add("epochs from one grouping of the channels to the next; 0: never", regroup=0)
+    arguments.add("of the codebooks' moving averages", decay=0.9)
+    arguments.add("codewords that moved further are sent", tolerance=0.1)
+    arguments.add("epochs from one evaluation to the next", every=2)
+    arguments.add("do not train the front half", freeze_front=False)
+    arguments.add_argument("--out", metavar="DIR", default="runs")
+    arguments.add_argument(
+        "--show", metavar="PATH", nargs="+", help="train nothing; print the table of what these hold"
     )
-    parser.add_argument("--brief", action="store_true", help="of --show, with fewer columns")
-    parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--plot", metavar="FILE")
-    options = parser.parse_args()
+    arguments.add("regular expression; of --show, by model, dataset, cut, epochs and method", only="")
+    arguments.add("of --show, with fewer columns", brief=False)
+    arguments.add(json=None, plot=None)
+    options = arguments.parse_args()
     if options.show:
         rows = summarise(options.show)
         shown = [row for row in rows if re.search(options.only, " ".join(str(row[name]) for name in NAMED))]
-        sys.stdout.write(table(shown, BRIEF if options.brief else HEADS) + "\n")
+        heads = BRIEF if options.brief else tuple(COLUMNS)
+        sys.stdout.write(markdown.table(heads, [[COLUMNS[head](row) for head in heads] for row in shown]) + "\n")
         if options.json:
-            with open(options.json, "w", encoding="utf-8") as file:
-                file.write(json.dumps(rows, indent=1) + "\n")
+            record.write(rows, options.json)
         if options.plot:
             draw(rows, options.plot)
         return
     if not options.model:
-        parser.error("a model, or --show")
+        arguments.error("a model, or --show")
     torch.set_num_threads(options.threads)
     os.makedirs(options.out, exist_ok=True)
     for seed in options.seeds.split(","):

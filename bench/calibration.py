@@ -24,17 +24,17 @@ A method is a policy of `edgekit train --gradient-codec`, with settings as in "s
 
 import argparse
 import copy
-import json
-import platform
 import sys
 from collections.abc import Iterator
 from typing import Any
 
+import markdown
 import numpy as np
+import record
 import torch
-from record import finish
+from arguments import Arguments
 from torch.nn.functional import cross_entropy
-from trainer import CPU, Plan, Trainer
+from trainer import Plan, Trainer
 
 from edgekit.codecs.gradients.sparse import Sparse
 from edgekit.data import registry
@@ -57,9 +57,7 @@ METHODS = (
     *(f"sparse-masked:step={step}" for step in (3, 5, 7, 10, 14, 20)),
     *(f"dct:zone={zone}" for zone in (1, 1.5, 2, 3)),
     "dct-masked:zone=2",
-    "vq:groups=2",
-    "vq:groups=4",
-    "vq:groups=8",
+    *(f"vq:groups={groups}" for groups in (2, 4, 8)),
     "vq:groups=4,exact=false",
     "residual",
     "sampled-masked",
@@ -98,7 +96,7 @@ class Batch:
         feature = np.ascontiguousarray(self._output.detach().numpy()[:, self.order])
         codes = front.codec.quantize(feature, front.tables)
         self.active = front.codec.active(codes, front.tables)
-        coded = decode(front.codec, codes, front.tables, CPU)
+        coded = decode(front.codec, codes, front.tables, torch.device("cpu"))
         self.gradient = self._at_cut(coded, labels)
         #: The gradient of all weights in a row, computed from the feature without any codec.
         self.reference = self.of_weights(self._at_cut(torch.from_numpy(feature), labels))
@@ -146,11 +144,8 @@ def probe(trainer: Trainer, chosen: Iterator[np.ndarray], methods: list[str], se
                 averaged[name] = average(batch, calibrators[name])
     for half, state in zip(halves, states, strict=True):
         half.load_state_dict(state)
-    table = {}
-    for name, lines in rows.items():
-        means = {key: float(np.mean([line[key] for line in lines])) for key in lines[0]}
-        table[name] = {**means, "averaged": averaged[name]}
-    return table
+    means = {name: {key: float(np.mean([row[key] for row in each])) for key in each[0]} for name, each in rows.items()}
+    return {name: {**each, "averaged": averaged[name]} for name, each in means.items()}
 
 
 def average(batch: Batch, each: Calibrator) -> float:
@@ -171,19 +166,19 @@ def distance(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def study(options: argparse.Namespace) -> dict[str, Any]:
-    """Trains, probes after the epochs `--stages`, and returns the record."""
+    """The record: trains, and probes after the epochs `--stages`."""
     stages = [int(stage) for stage in options.stages.split(",")]
     dataset = registry.load(options.dataset, options.data, None, options.seed)
     codec = {"groups": options.groups, "bits": options.bits}
     plan = Plan(
         options.model, options.cut, "sgq", codec, options.train_with, options.seed, max(stages), options.batch,
-        options.lr, 5e-4, augment=True, mixed=False, every=max(stages),
+        options.lr, augment=True, every=max(stages),
     )  # fmt: skip
     rng = np.random.default_rng(options.seed)
     images = rng.permutation(len(dataset.train_labels))[: options.steps * options.batch]
-    record: dict[str, Any] = {
-        "command": ["python", *sys.argv],
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+    made: dict[str, Any] = {
+        "command": record.command(),
+        "versions": record.versions("torch", "numpy"),
         "plan": plan._asdict(),
         "dataset": options.dataset,
         "images_per_epoch": len(images),
@@ -199,32 +194,28 @@ def study(options: argparse.Namespace) -> dict[str, Any]:
             chosen = (draws.choice(len(dataset.train_labels), options.batch, False) for _ in range(options.batches))
             rows = probe(trainer, chosen, options.methods.split(";"), options.seed)
             stage = {"epoch": epoch, "images": line["images"], "loss": line["loss"], "accuracy": line.get("accuracy")}
-            record["stages"].append({**stage, "rows": rows})
+            made["stages"].append({**stage, "rows": rows})
 
     trainer = Trainer(plan, dataset, images, on_epoch)
-    record["feature"] = list(trainer.shape)
+    made["feature"] = list(trainer.shape)
     trainer.run()
-    return record
+    return made
 
 
-def markdown(record: dict[str, Any], accuracies: list[dict[str, Any]] | None = None) -> str:
-    """One line per method, the stages in one cell; `accuracies` are rows of `bench/accuracy.py` of one codec."""
-    plan, stages = record["plan"], record["stages"]
+def table(made: dict[str, Any], accuracies: list[dict[str, Any]]) -> str:
+    """Markdown: a line per method, stages in one cell; `accuracies` are rows of `bench/accuracy.py`, of one codec."""
+    plan, stages = made["plan"], made["stages"]
     when = ", ".join(f"{stage['images']:,} images (loss {stage['loss']:.2f})" for stage in stages)
-    heads = ["method", *COLUMNS, *(["accuracy"] if accuracies else [])]
-    lines = [
-        f"{plan['model']} cut at {plan['cut']}, {plan['config']}, after {when}",
-        "",
-        f"| {' | '.join(heads)} |",
-        "|---|" + "--:|" * (len(heads) - 1),
-    ]
+    rows = []
     for name in stages[0]["rows"]:
         cells = [name, *(" ".join(figure(key, stage["rows"][name][key]) for stage in stages) for key in COLUMNS)]
         if accuracies:
             found = [row for row in accuracies if name != DECODE_ONLY and same_method(name, row["gradient"])]
             cells.append(" ".join(f"{row['accuracy']:.2f}" for row in found))
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, ""])
+        rows.append(cells)
+    heads = ["method", *COLUMNS, *(["accuracy"] if accuracies else [])]
+    about = f"{plan['model']} cut at {plan['cut']}, {plan['config']}, after {when}"
+    return f"{about}\n\n{markdown.table(heads, rows, '--:')}\n\n"
 
 
 def same_method(first: str, second: str) -> bool:
@@ -239,61 +230,48 @@ def figure(column: str, value: float) -> str:
     return f"{value:.0f}" if column == "bytes" else f"{value:.2f}"
 
 
+def show(options: argparse.Namespace) -> None:
+    """The tables of the records `--show`, with the accuracies that `--accuracy` has."""
+    known = record.read(options.accuracy) if options.accuracy else []
+    for path in options.show:
+        made = record.read(path)
+        network = made["plan"]["model"], made["plan"]["cut"]
+        accuracies = [
+            row
+            for row in known
+            if row["method"] in (options.of, f"{options.of}+{row['gradient']}")
+            and (row["model"], row["cut"], row["n_epochs"]) == (*network, options.epochs)
+        ]
+        sys.stdout.write(table(made, accuracies))
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").replace("\b\n", ""), formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("model", nargs="?", help="as `edgekit models` lists them")
-    parser.add_argument("--cut", metavar="LAYER", help="default: the model's own")
-    parser.add_argument("--dataset", default="cifar10")
-    parser.add_argument("--data", metavar="DIR", help="where the dataset's files are")
-    parser.add_argument("--groups", type=int, default=4, help="of SGQ (default %(default)s)")
-    parser.add_argument("--bits", type=int, default=4, help="of SGQ (default %(default)s)")
-    parser.add_argument("--steps", type=int, default=200, help="batches of an epoch (default %(default)s)")
-    parser.add_argument("--stages", default="1,4,10", help="epochs after which to probe (default %(default)s)")
-    parser.add_argument("--batch", type=int, default=32, help="images (default %(default)s)")
-    parser.add_argument("--batches", type=int, default=8, help="of a probe (default %(default)s)")
-    parser.add_argument("--lr", type=float, default=0.02)
-    parser.add_argument("--train-with", default="none", metavar="METHOD", help="while training (default %(default)s)")
-    parser.add_argument("--methods", default=";".join(METHODS), metavar="METHOD;...", help="default: all there are")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--show", nargs="+", metavar="FILE", help="tables of such records")
-    parser.add_argument(
-        "--accuracy", metavar="FILE", help="of --show: accuracies after training, as in bench/results/accuracy.json"
-    )
-    parser.add_argument(
-        "--of",
-        default="sgq:groups=4,bits=6,coding=context",
-        metavar="CODEC",
-        help="whose accuracies (default %(default)s)",
-    )
-    parser.add_argument("--epochs", type=int, default=16, help="after which (default %(default)s)")
-    parser.add_argument("--out", metavar="FILE")
-    options = parser.parse_args()
+    arguments = Arguments(__doc__)
+    arguments.add_argument("model", nargs="?", help="as `edgekit models` lists them")
+    arguments.add(cut=None, dataset="cifar10", data=None)
+    arguments.add("of SGQ", groups=4, bits=4)
+    arguments.add("batches of an epoch", steps=200)
+    arguments.add("epochs after which to probe", stages="1,4,10")
+    arguments.add("images", batch=32)
+    arguments.add("of a probe", batches=8)
+    arguments.add("method while training", train_with="none")
+    arguments.add(lr=0.02, seed=0, threads=1)
+    arguments.add_argument("--methods", default=";".join(METHODS), metavar="METHOD;...", help="default: all there are")
+    arguments.add_argument("--show", nargs="+", metavar="FILE", help="tables of such records")
+    arguments.add("of --show: accuracies after training, as in bench/results/accuracy.json", accuracy=None)
+    arguments.add("codec whose accuracies", of="sgq:groups=4,bits=6,coding=context")
+    arguments.add("after which", epochs=16)
+    arguments.add(out=None)
+    options = arguments.parse_args()
     if options.show:
-        known = []
-        if options.accuracy:
-            with open(options.accuracy, encoding="utf-8") as file:
-                known = [
-                    row
-                    for row in json.load(file)
-                    if row["method"] in (options.of, f"{options.of}+{row['gradient']}")
-                    and row["n_epochs"] == options.epochs
-                ]
-        for path in options.show:
-            with open(path, encoding="utf-8") as file:
-                record = json.load(file)
-            plan = record["plan"]
-            rows = [row for row in known if (row["model"], row["cut"]) == (plan["model"], plan["cut"])]
-            sys.stdout.write(markdown(record, rows) + "\n")
+        show(options)
         return
     if options.model is None:
-        parser.error("which model?")
+        arguments.error("which model?")
     torch.set_num_threads(options.threads)
-    record = study(options)
-    sys.stderr.write(markdown(record) + "\n")
-    finish(record, options.out)
+    made = study(options)
+    sys.stderr.write(table(made, []))
+    record.finish(made, options.out)
 
 
 if __name__ == "__main__":

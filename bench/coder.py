@@ -18,22 +18,22 @@ without the numbers, which no model is asked about.
 """
 
 import argparse
-import json
-import platform
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import markdown
 import numpy as np
-import onnxruntime
+import record
 import torch
-import trainer
+from arguments import Arguments
 from deployed import quantise_stage
 from entropy import model_bits
-from record import finish
 from threadpoolctl import threadpool_limits
+from timing import quartiles
+from trainer import Plan, Trainer
 
 from edgekit.codecs.base import Arrays, FeatureStream
 from edgekit.codecs.entropy.temporal import write_numbers
@@ -96,9 +96,8 @@ def row(line: dict[str, Any], seen: dict[str, list[float]]) -> dict[str, Any]:
     told: dict[str, Any] = {name: line[name] for name in ("epoch", "loss", "train_accuracy")}
     front = np.array(seen["front"])
     for stage in STAGES:
-        low, median, high = np.quantile(seen[stage], (0.25, 0.5, 0.75)).round(3).tolist()
-        share = round(float(np.median(seen[stage] / front)), 4)
-        told[stage] = {"median_ms": median, "quartile1_ms": low, "quartile3_ms": high, "share_of_front": share}
+        ms = np.array(seen[stage])
+        told[stage] = {**quartiles(ms, 3), "share_of_front": round(float(np.median(ms / front)), 4)}
     size, numbers, bits = (sum(seen[name]) for name in ("bytes", "numbers", "bits"))
     told["bytes_per_image"] = round(size / len(seen["bytes"]) / BATCH, 2)
     told["model_bytes_per_image"] = round(bits / 8 / len(seen["bytes"]) / BATCH, 2)
@@ -111,9 +110,9 @@ def bench(model: str, method: str, options: argparse.Namespace) -> dict[str, Any
     """The record of one model and codec."""
     dataset = registry.load("cifar10" if options.data else "digits", options.data, options.limit, 0)
     parsed = parse(method, {})
-    plan = trainer.Plan(
+    plan = Plan(
         model, CUTS[model], parsed.codec, parsed.config, parsed.gradient, 0, options.epochs, BATCH, options.lr,
-        weight_decay=5e-4, augment=False, mixed=False, every=options.epochs,
+        every=options.epochs,
     )  # fmt: skip
     rows: list[dict[str, Any]] = []
 
@@ -125,7 +124,7 @@ def bench(model: str, method: str, options: argparse.Namespace) -> dict[str, Any
         receiver.seen.clear()
         sys.stderr.write(f"{model} {method}: epoch {line['epoch']} of {options.epochs}, loss {line['loss']:.3f}\n")
 
-    training = trainer.Trainer(plan, dataset, np.arange(len(dataset.train_labels)), on_epoch)
+    training = Trainer(plan, dataset, np.arange(len(dataset.train_labels)), on_epoch)
     images = training.test.images[:BATCH].astype(np.float32) / 255
     front = quantise_stage(fold_norms(training.front.module)[0], images, feature_codec("raw", {}), {})
     sender, receiver = (Timed(training.codec.stream(), front) for _ in range(2))
@@ -136,11 +135,10 @@ def bench(model: str, method: str, options: argparse.Namespace) -> dict[str, Any
     return {"model": model, "cut": CUTS[model], "feature": list(training.shape), "method": method, "epochs": rows}
 
 
-def table(record: dict[str, Any]) -> str:
+def table(runs: list[dict[str, Any]]) -> str:
     """Markdown: the first, the middle and the last epoch of every run, stages as shares of the front half's time."""
-    heads = ("model", "codec", "epoch", "B/image", "% > model", "% coded", "front, ms", *STAGES[1:])
-    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-    for run in record["runs"]:
+    rows = []
+    for run in runs:
         epochs = run["epochs"]
         for told in (epochs[i] for i in sorted({0, len(epochs) // 2 - 1, len(epochs) - 1}) if i >= 0):
             cells = [run["model"], run["method"].removesuffix("+none"), str(told["epoch"])]
@@ -148,39 +146,36 @@ def table(record: dict[str, Any]) -> str:
             cells += [f"{100 * told[name]:.2f}" for name in ("above_model", "coded_above_model")]
             cells += [f"{told['front']['median_ms']:.1f}"]
             cells += [f"{100 * told[stage]['share_of_front']:.0f} %" for stage in STAGES[1:]]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+            rows.append(cells)
+    return markdown.table(
+        ("model", "codec", "epoch", "B/image", "% > model", "% coded", "front, ms", *STAGES[1:]), rows
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default=",".join(CUTS))
-    parser.add_argument("--codecs", default=CODECS, help="methods as of accuracy.py that code entropy, separated by ;")
-    parser.add_argument("--data", metavar="DIR", help="CIFAR-10, binary version; else digits")
-    parser.add_argument("--limit", type=int, default=2000, help="training images")
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=0.02)
-    parser.add_argument("--out", metavar="FILE")
-    parser.add_argument("--show", metavar="FILE", help="train nothing; print the table of what --out wrote")
-    options = parser.parse_args()
+    arguments = Arguments(__doc__)
+    arguments.add(models=",".join(CUTS))
+    arguments.add("methods as of accuracy.py that code entropy, separated by ;", codecs=CODECS)
+    arguments.add("CIFAR-10, binary version; else digits", data=None)
+    arguments.add(limit=2000, epochs=8, lr=0.02, out=None)
+    arguments.add("train nothing; print the table of what --out wrote", show=None)
+    options = arguments.parse_args()
     if options.show:
-        with open(options.show, encoding="utf-8") as file:
-            sys.stdout.write(table(json.load(file)) + "\n")
+        sys.stdout.write(table(record.read(options.show)["runs"]) + "\n")
         return
     torch.set_num_threads(1)
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
     with threadpool_limits(1):
         models, codecs = options.models.split(","), options.codecs.split(";")
         runs = [bench(model, codec, options) for model in models for codec in codecs]
-    record = {
-        "command": ["python", *sys.argv],
-        "versions": {**versions, "onnxruntime": onnxruntime.__version__},
+    made = {
+        "command": record.command(),
+        "versions": record.versions("torch", "numpy", "onnxruntime"),
         "images": "cifar10" if options.data else "digits",
         "batch": BATCH,
         "runs": runs,
     }
-    sys.stderr.write(table(record) + "\n")
-    finish(record, options.out)
+    sys.stderr.write(table(runs) + "\n")
+    record.finish(made, options.out)
 
 
 if __name__ == "__main__":

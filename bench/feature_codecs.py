@@ -22,9 +22,6 @@ zlib      level 6, of the packed codes of `uniform` and of the float32 feature
 ========  ==============================================================================================================
 """
 
-import argparse
-import platform
-import statistics
 import sys
 import time
 import zlib
@@ -33,13 +30,13 @@ from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
-import onnxruntime
+import record
 import torch
+from arguments import Arguments
 from deployed import engine, quantise_stage
 from entropy import model_bits
-from front_graphs import alternate
-from record import finish
 from threadpoolctl import threadpool_limits
+from timing import alternate, quartiles
 from torch import nn
 
 from edgekit.codecs.base import Arrays, FeatureCodec
@@ -179,11 +176,10 @@ def timing(ms: np.ndarray, front: Front, times: dict[str, np.ndarray]) -> dict[s
 
     There is no rate where the median is a difference too small for the machine to tell.
     """
-    low, median, high = statistics.quantiles(ms.tolist(), n=4)
-    numbers = {"median_ms": median, "quartile1_ms": low, "quartile3_ms": high}
-    numbers |= {f"share_of_{name}": median / float(np.median(times[name])) for name in FRONT}
+    median = float(np.median(ms))
+    shares = {f"share_of_{name}": round(median / float(np.median(times[name])), 4) for name in FRONT}
     rate = round(front.feature.nbytes / 1e3 / median, 1) if median > 0 else None
-    return {**{name: round(value, 4) for name, value in numbers.items()}, "mb_per_s": rate}
+    return {**quartiles(ms, 4), **shares, "mb_per_s": rate}
 
 
 def times_as_fast(other: np.ndarray, ms: np.ndarray) -> list[float | None]:
@@ -237,14 +233,14 @@ def bench(model: str, front: Front, labels: list[str], repeats: int) -> dict[str
     }
 
 
-def table(record: dict[str, Any]) -> str:
+def table(made: dict[str, Any]) -> str:
     """Milliseconds per batch and stage; of quantising and packing in front: MB/s, shares, how often faiss's speed.
 
     The last with its 90 % interval.
     """
     lines = []
     heads = ["B/image", "% > model", *SHOWN.values(), "MB/s", "% front", "% learning", "  x faiss"]
-    for model, result in record["models"].items():
+    for model, result in made["models"].items():
         times = ", ".join(f"{name} {result['front'][name]['median_ms']:.2f} ms" for name in FRONT)
         lines += ["", f"{model}, {result['feature']}, {times}", " " * 20 + "".join(f"{head:>11}" for head in heads)]
         for label, row in result["codecs"].items():
@@ -261,23 +257,20 @@ def table(record: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default=",".join(CUTS))
-    parser.add_argument("--codecs", default=",".join(CODECS), help="uniform 4 and product 8x4 are always there")
-    parser.add_argument("--data", metavar="DIR", help="CIFAR-10, binary version")
-    parser.add_argument("--weights", action="append", default=[], metavar="MODEL=FILE", help="safetensors")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=40)
-    parser.add_argument("--out", metavar="FILE")
-    options = parser.parse_args()
+    arguments = Arguments(__doc__)
+    arguments.add(models=",".join(CUTS))
+    arguments.add("uniform 4 and product 8x4 are always there", codecs=",".join(CODECS))
+    arguments.add("CIFAR-10, binary version", data=None)
+    arguments.add_argument("--weights", action="append", default=[], metavar="MODEL=FILE", help="safetensors")
+    arguments.add(batch=32, repeats=40, out=None)
+    options = arguments.parse_args()
     weights = dict(text.split("=", 1) for text in options.weights)
     labels = list(dict.fromkeys(["uniform 4", "product 8x4", *options.codecs.split(",")]))
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
-    record: dict[str, Any] = {
-        "command": ["python", *sys.argv],
-        "versions": {**versions, "onnxruntime": onnxruntime.__version__, "faiss": faiss.__version__},
+    made: dict[str, Any] = {
+        "command": record.command(),
+        "versions": record.versions("torch", "numpy", "onnxruntime", "faiss"),
         "images": "cifar10" if options.data else "digits, scaled to the input shape",
         "weights": weights or "fresh",
         "batch": options.batch,
@@ -287,9 +280,9 @@ def main() -> None:
     with threadpool_limits(1):
         for model in options.models.split(","):
             front = front_of(model, weights.get(model), options.data, options.batch)
-            record["models"][model] = bench(model, front, labels, options.repeats)
-    sys.stderr.write(table(record) + "\n")
-    finish(record, options.out)
+            made["models"][model] = bench(model, front, labels, options.repeats)
+    sys.stderr.write(table(made) + "\n")
+    record.finish(made, options.out)
 
 
 if __name__ == "__main__":

@@ -5,19 +5,15 @@
 saved activations and recomputing them, the deployed graph, and PyTorch. Medians and quartiles in milliseconds, as JSON.
 """
 
-import argparse
 import copy
-import platform
-import statistics
-import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-import onnxruntime
+import record
 import torch
-from record import finish
+from arguments import Arguments
+from deployed import engine
+from timing import measure
 
 from edgekit.bundle import GraphSpec
 from edgekit.codecs.base import Arrays
@@ -25,7 +21,6 @@ from edgekit.codecs.registry import feature_codec
 from edgekit.export.graphs import front_graphs, learning_graph
 from edgekit.export.models.registry import MODELS, build
 from edgekit.export.split import split
-from edgekit.runtime.backends.onnxruntime import OnnxRuntime
 
 SHAPE = (3, 32, 32)
 
@@ -43,10 +38,7 @@ def variants(name: str, batch: int) -> dict[str, Callable[[], Any]]:
     state: Arrays = {key: value.numpy() for key, value in front.state_dict().items()}
     given: Arrays = {"image": image.numpy(), "gradient": upstream.numpy(), **codec.table_feeds(tables)}
 
-    def engine(model: bytes, spec: GraphSpec) -> OnnxRuntime:
-        backend = OnnxRuntime(model, spec)
-        backend.set_weights({s.name: (state if s.name in state else given)[s.name] for s in spec.held})
-        return backend
+    held = {**given, **state}
 
     def feeds(spec: GraphSpec, saved: Arrays) -> Arrays:
         return {s.name: (given if s.name in given else saved)[s.name] for s in spec.inputs}
@@ -54,10 +46,12 @@ def variants(name: str, batch: int) -> dict[str, Callable[[], Any]]:
     learning = learning_graph(front, SHAPE, codec, tables)
     outputs = [s.name for s in graphs.specs["front_train"].outputs]
     books = list(codec.table_feeds(tables))
-    as_constants = engine(*learning.graph.model(outputs, held=books, file="constants.onnx"))
-    recomputing = engine(*learning.graph.model(learning.gradients, held=learning.graph.weights, file="recompute.onnx"))
+    as_constants = engine(*learning.graph.model(outputs, held=books, file="constants.onnx"), held)
+    recomputing = engine(
+        *learning.graph.model(learning.gradients, held=learning.graph.weights, file="recompute.onnx"), held
+    )
     deployed, train, grad = (
-        engine(graphs.models[f"{key}.onnx"], graphs.specs[key]) for key in ("front", "front_train", "front_grad")
+        engine(graphs.models[f"{key}.onnx"], graphs.specs[key], held) for key in ("front", "front_train", "front_grad")
     )
     saved = train.run({"image": given["image"]})
     constants = {s.name: state[s.name] for s in as_constants.graph.constants}
@@ -77,49 +71,18 @@ def variants(name: str, batch: int) -> dict[str, Callable[[], Any]]:
     }
 
 
-def alternate(
-    functions: dict[str, Callable[[], Any]], repeats: int, clock: Callable[[], float] = time.perf_counter
-) -> dict[str, np.ndarray]:
-    """Milliseconds (repeats,) of each, everything once in every round, after two rounds of warm-up.
-
-    Every round has an order of its own: what runs before leaves caches and heap in a state that counts.
-    """
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    rng = np.random.default_rng(0)
-    for i in range(repeats + 2):
-        for name in rng.permutation(list(functions)):
-            start = clock()
-            functions[name]()
-            if i >= 2:
-                times[name].append(1e3 * (clock() - start))
-    return {name: np.array(values) for name, values in times.items()}
-
-
-def measure(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, dict[str, float]]:
-    """Medians and quartiles."""
-    rows = {}
-    for name, values in alternate(functions, repeats).items():
-        low, median, high = statistics.quantiles(values.tolist(), n=4)
-        rows[name] = {"median_ms": round(median, 2), "quartile1_ms": round(low, 2), "quartile3_ms": round(high, 2)}
-    return rows
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", default="vgg11,mobilenet_v1,resnet18")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--out")
-    options = parser.parse_args()
+    arguments = Arguments(__doc__)
+    arguments.add(models="vgg11,mobilenet_v1,resnet18", batch=32, repeats=15, out=None)
+    options = arguments.parse_args()
     torch.set_num_threads(1)
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
-    result: dict[str, Any] = {
-        "command": ["python", *sys.argv],
-        "versions": {**versions, "onnxruntime": onnxruntime.__version__},
+    made = {
+        "command": record.command(),
+        "versions": record.versions("torch", "numpy", "onnxruntime"),
         "batch": options.batch,
         "models": {name: measure(variants(name, options.batch), options.repeats) for name in options.models.split(",")},
     }
-    finish(result, options.out)
+    record.finish(made, options.out)
 
 
 if __name__ == "__main__":

@@ -6,22 +6,21 @@ of both directions at once, from the first bytes that arrive to the last. About 
 ``python bench/link.py --show RECORD``: such a record as a Markdown table.
 """
 
-import argparse
 import contextlib
-import json
 import random
 import socket
 import statistics
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
-from record import finish
+import markdown
+import record
+from arguments import Arguments
 
 from edgekit import machine
+from edgekit.launch.processes import Children
 from edgekit.link.link import Link, parse_link
 
 RATES = ("0.25mbit", "1mbit", "10mbit", "100mbit")
@@ -31,19 +30,6 @@ OTHERS = ("2mbit/10mbit+30ms", "10mbit+50ms+jitter=5ms", "10mbit+20ms+stall=200m
 SHARED, CONNECTIONS = "10mbit+20ms", 4
 MESSAGE = bytes(16)
 TIMEOUT_S = 60.0
-
-
-@contextlib.contextmanager
-def emulated(text: str, target: socket.socket) -> Iterator[tuple[int, int]]:
-    """The port and the process id of `edgekit link` to `target`."""
-    to = f"127.0.0.1:{target.getsockname()[1]}"
-    command = [sys.executable, "-m", "edgekit", "link", text, "--to", to, "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield int(json.loads(process.stdout.readline())["port"]), process.pid
-        finally:
-            process.terminate()
 
 
 def connect(port: int, target: socket.socket) -> tuple[socket.socket, socket.socket]:
@@ -116,17 +102,19 @@ def measure(text: str, seconds: float, connections: int) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         target = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         target.settimeout(TIMEOUT_S)
-        port, pid = stack.enter_context(emulated(text, target))
+        children = stack.enter_context(Children())
+        children.start("link", ["link", text, "--to", f"127.0.0.1:{target.getsockname()[1]}", "--json"])
+        port = next(event["port"] for _, event in children.events())
         pairs = [connect(port, target) for _ in range(connections)]
         for pair in pairs:
             for end in pair:
                 stack.enter_context(end)
         sending = 8 * len(MESSAGE) * (1 / link.up_bit_s + 1 / link.down_bit_s)
         trips = sorted(trip - sending for trip in round_trips(*pairs[0], n))
-        before, start = machine.usage(pid).cpu_s, time.perf_counter()
+        before, start = machine.usage(children.pid("link")).cpu_s, time.perf_counter()
         # Whole periods of stalls.
         arrived = flood(pairs, link, 5 * link.stall_every_s or seconds)
-        cpu = (machine.usage(pid).cpu_s - before) / (time.perf_counter() - start)
+        cpu = (machine.usage(children.pid("link")).cpu_s - before) / (time.perf_counter() - start)
     pauses = (later - earlier for (earlier, _), (later, _) in zip(arrived["up"], arrived["up"][1:], strict=False))
     return {
         "link": text,
@@ -167,29 +155,29 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def table(record: dict[str, Any]) -> str:
+def table(made: dict[str, Any]) -> str:
+    """The record `made` as Markdown: what was achieved, and how far that is from what was asked."""
     heads = ("link", "up, Mbit/s", "down, Mbit/s", "round trip, ms", "5 % to 95 %, ms", "longest pause, ms", "CPU")
-    lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
-    for row in record["rows"]:
+    rows = []
+    for row in made["rows"]:
         shared = f", {row['connections']} connections" if row["connections"] > 1 else ""
         trips = row["round_trips_s"]
-        cells = [
+        rows.append([
             f"`{row['link']}`{shared}",
-            *(_against(row, figure, scale) for figure, scale in (("up_bit_s", 1e-6), ("down_bit_s", 1e-6))),
+            _against(row, "up_bit_s", 1e-6),
+            _against(row, "down_bit_s", 1e-6),
             _against(row, "round_trip_s", 1e3),
             f"{1e3 * trips['p5']:.1f} to {1e3 * trips['p95']:.1f}",
             f"{1e3 * row['longest_pause_s']:.0f}",
             f"{100 * row['cpu']:.0f} %",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    said = record["summary"]
-    lines += [
-        "",
+        ])  # fmt: skip
+    said = made["summary"]
+    return (
+        f"{markdown.table(heads, rows, '---:')}\n\n"
         f"Largest deviation of a rate {said['worst_rate_percent']:.2f} %, of a round trip "
         f"{said['worst_round_trip_percent']:.2f} %; a round trip over a link without delay takes "
-        f"{1e3 * said['own_round_trip_s']:.2f} ms.",
-    ]
-    return "\n".join(lines)
+        f"{1e3 * said['own_round_trip_s']:.2f} ms."
+    )
 
 
 def _against(row: dict[str, Any], figure: str, scale: float) -> str:
@@ -199,14 +187,13 @@ def _against(row: dict[str, Any], figure: str, scale: float) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of line in each measurement of a rate")
-    parser.add_argument("--out", metavar="FILE")
-    parser.add_argument("--show", metavar="RECORD", help="measure nothing; print the table of that record")
-    options = parser.parse_args()
+    arguments = Arguments(__doc__)
+    arguments.add("of line in each measurement of a rate", seconds=2.0)
+    arguments.add("measure nothing; print the table of that record", show=None)
+    arguments.add(out=None)
+    options = arguments.parse_args()
     if options.show:
-        with open(options.show, encoding="utf-8") as file:
-            sys.stdout.write(table(json.load(file)) + "\n")
+        sys.stdout.write(table(record.read(options.show)) + "\n")
         return
     wanted = [(rate + trip, 1) for rate in RATES for trip in ROUND_TRIPS]
     wanted += [(text, 1) for text in OTHERS] + [(SHARED, CONNECTIONS)]
@@ -216,14 +203,14 @@ def main() -> None:
         off = (deviation(rows[-1], figure) for figure in rows[-1]["asked"])
         shown = " ".join("-" if each is None else f"{each:+.2f} %" for each in off)
         sys.stderr.write(f"{text} x{connections}: up, down, round trip {shown}\n")
-    record = {
-        "command": ["python", *sys.argv],
+    made = {
+        "command": record.command(),
         "machine": machine.describe(),
         "seconds": options.seconds,
         "rows": rows,
         "summary": summary(rows),
     }
-    finish(record, options.out)
+    record.finish(made, options.out)
 
 
 if __name__ == "__main__":

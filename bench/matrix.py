@@ -8,20 +8,18 @@ data against PyTorch, which it does not come from. The matrix and, beneath it, e
 was exported but did not pass.
 """
 
-import argparse
-import importlib.metadata
 import json
 import os
-import platform
 import re
 import sys
 import tempfile
 import textwrap
 from typing import Any
 
+import record
 import torch
+from arguments import Arguments
 
-import edgekit
 from edgekit.codecs.registry import feature_codec
 from edgekit.data import registry
 from edgekit.data.base import Dataset
@@ -87,56 +85,49 @@ def matrix(cells: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default=",".join(MODELS))
-    parser.add_argument("--devices", default=",".join(profiles()))
-    parser.add_argument("--input", default="3,32,32")
-    parser.add_argument("--json")
-    parser.add_argument("--resume", action="store_true")
-    options = parser.parse_args()
+    arguments = Arguments(__doc__)
+    arguments.add(models=",".join(MODELS), devices=",".join(profiles()), input="3,32,32", json=None, resume=False)
+    options = arguments.parse_args()
     if options.resume and not options.json:
-        parser.error("--resume continues the file that --json names")
+        arguments.error("--resume continues the file that --json names")
     torch.set_num_threads(1)
-    packages = ("numpy", "onnx", "onnxruntime", "torch")
-    versions = {name: importlib.metadata.version(name) for name in packages}
-    record: dict[str, Any] = {
-        "command": ["python", *sys.argv],
-        "versions": {"edgekit": edgekit.__version__, "python": platform.python_version(), **versions},
+    made: dict[str, Any] = {
+        "command": record.command(),
+        "versions": record.versions("edgekit", "numpy", "onnx", "onnxruntime", "torch"),
         "codec": {"id": "sgq", **CODEC},
         "calibration": CALIBRATION,
         "static_batch": BATCH,
         "cells": [],
     }
     if options.resume and os.path.exists(options.json):
-        with open(options.json, encoding="utf-8") as file:
-            before = json.load(file)
-        changed = [key for key in record if key not in ("command", "cells") and before.get(key) != record[key]]
+        before = record.read(options.json)
+        changed = [key for key in made if key not in ("command", "cells") and before.get(key) != made[key]]
         if changed:
-            parser.error(f"{options.json} was made with other {', '.join(changed)}: run without --resume")
-        record["cells"] = before["cells"]
-    known = {(c["model"], c["device"], c["input"]): c for c in record["cells"]}
+            arguments.error(f"{options.json} was made with other {', '.join(changed)}: run without --resume")
+        made["cells"] = before["cells"]
+    known = {(c["model"], c["device"], c["input"]): c for c in made["cells"]}
     dataset = registry.load("digits", None)
     models, devices = options.models.split(","), options.devices.split(",")
     unknown = [name for name in models if name not in MODELS] + [name for name in devices if name not in profiles()]
     if unknown:
-        parser.error(f"{', '.join(unknown)}: there are {', '.join([*MODELS, *profiles()])}")
+        arguments.error(f"{', '.join(unknown)}: there are {', '.join([*MODELS, *profiles()])}")
     wanted = [(model, device, options.input) for model in models for device in devices]
     for i, key in enumerate(wanted, 1):
         if key not in known:
             known[key] = cell(*key, dataset)
-            record["cells"].append(known[key])
+            made["cells"].append(known[key])
             if options.json:
-                _write(options.json, record)
+                _write(options.json, made)
         sys.stderr.write(f"{i}/{len(wanted)} {key[0]} for {key[1]}: {known[key]['result']}\n")
     chosen = [known[key] for key in wanted]
     sys.stdout.write(matrix(chosen) + "\n")
     sys.exit(any(c["result"] == "failed" for c in chosen))
 
 
-def _write(path: str, record: dict[str, Any]) -> None:
+def _write(path: str, made: dict[str, Any]) -> None:
     """One cell a line."""
-    cells = ",\n  ".join(json.dumps(each) for each in record["cells"])
-    text = json.dumps({**record, "cells": []}, indent=1).replace('"cells": []', f'"cells": [\n  {cells}\n ]')
+    cells = ",\n  ".join(json.dumps(each) for each in made["cells"])
+    text = json.dumps({**made, "cells": []}, indent=1).replace('"cells": []', f'"cells": [\n  {cells}\n ]')
     with open(path + ".new", "w", encoding="utf-8") as file:
         file.write(text + "\n")
     os.replace(path + ".new", path)

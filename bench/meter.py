@@ -6,17 +6,16 @@ against a server process over loopback. Metered: bytes by kind, seconds by activ
 at the beginning and at the end.
 """
 
-import argparse
 import contextlib
 import itertools
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 
-from record import finish
+import record
+from arguments import Arguments
 
 from edgekit.bundle import Bundle
 from edgekit.codecs.registry import feature_codec
@@ -71,27 +70,16 @@ def rate(bundle: Bundle, address: str, train: Images, steps: int, metered: bool)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("--cut")
-    parser.add_argument("--dataset", default="digits")
-    parser.add_argument("--data")
-    parser.add_argument("--codec", default="sgq")
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--out")
-    options = parser.parse_args()
+    arguments = Arguments(__doc__)
+    arguments.add_argument("model")
+    arguments.add(cut=None, dataset="digits", data=None, codec="sgq", steps=60, repeats=10, out=None)
+    options = arguments.parse_args()
     method, cores = parse(options.codec), two_sides()
     dataset = registry.load(options.dataset, options.data, 2048, 0)
     rates: dict[str, list[float]] = {"metered": [], "bare": []}
     with tempfile.TemporaryDirectory() as scratch, Children() as children:
-        bundle = export_named(
-            os.path.join(scratch, "bundle"),
-            NamedNetwork(options.model, options.cut),
-            Calibration(dataset),
-            Coding(feature_codec(method.codec, method.config)),
-            overwrite=True,
-        )
+        network, coding = NamedNetwork(options.model, options.cut), Coding(feature_codec(method.codec, method.config))
+        bundle = export_named(os.path.join(scratch, "bundle"), network, Calibration(dataset), coding)
         flags = ["--listen", "127.0.0.1:0", "--json", "--schedule", "constant", "--lr", "0.02"]
         flags += ["--gradient-codec", method.gradient]
         children.start("server", ["serve", bundle.path, *flags], cores and cores[1])
@@ -104,17 +92,14 @@ def main() -> None:
             for name in rates:
                 rates[name].append(rate(bundle, f"127.0.0.1:{port}", train, options.steps, name == "metered"))
     ratios = [metered / bare for metered, bare in zip(rates["metered"], rates["bare"], strict=True)]
-    result = {
-        "command": ["python", *sys.argv],
+    spread = {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
+    made = {
+        "command": record.command(),
         "machine": describe(),
         "images_per_s": {name: [round(value, 1) for value in values] for name, values in rates.items()},
-        "metered_over_bare": {
-            "median": round(statistics.median(ratios), 4),
-            "low": round(min(ratios), 4),
-            "high": round(max(ratios), 4),
-        },
+        "metered_over_bare": {name: round(value, 4) for name, value in spread.items()},
     }
-    finish(result, options.out)
+    record.finish(made, options.out)
 
 
 if __name__ == "__main__":

@@ -17,18 +17,17 @@ import os
 import socket
 import statistics
 import struct
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import faiss
 import numpy as np
+import record
 import torch
-from record import finish
+from arguments import Arguments
 from torch.nn.functional import cross_entropy
 
 from edgekit.codecs.registry import feature_codec
@@ -37,8 +36,9 @@ from edgekit.export.models.registry import MODELS, build
 from edgekit.export.named import default_shape, export_named
 from edgekit.export.settings import Calibration, Coding, NamedNetwork
 from edgekit.export.split import split
+from edgekit.launch.processes import Children
 from edgekit.link.emulator import LinkEmulator
-from edgekit.link.link import split_links
+from edgekit.link.link import Link, split_links
 from edgekit.machine import describe
 from edgekit.measure.cells import Plan, bench, two_sides
 from edgekit.measure.methods import parse_list
@@ -53,7 +53,7 @@ class Line:
 
     def __init__(self, connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket = connection
+        self._socket, self._arriving = connection, connection.makefile("rb")
         self.sent = self.received = 0
 
     def send(self, n: int, *parts: bytes) -> None:
@@ -63,23 +63,13 @@ class Line:
 
     def recv(self) -> tuple[int, bytes, bytes] | None:
         """None when the other end has closed."""
-        head = self._exactly(HEAD.size)
-        if head is None:
+        head = self._arriving.read(HEAD.size)
+        if len(head) < HEAD.size:
             return None
         n, *sizes = HEAD.unpack(head)
-        first, second = (self._exactly(size) or b"" for size in sizes)
+        first, second = (self._arriving.read(size) for size in sizes)
         self.received += HEAD.size + sum(sizes)
         return n, first, second
-
-    def _exactly(self, size: int) -> bytes | None:
-        parts, missing = [], size
-        while missing:
-            part = self._socket.recv(missing)
-            if not part:
-                return None
-            parts.append(part)
-            missing -= len(part)
-        return b"".join(parts)
 
 
 class Half16:
@@ -106,8 +96,7 @@ class Faiss:
             faiss.copy_array_to_vector(np.load(codebook), self._quantiser.centroids)
 
     def encode(self, feature: np.ndarray) -> bytes:
-        rows = np.ascontiguousarray(feature.transpose(0, 2, 3, 1).reshape(-1, self._shape[0]))
-        return self._quantiser.compute_codes(rows).tobytes()
+        return self._quantiser.compute_codes(self._rows(feature)).tobytes()
 
     def decode(self, payload: bytes, n: int) -> np.ndarray:
         codes = np.frombuffer(payload, np.uint8).reshape(-1, self._quantiser.code_size)
@@ -118,9 +107,12 @@ class Faiss:
         return rows.reshape(n, h, w, c).transpose(0, 3, 1, 2)
 
     def train(self, feature: np.ndarray) -> None:
-        rows = np.ascontiguousarray(feature.transpose(0, 2, 3, 1).reshape(-1, self._shape[0]))
-        self._quantiser.train(rows)
+        self._quantiser.train(self._rows(feature))
         np.save(self._codebook, faiss.vector_to_array(self._quantiser.centroids))
+
+    def _rows(self, feature: np.ndarray) -> np.ndarray:
+        """One for each position."""
+        return np.ascontiguousarray(feature.transpose(0, 2, 3, 1).reshape(-1, self._shape[0]))
 
 
 def halves(options: argparse.Namespace) -> tuple[Any, Any, tuple[int, ...], Any]:
@@ -147,6 +139,11 @@ def coder(options: argparse.Namespace, shape: tuple[int, ...]) -> Any:
     return Half16(shape) if options.peer == "fp16" else Faiss(shape, options.codebook)
 
 
+def tell(event: dict[str, Any]) -> None:
+    """Says `event` to the process that compares."""
+    sys.stdout.write(json.dumps(event) + "\n")
+
+
 def serve(options: argparse.Namespace) -> None:
     """A peer's server: one device, until it closes."""
     torch.set_num_threads(1)
@@ -156,8 +153,7 @@ def serve(options: argparse.Namespace) -> None:
         codec.train(first)
     optimizer = sgd(back, options.lr)
     listener = socket.create_server(("127.0.0.1", 0))
-    sys.stdout.write(f"{listener.getsockname()[1]}\n")
-    sys.stdout.flush()
+    tell({"port": listener.getsockname()[1]})
     line = Line(listener.accept()[0])
     while (message := line.recv()) is not None:
         n, payload, labels = message
@@ -171,7 +167,7 @@ def serve(options: argparse.Namespace) -> None:
 
 
 def device(options: argparse.Namespace) -> None:
-    """A peer's device: trains for the time asked, and prints what came of it."""
+    """A peer's device: trains for the time asked, and tells what came of it."""
     torch.set_num_threads(1)
     front, _, shape, (dataset, _) = halves(options)
     codec, optimizer = coder(options, shape), sgd(front, options.lr)
@@ -198,84 +194,50 @@ def device(options: argparse.Namespace) -> None:
     elapsed = time.perf_counter() - start
     n = done * options.batch
     figures = {"images_per_s": n / elapsed, "bytes_up": line.sent / n, "bytes_down": line.received / n}
-    sys.stdout.write(json.dumps(figures) + "\n")
+    tell(figures)
 
 
-def peer_cell(peer: str, link: Any, options: argparse.Namespace, cores: Any, scratch: str) -> dict[str, float]:
-    """One measurement of a PyTorch peer."""
-    flags = [options.model, "--dataset", options.dataset, "--batch", str(options.batch), "--peer", peer]
-    for name in ("cut", "data", "limit", "lr", "seconds", "warm_up"):
-        if getattr(options, name) is not None:
-            flags += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
-    command = [sys.executable, __file__, *flags, "--codebook", os.path.join(scratch, "codebook.npy")]
+def peer_cell(peer: str, link: Link | None, options: argparse.Namespace, cores: Any, scratch: str) -> dict[str, float]:
+    """One measurement of a PyTorch peer, whose processes are told what this one is told."""
+    given = [*sys.argv[1:], "--peer", peer, "--codebook", os.path.join(scratch, "codebook.npy"), "--role"]
     with ExitStack() as stack:
-        server = stack.enter_context(_start([*command, "--role", "server"], cores[1] if cores else None))
-        assert server.stdout is not None
-        address = f"127.0.0.1:{int(server.stdout.readline())}"
+        children = stack.enter_context(Children([sys.executable, __file__, *given]))
+        children.start("server", ["server"], cores and cores[1])
+        address = f"127.0.0.1:{next(event['port'] for _, event in children.events())}"
         if link is not None:
             address = f"127.0.0.1:{stack.enter_context(LinkEmulator(link, address)).port}"
-        process = stack.enter_context(
-            _start([*command, "--role", "device", "--server", address], cores[0] if cores else None)
-        )
-        told = process.communicate()[0]
-        if process.returncode:
-            raise SystemExit(f"the device of {peer} ended with exit code {process.returncode}")
-        figures: dict[str, float] = json.loads(told)
-    return figures
-
-
-@contextmanager
-def _start(command: list[str], cores: Any) -> "Iterator[subprocess.Popen[str]]":
-    """A process that is killed, if it has not ended, when its `with` does."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ, OMP_NUM_THREADS="1"))
-    try:
-        if cores:
-            os.sched_setaffinity(process.pid, cores)
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+        children.start("device", ["device", "--server", address], cores and cores[0])
+        return next(event for name, event in children.events() if name == "device")
 
 
 def compare(options: argparse.Namespace) -> None:
     """All peers, in turn, and the record."""
     methods, links, cores = tuple(parse_list(options.codecs)), split_links(options.links), two_sides()
-    dataset = registry.load(options.dataset, options.data, options.limit, 0)
+    calibration = Calibration(registry.load(options.dataset, options.data, options.limit, 0))
+    given = {"dataset": options.dataset, "data": options.data, "limit": options.limit}
+    flags = tuple(part for key, value in given.items() if value for part in (f"--{key}", str(value)))
     cells: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
-        bundles = {}
+        bundles = {method.name: os.path.join(scratch, method.name) for method in methods}
         for method in methods:
-            bundles[method.name] = os.path.join(scratch, method.name)
-            codec = feature_codec(method.codec, method.config)
-            export_named(
-                bundles[method.name],
-                NamedNetwork(options.model, options.cut),
-                Calibration(dataset),
-                Coding(codec),
-                overwrite=True,
-            )
-        given = {"dataset": options.dataset, "data": options.data, "limit": options.limit}
-        flags = tuple(part for key, value in given.items() if value for part in (f"--{key}", str(value)))
+            coding = Coding(feature_codec(method.codec, method.config))
+            export_named(bundles[method.name], NamedNetwork(options.model, options.cut), calibration, coding)
         plan = Plan(methods, bundles, links, (1,), options.repeats, options.seconds, options.warm_up, options.batch,
                     flags, ("--lr", str(options.lr)), cores)  # fmt: skip
         with bench(plan, {}) as ready:
             for repeat in range(options.repeats):
                 for name, link in links.items():
-                    for peer in ("fp16", "faiss"):
-                        cell = peer_cell(peer, link, options, cores, scratch)
-                        cells.append({"peer": peer, "link": name, "repeat": repeat, **cell})
+                    rates = {peer: peer_cell(peer, link, options, cores, scratch) for peer in ("fp16", "faiss")}
                     for method in methods:
                         found = ready.cell(repeat, name, 1, method)
                         up, down = (sum(found["bytes_per_image"][way].values()) for way in ("up", "down"))
-                        rates = {"images_per_s": found["images_per_s"], "bytes_up": up, "bytes_down": down}
-                        cells.append({"peer": method.name, "link": name, "repeat": repeat, **rates})
-                    for cell in cells[-2 - len(methods) :]:
-                        sys.stderr.write(f"{cell['peer']} over {name}: {cell['images_per_s']:.1f} images/s\n")
-    finish({"command": ["python", *sys.argv], "machine": describe(), "methods": {m.name: m.text for m in methods},
-            "model": options.model, "cut": options.cut, "batch": options.batch, "results": _medians(cells),
-            "cells": cells}, options.out)  # fmt: skip
+                        rates[method.name] = {"images_per_s": found["images_per_s"], "bytes_up": up, "bytes_down": down}
+                    for peer, figures in rates.items():
+                        cells.append({"peer": peer, "link": name, "repeat": repeat, **figures})
+                        sys.stderr.write(f"{peer} over {name}: {figures['images_per_s']:.1f} images/s\n")
+    head = {"command": record.command(), "machine": describe(), "methods": {m.name: m.text for m in methods}}
+    network = {"model": options.model, "cut": options.cut, "batch": options.batch}
+    record.finish({**head, **network, "results": _medians(cells), "cells": cells}, options.out)
 
 
 def _medians(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -300,23 +262,12 @@ def _medians(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("--cut")
-    parser.add_argument("--dataset", default="cifar10")
-    parser.add_argument("--data")
-    parser.add_argument("--limit", type=int)
-    parser.add_argument("--codecs", default="uq,sgq")
-    parser.add_argument("--links", default="1mbit,10mbit,100mbit")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--warm-up", type=int, default=3)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--lr", type=float, default=0.02)
-    parser.add_argument("--out")
-    for name in ("role", "peer", "server", "codebook"):
-        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    arguments = Arguments(__doc__)
+    arguments.add_argument("model")
+    arguments.add(cut=None, dataset="cifar10", data=None, limit=None, codecs="uq,sgq", links="1mbit,10mbit,100mbit")
+    arguments.add(batch=32, seconds=5.0, warm_up=3, repeats=3, lr=0.02, out=None)
+    arguments.add(argparse.SUPPRESS, role=None, peer=None, server=None, codebook=None)
+    options = arguments.parse_args()
     {"server": serve, "device": device, None: compare}[options.role](options)
 
 

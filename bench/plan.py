@@ -7,20 +7,17 @@ device process and a server over loopback, one epoch of digits) against the orde
 front halves timed on this host (``--device cpu --measure``); Spearman's rank correlation.
 """
 
-import argparse
-import json
-import platform
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import markdown
 import numpy as np
-import onnxruntime
+import record
 import torch
-from record import finish
+from arguments import Arguments
 
 from edgekit.codecs.registry import feature_codec
 from edgekit.data import registry
@@ -32,7 +29,9 @@ from edgekit.export.plan.named import plan_named
 from edgekit.export.plan.observe import Trial, observe, sample_images
 from edgekit.export.plan.predict import predict
 from edgekit.export.plan.settings import Compared, PlannedStep, Timing
-from edgekit.export.settings import NamedNetwork
+from edgekit.export.settings import NamedData, NamedNetwork
+from edgekit.launch.settings import Training
+from edgekit.launch.train import train
 from edgekit.link.link import parse_link
 
 MODELS = ("mobilenet_v1", "resnet18", "vgg11")
@@ -51,7 +50,7 @@ def told(model: str, layer: str) -> None:
     show(f"{model} {layer}")
 
 
-def table(models: Sequence[str], batch: int, server: torch.device) -> list[dict[str, Any]]:
+def best_cuts(models: Sequence[str], batch: int, server: torch.device) -> list[dict[str, Any]]:
     """The best cut of every model on every board behind every link, and the default cut beside it."""
     codec = feature_codec("sgq", {})
     images = sample_images(SHAPE, batch, 0, registry.load("digits", None))
@@ -70,27 +69,21 @@ def table(models: Sequence[str], batch: int, server: torch.device) -> list[dict[
     return rows
 
 
-def markdown(record: dict[str, Any]) -> str:
-    """One line per model and board; per link the best cut, its images/s, and what binds."""
-    links = list(dict.fromkeys(row["link"] for row in record["rows"]))
-    lines = [f"| model | board | {' | '.join(links)} |", "|" + "---|" * (2 + len(links))]
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown, a line per model and board: per link the best cut, its images/s, and what binds."""
     cells: dict[tuple[str, str], list[str]] = {}
-    for row in record["rows"]:
+    for row in rows:
         best, usual = row["best"], row["default"]["images_per_s"]
         text = f"`{best['cut']['layer']}` {best['images_per_s']:.0f}/s, {best['binds']} (default {usual:.0f}/s)"
         cells.setdefault((row["model"], row["board"]), []).append(text)
-    lines += [f"| {model} | {board} | {' | '.join(texts)} |" for (model, board), texts in cells.items()]
-    return "\n".join(lines)
+    links = dict.fromkeys(row["link"] for row in rows)
+    return markdown.table(["model", "board", *links], [[*key, *texts] for key, texts in cells.items()])
 
 
 def line(model: str, cut: str, limit: int, batch: int) -> float:
     """Images per second of one epoch of `edgekit train` with one device."""
-    command = [
-        *(sys.executable, "-m", "edgekit", "train", model, "--cut", cut, "--dataset", "digits", "--limit", str(limit)),
-        *("--epochs", "1", "--batch", str(batch), "--devices", "1", "--calibration", "64", "--json"),
-    ]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, text=True)
-    return float(json.loads(done.stdout)["images_per_s"])
+    data, training = NamedData("digits", limit=limit, n_images=64), Training(devices=1, epochs=1, batch=batch)
+    return float(train(NamedNetwork(model, cut), data=data, training=training)["images_per_s"])
 
 
 def validate(model: str, layers: Sequence[str], limit: int, batch: int, repeats: int) -> dict[str, Any]:
@@ -133,41 +126,32 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", default=",".join(MODELS))
-    parser.add_argument("--validate", metavar="MODEL")
-    parser.add_argument("--cuts", default="", metavar="LAYER,...")
-    parser.add_argument("--limit", type=int, default=512)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--torch-device", default="cpu", help="where the server's half is timed: cpu or cuda")
-    parser.add_argument("--server-threads", type=int, default=1)
-    parser.add_argument("--markdown", metavar="RECORD")
-    parser.add_argument("--out")
-    options = parser.parse_args()
+    arguments = Arguments(__doc__)
+    arguments.add(models=",".join(MODELS), validate=None, cuts="", limit=512, batch=32, repeats=3)
+    arguments.add("where the server's half is timed: cpu or cuda", torch_device="cpu")
+    arguments.add(server_threads=1, markdown=None, out=None)
+    options = arguments.parse_args()
     if options.markdown:
-        with open(options.markdown, encoding="utf-8") as file:
-            sys.stdout.write(markdown(json.load(file)) + "\n")
+        sys.stdout.write(table(record.read(options.markdown)["rows"]) + "\n")
         return
     torch.set_num_threads(options.server_threads)
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
-    record: dict[str, Any] = {
-        "command": ["python", *sys.argv],
-        "versions": {**versions, "onnxruntime": onnxruntime.__version__},
+    made: dict[str, Any] = {
+        "command": record.command(),
+        "versions": record.versions("torch", "numpy", "onnxruntime"),
     }
     if options.validate:
         layers = options.cuts.split(",") if options.cuts else []
-        record |= validate(options.validate, layers, options.limit, options.batch, options.repeats)
+        made |= validate(options.validate, layers, options.limit, options.batch, options.repeats)
     else:
-        record |= {
+        made |= {
             "input": SHAPE,
             "batch": options.batch,
             "images": "digits, scaled to the input shape",
             "device_time": "roofline of each board's peak figures: a lower bound",
             "server_time": f"measured on this host, {options.torch_device}, {options.server_threads} threads",
-            "rows": table(options.models.split(","), options.batch, torch.device(options.torch_device)),
+            "rows": best_cuts(options.models.split(","), options.batch, torch.device(options.torch_device)),
         }
-    finish(record, options.out)
+    record.finish(made, options.out)
 
 
 if __name__ == "__main__":

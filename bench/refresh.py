@@ -6,10 +6,8 @@ as inputs, and a new session over new constants. Medians and quartiles in millis
 one refresh makes are counted in the emulator that the tests use, for the Jetson Nano; their time needs a board.
 """
 
-import argparse
 import contextlib
 import os
-import platform
 import sys
 import tempfile
 from collections.abc import Callable
@@ -19,11 +17,12 @@ from unittest import mock
 
 import numpy as np
 import onnx
-import onnxruntime
+import record
 import torch
-from front_graphs import SHAPE, measure
+from arguments import Arguments
+from front_graphs import SHAPE
 from onnx import helper
-from record import finish
+from timing import measure
 
 from edgekit.bundle import GraphSpec
 from edgekit.codecs.base import Arrays
@@ -118,11 +117,9 @@ def refit_calls(name: str) -> dict[str, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default="vgg11,mobilenet_v1,resnet18")
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--out")
-    options = parser.parse_args()
+    arguments = Arguments(__doc__)
+    arguments.add(models="vgg11,mobilenet_v1,resnet18", repeats=15, out=None)
+    options = arguments.parse_args()
     torch.set_num_threads(1)
     rows: dict[str, Any] = {}
     for name in options.models.split(","):
@@ -131,8 +128,8 @@ def main() -> None:
         # A new session pays once per refresh, inputs at every run: from so many runs between two refreshes on it wins.
         even = session / (inputs - constants) if inputs > constants else None
         rows[name] = {"times": times, "runs_to_pay_a_session": even and round(even, 2), "refit": refit_calls(name)}
-    versions = {"python": platform.python_version(), "onnxruntime": onnxruntime.__version__, "numpy": np.__version__}
-    finish({"command": ["python", *sys.argv], "versions": versions, "batch": BATCH, "models": rows}, options.out)
+    head = {"command": record.command(), "versions": record.versions("onnxruntime", "numpy")}
+    record.finish({**head, "batch": BATCH, "models": rows}, options.out)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,17 @@ from bfloat16 import bfloat16, precision
 from torch import nn
 
 from edgekit.codecs.base import Arrays, FeatureCodec
+from edgekit.data.base import Dataset
 from edgekit.runtime.front import Forward, Front
 from edgekit.runtime.optim import Optimizer
+from edgekit.server.train import BackHalf, OptimizerConfig
 
 
 class TorchFront(Front):
-    """`module` as a front half. With `frozen` it learns nothing; `crops` draws random crops and flips for training."""
+    """`module` as a front half for the images of `dataset`.
+
+    With `frozen` it learns nothing; `crops` draws random crops and flips for training.
+    """
 
     digest = origin = "in process"
 
@@ -24,8 +29,7 @@ class TorchFront(Front):
         module: nn.Module,
         codec: FeatureCodec,
         tables: Arrays,
-        classes: int,
-        normalisation: tuple[tuple[float, ...], tuple[float, ...]],
+        dataset: Dataset,
         weight_decay: float,
         *,
         mixed: bool = False,
@@ -33,8 +37,8 @@ class TorchFront(Front):
         crops: np.random.Generator | None = None,
     ) -> None:
         self.module = channels_last(module, mixed).train()
-        self.codec, self.tables, self.classes = codec, tables, classes
-        self.mean, self.std = (np.array(values, dtype=np.float32) for values in normalisation)
+        self.codec, self.tables, self.classes = codec, tables, len(dataset.classes)
+        self.mean, self.std = (np.array(values, dtype=np.float32) for values in (dataset.mean, dataset.std))
         self._mixed, self._frozen, self._crops = mixed, frozen, crops
         # PyTorch's own: it rounds otherwise than numpy's, and is faster. The rate comes with every step.
         self._optimizer = torch.optim.SGD(module.parameters(), 0.0, momentum=0.9, weight_decay=weight_decay)
@@ -95,7 +99,7 @@ class TorchFront(Front):
 class TorchProgram:
     """`module` as one of a back half's two programs."""
 
-    def __init__(self, module: nn.Module, training: bool, mixed: bool = False) -> None:
+    def __init__(self, module: nn.Module, training: bool, mixed: bool) -> None:
         self.name = "the back half"
         self.batch = (2 if training else 1, 1 << 16)
         self._module, self._training, self._mixed = module, training, mixed
@@ -106,6 +110,14 @@ class TorchProgram:
         with precision(self._mixed):
             logits: torch.Tensor = self._module(feature.contiguous(memory_format=torch.channels_last))
         return logits.float()
+
+
+def torch_back(module: nn.Module, optimizer: OptimizerConfig, mixed: bool) -> BackHalf:
+    """`module` as a server's back half."""
+    channels_last(module, mixed).train()
+    weights = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    training, evaluation = (TorchProgram(module, mode, mixed) for mode in (True, False))
+    return BackHalf(training, evaluation, weights, torch.device("cpu"), optimizer)
 
 
 def channels_last(half: nn.Module, mixed: bool) -> nn.Module:

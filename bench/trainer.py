@@ -5,16 +5,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch_halves import TorchFront, TorchProgram, channels_last
+from torch_halves import TorchFront, torch_back
 
-from edgekit.codecs.base import CodebookCodec
+from edgekit.codecs.base import Arrays, CodebookCodec, FeatureCodec
 from edgekit.codecs.registry import feature_codec
 from edgekit.data import images
 from edgekit.data.base import Dataset
-from edgekit.data.partition import stratified
 from edgekit.export.fold import with_batch_statistics
 from edgekit.export.models.registry import build, default_cut
-from edgekit.export.named import default_shape
+from edgekit.export.named import calibration_images, default_shape
+from edgekit.export.settings import Calibration
 from edgekit.export.significance import significance
 from edgekit.export.split import split
 from edgekit.line.meter import Meter
@@ -26,9 +26,8 @@ from edgekit.server.calibrate import calibrator
 from edgekit.server.noise_filling import noise_filling
 from edgekit.server.service import Service
 from edgekit.server.setup import Setup
-from edgekit.server.train import BackHalf, OptimizerConfig
+from edgekit.server.train import OptimizerConfig
 
-CPU = torch.device("cpu")
 LINE = ("epoch", "images", "loss", "train_accuracy", "images_per_s", "accuracy", "test_loss")
 
 
@@ -44,11 +43,11 @@ class Plan(NamedTuple):
     epochs: int
     batch: int
     lr: float
-    weight_decay: float
+    weight_decay: float = 5e-4
     #: Random crops of the image padded by 4 pixels, and flips.
-    augment: bool
+    augment: bool = False
     #: Networks compute in bfloat16 but for depthwise convolutions; what crosses the cut, weights and optimizers do not.
-    mixed: bool
+    mixed: bool = False
     calibration: int = 256
     #: Every so many epochs the channels are grouped anew; 0 never.
     regroup: int = 0
@@ -60,7 +59,7 @@ class Plan(NamedTuple):
     #: Epochs from one evaluation to the next; the last is always evaluated.
     every: int = 2
     #: As --noise-filling of `edgekit train`: None, "lost", or a share.
-    noise: str | None = None
+    noise_filling: str | None = None
 
 
 class Trainer:
@@ -69,30 +68,30 @@ class Trainer:
     def __init__(
         self, plan: Plan, dataset: Dataset, share: np.ndarray, on_epoch: Callable[[dict[str, Any]], None]
     ) -> None:
-        self.plan, self._on_epoch = plan, on_epoch
         self.lines: list[dict[str, Any]] = []
-        data = images.fit(dataset, default_shape(dataset))
-        front, back = self._halves(data, dataset)
-        crops = np.random.default_rng((plan.seed, 1)) if plan.augment else None
-        classes, norm = len(data.classes), (data.mean, data.std)
-        self.front = TorchFront(
-            front, self.codec, self.tables, classes, norm, plan.weight_decay,
-            mixed=plan.mixed, frozen=not plan.front, crops=crops,
-        )  # fmt: skip
-        self.back = channels_last(back, plan.mixed).train()
-        optimizer = OptimizerConfig("sgd", plan.lr, 0.9, plan.weight_decay)
-        weights = {**dict(back.named_parameters()), **dict(back.named_buffers())}
-        training, evaluation = (TorchProgram(back, mode, plan.mixed) for mode in (True, False))
-        whole = BackHalf(training, evaluation, weights, CPU, optimizer)
-        setup = Setup(
-            self.front.digest, self.codec, self.tables, self.shape, classes,
-            whole, calibrator(plan.gradient, plan.seed), optimizer, "cosine",
-            noise_filling(plan.noise, self.codec, plan.seed),
-        )  # fmt: skip
+        self._on_epoch = on_epoch
+        shape = default_shape(dataset)
+        data = images.fit(dataset, shape)
         self.train = Images(data.train_images[share], data.train_labels[share])
         self.test = Images(data.test_images, data.test_labels)
+        cut = plan.cut or default_cut(plan.model)
+        assert cut is not None
+        front, self.back = split(build(plan.model, shape, len(data.classes), plan.seed), cut)
+        self.codec = codec = feature_codec(plan.codec, plan.config)
+        calibration = Calibration(dataset, plan.calibration, data.mean, data.std)
+        self.shape, tables = calibrated(codec, front, self.back, calibration, plan.seed)
+        crops = np.random.default_rng((plan.seed, 1)) if plan.augment else None
+        self.front = TorchFront(
+            front, codec, tables, data, plan.weight_decay, mixed=plan.mixed, frozen=not plan.front, crops=crops
+        )
+        optimizer = OptimizerConfig("sgd", plan.lr, 0.9, plan.weight_decay)
+        setup = Setup(
+            self.front.digest, codec, tables, self.shape, len(data.classes),
+            torch_back(self.back, optimizer, plan.mixed), calibrator(plan.gradient, plan.seed), optimizer, "cosine",
+            noise_filling(plan.noise_filling, codec, plan.seed),
+        )  # fmt: skip
         # Methods without codebooks have nothing to regroup.
-        regroup = plan.regroup if isinstance(self.codec, CodebookCodec) else 0
+        regroup = plan.regroup if isinstance(codec, CodebookCodec) else 0
         options = Options(
             "in-process", plan.epochs, plan.batch, 1, plan.seed, plan.decay, plan.tolerance, regroup, plan.every
         )
@@ -104,40 +103,34 @@ class Trainer:
         self.device.train(self.train, self.test)
         return self.lines
 
-    def _halves(self, data: Dataset, dataset: Dataset) -> tuple[torch.nn.Module, torch.nn.Module]:
-        """The halves as drawn; sets codec, tables and shape of the feature as an export would."""
-        plan = self.plan
-        model = build(plan.model, data.train_images.shape[1:], len(data.classes), plan.seed)
-        cut = plan.cut or default_cut(plan.model)
-        assert cut is not None
-        front, back = split(model, cut)
-        chosen = stratified(dataset.train_labels, min(plan.calibration, len(dataset.train_labels)), plan.seed)
-        self.codec = feature_codec(plan.codec, plan.config)
-        mean, std = (np.array(values, dtype=np.float32) for values in (data.mean, data.std))
-        with torch.no_grad():
-            image = torch.from_numpy(normalise(data.train_images[chosen], mean, std))
-            features = with_batch_statistics(front)(image.contiguous(memory_format=torch.channels_last)).numpy()
-        self.shape = features.shape[1:]
-        self.codec.check(self.shape[0])
-        matters = None
-        if self.codec.needs_significance:
-            labels = dataset.train_labels[chosen]
-            matters = significance("gradient", back, torch.from_numpy(features), labels, plan.seed)
-        self.tables = self.codec.calibrate(features, plan.seed, matters)
-        return front, back
-
     def _event(self, event: dict[str, Any]) -> None:
         if event["event"] != "epoch":
             return
         before = self.lines[-1]["deviation_so_far"] if self.lines else 0.0
-        health = event.get("codebook", {})
         line = {
             **{name: event[name] for name in LINE if name in event},
             "deviation": event["gradient_deviation"] * event["epoch"] - before * (event["epoch"] - 1),
             "deviation_so_far": event["gradient_deviation"],
             **{f"bytes_{way}_per_image": event[f"bytes_{way}"] / event["images"] for way in ("up", "down")},
             "bytes": self.device.meter.by_kind(),
-            **({"codebook": {k: v for k, v in health.items() if isinstance(v, (int, float))}} if health else {}),
         }
+        if "codebook" in event:
+            line["codebook"] = {k: v for k, v in event["codebook"].items() if isinstance(v, (int, float))}
         self.lines.append(line)
         self._on_epoch(line)
+
+
+def calibrated(
+    codec: FeatureCodec, front: torch.nn.Module, back: torch.nn.Module, calibration: Calibration, seed: int
+) -> tuple[tuple[int, int, int], Arrays]:
+    """The shape (C,h,w) of the feature, and the codec's first tables, as an export would have them."""
+    chosen = calibration_images(calibration, default_shape(calibration.dataset), seed)
+    mean, std = (np.array(values, dtype=np.float32) for values in (chosen.mean, chosen.std))
+    image = torch.from_numpy(normalise(chosen.images, mean, std))
+    with torch.no_grad():
+        features = with_batch_statistics(front)(image.contiguous(memory_format=torch.channels_last))
+    codec.check(features.shape[1])
+    matters = None
+    if codec.needs_significance:
+        matters = significance("gradient", back, features, chosen.labels, seed)
+    return tuple(features.shape[1:]), codec.calibrate(features.numpy(), seed, matters)

@@ -62,13 +62,13 @@ def test_every_method_trains(tmp_path: Path) -> None:
     ]
     *ends, shown = run_together([*trained, [script, "--show", str(tmp_path)]], BENCH.parent)
     assert not any(end.code for end in ends), ends
-    assert len(shown.out.splitlines()) == 2 + 9 and "| UQ-4, noise 0.5 |" in shown.out
+    assert len(shown.out.splitlines()) == 2 + 9 and "| UQ-4, noise filling 0.5 |" in shown.out
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in tmp_path.glob("*.json")]
     (last,) = [run["epochs"][-1] for run in runs if "temporal" in run["method"]]
     assert last["codebook"]["regrouped"] == 1
     # In the first epoch all batches but the first are filled.
     for method, noise in (("SGQ-4", "lost"), ("UQ-4", "0.5")):
-        found = {run["plan"]["noise"]: run["epochs"][0]["loss"] for run in runs if run["method"] == method}
+        found = {run["plan"]["noise_filling"]: run["epochs"][0]["loss"] for run in runs if run["method"] == method}
         assert set(found) == {None, noise} and found[noise] != found[None]
 
 

@@ -1,6 +1,6 @@
 """check_bundle: good bundles pass on every engine, damaged ones are told apart; float16 scores; the matrix."""
 
-import importlib.util
+import importlib
 import json
 from pathlib import Path
 from types import ModuleType
@@ -304,11 +304,9 @@ def test_half_scores_flip_codes_where_codewords_are_close(board: str, nano: Bund
 
 @pytest.fixture(scope="module")
 def matrix() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("matrix", Path(__file__).parents[3] / "bench" / "matrix.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[3] / "bench")
+        return importlib.import_module("matrix")
 
 
 def test_matrix(matrix: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,33 @@
+"""The command line of a bench."""
+
+import argparse
+from typing import Any
+
+#: How options are given that have no default to tell by, or a name of their own for their value.
+KNOWN: dict[str, dict[str, Any]] = {
+    "cut": {"metavar": "LAYER", "help": "default: the model's own"},
+    "data": {"metavar": "DIR", "help": "where the dataset's files are"},
+    "limit": {"type": int, "metavar": "N", "help": "training images, balanced over the classes"},
+    "noise_filling": {"metavar": "SHARE", "help": "as of `edgekit train`"},
+    **{name: {"metavar": "FILE"} for name in ("out", "json", "plot")},
+}
+
+
+class Arguments(argparse.ArgumentParser):
+    """A parser that describes itself by a script's docstring, `about`."""
+
+    def __init__(self, about: str | None) -> None:
+        text = (about or "").replace("\b\n", "")
+        super().__init__(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def add(self, text: str = "", **defaults: Any) -> None:
+        """An option for each of `defaults`, of its type; a flag where that is False. `text` says what it is for."""
+        for name, default in defaults.items():
+            if default is False:
+                given: dict[str, Any] = {"action": "store_true"}
+            else:
+                given = {"default": default, "type": str if default is None else type(default)}
+            given |= KNOWN.get(name, {})
+            if text:
+                given["help"] = text + (" (default %(default)s)" if default else "")
+            self.add_argument(f"--{name.replace('_', '-')}", **given)
