@@ -37,6 +37,7 @@ from edgekit.export.models.registry import MODELS, build
 from edgekit.export.named import default_shape, export_named
 from edgekit.export.settings import Calibration, Coding, NamedNetwork
 from edgekit.export.split import split
+from edgekit.launch.flags import as_flags
 from edgekit.link.emulator import LinkEmulator
 from edgekit.link.link import split_links
 from edgekit.machine import describe
@@ -257,7 +258,7 @@ def compare(options: argparse.Namespace) -> None:
                 overwrite=True,
             )
         given = {"dataset": options.dataset, "data": options.data, "limit": options.limit}
-        flags = tuple(part for key, value in given.items() if value for part in (f"--{key}", str(value)))
+        flags = as_flags(given)
         plan = Plan(methods, bundles, links, (1,), options.repeats, options.seconds, options.warm_up, options.batch,
                     flags, ("--lr", str(options.lr)), cores)  # fmt: skip
         with bench(plan, {}) as ready:
