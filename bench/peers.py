@@ -36,6 +36,7 @@ from edgekit.export.models.registry import MODELS, build
 from edgekit.export.named import default_shape, export_named
 from edgekit.export.settings import Calibration, Coding, NamedNetwork
 from edgekit.export.split import split
+from edgekit.launch.flags import as_flags
 from edgekit.launch.processes import Children
 from edgekit.link.emulator import LinkEmulator
 from edgekit.link.link import Link, split_links
@@ -214,8 +215,7 @@ def compare(options: argparse.Namespace) -> None:
     """All peers, in turn, and the record."""
     methods, links, cores = tuple(parse_list(options.codecs)), split_links(options.links), two_sides()
     calibration = Calibration(registry.load(options.dataset, options.data, options.limit, 0))
-    given = {"dataset": options.dataset, "data": options.data, "limit": options.limit}
-    flags = tuple(part for key, value in given.items() if value for part in (f"--{key}", str(value)))
+    flags = as_flags({"dataset": options.dataset, "data": options.data, "limit": options.limit})
     cells: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
         bundles = {method.name: os.path.join(scratch, method.name) for method in methods}

@@ -1,6 +1,6 @@
 """edgekit cuts"""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Column, Table
@@ -18,16 +18,7 @@ if TYPE_CHECKING:
 @options.feature_codec
 @options.weights
 @options.as_json
-def cuts(
-    model: str,
-    input_shape: str,
-    classes: int | None,
-    codec: str,
-    bits: int,
-    groups: int,
-    weights: str | None,
-    as_json: bool,
-) -> None:
+def cuts(model: str, **given: Any) -> None:
     """List every cut of MODEL: shape, parameters and FLOPs on both sides, bytes per image.
 
     MODEL is a built-in name (`edgekit models`) or your own network as package.module:factory. A cut is a layer whose
@@ -45,11 +36,11 @@ def cuts(
     from edgekit.export.named import parse_shape
     from edgekit.export.plan.cuts import cut_table
 
-    shape = parse_shape(input_shape)
-    chosen = feature_codec(codec, options.codec_config(codec, bits, groups))
-    table = cut_table(build(model, shape, classes, 0, weights), shape, chosen)
+    shape, classes, codec = parse_shape(given["input_shape"]), given["classes"], given["codec"]
+    chosen = feature_codec(codec, options.codec_config(codec, given["bits"], given["groups"]))
+    table = cut_table(build(model, shape, classes, 0, given["weights"]), shape, chosen)
     default = default_cut(model)
-    if as_json:
+    if given["as_json"]:
         rows = [{**cut._asdict(), "default": cut.layer == default} for cut in table]
         settings = {"model": model, "input": shape, "classes": classes}
         options.print_json({**settings, "codec": {"id": codec, "config": chosen.config}, "cuts": rows})

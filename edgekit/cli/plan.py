@@ -89,15 +89,15 @@ def plan(**given: Any) -> None:
     console.print(result.title, soft_wrap=True)
     console.print(_speeds(result), _sizes(result))
     best = result.predictions[0]
-    console.print(
+    notes = [
         f"best: cut behind {best.cut.layer}, {best.images_per_s:.4g} images/s, {best.binds} binds; coded bytes are of "
         "whole frames, formula bytes the papers'; a roofline is of peaks: read the order, not the rates (docs/plan.md)",
-        soft_wrap=True,
-    )
-    for text in (f"images: {result.images}", f"device: {result.device_time}", f"server: {result.server_time}"):
-        console.print(text, soft_wrap=True)
-    for layer, reason in result.refused.items():
-        console.print(f"left out {layer}: {reason}", soft_wrap=True)
+        f"images: {result.images}",
+        f"device: {result.device_time}",
+        f"server: {result.server_time}",
+        *(f"left out {layer}: {reason}" for layer, reason in result.refused.items()),
+    ]
+    console.print("\n".join(notes), soft_wrap=True)
 
 
 def _speeds(plan: "Plan") -> Table:

@@ -69,24 +69,20 @@ def show(console: Console, rate: dict[str, Any] | None, network: str, plot: str 
     console = screen.wide(110, console.file)
     console.print(_table(rate))
     images = rate["images"]
-    console.print(
+    notes = [
         "->: chosen; error: how far decoded features are off, deviation: gradients that arrive, both in lengths of "
         "what was sent",
-        soft_wrap=True,
-    )
-    console.print(
         f"measured on {images} images that no codebook comes from, in batches of {rate['batch']}, whole frames; "
         "codebook updates: at least what learning is expected to move",
-        soft_wrap=True,
-    )
+    ]
     if rate["not_measured"]:
-        console.print(f"not measured, being far too large: {rate['not_measured']} candidates")
+        notes.append(f"not measured, being far too large: {rate['not_measured']} candidates")
     if rate["accuracy"] is not None:
-        console.print(
+        notes.append(
             f"accuracy without codec {rate['accuracy']:.2f} %; one image is {100 / images:.2g} points, --calibration "
-            "takes more of them; training with the codec closes part of the gap",
-            soft_wrap=True,
+            "takes more of them; training with the codec closes part of the gap"
         )
+    console.print("\n".join(notes), soft_wrap=True)
 
 
 def _table(rate: dict[str, Any]) -> Table:

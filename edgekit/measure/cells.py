@@ -56,11 +56,7 @@ class Plan(NamedTuple):
 
     def cells(self) -> Iterator[tuple[int, str, int, Method]]:
         """(repeat, link, batches in flight, method) in the order of measuring, methods in turn: A B A B."""
-        for repeat in range(self.repeats):
-            for link in self.links:
-                for depth in self.in_flight:
-                    for method in self.methods:
-                        yield repeat, link, depth, method
+        return itertools.product(range(self.repeats), self.links, self.in_flight, self.methods)
 
 
 def two_sides() -> tuple[tuple[int, ...], tuple[int, ...]] | None:

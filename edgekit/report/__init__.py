@@ -6,7 +6,7 @@
                                                         |-- page.render       one HTML file, charts inline as SVG
                                                         |-- markdown.render   GitHub's tables
                                                         |-- Report.to_json    the numbers
-                                                        `-- figure.draw_png   the main charts
+                                                        `-- figure.png        the main charts
 
 A section is one module with one function: speed, traffic, timing, flight, accuracy, training, machines.
 """
