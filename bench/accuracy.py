@@ -78,12 +78,10 @@ def run(method: str, seed: int, options: argparse.Namespace) -> None:
         **described,
         "feature": list(trainer.shape),
         "formula_bytes_up": trainer.codec.formula_bits(trainer.shape) / 8,
-        "command": record.command(),
-        "versions": record.versions("torch", "numpy"),
+        **record.head("torch", "numpy"),
         "epochs": trainer.run(),
     }
-    record.write(made, path + ".part")
-    os.replace(path + ".part", path)
+    record.write(made, path)
 
 
 def summarise(sources: list[str]) -> list[dict[str, Any]]:

@@ -14,11 +14,13 @@ KNOWN: dict[str, dict[str, Any]] = {
 
 
 class Arguments(argparse.ArgumentParser):
-    """A parser that describes itself by a script's docstring, `about`."""
+    """A parser of arguments called `names`, which describes itself by a script's docstring, `about`."""
 
-    def __init__(self, about: str | None) -> None:
+    def __init__(self, about: str | None, *names: str) -> None:
         text = (about or "").replace("\b\n", "")
         super().__init__(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+        for name in names:
+            self.add_argument(name)
 
     def add(self, text: str = "", **defaults: Any) -> None:
         """An option for each of `defaults`, of its type; a flag where that is False. `text` says what it is for."""

@@ -84,7 +84,7 @@ def method(name: str, seed: int) -> Calibrator:
 
 
 class Batch:
-    """One probe batch: the front half's graph, what was decoded, and the gradients at the cut."""
+    """One probe batch: the front half's graph, and the gradient at the cut for what was decoded."""
 
     def __init__(self, trainer: Trainer, chosen: np.ndarray) -> None:
         front = trainer.front
@@ -92,15 +92,15 @@ class Batch:
         self._weights = [weight for weight in front.module.parameters() if weight.requires_grad]
         labels = torch.from_numpy(trainer.train.labels[chosen])
         self._output = front.output(front.normalise(trainer.train.images[chosen]))
-        self.order = front.codec.order(trainer.shape[0], front.tables)
-        feature = np.ascontiguousarray(self._output.detach().numpy()[:, self.order])
+        self._order = front.codec.order(trainer.shape[0], front.tables)
+        feature = np.ascontiguousarray(self._output.detach().numpy()[:, self._order])
         codes = front.codec.quantize(feature, front.tables)
-        self.active = front.codec.active(codes, front.tables)
+        self._active = front.codec.active(codes, front.tables)
         coded = decode(front.codec, codes, front.tables, torch.device("cpu"))
         self.gradient = self._at_cut(coded, labels)
         #: The gradient of all weights in a row, computed from the feature without any codec.
-        self.reference = self.of_weights(self._at_cut(torch.from_numpy(feature), labels))
-        self.decode_only = self.of_weights(self.gradient)
+        self._reference = self._of_weights(self._at_cut(torch.from_numpy(feature), labels))
+        self._decode_only = self._of_weights(self.gradient)
 
     def _at_cut(self, coded: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
         """(n,C,h,w) gradient of the loss, channels in coded order."""
@@ -108,52 +108,53 @@ class Batch:
         with torch.random.fork_rng():
             # The same seed each time, so that dropout drops the same units for every gradient of this batch.
             torch.manual_seed(0)
-            loss = cross_entropy(self._back(to_network_order(leaf, self.order)), labels)
+            loss = cross_entropy(self._back(to_network_order(leaf, self._order)), labels)
         (gradient,) = torch.autograd.grad(loss, leaf)
         return np.ascontiguousarray(gradient.numpy())
 
-    def of_weights(self, gradient: np.ndarray) -> np.ndarray:
+    def _of_weights(self, gradient: np.ndarray) -> np.ndarray:
         """(weights,) float64 gradient that the device computes from `gradient` at the cut."""
-        at_output = torch.from_numpy(np.ascontiguousarray(gradient[:, np.argsort(self.order)]))
+        at_output = torch.from_numpy(np.ascontiguousarray(gradient[:, np.argsort(self._order)]))
         parts = torch.autograd.grad(self._output, self._weights, at_output, retain_graph=True)
         return np.concatenate([part.numpy().reshape(-1) for part in parts]).astype(np.float64)
+
+    def sent(self, method: Calibrator, session: int, step: int) -> tuple[bytes, float, np.ndarray]:
+        """The message by `method`, its deviation from the gradient at the cut, and what arrives of that."""
+        active = self._active if method.masked else None
+        payload, deviation = method.send(self.gradient, active, session, step)
+        return payload, deviation, method.codec.unpack(payload, self.gradient.shape, active)
+
+    def figures(self, arrived: np.ndarray) -> dict[str, float]:
+        """The columns about the weights' gradient, where `arrived` is the gradient at the cut."""
+        got = self._of_weights(arrived)
+        return {
+            "cosine": cosine(got, self._reference),
+            "error": distance(got, self._reference),
+            "added": distance(got, self._decode_only),
+        }
 
 
 def probe(trainer: Trainer, chosen: Iterator[np.ndarray], methods: list[str], seed: int) -> dict[str, dict[str, float]]:
     """Method -> column -> figure. The trainer's state is restored afterwards."""
     halves = (trainer.front.module, trainer.back)
     states = [copy.deepcopy(half.state_dict()) for half in halves]
-    rows: dict[str, list[dict[str, float]]] = {name: [] for name in (DECODE_ONLY, *methods)}
-    averaged = dict.fromkeys(rows, 0.0)
     calibrators = {name: method(name, seed) for name in methods}
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name in (DECODE_ONLY, *methods)}
+    averaged = {DECODE_ONLY: 0.0}
     for step, indices in enumerate(chosen):
         batch = Batch(trainer, indices)
-        for name in rows:
-            row, arrives = {"bytes": 0.0, "deviation": 0.0}, batch.decode_only
-            if name in calibrators:
-                each = calibrators[name]
-                active = batch.active if each.masked else None
-                payload, row["deviation"] = each.send(batch.gradient, active, 1, step)
-                row["bytes"] = gradient_bytes(payload) / len(indices)
-                arrives = batch.of_weights(each.codec.unpack(payload, batch.gradient.shape, active))
-            row["cosine"] = cosine(arrives, batch.reference)
-            row["error"] = distance(arrives, batch.reference)
-            row["added"] = distance(arrives, batch.decode_only)
-            rows[name].append(row)
-            if step == 0 and name in calibrators:
-                averaged[name] = average(batch, calibrators[name])
+        rows[DECODE_ONLY].append({"bytes": 0.0, "deviation": 0.0, **batch.figures(batch.gradient)})
+        for name, each in calibrators.items():
+            payload, deviation, arrived = batch.sent(each, 1, step)
+            size = gradient_bytes(payload) / len(indices)
+            rows[name].append({"bytes": size, "deviation": deviation, **batch.figures(arrived)})
+            if step == 0:
+                mean = np.mean([batch.sent(each, 2, draw)[2] for draw in range(DRAWS)], axis=0)
+                averaged[name] = batch.figures(mean)["added"]
     for half, state in zip(halves, states, strict=True):
         half.load_state_dict(state)
     means = {name: {key: float(np.mean([row[key] for row in each])) for key in each[0]} for name, each in rows.items()}
     return {name: {**each, "averaged": averaged[name]} for name, each in means.items()}
-
-
-def average(batch: Batch, each: Calibrator) -> float:
-    """Distance, as weights' gradients, of the mean of `DRAWS` decoded messages from the gradient that they code."""
-    active = batch.active if each.masked else None
-    payloads = [each.send(batch.gradient, active, 2, draw)[0] for draw in range(DRAWS)]
-    arrived = [each.codec.unpack(payload, batch.gradient.shape, active) for payload in payloads]
-    return distance(batch.of_weights(np.mean(arrived, axis=0)), batch.decode_only)
 
 
 def cosine(first: np.ndarray, second: np.ndarray) -> float:
@@ -177,8 +178,7 @@ def study(options: argparse.Namespace) -> dict[str, Any]:
     rng = np.random.default_rng(options.seed)
     images = rng.permutation(len(dataset.train_labels))[: options.steps * options.batch]
     made: dict[str, Any] = {
-        "command": record.command(),
-        "versions": record.versions("torch", "numpy"),
+        **record.head("torch", "numpy"),
         "plan": plan._asdict(),
         "dataset": options.dataset,
         "images_per_epoch": len(images),

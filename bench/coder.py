@@ -168,8 +168,7 @@ def main() -> None:
         models, codecs = options.models.split(","), options.codecs.split(";")
         runs = [bench(model, codec, options) for model in models for codec in codecs]
     made = {
-        "command": record.command(),
-        "versions": record.versions("torch", "numpy", "onnxruntime"),
+        **record.head("torch", "numpy", "onnxruntime"),
         "images": "cifar10" if options.data else "digits",
         "batch": BATCH,
         "runs": runs,

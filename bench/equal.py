@@ -55,8 +55,7 @@ def in_process(options: argparse.Namespace, config: dict[str, Any]) -> list[dict
 
 
 def main() -> None:
-    arguments = Arguments(__doc__)
-    arguments.add_argument("model")
+    arguments = Arguments(__doc__, "model")
     arguments.add(cut=None, codec="sgq", groups=8, coding="packed", noise_filling=None)
     arguments.add("policy of `edgekit train --gradient-codec`", gradient="none")
     arguments.add(lr=0.05, epochs=3, json=None)
@@ -67,7 +66,7 @@ def main() -> None:
         {"epoch": i, **{key: {"line": a[key], "in process": b[key]} for key in KEYS}}
         for i, (a, b) in enumerate(zip(deployed, trained, strict=True), 1)
     ]
-    record.finish({"command": record.command(), "model": options.model, "epochs": rows}, options.json)
+    record.finish({**record.head(), "model": options.model, "epochs": rows}, options.json)
 
 
 if __name__ == "__main__":

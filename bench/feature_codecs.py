@@ -1,12 +1,10 @@
 """How fast feature codecs are, as a rate and as a share of the front half's time, beside faiss and zlib.
 
-``python bench/feature_codecs.py [--models A,B] [--data DIR] [--weights MODEL=FILE] [--batch 32]
-[--repeats 40] [--out FILE]``:
-per model one batch of real images (CIFAR-10 from DIR, or digits), whose features every codec gets, in one process, one
-thread each of ONNX Runtime, PyTorch, numpy and faiss. Rounds in which everything runs once, in an order of their own;
-medians and quartiles of the process's CPU time, in which other processes do not count and a second thread would
-("cores_used" is its share of the time that passed). The record goes to FILE and to standard output, a table to standard
-error.
+``python bench/feature_codecs.py [--models A,B] [--data DIR] [--batch 32] [--repeats 40] [--out FILE]``: per model one
+batch of real images (CIFAR-10 from DIR, or digits), whose features every codec gets, in one process, one thread each of
+ONNX Runtime, PyTorch, numpy and faiss. Rounds in which everything runs once, in an order of their own; medians and
+quartiles of the process's CPU time, in which other processes do not count and a second thread would ("cores_used" is
+its share of the time that passed). The record goes to FILE and to standard output, a table to standard error.
 
 ========  ==============================================================================================================
 stage     what is timed
@@ -91,10 +89,10 @@ class Front(NamedTuple):
     before: list[np.ndarray]
 
 
-def front_of(model: str, weights: str | None, data: str | None, batch: int) -> Front:
+def front_of(model: str, data: str | None, batch: int) -> Front:
     dataset = registry.load("cifar10" if data else "digits", data)
     images = sample_images(SHAPE, CALIBRATION + (LEARNT + 1) * batch, 0, dataset)
-    half, _ = split(build(model, SHAPE, 10, 0, weights), CUTS[model])
+    half, _ = split(build(model, SHAPE, 10, 0), CUTS[model])
     settle_norms(half, torch.from_numpy(images[:CALIBRATION]))
     folded, _ = fold_norms(half)
     with torch.no_grad():
@@ -261,25 +259,22 @@ def main() -> None:
     arguments.add(models=",".join(CUTS))
     arguments.add("uniform 4 and product 8x4 are always there", codecs=",".join(CODECS))
     arguments.add("CIFAR-10, binary version", data=None)
-    arguments.add_argument("--weights", action="append", default=[], metavar="MODEL=FILE", help="safetensors")
     arguments.add(batch=32, repeats=40, out=None)
     options = arguments.parse_args()
-    weights = dict(text.split("=", 1) for text in options.weights)
     labels = list(dict.fromkeys(["uniform 4", "product 8x4", *options.codecs.split(",")]))
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
     made: dict[str, Any] = {
-        "command": record.command(),
-        "versions": record.versions("torch", "numpy", "onnxruntime", "faiss"),
+        **record.head("torch", "numpy", "onnxruntime", "faiss"),
         "images": "cifar10" if options.data else "digits, scaled to the input shape",
-        "weights": weights or "fresh",
+        "weights": "fresh",
         "batch": options.batch,
         "repeats": options.repeats,
         "models": {},
     }
     with threadpool_limits(1):
         for model in options.models.split(","):
-            front = front_of(model, weights.get(model), options.data, options.batch)
+            front = front_of(model, options.data, options.batch)
             made["models"][model] = bench(model, front, labels, options.repeats)
     sys.stderr.write(table(made) + "\n")
     record.finish(made, options.out)

@@ -15,12 +15,12 @@ from arguments import Arguments
 from deployed import engine
 from timing import measure
 
-from edgekit.bundle import GraphSpec
 from edgekit.codecs.base import Arrays
 from edgekit.codecs.registry import feature_codec
 from edgekit.export.graphs import front_graphs, learning_graph
 from edgekit.export.models.registry import MODELS, build
 from edgekit.export.split import split
+from edgekit.runtime.backends.onnxruntime import OnnxRuntime
 
 SHAPE = (3, 32, 32)
 
@@ -37,12 +37,7 @@ def variants(name: str, batch: int) -> dict[str, Callable[[], Any]]:
     graphs = front_graphs(front, SHAPE, codec, tables)
     state: Arrays = {key: value.numpy() for key, value in front.state_dict().items()}
     given: Arrays = {"image": image.numpy(), "gradient": upstream.numpy(), **codec.table_feeds(tables)}
-
     held = {**given, **state}
-
-    def feeds(spec: GraphSpec, saved: Arrays) -> Arrays:
-        return {s.name: (given if s.name in given else saved)[s.name] for s in spec.inputs}
-
     learning = learning_graph(front, SHAPE, codec, tables)
     outputs = [s.name for s in graphs.specs["front_train"].outputs]
     books = list(codec.table_feeds(tables))
@@ -53,21 +48,22 @@ def variants(name: str, batch: int) -> dict[str, Callable[[], Any]]:
     deployed, train, grad = (
         engine(graphs.models[f"{key}.onnx"], graphs.specs[key], held) for key in ("front", "front_train", "front_grad")
     )
-    saved = train.run({"image": given["image"]})
+    fed = {**train.run({"image": given["image"]}), **given}
     constants = {s.name: state[s.name] for s in as_constants.graph.constants}
 
-    def pytorch() -> None:
-        network(image).backward(upstream)
+    def run(engine: OnnxRuntime) -> Callable[[], Arrays]:
+        feeds = {s.name: fed[s.name] for s in engine.graph.inputs}
+        return lambda: engine.run(feeds)
 
     return {
-        "deployed": lambda: deployed.run({"image": given["image"]}),
-        "forward, weights as constants": lambda: as_constants.run({"image": given["image"]}),
-        "forward, weights as inputs": lambda: train.run({"image": given["image"]}),
+        "deployed": run(deployed),
+        "forward, weights as constants": run(as_constants),
+        "forward, weights as inputs": run(train),
         "new session": lambda: as_constants.set_weights(constants),
-        "gradient, saved activations": lambda: grad.run(feeds(grad.graph, saved)),
-        "gradient, recomputing": lambda: recomputing.run(feeds(recomputing.graph, {})),
+        "gradient, saved activations": run(grad),
+        "gradient, recomputing": run(recomputing),
         "pytorch forward": lambda: network(image),
-        "pytorch forward and backward": pytorch,
+        "pytorch forward and backward": lambda: network(image).backward(upstream),
     }
 
 
@@ -77,8 +73,7 @@ def main() -> None:
     options = arguments.parse_args()
     torch.set_num_threads(1)
     made = {
-        "command": record.command(),
-        "versions": record.versions("torch", "numpy", "onnxruntime"),
+        **record.head("torch", "numpy", "onnxruntime"),
         "batch": options.batch,
         "models": {name: measure(variants(name, options.batch), options.repeats) for name in options.models.split(",")},
     }

@@ -56,8 +56,7 @@ def means(depths: list[int], runs: list[dict[str, Any]]) -> list[dict[str, Any]]
 
 
 def main() -> None:
-    arguments = Arguments(__doc__)
-    arguments.add_argument("model")
+    arguments = Arguments(__doc__, "model")
     arguments.add(cut=None, dataset="cifar10", data=None, limit=4000, epochs=6, lr=0.02, link="10mbit+50ms")
     arguments.add(coding="context", gradient_codec="sparse-masked:step=4", depths="1,2,4", seeds="0,1", out=None)
     options = arguments.parse_args()
@@ -76,7 +75,7 @@ def main() -> None:
         runs.append(run(depth, seed, options))
         last = runs[-1]
         sys.stderr.write(f"{depth} in flight: {last['accuracy']:.2f} %, {last['images_per_s']:.1f} images/s\n")
-        head = {"command": record.command(), "setting": setting(options), "machine": describe()}
+        head = {**record.head(), "setting": setting(options), "machine": describe()}
         record.finish({**head, "means": means(depths, runs), "runs": runs}, options.out)
 
 

@@ -11,8 +11,8 @@ import random
 import socket
 import statistics
 import sys
-import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import markdown
@@ -49,46 +49,43 @@ def round_trips(near: socket.socket, far: socket.socket, n: int) -> list[float]:
         for _ in range(n):
             far.sendall(far.recv(len(MESSAGE), socket.MSG_WAITALL))
 
-    thread = threading.Thread(target=answer)
-    thread.start()
     seconds = []
-    for _ in range(n):
-        start = time.perf_counter()
-        near.sendall(MESSAGE)
-        near.recv(len(MESSAGE), socket.MSG_WAITALL)
-        seconds.append(time.perf_counter() - start)
-        # At any time of a stall's period.
-        time.sleep(random.uniform(0.001, 0.02))
-    thread.join()
+    with ThreadPoolExecutor() as pool:
+        pool.submit(answer)
+        for _ in range(n):
+            start = time.perf_counter()
+            near.sendall(MESSAGE)
+            near.recv(len(MESSAGE), socket.MSG_WAITALL)
+            seconds.append(time.perf_counter() - start)
+            # At any time of a stall's period.
+            time.sleep(random.uniform(0.001, 0.02))
     return seconds
 
 
 Arrivals = list[tuple[float, int]]
 
 
-def receive(end: socket.socket, n_bytes: int, arrivals: Arrivals) -> None:
+def receive(end: socket.socket, n_bytes: int) -> Arrivals:
+    arrivals = []
     while n_bytes:
         n = len(end.recv(1 << 18))
         if not n:
             raise SystemExit("the emulated link ended")
         arrivals.append((time.perf_counter(), n))
         n_bytes -= n
+    return arrivals
 
 
 def flood(pairs: list[tuple[socket.socket, socket.socket]], link: Link, seconds: float) -> dict[str, Arrivals]:
     """What arrived when, up and down, while every pair sends its share of `seconds` of line both ways."""
-    arrived: dict[str, Arrivals] = {"up": [], "down": []}
-    threads = []
-    for near, far in pairs:
-        for way, sender, receiver, rate in (("up", near, far, link.up_bit_s), ("down", far, near, link.down_bit_s)):
-            n_bytes = int(rate * link.moving * seconds / 8 / len(pairs))
-            threads.append(threading.Thread(target=receive, args=(receiver, n_bytes, arrived[way])))
-            threads.append(threading.Thread(target=sender.sendall, args=(bytes(n_bytes),)))
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return {way: sorted(arrivals) for way, arrivals in arrived.items()}
+    arriving: dict[str, list[Future[Arrivals]]] = {"up": [], "down": []}
+    with ThreadPoolExecutor(4 * len(pairs)) as pool:
+        for near, far in pairs:
+            for way, sender, receiver, rate in (("up", near, far, link.up_bit_s), ("down", far, near, link.down_bit_s)):
+                n_bytes = int(rate * link.moving * seconds / 8 / len(pairs))
+                arriving[way].append(pool.submit(receive, receiver, n_bytes))
+                pool.submit(sender.sendall, bytes(n_bytes))
+    return {way: sorted(each for part in parts for each in part.result()) for way, parts in arriving.items()}
 
 
 def bit_s(arrivals: Arrivals) -> float:
@@ -204,7 +201,7 @@ def main() -> None:
         shown = " ".join("-" if each is None else f"{each:+.2f} %" for each in off)
         sys.stderr.write(f"{text} x{connections}: up, down, round trip {shown}\n")
     made = {
-        "command": record.command(),
+        **record.head(),
         "machine": machine.describe(),
         "seconds": options.seconds,
         "rows": rows,

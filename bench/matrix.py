@@ -92,8 +92,7 @@ def main() -> None:
         arguments.error("--resume continues the file that --json names")
     torch.set_num_threads(1)
     made: dict[str, Any] = {
-        "command": record.command(),
-        "versions": record.versions("edgekit", "numpy", "onnx", "onnxruntime", "torch"),
+        **record.head("edgekit", "numpy", "onnx", "onnxruntime", "torch"),
         "codec": {"id": "sgq", **CODEC},
         "calibration": CALIBRATION,
         "static_batch": BATCH,

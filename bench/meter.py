@@ -70,8 +70,7 @@ def rate(bundle: Bundle, address: str, train: Images, steps: int, metered: bool)
 
 
 def main() -> None:
-    arguments = Arguments(__doc__)
-    arguments.add_argument("model")
+    arguments = Arguments(__doc__, "model")
     arguments.add(cut=None, dataset="digits", data=None, codec="sgq", steps=60, repeats=10, out=None)
     options = arguments.parse_args()
     method, cores = parse(options.codec), two_sides()
@@ -94,7 +93,7 @@ def main() -> None:
     ratios = [metered / bare for metered, bare in zip(rates["metered"], rates["bare"], strict=True)]
     spread = {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
     made = {
-        "command": record.command(),
+        **record.head(),
         "machine": describe(),
         "images_per_s": {name: [round(value, 1) for value in values] for name, values in rates.items()},
         "metered_over_bare": {name: round(value, 4) for name, value in spread.items()},

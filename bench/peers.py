@@ -43,6 +43,7 @@ from edgekit.link.link import Link, split_links
 from edgekit.machine import describe
 from edgekit.measure.cells import Plan, bench, two_sides
 from edgekit.measure.methods import parse_list
+from edgekit.runtime.front import normalise
 
 #: n images, bytes of the feature, bytes of the labels; or n, bytes of the gradient, 0.
 HEAD = struct.Struct("<III")
@@ -74,70 +75,64 @@ class Line:
 
 
 class Half16:
-    """The feature as float16."""
+    """Features like `first` (n,C,h,w) as float16."""
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self._shape = shape
+    def __init__(self, first: np.ndarray) -> None:
+        self._shape = first.shape[1:]
 
     def encode(self, feature: np.ndarray) -> bytes:
         return feature.astype("<f2").tobytes()
 
-    def decode(self, payload: bytes, n: int) -> np.ndarray:
-        return np.frombuffer(payload, "<f2").astype(np.float32).reshape(n, *self._shape)
+    def decode(self, payload: bytes) -> np.ndarray:
+        return np.frombuffer(payload, "<f2").astype(np.float32).reshape(-1, *self._shape)
 
 
 class Faiss:
-    """The feature through faiss's product quantiser, one code per position and group."""
+    """Features through faiss's product quantiser, one code per position and group, trained on `first` (n,C,h,w)."""
 
-    def __init__(self, shape: tuple[int, ...], codebook: str) -> None:
-        self._shape = shape
-        self._quantiser = faiss.ProductQuantizer(shape[0], GROUPS, BITS)
-        self._codebook = codebook
-        if os.path.exists(codebook):
-            faiss.copy_array_to_vector(np.load(codebook), self._quantiser.centroids)
+    def __init__(self, first: np.ndarray) -> None:
+        self._shape = first.shape[1:]
+        self._quantiser = faiss.ProductQuantizer(self._shape[0], GROUPS, BITS)
+        self._quantiser.train(self._rows(first))
 
     def encode(self, feature: np.ndarray) -> bytes:
         return self._quantiser.compute_codes(self._rows(feature)).tobytes()
 
-    def decode(self, payload: bytes, n: int) -> np.ndarray:
+    def decode(self, payload: bytes) -> np.ndarray:
         codes = np.frombuffer(payload, np.uint8).reshape(-1, self._quantiser.code_size)
         c, h, w = self._shape
         # Written over with another signature when faiss is imported.
         decode: Any = self._quantiser.decode
         rows: np.ndarray = decode(codes)
-        return rows.reshape(n, h, w, c).transpose(0, 3, 1, 2)
-
-    def train(self, feature: np.ndarray) -> None:
-        self._quantiser.train(self._rows(feature))
-        np.save(self._codebook, faiss.vector_to_array(self._quantiser.centroids))
+        return rows.reshape(-1, h, w, c).transpose(0, 3, 1, 2)
 
     def _rows(self, feature: np.ndarray) -> np.ndarray:
         """One for each position."""
         return np.ascontiguousarray(feature.transpose(0, 2, 3, 1).reshape(-1, self._shape[0]))
 
 
-def halves(options: argparse.Namespace) -> tuple[Any, Any, tuple[int, ...], Any]:
-    """Front, back, shape of the feature, and the images."""
-    dataset = registry.load(options.dataset, options.data, options.limit, 0)
-    shape = default_shape(dataset)
-    front, back = split(build(options.model, shape, len(dataset.classes), 0), options.cut or MODELS[options.model].cut)
-    dataset = images.fit(dataset, shape)
-    with torch.no_grad():
-        feature = front.train()(tensor(dataset, np.arange(options.batch)))
-    return front, back.train(), tuple(feature.shape[1:]), (dataset, feature.numpy())
+PEERS: dict[str, type[Half16] | type[Faiss]] = {"fp16": Half16, "faiss": Faiss}
 
 
-def tensor(dataset: Any, chosen: np.ndarray) -> torch.Tensor:
-    mean, std = (np.array(v, dtype=np.float32).reshape(-1, 1, 1) for v in (dataset.mean, dataset.std))
-    return torch.from_numpy((dataset.train_images[chosen].astype(np.float32) / 255 - mean) / std)
+class Peer:
+    """What both ends of a PyTorch peer begin with: images, halves, and the codec, which the first batch decides."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        torch.set_num_threads(1)
+        dataset = registry.load(options.dataset, options.data, options.limit, 0)
+        shape, cut = default_shape(dataset), options.cut or MODELS[options.model].cut
+        self.front, self.back = split(build(options.model, shape, len(dataset.classes), 0).train(), cut)
+        self.dataset = images.fit(dataset, shape)
+        self.mean, self.std = (np.array(v, dtype=np.float32) for v in (self.dataset.mean, self.dataset.std))
+        with torch.no_grad():
+            self.codec = PEERS[options.peer](self.front(self.batch(np.arange(options.batch))).numpy())
+
+    def batch(self, chosen: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(normalise(self.dataset.train_images[chosen], self.mean, self.std))
 
 
 def sgd(half: torch.nn.Module, lr: float) -> torch.optim.Optimizer:
     return torch.optim.SGD(half.parameters(), lr, momentum=0.9, weight_decay=5e-4)
-
-
-def coder(options: argparse.Namespace, shape: tuple[int, ...]) -> Any:
-    return Half16(shape) if options.peer == "fp16" else Faiss(shape, options.codebook)
 
 
 def tell(event: dict[str, Any]) -> None:
@@ -147,19 +142,15 @@ def tell(event: dict[str, Any]) -> None:
 
 def serve(options: argparse.Namespace) -> None:
     """A peer's server: one device, until it closes."""
-    torch.set_num_threads(1)
-    _, back, shape, (_, first) = halves(options)
-    codec = coder(options, shape)
-    if options.peer == "faiss":
-        codec.train(first)
-    optimizer = sgd(back, options.lr)
+    peer = Peer(options)
+    optimizer = sgd(peer.back, options.lr)
     listener = socket.create_server(("127.0.0.1", 0))
     tell({"port": listener.getsockname()[1]})
     line = Line(listener.accept()[0])
     while (message := line.recv()) is not None:
         n, payload, labels = message
-        leaf = torch.from_numpy(np.ascontiguousarray(codec.decode(payload, n))).requires_grad_()
-        loss = cross_entropy(back(leaf), torch.from_numpy(np.frombuffer(labels, "u1").astype(np.int64)))
+        leaf = torch.from_numpy(np.ascontiguousarray(peer.codec.decode(payload))).requires_grad_()
+        loss = cross_entropy(peer.back(leaf), torch.from_numpy(np.frombuffer(labels, "u1").astype(np.int64)))
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -169,19 +160,16 @@ def serve(options: argparse.Namespace) -> None:
 
 def device(options: argparse.Namespace) -> None:
     """A peer's device: trains for the time asked, and tells what came of it."""
-    torch.set_num_threads(1)
-    front, _, shape, (dataset, _) = halves(options)
-    codec, optimizer = coder(options, shape), sgd(front, options.lr)
-    host, _, port = options.server.partition(":")
-    line = Line(socket.create_connection((host, int(port))))
+    peer = Peer(options)
+    optimizer, labels = sgd(peer.front, options.lr), peer.dataset.train_labels.astype("u1")
+    line = Line(socket.create_connection(("127.0.0.1", int(options.port))))
     rng = np.random.default_rng(0)
     done = start = 0.0
     begun = time.perf_counter()
     while not start or done < 2 or time.perf_counter() - start < options.seconds:
-        chosen = rng.integers(0, len(dataset.train_labels), options.batch)
-        output = front(tensor(dataset, chosen))
-        labels = dataset.train_labels[chosen].astype("u1").tobytes()
-        line.send(options.batch, codec.encode(output.detach().numpy()), labels)
+        chosen = rng.integers(0, len(labels), options.batch)
+        output = peer.front(peer.batch(chosen))
+        line.send(options.batch, peer.codec.encode(output.detach().numpy()), labels[chosen].tobytes())
         reply = line.recv()
         assert reply is not None, "the server ended"
         gradient = np.frombuffer(reply[1], "<f2").astype(np.float32).reshape(output.shape)
@@ -194,20 +182,18 @@ def device(options: argparse.Namespace) -> None:
             done, start, line.sent, line.received = 0, now, 0, 0
     elapsed = time.perf_counter() - start
     n = done * options.batch
-    figures = {"images_per_s": n / elapsed, "bytes_up": line.sent / n, "bytes_down": line.received / n}
-    tell(figures)
+    tell({"images_per_s": n / elapsed, "bytes_up": line.sent / n, "bytes_down": line.received / n})
 
 
-def peer_cell(peer: str, link: Link | None, options: argparse.Namespace, cores: Any, scratch: str) -> dict[str, float]:
+def peer_cell(peer: str, link: Link | None, cores: Any) -> dict[str, float]:
     """One measurement of a PyTorch peer, whose processes are told what this one is told."""
-    given = [*sys.argv[1:], "--peer", peer, "--codebook", os.path.join(scratch, "codebook.npy"), "--role"]
     with ExitStack() as stack:
-        children = stack.enter_context(Children([sys.executable, __file__, *given]))
+        children = stack.enter_context(Children([sys.executable, __file__, *sys.argv[1:], "--peer", peer, "--role"]))
         children.start("server", ["server"], cores and cores[1])
-        address = f"127.0.0.1:{next(event['port'] for _, event in children.events())}"
+        port = next(event["port"] for _, event in children.events())
         if link is not None:
-            address = f"127.0.0.1:{stack.enter_context(LinkEmulator(link, address)).port}"
-        children.start("device", ["device", "--server", address], cores and cores[0])
+            port = stack.enter_context(LinkEmulator(link, f"127.0.0.1:{port}")).port
+        children.start("device", ["device", "--port", str(port)], cores and cores[0])
         return next(event for name, event in children.events() if name == "device")
 
 
@@ -227,7 +213,7 @@ def compare(options: argparse.Namespace) -> None:
         with bench(plan, {}) as ready:
             for repeat in range(options.repeats):
                 for name, link in links.items():
-                    rates = {peer: peer_cell(peer, link, options, cores, scratch) for peer in ("fp16", "faiss")}
+                    rates = {peer: peer_cell(peer, link, cores) for peer in PEERS}
                     for method in methods:
                         found = ready.cell(repeat, name, 1, method)
                         up, down = (sum(found["bytes_per_image"][way].values()) for way in ("up", "down"))
@@ -235,7 +221,7 @@ def compare(options: argparse.Namespace) -> None:
                     for peer, figures in rates.items():
                         cells.append({"peer": peer, "link": name, "repeat": repeat, **figures})
                         sys.stderr.write(f"{peer} over {name}: {figures['images_per_s']:.1f} images/s\n")
-    head = {"command": record.command(), "machine": describe(), "methods": {m.name: m.text for m in methods}}
+    head = {**record.head(), "machine": describe(), "methods": {m.name: m.text for m in methods}}
     network = {"model": options.model, "cut": options.cut, "batch": options.batch}
     record.finish({**head, **network, "results": _medians(cells), "cells": cells}, options.out)
 
@@ -248,25 +234,21 @@ def _medians(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for (link, peer), same in by_key.items():
         rates = [cell["images_per_s"] for cell in same]
         base = [cell["images_per_s"] for cell in by_key[link, "fp16"]]
-        rows.append(
-            {
-                "link": link,
-                "peer": peer,
-                "images_per_s": {"median": statistics.median(rates), "low": min(rates), "high": max(rates)},
-                "ratio_to_fp16": statistics.median(a / b for a, b in zip(rates, base, strict=True)),
-                "bytes_up": statistics.median(cell["bytes_up"] for cell in same),
-                "bytes_down": statistics.median(cell["bytes_down"] for cell in same),
-            }
-        )
+        rows.append({
+            "link": link,
+            "peer": peer,
+            "images_per_s": {"median": statistics.median(rates), "low": min(rates), "high": max(rates)},
+            "ratio_to_fp16": statistics.median(a / b for a, b in zip(rates, base, strict=True)),
+            **{way: statistics.median(cell[way] for cell in same) for way in ("bytes_up", "bytes_down")},
+        })  # fmt: skip
     return rows
 
 
 def main() -> None:
-    arguments = Arguments(__doc__)
-    arguments.add_argument("model")
+    arguments = Arguments(__doc__, "model")
     arguments.add(cut=None, dataset="cifar10", data=None, limit=None, codecs="uq,sgq", links="1mbit,10mbit,100mbit")
     arguments.add(batch=32, seconds=5.0, warm_up=3, repeats=3, lr=0.02, out=None)
-    arguments.add(argparse.SUPPRESS, role=None, peer=None, server=None, codebook=None)
+    arguments.add(argparse.SUPPRESS, role=None, peer=None, port=None)
     options = arguments.parse_args()
     {"server": serve, "device": device, None: compare}[options.role](options)
 

@@ -42,12 +42,8 @@ SHAPE = (3, 32, 32)
 LOOPBACK = "10gbit,100us"
 
 
-def show(text: str) -> None:
-    sys.stderr.write(text + "\n")
-
-
-def told(model: str, layer: str) -> None:
-    show(f"{model} {layer}")
+def show(model: str, text: str) -> None:
+    sys.stderr.write(f"{model} {text}\n")
 
 
 def best_cuts(models: Sequence[str], batch: int, server: torch.device) -> list[dict[str, Any]]:
@@ -59,7 +55,7 @@ def best_cuts(models: Sequence[str], batch: int, server: torch.device) -> list[d
         network, default = build(model, SHAPE, 10, 0), default_cut(model)
         cuts = chosen(cut_table(network, SHAPE, codec), default)
         trial = Trial(images, 10, codec, [profile(board) for board in BOARDS], server=server)
-        observed, _ = observe(network, cuts, trial, partial(told, model))
+        observed, _ = observe(network, cuts, trial, partial(show, model))
         for board in BOARDS:
             for link in LINKS:
                 ranked = predict(observed, profile(board), parse_link(link), 1)
@@ -102,7 +98,7 @@ def validate(model: str, layers: Sequence[str], limit: int, batch: int, repeats:
             predicted[each.cut.layer].append(each.images_per_s)
         for layer in layers:
             measured[layer].append(line(model, layer, limit, batch))
-            show(f"{model} {layer}: predicted {predicted[layer][-1]:.1f}, measured {measured[layer][-1]:.1f} images/s")
+            show(model, f"{layer}: predicted {predicted[layer][-1]:.1f}, measured {measured[layer][-1]:.1f} images/s")
     medians = [[statistics.median(values[layer]) for layer in layers] for values in (predicted, measured)]
     return {
         "model": model,
@@ -135,10 +131,7 @@ def main() -> None:
         sys.stdout.write(table(record.read(options.markdown)["rows"]) + "\n")
         return
     torch.set_num_threads(options.server_threads)
-    made: dict[str, Any] = {
-        "command": record.command(),
-        "versions": record.versions("torch", "numpy", "onnxruntime"),
-    }
+    made = record.head("torch", "numpy", "onnxruntime")
     if options.validate:
         layers = options.cuts.split(",") if options.cuts else []
         made |= validate(options.validate, layers, options.limit, options.batch, options.repeats)

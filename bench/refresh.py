@@ -20,6 +20,7 @@ import onnx
 import record
 import torch
 from arguments import Arguments
+from deployed import engine
 from front_graphs import SHAPE
 from onnx import helper
 from timing import measure
@@ -31,7 +32,6 @@ from edgekit.device_profiles.registry import profile
 from edgekit.export.graphs import front_graphs
 from edgekit.export.models.registry import MODELS, build
 from edgekit.export.split import split
-from edgekit.runtime.backends.onnxruntime import OnnxRuntime
 from edgekit.runtime.backends.tensorrt import cudart
 from edgekit.runtime.backends.tensorrt.backend import TensorRt
 
@@ -73,10 +73,8 @@ class Deployed:
 def variants(name: str) -> dict[str, Callable[[], Any]]:
     """What is timed for model `name`."""
     deployed = Deployed(name, "cpu")
-    constant = OnnxRuntime(deployed.model, deployed.spec)
-    given = OnnxRuntime(*deployed.with_inputs())
-    constant.set_weights(deployed.books)
-    given.set_weights({**deployed.books, **deployed.constants})
+    constant = engine(deployed.model, deployed.spec, deployed.books)
+    given = engine(*deployed.with_inputs(), {**deployed.books, **deployed.constants})
     image = {"image": np.random.default_rng(0).standard_normal((BATCH, *SHAPE), dtype=np.float32)}
     for code, other in zip(constant.run(image).values(), given.run(image).values(), strict=True):
         assert (code == other).mean() > 0.999, "the two graphs compute the same"
@@ -105,10 +103,10 @@ def refit_calls(name: str) -> dict[str, int]:
         mock.patch.object(trt.Refitter, "set_named_weights", counted),
         tempfile.TemporaryDirectory() as cache,
         mock.patch.dict(os.environ, EDGEKIT_CACHE=cache),
-        contextlib.closing(TensorRt(deployed.model, deployed.spec)) as engine,
+        contextlib.closing(TensorRt(deployed.model, deployed.spec)) as tensorrt,
     ):
         before = dict(trt.count)
-        engine.set_weights({key: value * np.float32(1.01) for key, value in deployed.constants.items()})
+        tensorrt.set_weights({key: value * np.float32(1.01) for key, value in deployed.constants.items()})
         made = {key: trt.count[key] - before[key] for key in ("refit", "context", "build")}
     return {
         "set_named_weights": len(sizes), "bytes": sum(sizes), "refit_cuda_engine": made["refit"],
@@ -128,7 +126,7 @@ def main() -> None:
         # A new session pays once per refresh, inputs at every run: from so many runs between two refreshes on it wins.
         even = session / (inputs - constants) if inputs > constants else None
         rows[name] = {"times": times, "runs_to_pay_a_session": even and round(even, 2), "refit": refit_calls(name)}
-    head = {"command": record.command(), "versions": record.versions("onnxruntime", "numpy")}
+    head = record.head("onnxruntime", "numpy")
     record.finish({**head, "batch": BATCH, "models": rows}, options.out)
 
 

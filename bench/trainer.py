@@ -12,7 +12,7 @@ from edgekit.codecs.registry import feature_codec
 from edgekit.data import images
 from edgekit.data.base import Dataset
 from edgekit.export.fold import with_batch_statistics
-from edgekit.export.models.registry import build, default_cut
+from edgekit.export.models.registry import MODELS, build
 from edgekit.export.named import calibration_images, default_shape
 from edgekit.export.settings import Calibration
 from edgekit.export.significance import significance
@@ -74,9 +74,8 @@ class Trainer:
         data = images.fit(dataset, shape)
         self.train = Images(data.train_images[share], data.train_labels[share])
         self.test = Images(data.test_images, data.test_labels)
-        cut = plan.cut or default_cut(plan.model)
-        assert cut is not None
-        front, self.back = split(build(plan.model, shape, len(data.classes), plan.seed), cut)
+        model = build(plan.model, shape, len(data.classes), plan.seed)
+        front, self.back = split(model, plan.cut or MODELS[plan.model].cut)
         self.codec = codec = feature_codec(plan.codec, plan.config)
         calibration = Calibration(dataset, plan.calibration, data.mean, data.std)
         self.shape, tables = calibrated(codec, front, self.back, calibration, plan.seed)
