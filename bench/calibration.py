@@ -90,8 +90,8 @@ class Batch:
         front = trainer.front
         self._back = trainer.back
         self._weights = [weight for weight in front.module.parameters() if weight.requires_grad]
-        labels = torch.from_numpy(trainer.train.labels[chosen])
-        self._output = front.output(front.normalise(trainer.train.images[chosen]))
+        labels = torch.from_numpy(trainer.data.train_labels[chosen])
+        self._output = front.output(front.normalise(trainer.data.train_images[chosen]))
         self._order = front.codec.order(trainer.shape[0], front.tables)
         feature = np.ascontiguousarray(self._output.detach().numpy()[:, self._order])
         codes = front.codec.quantize(feature, front.tables)

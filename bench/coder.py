@@ -125,7 +125,7 @@ def bench(model: str, method: str, options: argparse.Namespace) -> dict[str, Any
         sys.stderr.write(f"{model} {method}: epoch {line['epoch']} of {options.epochs}, loss {line['loss']:.3f}\n")
 
     training = Trainer(plan, dataset, np.arange(len(dataset.train_labels)), on_epoch)
-    images = training.test.images[:BATCH].astype(np.float32) / 255
+    images = training.data.test_images[:BATCH].astype(np.float32) / 255
     front = quantise_stage(fold_norms(training.front.module)[0], images, feature_codec("raw", {}), {})
     sender, receiver = (Timed(training.codec.stream(), front) for _ in range(2))
     # The device asks for its end first, at hello, and the server then for its own.

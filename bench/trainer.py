@@ -69,11 +69,9 @@ class Trainer:
         self, plan: Plan, dataset: Dataset, share: np.ndarray, on_epoch: Callable[[dict[str, Any]], None]
     ) -> None:
         self.lines: list[dict[str, Any]] = []
-        self._on_epoch = on_epoch
+        self._share, self._on_epoch = share, on_epoch
         shape = default_shape(dataset)
-        data = images.fit(dataset, shape)
-        self.train = Images(data.train_images[share], data.train_labels[share])
-        self.test = Images(data.test_images, data.test_labels)
+        self.data = data = images.fit(dataset, shape)
         model = build(plan.model, shape, len(data.classes), plan.seed)
         front, self.back = split(model, plan.cut or MODELS[plan.model].cut)
         self.codec = codec = feature_codec(plan.codec, plan.config)
@@ -99,7 +97,8 @@ class Trainer:
 
     def run(self) -> list[dict[str, Any]]:
         """The epochs' lines."""
-        self.device.train(self.train, self.test)
+        train = Images(self.data.train_images[self._share], self.data.train_labels[self._share])
+        self.device.train(train, Images(self.data.test_images, self.data.test_labels))
         return self.lines
 
     def _event(self, event: dict[str, Any]) -> None:
