@@ -124,7 +124,7 @@ rate = options(
         "--max-accuracy-drop",
         type=click.FloatRange(min=0),
         metavar="D",
-        help="Choose the cheapest that lose D points by decoding, before training with them; needs --weights (sgq).",
+        help="Choose the groups and bits of fewest bytes that lose at most D points when decoded; needs --weights.",
     ),
     click.option("--rate-plot", metavar="FILE", help="Draw what a rate was chosen from, as PNG."),
 )
@@ -136,8 +136,8 @@ training = options(
     click.option("--schedule", default="cosine", help="cosine (with warm-up) or constant."),
     click.option(
         "--gradient-codec",
-        help="Gradient sent back: none, masked, stochastic, ternary, sparse or dct (these four also NAME-masked), "
-        "vq, residual or sampled-masked, with settings as in dct:zone=2 (default: the bundle's, where a rate was "
+        help="Gradient sent back: none, masked, vq, residual, sampled-masked, or one of stochastic, ternary, sparse, "
+        "dct, which also come as NAME-masked; with settings as in dct:zone=2 (default: the bundle's, where a rate was "
         "chosen; none for --codec raw; else dct, whose zone is 1.5).",
     ),
     click.option(

@@ -51,8 +51,12 @@ def train(**given: Any) -> None:
     from edgekit.cli import rate, settings
     from edgekit.cli.progress import live_progress, result_table
     from edgekit.export.settings import Coding
-    from edgekit.launch import train as launch
     from edgekit.launch.settings import Server, Training
+
+    training = Training(**{name: given[name] for name in Training._fields})
+    training.check()
+    # Only now: it imports torch, which takes seconds.
+    from edgekit.launch import train as launch
 
     as_json, out = given["as_json"], given["out"]
     console = Console(file=sys.stderr if as_json else sys.stdout)
@@ -76,7 +80,7 @@ def train(**given: Any) -> None:
             data=settings.data(given),
             codec=Coding(rate.codec(given), given["significance"], goal),
             board=settings.board(given),
-            training=Training(**{name: given[name] for name in Training._fields}),
+            training=training,
             server=Server(**{name: given[name] for name in Server._fields}),
             seed=given["seed"],
             out=out,

@@ -2,7 +2,11 @@
 
 from typing import NamedTuple
 
+from edgekit.errors import UsageError
 from edgekit.export.settings import BoardSettings, Coding, NamedData, NamedNetwork
+from edgekit.link.link import parse_link
+from edgekit.runtime.backends.registry import backend_class
+from edgekit.runtime.session import Options, check_options
 
 
 class Training(NamedTuple):
@@ -26,6 +30,16 @@ class Training(NamedTuple):
     backend: str = "onnxruntime"
     #: An emulated line that the devices share, "10mbit+50ms"; None: no line is emulated.
     link: str | None = None
+
+    def check(self) -> None:
+        """UsageError for what a device or the link would refuse, but only after the export."""
+        if self.devices < 1:
+            raise UsageError(f"--devices {self.devices}: expected at least 1")
+        shared = {name: value for name, value in self._asdict().items() if name in Options._fields}
+        check_options(Options("device", **shared))
+        backend_class(self.backend)
+        if self.link is not None:
+            parse_link(self.link)
 
 
 class Server(NamedTuple):

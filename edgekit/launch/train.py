@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 from edgekit.bundle import Bundle
 from edgekit.codecs.base import FeatureCodec
-from edgekit.errors import UsageError
 from edgekit.export.named import export_named
 from edgekit.export.settings import BoardSettings, Coding, NamedData, NamedNetwork, as_board, as_coding
 from edgekit.launch import flags
@@ -21,9 +20,6 @@ from edgekit.launch.processes import Children, Event
 from edgekit.launch.settings import Run, Server, Training
 from edgekit.launch.summary import summary
 from edgekit.line.meter import Recorder
-from edgekit.link.link import parse_link
-from edgekit.runtime.backends.registry import backend_class
-from edgekit.runtime.session import Options, check_options
 from edgekit.schedule import check_schedule
 from edgekit.server.calibrate import calibrator
 from edgekit.server.noise_filling import noise_filling
@@ -87,16 +83,10 @@ def train(
 
 def _check(run: Run) -> None:
     """What the processes would refuse only after the export."""
-    training, server = run.training, run.server
-    if training.devices < 1:
-        raise UsageError(f"--devices {training.devices}: expected at least 1")
-    shared = {name: value for name, value in training._asdict().items() if name in Options._fields}
-    check_options(Options("device", **shared))
+    server = run.server
+    run.training.check()
     OptimizerConfig(server.optimizer, server.lr, server.momentum, server.weight_decay).check()
     check_schedule(server.schedule)
-    backend_class(training.backend)
-    if training.link is not None:
-        parse_link(training.link)
     if server.gradient_codec is not None:
         calibrator(server.gradient_codec, run.seed)
     noise_filling(server.noise_filling, run.coding.codec, run.seed)
