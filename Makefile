@@ -6,6 +6,8 @@
 # make venv    the set-up alone: .venv with the versions of constraints.txt
 PYTHON ?= python3
 MODEL ?= mobilenet_v1
+# One more than processors: tests of real processes wait a good part of their time.
+WORKERS ?= $$(($$(nproc) + 1))
 
 .PHONY: demo test fast check format venv
 .DEFAULT_GOAL := demo
@@ -14,10 +16,10 @@ demo: venv
 	.venv/bin/edgekit train $(MODEL) --dataset digits --devices 2 --codec sgq --bits 4 --groups 8 --epochs 10 --out runs/demo
 
 test: venv
-	.venv/bin/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+	.venv/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 fast: venv
-	.venv/bin/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -m 'not slow'
+	.venv/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 check: venv
 	.venv/bin/ruff check
