@@ -11,22 +11,16 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Any
 
-import torch
-
-from edgekit.bundle import Bundle
 from edgekit.errors import EdgekitError, Refused
 from edgekit.line import messages
 from edgekit.line.frame import Message
 from edgekit.line.messages import Ack, AnyMessage, Bye, Error, Hello, Ping, Welcome
-from edgekit.server.calibrate import Calibrator
 from edgekit.server.handlers.codebook import patch_tables
 from edgekit.server.handlers.evaluation import evaluate
 from edgekit.server.handlers.health import pong
 from edgekit.server.handlers.training import train
-from edgekit.server.noise_filling import NoiseFilling
 from edgekit.server.session import Session
-from edgekit.server.setup import Setup, setup_from_bundle
-from edgekit.server.train import OptimizerConfig
+from edgekit.server.setup import Setup
 
 #: Kind of message -> what answers it within a session.
 HANDLERS: dict[str, Callable[[Setup, Session, Any], AnyMessage]] = {
@@ -114,18 +108,6 @@ class Service:
         self.on_event(
             {"event": "left", "session": number, "device": session.device, "steps": session.step, "finished": finished}
         )
-
-
-def service_from_bundle(
-    bundle: Bundle,
-    device: torch.device,
-    calibrator: Calibrator,
-    optimizer: OptimizerConfig,
-    schedule: str,
-    noise_filling: NoiseFilling | None = None,
-) -> Service:
-    """The service of `bundle`, its back half on `device`."""
-    return Service(setup_from_bundle(bundle, device, calibrator, optimizer, schedule, noise_filling))
 
 
 def error_message(error: EdgekitError, session: int, step: int) -> Message:

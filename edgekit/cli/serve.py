@@ -38,13 +38,14 @@ def serve(**given: Any) -> None:
     from edgekit.server import train
     from edgekit.server.calibrate import calibrator, default_policy
     from edgekit.server.noise_filling import noise_filling
-    from edgekit.server.service import service_from_bundle
+    from edgekit.server.service import Service
+    from edgekit.server.setup import setup_from_bundle
 
     if out is not None:
         tensorfile.make_folder(out)
     train.prepare(given["server_threads"], seed)
     policy = given["gradient_codec"] or default_policy(opened)
-    service = service_from_bundle(
+    setup = setup_from_bundle(
         opened,
         train.torch_device(given["torch_device"]),
         calibrator(policy, seed),
@@ -52,6 +53,7 @@ def serve(**given: Any) -> None:
         given["schedule"],
         noise_filling(given["noise_filling"], opened.codec, seed),
     )
+    service = Service(setup)
     record = Recorder(sys.stdout)
     finished = threading.Event()
 

@@ -14,7 +14,8 @@ from edgekit.runtime.session import Images, Options
 from edgekit.runtime.transport import Loopback
 from edgekit.server.calibrate import calibrator
 from edgekit.server.noise_filling import noise_filling
-from edgekit.server.service import Service, service_from_bundle
+from edgekit.server.service import Service
+from edgekit.server.setup import setup_from_bundle
 from edgekit.server.train import OptimizerConfig
 
 TEST_SHARE = 90
@@ -23,7 +24,8 @@ TEST_SHARE = 90
 def service(bundle: Bundle, policy: str = "stochastic-masked", noise: str | None = None) -> Service:
     config = OptimizerConfig("sgd", 0.05, 0.9, 5e-4)
     filling = noise_filling(noise, bundle.codec, 0)
-    return service_from_bundle(bundle, torch.device("cpu"), calibrator(policy, 0), config, "cosine", filling)
+    cpu = torch.device("cpu")
+    return Service(setup_from_bundle(bundle, cpu, calibrator(policy, 0), config, "cosine", filling))
 
 
 def train(bundle: Bundle, digits: Dataset, handle: Any, **options: Any) -> tuple[Device, list[dict[str, Any]]]:

@@ -16,7 +16,8 @@ from edgekit.codecs.base import Arrays, FeatureCodec
 from edgekit.export.program import back_program
 from edgekit.server.calibrate import calibrator
 from edgekit.server.noise_filling import NoiseFilling
-from edgekit.server.service import Service, service_from_bundle
+from edgekit.server.service import Service
+from edgekit.server.setup import setup_from_bundle
 from edgekit.tensors import TensorSpec
 from tests.server.talk import CODEC, CPU, SGD, TABLES
 
@@ -108,6 +109,6 @@ def make(tmp_path: Path, archives: Any) -> Callable[..., Service]:
             "tables.safetensors": tensorfile.dumps(tables),
         }
         bundle = write_bundle(str(tmp_path / f"bundle{len(list(tmp_path.iterdir()))}"), manifest, files)
-        return service_from_bundle(bundle, CPU, calibrator(policy, 0), SGD, schedule, noise)
+        return Service(setup_from_bundle(bundle, CPU, calibrator(policy, 0), SGD, schedule, noise))
 
     return service
