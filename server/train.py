@@ -1,12 +1,17 @@
 """BackHalf: the back half of the network, training: two programs over one set of weights, and the optimizer.
 
+A step is joint: it learns from the batches of several devices at once, each of them a part of it.
+
 ::
 
-    feature --to_network_order--> program (training mode) --> loss --backward--> gradient at the feature, in coded order
-                                                              └--> gradient of every weight --> optimizer
+    part -- feature --to_network_order--┐
+    part -- feature --to_network_order--┼--> program (training mode) --> loss of all images
+    part -- feature --to_network_order--┘        ├--backward--> gradient at each part's feature, in coded order
+                                                 └--backward--> gradient of every weight --> optimizer
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -70,6 +75,26 @@ class Program(Protocol):
         ...
 
 
+class Part(NamedTuple):
+    """The batch of one device in a joint step."""
+
+    #: (n,C,h,w) f32, channel ``order[k]`` of the network at position k.
+    coded: torch.Tensor
+    order: np.ndarray
+    #: (n,) integers
+    labels: np.ndarray
+
+
+class Outcome(NamedTuple):
+    """What a joint step came to for one of its parts."""
+
+    #: Mean cross entropy of the part's images, and how many of them had the largest logit.
+    loss: float
+    right: int
+    #: (n,C,h,w) f32: d (mean loss of the part's images) / d coded, in coded order.
+    gradient: np.ndarray
+
+
 class BackHalf:
     """The back half on one torch device. `weights` names every weight and buffer that both programs share."""
 
@@ -114,38 +139,46 @@ class BackHalf:
             program.share(weights)
         return cls(train, evaluation, weights, device, optimizer)
 
-    def step(
-        self, coded: torch.Tensor, order: np.ndarray, labels: np.ndarray, lr: float
-    ) -> tuple[float, int, np.ndarray]:
-        """Mean cross entropy, how many were right, and the gradient at `coded` (n,C,h,w) f32; the weights have moved.
+    def step(self, parts: Sequence[Part], lr: float) -> list[Outcome]:
+        """One outcome for each of `parts`, in their order; the weights have moved, once.
 
-        `labels` (n,) integers. Refused, with the weights as they were, when the batch is too small or large for the
-        program, or when the loss or its gradient is no number any more.
+        One pass over the images of all parts: batch norm sees them together, and the loss is the mean over them. A
+        part's gradient is that of the joint loss times (images in all) / (images of the part). So when front halves
+        take the mean of their weights, each counted by its images, they make the step of one front half that had all
+        images. The same parts in the same order give the same bits.
+
+        Refused, with the weights as they were, when the images in all are too few or too many for the program, or when
+        the loss or a gradient is no number any more.
         """
         before = {name: buffer.clone() for name, buffer in self._buffers.items()}
-        leaf = coded.detach().requires_grad_()
-        loss, right = _loss(self._train, leaf, order, labels)
+        leaves = [part.coded.detach().requires_grad_() for part in parts]
+        joint = _pass(self._train, [part._replace(coded=leaf) for part, leaf in zip(parts, leaves, strict=True)])
         self._optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        gradient = leaf.grad
-        assert gradient is not None
-        moved = [*(w.grad for w in self._weights.values() if w.grad is not None), *self._buffers.values(), gradient]
-        if not math.isfinite(loss.item()) or not all(bool(torch.isfinite(tensor).all()) for tensor in moved):
+        joint.loss.backward()  # type: ignore[no-untyped-call]
+        total = sum(len(leaf) for leaf in leaves)
+        gradients = [leaf.grad * (total / len(leaf)) for leaf in leaves if leaf.grad is not None]
+        moved = [*(w.grad for w in self._weights.values() if w.grad is not None), *self._buffers.values(), *gradients]
+        loss = joint.loss.item()
+        if not math.isfinite(loss) or not all(bool(torch.isfinite(tensor).all()) for tensor in moved):
             for name, buffer in self._buffers.items():
                 buffer.copy_(before[name])
-            raise Refused(f"the loss is {loss.item()} and its gradient not finite: training diverged, lower --lr")
+            raise Refused(f"the loss is {loss} and its gradient not finite: training diverged, lower --lr")
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         self._optimizer.step()
-        return loss.item(), right, gradient.cpu().numpy()
+        return [
+            Outcome(each.item(), right, gradient.cpu().numpy())
+            for each, right, gradient in zip(joint.losses, joint.right, gradients, strict=True)
+        ]
 
     def evaluate(self, coded: torch.Tensor, order: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
         """Mean cross entropy and how many were right, in evaluation mode; nothing changes."""
         with torch.no_grad():
-            loss, right = _loss(self._eval, coded, order, labels)
-        if not math.isfinite(loss.item()):
-            raise Refused(f"the loss is {loss.item()}: training diverged, lower --lr")
-        return loss.item(), right
+            joint = _pass(self._eval, [Part(coded, order, labels)])
+        loss = joint.loss.item()
+        if not math.isfinite(loss):
+            raise Refused(f"the loss is {loss}: training diverged, lower --lr")
+        return loss, joint.right[0]
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copies of all weights and buffers, by name."""
@@ -162,7 +195,7 @@ class ExportedProgram:
             program = move_to_device_pass(program, device)
         self.declared: dict[str, Any] = program.state_dict
         self.batch = _batch_bounds(program, name)
-        # Guards are Python text in the archive; the one that matters, the batch, is checked in `_loss`.
+        # Guards are Python text in the archive; the one that matters, the batch, is checked in `_pass`.
         self._module = program.module(check_guards=False)
 
     def share(self, weights: dict[str, torch.Tensor]) -> None:
@@ -185,14 +218,34 @@ class ExportedProgram:
         return logits
 
 
-def _loss(program: Program, coded: torch.Tensor, order: np.ndarray, labels: np.ndarray) -> tuple[torch.Tensor, int]:
-    """Mean cross entropy (0-d) of `coded` (n,C,h,w) in coded order, and how many of `labels` have the largest logit."""
+class _Pass(NamedTuple):
+    """What one pass over several parts gives."""
+
+    #: Mean cross entropy of all images (0-d).
+    loss: torch.Tensor
+    #: For each part the mean cross entropy of its images (0-d, no gradient), and how many had the largest logit.
+    losses: list[torch.Tensor]
+    right: list[int]
+
+
+def _pass(program: Program, parts: Sequence[Part]) -> _Pass:
+    """`program` over the images of all `parts` at once. Refused when they are too few or too many for it."""
+    sizes = [len(part.coded) for part in parts]
     low, high = program.batch
-    if not low <= len(coded) <= high:
-        raise Refused(f"{program.name} takes {low} to {high} images at a time, got {len(coded)}: change --batch")
-    target = torch.from_numpy(labels.astype(np.int64)).to(coded.device)
-    logits = program(to_network_order(coded, order))
-    return cross_entropy(logits, target), int((logits.argmax(1) == target).sum())
+    if not low <= sum(sizes) <= high:
+        raise Refused(f"{program.name} takes {low} to {high} images at a time, got {sum(sizes)}: change --batch")
+    if not all(sizes):
+        raise Refused(f"a joint step of batches of {sizes} images: expected at least 1 in each, leave the others out")
+    features = [to_network_order(part.coded, part.order) for part in parts]
+    targets = [torch.from_numpy(part.labels.astype(np.int64)).to(part.coded.device) for part in parts]
+    # One part alone is not joined: that would be a copy more.
+    logits = program(features[0] if len(parts) == 1 else torch.cat(features))
+    loss = cross_entropy(logits, torch.cat(targets))
+    right = [int((own.argmax(1) == target).sum()) for own, target in zip(logits.split(sizes), targets, strict=True)]
+    if len(parts) == 1:
+        return _Pass(loss, [loss.detach()], right)
+    split = zip(logits.detach().split(sizes), targets, strict=True)
+    return _Pass(loss, [cross_entropy(own, target) for own, target in split], right)
 
 
 def _batch_bounds(program: torch.export.ExportedProgram, name: str) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from edgekit.schedule import learning_rate
 from edgekit.server.handlers.batch import unpack_batch
 from edgekit.server.session import Session
 from edgekit.server.setup import Setup
+from edgekit.server.train import Part
 
 
 def train(setup: Setup, session: Session, message: Feature) -> Gradient:
@@ -30,11 +31,11 @@ def train(setup: Setup, session: Session, message: Feature) -> Gradient:
     if setup.noise_filling is not None:
         feature = setup.noise_filling.apply(feature, message, session.steps)
     rate = learning_rate(setup.schedule, setup.optimizer.lr, step, session.steps)
-    loss, correct, gradient = setup.back.step(feature, batch.order, batch.labels, rate)
+    (outcome,) = setup.back.step([Part(feature, batch.order, batch.labels)], rate)
     active = setup.codec.active(batch.codes, session.tables) if setup.calibrator.masked else None
-    payload, deviation = setup.calibrator.send(gradient, active, session.number, step)
+    payload, deviation = setup.calibrator.send(outcome.gradient, active, session.number, step)
     session.stream.update(batch.codes, batch.images)
     seconds = round(time.perf_counter() - start, 6)
-    reply = Gradient(session.number, step, round(loss, 6), correct, round(deviation, 6), seconds, payload)
+    reply = Gradient(session.number, step, round(outcome.loss, 6), outcome.right, round(deviation, 6), seconds, payload)
     session.keep(reply)
     return reply

@@ -13,7 +13,7 @@ from edgekit.schedule import learning_rate
 from edgekit.server.decode import decode
 from edgekit.server.service import Service
 from edgekit.server.session import RECORD
-from edgekit.server.train import BackHalf
+from edgekit.server.train import BackHalf, Part
 from tests.server.talk import CODEC, CPU, FEATURES, LABELS, SGD, TABLES, coded, feature, hello, refusal
 
 
@@ -57,7 +57,9 @@ def test_the_gradient_is_that_of_the_back_half_at_the_decoded_feature(
     for step in range(3):
         reply = service.handle(feature(session, step))
         rate = learning_rate("cosine", 0.1, step, 100)
-        loss, right, gradient = alone.step(decode(CODEC, codes, TABLES, CPU), TABLES["order"], LABELS, rate)
+        ((loss, right, gradient),) = alone.step(
+            [Part(decode(CODEC, codes, TABLES, CPU), TABLES["order"], LABELS)], rate
+        )
         assert (reply.kind, reply.session, reply.step) == ("gradient", session, step)
         assert reply.header["loss"] == pytest.approx(loss, abs=1e-5) and reply.header["right"] == right
         mask = CODEC.active(codes, TABLES) if "masked" in policy else None

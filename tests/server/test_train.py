@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from edgekit.errors import BundleError, Refused, UnknownName, UsageError
-from edgekit.server.train import BackHalf, OptimizerConfig, torch_device
+from edgekit.server.train import BackHalf, OptimizerConfig, Part, torch_device
 
 CPU = torch.device("cpu")
 SGD = OptimizerConfig("sgd", 0.05, 0.9, 1e-3)
@@ -48,7 +48,7 @@ def test_training_equals_eager_training_of_the_same_network(
         expected.backward()
         optimizer.param_groups[0]["lr"] = rate
         optimizer.step()
-        loss, right, gradient = back.step(coded, ORDER, labels, rate)
+        ((loss, right, gradient),) = back.step([Part(coded, ORDER, labels)], rate)
         assert loss == pytest.approx(expected.item(), rel=1e-5)
         assert right == int((logits.argmax(1).numpy() == labels).sum())
         assert leaf.grad is not None and gradient.dtype == np.float32
@@ -64,12 +64,68 @@ def test_training_equals_eager_training_of_the_same_network(
     assert right == int((logits.argmax(1).numpy() == labels).sum())
 
 
+def test_parts_are_one_batch_to_the_back_half(archives: Any) -> None:
+    joint, whole = half(archives), half(archives)
+    orders = (ORDER, PLAIN, ORDER[::-1].copy())
+    for step, sizes in enumerate([(3, 5, 1), (1, 4, 2)]):
+        coded, labels = batch(sum(sizes), step)
+        ends = np.cumsum(sizes)
+        rows = [slice(end - n, end) for end, n in zip(ends, sizes, strict=True)]
+        parts = [Part(coded[row][:, order], order, labels[row]) for row, order in zip(rows, orders, strict=True)]
+        outcomes = joint.step(parts, 0.05)
+        ((loss, right, gradient),) = whole.step([Part(coded, PLAIN, labels)], 0.05)
+        assert sum(n * each.loss for n, each in zip(sizes, outcomes, strict=True)) / sum(sizes) == pytest.approx(loss)
+        assert sum(each.right for each in outcomes) == right
+        for row, order, n, each in zip(rows, orders, sizes, outcomes, strict=True):
+            expected = gradient[row][:, order] * (sum(sizes) / n)
+            np.testing.assert_allclose(each.gradient, expected, rtol=1e-5, atol=1e-7)
+            assert each.gradient.dtype == np.float32
+    for name, array in whole.state_dict().items():
+        np.testing.assert_allclose(joint.state_dict()[name], array, rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+def test_the_loss_of_a_part_is_that_of_its_images_alone(archives: Any) -> None:
+    back = half(archives)
+    coded, labels = batch(6, 0)
+    outcomes = back.step([Part(coded[:2], PLAIN, labels[:2]), Part(coded[2:], PLAIN, labels[2:])], 0.0)
+    swapped = half(archives).step([Part(coded[2:], PLAIN, labels[2:]), Part(coded[:2], PLAIN, labels[:2])], 0.0)
+    assert outcomes[0].loss == pytest.approx(swapped[1].loss) != pytest.approx(outcomes[1].loss)
+    assert [each.right for each in outcomes] == [each.right for each in reversed(swapped)]
+
+
+def test_the_same_parts_in_the_same_order_give_the_same_bits(archives: Any) -> None:
+    runs = []
+    for _ in range(2):
+        back, told = half(archives), []
+        for step in range(3):
+            parts = [Part(coded, ORDER, labels) for coded, labels in (batch(n, step + n) for n in (4, 2, 3))]
+            told += [(each.loss, each.right, each.gradient.tobytes()) for each in back.step(parts, 0.05)]
+        runs.append((told, {name: array.tobytes() for name, array in back.state_dict().items()}))
+    assert runs[0] == runs[1]
+
+
+def test_a_part_without_images_and_no_part_are_refused(archives: Any) -> None:
+    back = half(archives)
+    coded, labels = batch(4, 0)
+    with pytest.raises(Refused, match=r"batches of \[4, 0\] images"):
+        back.step([Part(coded, PLAIN, labels), Part(coded[:0], PLAIN, labels[:0])], 0.1)
+    with pytest.raises(Refused, match="got 0"):
+        back.step([], 0.1)
+    assert all(np.array_equal(back.state_dict()[name], array) for name, array in archives[2].items())
+
+
+def test_one_image_is_enough_where_others_join(archives: Any) -> None:
+    coded, labels = batch(2, 0)
+    parts = [Part(coded[:1], PLAIN, labels[:1]), Part(coded[1:], PLAIN, labels[1:])]
+    assert len(half(archives).step(parts, 0.1)) == 2
+
+
 def test_training_moves_weights_and_statistics_that_evaluation_uses(archives: Any) -> None:
     back = half(archives)
     coded, labels = batch(16, 0)
     before, state = back.evaluate(coded, PLAIN, labels), back.state_dict()
     assert all(np.array_equal(state[name], array) for name, array in archives[2].items()), "evaluation changed nothing"
-    losses = [back.step(coded, PLAIN, labels, 0.05)[0] for _ in range(40)]
+    losses = [back.step([Part(coded, PLAIN, labels)], 0.05)[0].loss for _ in range(40)]
     after = back.evaluate(coded, PLAIN, labels)
     assert losses[-1] < 0.5 * losses[0] and after[0] < 0.7 * before[0]
     moved = back.state_dict()
@@ -81,7 +137,7 @@ def test_the_feature_given_is_not_overwritten_by_an_in_place_layer(archives: Any
     back = half(archives)
     coded, labels = batch(4, 0)
     kept = coded.clone()
-    back.step(coded, PLAIN, labels, 0.1)
+    back.step([Part(coded, PLAIN, labels)], 0.1)
     back.evaluate(coded, PLAIN, labels)
     assert torch.equal(coded, kept)
 
@@ -91,7 +147,7 @@ def test_dropout_acts_in_training_only(make_back: Any, make_archive: Any) -> Non
     state = {name: tensor.detach().numpy().copy() for name, tensor in module.state_dict().items()}
     back = BackHalf.from_programs(make_archive(module, True), make_archive(module, False), state, CPU, SGD)
     coded, labels = batch(8, 0)
-    assert len({back.step(coded, PLAIN, labels, 0.0)[0] for _ in range(4)}) > 1
+    assert len({back.step([Part(coded, PLAIN, labels)], 0.0)[0].loss for _ in range(4)}) > 1
     assert len({back.evaluate(coded, PLAIN, labels) for _ in range(4)}) == 1
 
 
@@ -99,7 +155,7 @@ def test_a_batch_of_one_is_refused_in_training_and_leaves_the_statistics_alone(a
     back = half(archives)
     coded, labels = batch(1, 0)
     with pytest.raises(Refused, match="takes 2 to 65536 images at a time, got 1"):
-        back.step(coded, PLAIN, labels, 0.1)
+        back.step([Part(coded, PLAIN, labels)], 0.1)
     assert all(np.array_equal(back.state_dict()[name], array) for name, array in archives[2].items())
     assert np.isfinite(back.evaluate(coded, PLAIN, labels)[0])
 
@@ -108,7 +164,7 @@ def test_divergence_is_refused_and_leaves_the_weights_alone(archives: Any) -> No
     back = half(archives)
     coded, labels = batch(4, 0)
     with pytest.raises(Refused, match="diverged"):
-        back.step(coded * float("nan"), PLAIN, labels, 0.1)
+        back.step([Part(coded * float("nan"), PLAIN, labels)], 0.1)
     assert np.array_equal(back.state_dict()["linear.weight"], archives[2]["linear.weight"])
     with pytest.raises(Refused, match="diverged"):
         back.evaluate(coded * float("nan"), PLAIN, labels)
@@ -150,7 +206,7 @@ def test_an_unbounded_dynamic_batch_is_taken(archives: Any, make_back: Any) -> N
     torch.export.save(program, file)
     back = BackHalf.from_programs(file.getvalue(), archives[1], archives[2], CPU, SGD)
     coded, labels = batch(6, 0)
-    assert np.isfinite(back.step(coded, PLAIN, labels, 0.1)[0])
+    assert np.isfinite(back.step([Part(coded, PLAIN, labels)], 0.1)[0].loss)
 
 
 def test_an_unknown_optimizer_is_refused(archives: Any) -> None:
@@ -176,8 +232,8 @@ def test_cuda_trains_as_the_cpu_does(archives: Any) -> None:
     backs = [half(archives, device) for device in (CPU, torch.device("cuda"))]
     coded, labels = batch(8, 0)
     for _ in range(3):
-        (loss, _, gradient), (expected, _, reference) = (
-            back.step(coded.to(back.device), ORDER, labels, 0.05) for back in reversed(backs)
+        ((loss, _, gradient),), ((expected, _, reference),) = (
+            back.step([Part(coded.to(back.device), ORDER, labels)], 0.05) for back in reversed(backs)
         )
         assert loss == pytest.approx(expected, rel=1e-3)
         np.testing.assert_allclose(gradient, reference, atol=1e-4)
