@@ -15,7 +15,9 @@
     ├── Refused                10   the server understood and said no (wrong bundle, wrong step ...)
     ├── ChildFailed            11   a process that edgekit started ended with an error
     ├── Diverged               12   training went to infinity: a weight is no number any more
-    └── DeployError            13   a board that cannot be reached, or is not fit for what was asked of it
+    ├── DeployError            13   a board that cannot be reached, or is not fit for what was asked of it
+    ├── Collapsed              14   training ended with a network that is no better than guessing
+    └── Quarantined            15   the server learns no more from this device: what it sends stands out
 
 A message states what was got, what was expected and what to do about it.
 """
@@ -107,7 +109,7 @@ class ChildFailed(EdgekitError):
 
 
 class Diverged(EdgekitError):
-    """Training diverged: a weight is infinite or NaN."""
+    """Training diverged: a weight is infinite or NaN, or the loss stays far above that of guessing."""
 
     exit_code = 12
 
@@ -116,3 +118,15 @@ class DeployError(EdgekitError):
     """A board that cannot be reached, or is not fit for what was asked of it."""
 
     exit_code = 13
+
+
+class Collapsed(EdgekitError):
+    """Training ended, but the network it gave is no better than guessing."""
+
+    exit_code = 14
+
+
+class Quarantined(EdgekitError):
+    """The server learns no more from a device, because what it sends stands out; the message says why."""
+
+    exit_code = 15

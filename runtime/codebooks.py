@@ -61,6 +61,11 @@ class Codebooks:
             self._front.set_tables(self._book.tables)
         return update
 
+    def adopt(self, update: bytes) -> None:
+        """Takes the mean of all devices' codebooks, as bytes from the server. The engines have it afterwards too."""
+        self._book.adopt(update)
+        self._front.set_tables(self._book.tables)
+
     def regroup(self) -> bool:
         """Whether the latest batches ask for other groups of channels, which `publish` then sends."""
         feature, gradient = (np.concatenate(arrays) for arrays in zip(*self._recent))

@@ -1,7 +1,7 @@
 """Front: what a session needs of a front half, whatever runs it. Devices run that of `edgekit.runtime.learn`."""
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Tuple
 
 import numpy as np
 
@@ -41,6 +41,9 @@ class Front(ABC):
     #: Per channel of the image, in units of 0..1.
     mean: np.ndarray
     std: np.ndarray
+    #: Names of the buffers in `state` that are batch norms' running statistics, and of the variances among them.
+    statistics: Tuple[str, ...] = ()
+    variances: Tuple[str, ...] = ()
     #: Most images of one `encode`; None: any number.
     most: Optional[int] = None
 
@@ -56,6 +59,10 @@ class Front(ABC):
     @abstractmethod
     def set_tables(self, tables: Arrays) -> None:
         """Takes new codec tables; not between a forward pass and its backward pass where their order is another."""
+
+    @abstractmethod
+    def set_state(self, arrays: Arrays) -> None:
+        """Takes new values of the weights and buffers that `arrays` names, f32, in their shapes."""
 
     @abstractmethod
     def encode(self, image: np.ndarray) -> Arrays:

@@ -62,6 +62,8 @@ class FrontHalf(Front):
             self.set_tables(self.tables)
             self._feature = bundle.feature_tensor
             self._norms = bundle.manifest["batch_norms"]
+            self.statistics = tuple(norm[key] for norm in self._norms for key in ("running_mean", "running_var"))
+            self.variances = tuple(norm["running_var"] for norm in self._norms)
             for backend in (self._train, self._grad):
                 backend.set_weights(self._weights(backend))
             self._golden = bundle.arrays("golden.safetensors")
@@ -132,6 +134,13 @@ class FrontHalf(Front):
                 raise Diverged("weight '{}' is not finite any more: training diverged, lower --lr".format(name))
         self._train.set_weights(self._weights(self._train))
         self._grad.set_weights(self._weights(self._grad))
+        self._deployed_is_stale = True
+
+    def set_state(self, arrays: Arrays) -> None:
+        for name, array in arrays.items():
+            self.state[name][...] = array
+        for backend in (self._train, self._grad):
+            backend.set_weights(self._weights(backend))
         self._deployed_is_stale = True
 
     def close(self) -> None:

@@ -3,7 +3,7 @@
 import os
 import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Iterator, Tuple
+from typing import Any, Callable, Deque, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -21,8 +21,17 @@ Event = Dict[str, Any]
 class Device:
     """One device: a front half, its share of the training images, and the line to the server."""
 
-    def __init__(self, front: Front, transport: Transport, options: Options, on_event: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        front: Front,
+        transport: Transport,
+        options: Options,
+        on_event: Callable[[Event], None],
+        classes: Sequence[str] = (),
+    ) -> None:
         self.front = front
+        #: Names of the classes that the device has images of, as its bundle calls them.
+        self.classes = classes
         self.options = options
         self.session = Session(front, transport, options)
         self.meter = transport.meter
@@ -30,97 +39,148 @@ class Device:
         self._rng = np.random.default_rng(options.seed)
         self._train_s = 0.0
 
-    def train(self, train: Images, test: Images) -> Event:
-        """Trains for the planned epochs, evaluating after each or every few; returns the "done" event."""
+    def train(self, train: Images, test: Images, validation: Optional[Images] = None) -> Event:
+        """Trains for the planned epochs, evaluating after each or every few; returns the "done" event.
+
+        Where front halves are averaged there is a round before each test, so that what is tested is what all have.
+        `validation` images, if any, decide which pair of halves is the best.
+        """
         options, session = self.options, self.session
         steps = self.steps_per_epoch(train)
+        begun = session.hello(len(train.labels), steps, options.epochs, self.classes)
         if options.out is not None:
             make_folder(options.out)
-        session.hello(steps * options.epochs)
         self._on_event(self._event("connected", 0, 0.0))
-        for epoch in range(1, options.epochs + 1):
-            start = time.perf_counter()
-            loss, right = self._epoch(train, epoch, steps)
+        event = self._event("epoch", begun, 0.0)
+        for epoch in range(begun + 1, options.epochs + 1):
+            event = self._event("epoch", epoch, 0.0)
             last = epoch == options.epochs
+            evaluated = last or epoch % options.evaluate_every == 0
+            start = time.perf_counter()
+            loss, right, images = self._epoch(train, epoch, steps, evaluated)
             if options.regroup_every and epoch % options.regroup_every == 0 and not last:
                 session.regroup()
             elapsed = time.perf_counter() - start
             self._train_s += elapsed
-            evaluated = last or epoch % options.evaluate_every == 0
-            accuracy, test_loss = self.evaluate(test) if evaluated else (0.0, 0.0)
-            self._save()
+            tested = self._test(test, validation, epoch) if evaluated else {}
             event = self._event("epoch", epoch, loss)
-            event["train_accuracy"] = 100.0 * right / (steps * options.batch)
-            if evaluated:
-                event.update(accuracy=accuracy, test_loss=test_loss)
-            event["images_per_s"] = steps * options.batch / elapsed
+            event["train_accuracy"] = 100.0 * right / max(images, 1)
+            event.update(tested)
+            self._save(bool(tested) and tested["fleet"]["best"])
+            event["images_per_s"] = images / elapsed
             if session.codebooks:
                 event["codebook"] = session.codebooks.health()
             self._on_event(event)
+        if begun >= options.epochs:
+            # The run was over when this device came: it takes the network that came of it.
+            session.round(0, test=True, last=True)
+            event.update(self._test(test, validation, options.epochs))
+            self._save(best=False)
         session.bye()
-        done = self._event("done", options.epochs, loss)
-        done.update(
-            accuracy=accuracy, train_s=self._train_s, bytes=self.meter.by_kind(), seconds=dict(self.meter.seconds)
-        )
-        if session.codebooks:
-            done["codebook"] = session.codebooks.health()
+        done = dict(event, event="done", train_s=self._train_s, bytes=self.meter.by_kind(),
+                    seconds=dict(self.meter.seconds))  # fmt: skip
         self._on_event(done)
         return done
 
-    def evaluate(self, test: Images) -> Tuple[float, float]:
-        """Accuracy in percent and mean loss of the deployed pipeline over all of `test`."""
+    def evaluate(self, test: Images, validation: bool = False) -> Event:
+        """What the deployed pipeline makes of all of `test`: accuracy and balanced accuracy in percent, mean loss, and
+        for each class how many images there are and how many were right."""
         session = self.session
         session.settle()
-        right, loss = 0, 0.0
+        classes = self.front.classes
+        right, loss = np.zeros(len(test.labels), dtype=bool), 0.0
         waiting: Deque[int] = deque()
         size = min(self.options.batch, self.front.most or self.options.batch)
         for start in range(0, len(test.labels) + 2 * size, size):
             labels = test.labels[start : start + size]
             if len(labels):
-                session.send_test(start // size, test.images[start : start + size], labels)
-                waiting.append(len(labels))
+                session.send_test(start // size, test.images[start : start + size], labels, validation)
+                waiting.append(start)
             if len(waiting) > 1 or (waiting and not len(labels)):
-                result, sent = session.result(), waiting.popleft()
-                right += check_count(result.correct, sent, "result message: 'correct'")
-                loss += result.loss * sent
-        return 100.0 * right / len(test.labels), loss / len(test.labels)
+                first = waiting.popleft()
+                sent = test.labels[first : first + size]
+                predicted, mean_loss = session.result(len(sent))
+                right[first : first + size] = predicted == sent
+                loss += mean_loss * len(sent)
+        images = np.bincount(test.labels, minlength=classes)
+        correct = np.bincount(test.labels[right], minlength=classes)
+        return {
+            "accuracy": 100.0 * int(correct.sum()) / max(len(test.labels), 1),
+            "balanced_accuracy": balanced(correct, images),
+            "test_loss": loss / max(len(test.labels), 1),
+            "by_class": {"images": images.tolist(), "correct": correct.tolist()},
+        }
 
     def steps_per_epoch(self, train: Images) -> int:
-        """Whole batches in `train`; UsageError for options that cannot be trained with."""
+        """Batches that the images of `train` are split into; UsageError for options that cannot be trained with."""
         options = self.options
         check_options(options)
-        steps = len(train.labels) // options.batch
-        if not steps:
-            told = "{} training images in batches of {}: expected at least one whole batch"
-            raise UsageError(told.format(len(train.labels), options.batch))
-        return steps
+        if len(train.labels) < 2:
+            told = "{} training images: expected at least 2 for a batch"
+            raise UsageError(told.format(len(train.labels)))
+        return -(-len(train.labels) // options.batch)
 
-    def batches(self, n: int, steps: int) -> Iterator[np.ndarray]:
-        """One epoch: the indices of `steps` batches of `n` images, in an order of its own."""
-        order = self._rng.permutation(n)
-        for i in range(steps):
-            yield order[i * self.options.batch : (i + 1) * self.options.batch]
+    def batches(self, n: int, steps: int) -> List[np.ndarray]:
+        """One epoch: the indices of `steps` batches of about equal size, `n` images in an order of its own."""
+        return np.array_split(self._rng.permutation(n), steps)
 
-    def _epoch(self, train: Images, epoch: int, steps: int) -> Tuple[float, int]:
-        """One pass over the share; mean loss and the number of training images classified right."""
-        loss, right, start = 0.0, 0, time.perf_counter()
-        shown = start
-        for done, (_, reply) in enumerate(self.session.steps(train, self.batches(len(train.labels), steps)), 1):
-            loss += reply.loss / steps
-            right += check_count(reply.correct, self.options.batch, "gradient message: 'correct'")
-            if time.perf_counter() - shown > 0.3:
-                event = self._event("progress", epoch, loss * steps / done)
-                event["images_per_s"] = done * self.options.batch / (time.perf_counter() - start)
-                self._on_event(event)
-                shown = time.perf_counter()
-        return loss, right
+    def _epoch(self, train: Images, epoch: int, steps: int, ends: bool) -> Tuple[float, int, int]:
+        """One pass over the share, with its rounds; `ends`: the front half must be in step after it.
 
-    def _save(self) -> None:
-        """Writes the weights and tables as they are now, each file whole or not at all."""
+        Mean loss, the number of training images classified right, and that of all that were learned from.
+        """
+        session, rounds = self.session, self.session.rounds
+        loss, right, images = 0.0, 0, 0
+        begun = shown = time.perf_counter()
+        last = epoch == self.options.epochs
+        left = (self.options.epochs - epoch) * len(train.labels)
+        batches = self.batches(len(train.labels), steps)
+        ahead = sum(map(len, batches))
+        for leg, then_round in rounds.legs(batches, epoch, ends):
+            chosen = list(leg) if rounds.resting else []
+            for sent, reply in session.steps(train, leg):
+                n = len(sent.images)
+                loss, images = loss + reply.loss * n, images + n
+                right += check_count(reply.correct, n, "gradient message: 'correct'")
+                ahead -= n
+                if reply.warning:
+                    self._on_event(dict(self._event("warned", epoch, reply.loss), warning=reply.warning))
+                if time.perf_counter() - shown > 0.3:
+                    event = self._event("progress", epoch, loss / images)
+                    event["images_per_s"] = images / (time.perf_counter() - begun)
+                    self._on_event(event)
+                    shown = time.perf_counter()
+            ahead -= sum(map(len, chosen))
+            if then_round:
+                session.round(left + ahead, test=ends and not ahead, last=last and not ahead)
+        if last and not rounds.averaged:
+            # Nothing is averaged: all devices wait here for each other, so that the last test is of the last back half.
+            session.round(0, test=True, last=True)
+        return loss / max(images, 1), right, images
+
+    def _test(self, test: Images, validation: Optional[Images], epoch: int) -> Event:
+        """What an epoch's event says of the test: of this device's images, and in "fleet" of all devices'."""
+        found = self.evaluate(test)
+        if validation is not None and len(validation.labels):
+            held_out = self.evaluate(validation, validation=True)
+            found.update(validation_accuracy=held_out["accuracy"], validation_loss=held_out["test_loss"])
+        tally = self.session.tested(epoch)
+        found["fleet"] = {
+            "images": tally.images,
+            "accuracy": 100.0 * tally.correct / max(tally.images, 1),
+            "test_loss": tally.loss,
+            "best": tally.best,
+        }
+        return found
+
+    def _save(self, best: bool) -> None:
+        """Writes the weights and tables as they are now, each file whole or not at all; those of the best test too."""
         if self.options.out is None:
             return
-        for name, arrays in (("front.safetensors", self.front.state), ("tables.safetensors", self.front.tables)):
-            tensorfile.write(os.path.join(self.options.out, name), arrays)
+        for folder in (self.options.out, *([os.path.join(self.options.out, "best")] if best else [])):
+            make_folder(folder)
+            for name, arrays in (("front.safetensors", self.front.state), ("tables.safetensors", self.front.tables)):
+                tensorfile.write(os.path.join(folder, name), arrays)
 
     def _event(self, event: str, epoch: int, loss: float) -> Event:
         session = self.session
@@ -139,3 +199,9 @@ class Device:
             "bytes_up": self.meter.training_bytes("up"),
             "bytes_down": self.meter.training_bytes("down"),
         }
+
+
+def balanced(correct: np.ndarray, images: np.ndarray) -> float:
+    """Mean over the classes that have images of the share that is correct, in percent."""
+    there = images > 0
+    return 100.0 * float((correct[there] / images[there]).mean()) if there.any() else 0.0

@@ -22,7 +22,7 @@ from edgekit.runtime.session import Images
 
 #: Fewest batches that are measured, however long they take.
 LEAST = 2
-#: Batches that the server is told are planned: more than are measured, for the last of them are trained otherwise.
+#: Epochs that the server is told are planned: more than are measured, for the last of them are trained otherwise.
 PLANNED = 1000000
 #: Activities of the meter, by the names they have in a record.
 ACTIVITIES = {"compute": "device_compute", "encode": "encode", "network": "network", "server": "server"}
@@ -49,8 +49,8 @@ def measure_training(device: Device, train: Images, span: Span, on_event: Callab
     """
     span.check()
     steps = device.steps_per_epoch(train)
-    batch = device.options.batch
-    device.session.hello(PLANNED)
+    batch = len(train.labels) / steps
+    device.session.hello(len(train.labels), steps, PLANNED)
     enough = False
 
     def batches() -> Iterator[np.ndarray]:
@@ -87,7 +87,7 @@ def measure_training(device: Device, train: Images, span: Span, on_event: Callab
             end = _Reading(device)
             on_event({"event": "enough"})
     device.session.bye()
-    images = done * batch
+    images = end.images - start.images
     seconds = end.time - start.time
     on_event(
         {
@@ -166,11 +166,12 @@ class _Reading:
         self.frames = dict(device.meter.frames)
         self.seconds = dict(device.meter.seconds)
         self.staleness = device.session.staleness
+        self.images = device.session.images
         self.cpu_s = machine.usage(os.getpid()).cpu_s
         self.time = time.perf_counter()
 
 
-def _bytes(start: _Reading, end: _Reading, way: str, kind: str, batch: int) -> Dict[str, Any]:
+def _bytes(start: _Reading, end: _Reading, way: str, kind: str, batch: float) -> Dict[str, Any]:
     """Bytes per image of every kind of message that went `way`, one of `kind` being sent for each batch."""
     images = (end.frames[way, kind] - start.frames.get((way, kind), 0)) * batch
     return {

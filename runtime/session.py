@@ -5,25 +5,42 @@
     images --forward--> codes --pack--> Feature ------------> server
     weights <--learn-- backward <--unpack-- Gradient <-------
     codebooks --follow, publish--> Codebook ---------------->
+    weights --Rounds.update--> Update ---------------------->
+    weights <--Rounds.adopt-- Weights <----------------------
 """
 
 import time
 from collections import deque
-from typing import Deque, Iterable, Iterator, NamedTuple, Optional, Tuple
+from typing import Deque, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
+from edgekit import tensorfile
 from edgekit.codecs.base import Arrays
 from edgekit.codecs.codebook import DECAY, TOLERANCE
 from edgekit.codecs.registry import gradient_codec
-from edgekit.errors import UsageError
-from edgekit.line.labels import pack_labels
-from edgekit.line.messages import Ack, Bye, Codebook, Evaluate, Feature, Gradient, Hello, Result, Welcome
+from edgekit.errors import ShapeError, UsageError
+from edgekit.line.labels import pack_labels, unpack_labels
+from edgekit.line.messages import (
+    Ack,
+    Bye,
+    Codebook,
+    Evaluate,
+    Feature,
+    Gradient,
+    Hello,
+    Result,
+    Tally,
+    Tested,
+    Update,
+    Weights,
+    Welcome,
+)  # fmt: skip
 from edgekit.runtime.codebooks import codebooks_of
 from edgekit.runtime.front import Forward, Front
 from edgekit.runtime.optim import optimizer
+from edgekit.runtime.rounds import Rounds
 from edgekit.runtime.transport import Transport
-from edgekit.schedule import check_schedule, learning_rate
 
 
 class Images(NamedTuple):
@@ -95,9 +112,14 @@ class Session:
         self.updates = 0
         self.staleness = 0
         self._acks = 0
+        #: Images learned from since the last round.
+        self._since_round = 0
 
-    def hello(self, steps: int) -> None:
-        """Starts the session, in which `steps` batches are planned."""
+    def hello(self, images: int, steps: int, epochs: int, classes: Sequence[str] = ()) -> int:
+        """Starts the session, for `epochs` epochs of `steps` batches; returns the epochs that the run has done before.
+
+        It may wait until other devices have come.
+        """
         # Both ends of its line start anew.
         self.stream = self.front.codec.stream()
         most = self.stream.in_flight
@@ -107,19 +129,51 @@ class Session:
                     self.options.in_flight, self.front.codec, most
                 )
             )
-        self.transport.send(Hello(self.front.digest, self.options.name, steps))
+        self.transport.send(Hello(self.front.digest, self.options.name, images, steps, epochs, list(classes)))
         self._welcome = welcome = self.transport.expect(Welcome)
-        self.planned = steps
-        check_schedule(welcome.schedule)
+        self.planned = steps * (epochs - min(welcome.epoch, epochs))
         self._gradient_codec = gradient_codec(welcome.gradient_codec, welcome.gradient_config)
         config = {"momentum": welcome.momentum, "weight_decay": welcome.weight_decay}
         self._optimizer = optimizer(welcome.optimizer, config)
+        if welcome.tables:
+            self._take_tables(tensorfile.loads(welcome.tables))
+        self.rounds = Rounds(self.front, welcome, self.options.seed)
+        if self.rounds.averaged and self.options.regroup_every:
+            raise UsageError("--regroup-every: with --sync-every all devices keep one grouping: leave one of them out")
+        return welcome.epoch
 
     def bye(self) -> None:
         """Ends the session."""
         self.settle()
         self.transport.send(Bye(self._welcome.session))
         self.transport.expect(Ack)
+
+    def round(self, left: int, test: bool, last: bool) -> None:
+        """Puts what was learned into the average of all devices and goes on from that; no batch may be in flight.
+
+        `left` images are still planned. It waits for the other devices.
+        """
+        self.settle()
+        with self.meter.timed("encode"):
+            update = self.rounds.update(self._since_round > 0)
+        self.transport.send(
+            Update(self._welcome.session, self.rounds.number, self._since_round, left, update, test, last)
+        )
+        with self.meter.timed("round"):
+            weights = self.transport.expect(Weights)
+        with self.meter.timed("encode"):
+            self.rounds.adopt(weights)
+            if weights.tables:
+                if self.codebooks is None:
+                    raise ShapeError("new codebooks for codec {!r}, which has none".format(self.front.codec))
+                self.codebooks.adopt(weights.tables)
+        self._since_round = 0
+
+    def tested(self, epoch: int) -> Tally:
+        """Says that the test after `epoch` is over; what it came to over all devices."""
+        self.transport.send(Tested(self._welcome.session, epoch))
+        with self.meter.timed("evaluate"):
+            return self.transport.expect(Tally, epoch)
 
     def settle(self) -> None:
         """Waits for the acknowledgements that are under way; no batch may be in flight."""
@@ -137,16 +191,19 @@ class Session:
         while waiting:
             yield self._finish(waiting.popleft())
 
-    def send_test(self, index: int, images: np.ndarray, labels: np.ndarray) -> None:
+    def send_test(self, index: int, images: np.ndarray, labels: np.ndarray, validation: bool = False) -> None:
         """Sends test images (n,C,H,W) uint8, coded as deployed; `result` gives what the server says of them."""
         with self.meter.timed("evaluate"):
             payload = self.stream.pack(self.front.encode(self.front.normalise(images)))
         packed = pack_labels(labels, self.front.classes)
-        self.transport.send(Evaluate(self._welcome.session, index, self._version, len(labels), packed, payload))
+        self.transport.send(
+            Evaluate(self._welcome.session, index, self._version, len(labels), packed, payload, validation)
+        )
 
-    def result(self) -> Result:
-        """The answer to the oldest `send_test` that was not answered yet."""
-        return self.transport.expect(Result)
+    def result(self, images: int) -> Tuple[np.ndarray, float]:
+        """The answer to the oldest `send_test`, of `images`, that was not answered yet: classes (n,) and mean loss."""
+        result = self.transport.expect(Result)
+        return unpack_labels(result.predicted, images, self.front.classes), result.loss
 
     def regroup(self) -> None:
         """Groups the channels anew where that is better; no batch may be in flight."""
@@ -194,8 +251,7 @@ class Session:
             gradient = self._gradient_codec.unpack(reply.gradient, batch.forward.feature.shape, mask)
         with self.meter.timed("compute"):
             gradients = self.front.backward(batch.forward, gradient)
-            rate = learning_rate(self._welcome.schedule, self._welcome.learning_rate, batch.step, self.planned)
-            self.front.learn(gradients, self._optimizer, rate)
+            self.front.learn(gradients, self._optimizer, reply.rate)
         with self.meter.timed("encode"):
             self.stream.update(batch.forward.codes, batch.images)
         if self.codebooks:
@@ -203,10 +259,20 @@ class Session:
                 self.codebooks.follow(batch.forward, gradient)
             self._publish()
         self.images += len(batch.forward.image)
+        self._since_round += len(batch.forward.image)
         self.deviation += reply.deviation
         self.staleness += self.updates - batch.updates
         self.updates += 1
         return batch, reply
+
+    def _take_tables(self, tables: Arrays) -> None:
+        """Begins with other tables than the bundle's. ShapeError when they are no tables of the codec."""
+        options = self.options
+        self.front.codec.check_tables(len(self.front.tables["order"]), tables)
+        self.front.set_tables(tables)
+        self.codebooks = codebooks_of(
+            self.front, options.codebook_decay, options.codebook_tolerance, options.regroup_every, options.seed
+        )
 
     def _publish(self) -> None:
         """Brings the engines and the server to the codebooks as they are now, where they moved enough."""

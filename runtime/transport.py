@@ -5,9 +5,9 @@ import queue
 import threading
 import time
 from abc import ABC, abstractmethod
-from typing import Any, Callable, Iterator, List, Optional, Type, Union
+from typing import Any, Callable, Dict, Iterator, List, Optional, Type, Union
 
-from edgekit.errors import PayloadError, Refused, TransportError
+from edgekit.errors import Diverged, EdgekitError, PayloadError, Quarantined, Refused, TransportError
 from edgekit.line import frame, messages
 from edgekit.line.frame import MAX_FRAME, METHOD, Message, check_address
 from edgekit.line.messages import AnyMessage, Error, M
@@ -17,6 +17,8 @@ from edgekit.line.meter import Meter
 TIMEOUT_S = 300.0
 #: Seconds without any sign of life from the other machine after which the line counts as broken.
 KEEPALIVE_S = 80.0
+#: The server's errors that mean something of their own to a device, by exit code; any other is Refused.
+REASONS: Dict[int, Type[EdgekitError]] = {cls.exit_code: cls for cls in (Quarantined, Diverged)}
 
 
 class Transport(ABC):
@@ -34,7 +36,7 @@ class Transport(ABC):
     def recv(self) -> Message:
         """The next reply as its frame has it, waiting for it.
 
-        Refused when it is an error message, TransportError when none comes.
+        Refused, or what `REASONS` says, when it is an error message; TransportError when none comes.
         """
         data = self._recv()
         reply = frame.decode(data)
@@ -42,7 +44,7 @@ class Transport(ABC):
         if reply.kind == "error":
             error = messages.parse(reply)
             assert isinstance(error, Error)
-            raise Refused("the server refused: {}".format(error.reason))
+            raise REASONS.get(error.code, Refused)("the server refused: {}".format(error.reason))
         return reply
 
     def expect(self, cls: Type[M], step: Optional[int] = None) -> M:

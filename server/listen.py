@@ -54,7 +54,7 @@ def serve(
         maximum_concurrent_rpcs=max_workers,
     )
     _, service_name, method = METHOD.split("/")
-    stream = grpc.stream_stream_rpc_method_handler(lambda frames, context: _answers(service, frames))
+    stream = grpc.stream_stream_rpc_method_handler(lambda frames, context: _answers(service, frames, context))
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service_name, {method: stream}),))
     try:
         port = server.add_insecure_port(address)
@@ -67,14 +67,14 @@ def serve(
     return Listener(server, port)
 
 
-def _answers(service: Service, frames: Iterator[bytes]) -> Iterator[bytes]:
+def _answers(service: Service, frames: Iterator[bytes], context: Any) -> Iterator[bytes]:
     """A frame for every frame; one that does not parse is answered by an error, and ends the stream."""
     sessions: set[int] = set()
     try:
         for frame in frames:
             try:
                 message = decode(frame)
-                reply = service.handle(message)
+                reply = service.handle(message, context.is_active)
                 answer = encode(reply)
             except PayloadError as error:
                 yield encode(error_message(error, 0, 0))

@@ -16,7 +16,7 @@ from edgekit.errors import PayloadError, UsageError
 from edgekit.line.frame import HEAD_SIZE
 from edgekit.line.messages import MOST_MISSING, Feature
 
-#: The share of a session's steps that have noise. In the last ones, batch norms behind the cut come to the variance
+#: The share of a run that has noise. In its last steps, batch norms behind the cut come to the variance
 #: that they get in evaluation, which has no noise.
 FILLED = 0.9
 #: The option's value for the share that the device tells.
@@ -34,14 +34,17 @@ class NoiseFilling(NamedTuple):
         """Whether devices have to tell what quantising lost."""
         return self.share is None
 
-    def apply(self, feature: torch.Tensor, message: Feature, steps: int) -> torch.Tensor:
-        """`feature` (n,C,h,w) f32, decoded from `message`, as it is trained on when `steps` steps are planned."""
+    def apply(self, feature: torch.Tensor, message: Feature, device: int, progress: float) -> torch.Tensor:
+        """`feature` (n,C,h,w) f32, decoded from `message`, as it is trained on.
+
+        `device` is a number of the device for the draw, `progress` how far the run is, 0 to 1.
+        """
         missing = message.missing if self.share is None else self.share
         if missing is None:
             raise PayloadError(f"feature message: 'missing' is absent, expected 0 to {MOST_MISSING}", HEAD_SIZE)
-        if message.step >= FILLED * steps:
+        if progress >= FILLED:
             return feature
-        return fill(feature, missing, (self.seed, message.session, message.step))
+        return fill(feature, missing, (self.seed, device, message.step))
 
 
 def noise_filling(text: str | None, codec: FeatureCodec, seed: int) -> NoiseFilling | None:

@@ -3,111 +3,208 @@
 ::
 
     hello --> a new Session --> welcome
-    feature, evaluate, codebook --> its session --> handlers/ --> gradient, result, ack
+    evaluate, codebook --> its session --> handlers/ --> result, ack
+    feature, update, tested --> gate.py, until the other devices are there --> handlers/, rounds.py
     bye, or a line that broke --> the session ends
 """
 
 from collections.abc import Callable
-from threading import Lock
+from threading import Condition
 from typing import Any
 
+from edgekit.codecs.updates.fedavg import FedAvg
 from edgekit.errors import EdgekitError, Refused
 from edgekit.line import messages
 from edgekit.line.frame import Message
-from edgekit.line.messages import Ack, AnyMessage, Bye, Error, Hello, Ping, Welcome
+from edgekit.line.messages import Ack, AnyMessage, Bye, Error, Feature, Hello, Ping, Update, Weights
+from edgekit.server.fleet import Fleet
+from edgekit.server.gate import Gate, Patience, Ticket
+from edgekit.server.handlers import training
 from edgekit.server.handlers.codebook import patch_tables
-from edgekit.server.handlers.evaluation import evaluate
+from edgekit.server.handlers.evaluation import evaluate, tally, tally_message
 from edgekit.server.handlers.health import pong
-from edgekit.server.handlers.training import train
+from edgekit.server.handlers.joining import check_hello, welcome
+from edgekit.server.pairs import Pairs
+from edgekit.server.rounds import Every, RoundPolicy, Rounds
 from edgekit.server.session import Session
 from edgekit.server.setup import Setup
 
-#: Kind of message -> what answers it within a session.
-HANDLERS: dict[str, Callable[[Setup, Session, Any], AnyMessage]] = {
-    "feature": train,
-    "codebook": patch_tables,
-    "evaluate": evaluate,
-}
-TAKEN = ("hello", *HANDLERS, "bye")
+#: Kind of message -> what answers it at once, within a session.
+HANDLERS: dict[str, Callable[[Setup, Session, Any], AnyMessage]] = {"codebook": patch_tables, "evaluate": evaluate}
+#: Kinds that wait for other devices.
+WAITING = ("feature", "update", "tested")
+TAKEN = ("hello", *HANDLERS, *WAITING, "bye")
+#: Every device learns alone.
+ALONE = RoundPolicy(Every(), FedAvg())
 
 
 class Service:
-    """One back half, shared by all sessions, moved by their messages in the order they arrive.
+    """One back half, shared by all sessions.
 
-    `on_event` is called, with the lock held, with ``{"event": "joined", "session", "device", "steps"}`` and
-    ``{"event": "left", "session", "device", "steps": done, "finished": said bye}``.
+    `on_event` is called, with the lock held, with ``{"event": "joined", "session", "device", "steps"}``,
+    ``{"event": "left", "session", "device", "steps": done, "finished": said bye}``, and "round", "tested" and
+    "quarantined" events. Without `patience` nobody waits for anybody: each batch is a step of its own.
     """
 
-    def __init__(self, setup: Setup, on_event: Callable[[dict[str, Any]], None] = lambda event: None) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        on_event: Callable[[dict[str, Any]], None] = lambda event: None,
+        patience: Patience = Patience(round_s=0.0),
+        rounds: RoundPolicy = ALONE,
+        pairs: Pairs | None = None,
+        seed: int = 0,
+    ) -> None:
         self.setup = setup
         self.on_event = on_event
-        #: Sessions that said bye, and sessions whose line broke before.
-        self.finished = 0
-        self.lost = 0
-        self._lock = Lock()
-        self._sessions: dict[int, Session] = {}
-        self._joined = 0
+        self.fleet = Fleet()
+        self.rounds = Rounds(rounds, setup, seed)
+        self._seed = seed
+        self._pairs = pairs
+        self._best: float | None = None
+        self._lock = Condition()
+        self._gate = Gate(self._lock, self.fleet, patience, self._act)
 
-    def handle(self, message: Message) -> Message:
-        """The reply to a frame's content; an EdgekitError becomes an error message with its exit code and text."""
+    def handle(self, message: Message, alive: Callable[[], bool] = lambda: True) -> Message:
+        """The reply to a frame's content; an EdgekitError becomes an error message with its exit code and text.
+
+        Some messages wait for other devices; when the line is no longer `alive` they are given up.
+        """
         try:
             if message.kind == "ping":
                 # Without the lock: behind a step of training the time in it would be old.
                 return messages.pack(self._pong(message))
             with self._lock:
-                return messages.pack(self._answer(message))
+                return messages.pack(self._answer(message, alive))
         except EdgekitError as error:
             return error_message(error, message.session, message.step)
 
-    def left(self, session: int) -> None:
-        """Ends `session`, whose line broke; nothing happens when it has ended already."""
+    def left(self, number: int) -> None:
+        """Ends session `number`, whose line broke; nothing happens when it has ended already."""
         with self._lock:
-            if session in self._sessions:
-                self.lost += 1
-                self._end(session, finished=False)
+            if number in self.fleet.sessions:
+                self._end(self.fleet.sessions[number], finished=False)
 
-    def _answer(self, message: Message) -> AnyMessage:
+    def keep_last(self) -> None:
+        """Keeps the two halves as they are now, as the last pair."""
+        with self._lock:
+            self._keep(best=False)
+
+    def _answer(self, message: Message, alive: Callable[[], bool]) -> AnyMessage:
         if message.kind not in TAKEN:
             raise Refused(f"a server takes {', '.join(TAKEN)} and ping messages, got {message.kind}")
         if message.kind == "hello":
-            return self._join(message)
-        if message.session not in self._sessions:
+            hello = messages.parse(message)
+            assert isinstance(hello, Hello)
+            check_hello(self.setup, self.fleet, hello, self._gate.names())
+            return self._gate.wait(Ticket("hello", None, hello, alive))
+        if message.session not in self.fleet.sessions:
             raise Refused(f"there is no session {message.session} here, or it has ended: say hello first")
-        session, request = self._sessions[message.session], messages.parse(message)
+        session, request = self.fleet.sessions[message.session], messages.parse(message)
         if isinstance(request, Bye):
-            self.finished += 1
-            self._end(session.number, finished=True)
+            self._end(session, finished=True)
             return Ack(session.number, message.step)
-        return HANDLERS[message.kind](self.setup, session, request)
+        if message.kind in HANDLERS:
+            return HANDLERS[message.kind](self.setup, session, request)
+        work: Any = None
+        if isinstance(request, Feature):
+            again = training.repeated(session, request)
+            if again:
+                return again
+            work = training.take(self.setup, session, request)
+        elif isinstance(request, Update):
+            work = self.rounds.take(request)
+        return self._gate.wait(Ticket(message.kind, session, request, alive, work))
 
-    def _join(self, message: Message) -> Welcome:
-        setup, hello = self.setup, messages.parse(message)
-        assert isinstance(hello, Hello)
-        if hello.bundle != setup.digest:
-            raise Refused(
-                f"the device's bundle is {hello.bundle[:64]}, the server's {setup.digest}: give both the same bundle "
-                "folder"
+    def _act(self, kind: str, tickets: list[Ticket]) -> None:
+        """Answers tickets of one kind together."""
+        {"hello": self._welcome, "feature": self._train, "update": self._round, "tested": self._tested}[kind](tickets)
+
+    def _welcome(self, tickets: list[Ticket]) -> None:
+        new = []
+        for ticket in tickets:
+            self.fleet.joined += 1
+            session = Session.begin(self.fleet.joined, ticket.request, self.setup)
+            self.fleet.join(session)
+            new.append((ticket, session))
+            self.on_event(
+                {"event": "joined", "session": session.number, "device": session.device, "steps": session.hello.steps}
             )
-        self._joined += 1
-        self._sessions[self._joined] = Session.begin(self._joined, hello.device, hello.steps, setup)
-        self.on_event({"event": "joined", "session": self._joined, "device": hello.device, "steps": hello.steps})
-        codec, optimizer = setup.calibrator.codec, setup.optimizer
-        return Welcome(
-            self._joined, codec.codec_id, codec.config, setup.calibrator.masked, optimizer.name, optimizer.lr,
-            optimizer.momentum, optimizer.weight_decay, setup.schedule,
-            setup.noise_filling is not None and setup.noise_filling.asks,
-        )  # fmt: skip
+        if self.fleet.rounds_per_epoch is None:
+            self.fleet.rounds_per_epoch = self.rounds.per_epoch(self.fleet.in_order())
+        self._rest()
+        for ticket, session in new:
+            ticket.reply = welcome(self.setup, self.fleet, self.rounds, session)
+
+    def _train(self, tickets: list[Ticket]) -> None:
+        self.fleet.short_steps += len(tickets) < len(self.fleet.sessions)
+        for ticket, reply in zip(
+            tickets, training.train(self.setup, self.fleet, [t.work for t in tickets]), strict=True
+        ):
+            ticket.reply = reply
+
+    def _round(self, tickets: list[Ticket]) -> None:
+        entries = [(ticket.session, ticket.request, ticket.work) for ticket in tickets if ticket.session]
+        number, late = self.rounds.number, self.fleet.late_updates
+        payload = self.rounds.close(self.fleet, entries)
+        behind = [session for session, _, _ in entries if session.round != number]
+        for session, update, _ in entries:
+            session.left, session.round = update.left, self.rounds.number
+        self._rest()
+        for ticket, (session, update, _) in zip(tickets, entries, strict=True):
+            whole = session in behind and bool(self.rounds.policy.every)
+            weights = self.rounds.whole() if whole else payload
+            tables = self.rounds.follow(session)
+            ticket.reply = Weights(session.number, self.rounds.number, weights, tables, whole, session.resting)
+            if update.test:
+                self._gate.testing.add(session.number)
+        if self.rounds.policy.every:
+            images = sum(update.images for _, update, _ in entries)
+            self.on_event({"event": "round", "round": number, "devices": len(entries), "images": images,
+                           "bytes": len(payload), "late": self.fleet.late_updates - late})  # fmt: skip
+
+    def _tested(self, tickets: list[Ticket]) -> None:
+        sessions = [ticket.session for ticket in tickets if ticket.session]
+        self._gate.testing.difference_update(session.number for session in sessions)
+        test, validation = tally(sessions)
+        # The validation split decides where there is one: the test split is for the user to judge by.
+        accuracy = (validation if validation.images else test).accuracy
+        best = test.images > 0 and (self._best is None or accuracy > self._best)
+        if best:
+            self._best = accuracy
+        self._keep(best)
+        self.on_event({"event": "tested", "devices": len(sessions), "images": test.images, "accuracy": test.accuracy,
+                       "test_loss": test.mean_loss, "best": best,
+                       **({"validation_accuracy": validation.accuracy, "validation_loss": validation.mean_loss}
+                          if validation.images else {})})  # fmt: skip
+        for ticket, session in zip(tickets, sessions, strict=True):
+            ticket.reply = tally_message(session, ticket.request.step, test, best)
+
+    def _rest(self) -> None:
+        """Draws who sits the next round out."""
+        names = [session.device for session in self.fleet.in_order()]
+        resting = self.rounds.policy.sampling.resting(names, self.rounds.number, self._seed) if names else set()
+        for session in self.fleet.sessions.values():
+            session.resting = session.device in resting
+
+    def _keep(self, best: bool) -> None:
+        if self._pairs is not None:
+            in_step = bool(self.rounds.policy.every)
+            front = {**self.setup.front, **self.rounds.weights} if in_step else None
+            self._pairs.keep(self.setup.back.state_dict(), front, self.rounds.tables, best)
 
     def _pong(self, message: Message) -> AnyMessage:
         ping = messages.parse(message)
         assert isinstance(ping, Ping)
-        return pong(self.setup, ping, len(self._sessions))
+        return pong(self.setup, ping, len(self.fleet.sessions))
 
-    def _end(self, number: int, finished: bool) -> None:
-        session = self._sessions.pop(number)
+    def _end(self, session: Session, finished: bool) -> None:
+        self.fleet.leave(session, finished)
+        self._gate.leave(session)
         self.on_event(
-            {"event": "left", "session": number, "device": session.device, "steps": session.step, "finished": finished}
-        )
+            {"event": "left", "session": session.number, "device": session.device, "steps": session.step,
+             "finished": finished}
+        )  # fmt: skip
 
 
 def error_message(error: EdgekitError, session: int, step: int) -> Message:

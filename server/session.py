@@ -1,11 +1,13 @@
 """Session: all that the server knows of one device. It holds no lock, socket or thread: a copy goes on as it would."""
 
+import zlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from edgekit.codecs.base import Arrays, FeatureStream
-from edgekit.line.messages import Gradient
+from edgekit.line.messages import Gradient, Hello
 from edgekit.server.setup import Setup
+from edgekit.server.tally import Count
 
 #: Replies kept per session, for messages that come again.
 RECORD = 16
@@ -16,9 +18,8 @@ class Session:
     """One device in training."""
 
     number: int
-    device: str
-    #: Training batches that the device planned at hello.
-    steps: int
+    #: What the device said of itself: its name, its images, its plan.
+    hello: Hello
     #: The device's codec tables, and their version.
     tables: Arrays
     #: This end of the line's entropy coder.
@@ -26,14 +27,33 @@ class Session:
     tables_version: int = 0
     #: The next step.
     step: int = 0
+    #: Images that the device still plans to train on.
+    left: int = 0
+    #: The number of the round whose weights the device has.
+    round: int = 0
+    #: Whether it sits the present round out.
+    resting: bool = False
     #: Its latest replies, by step.
     replies: "OrderedDict[int, Gradient]" = field(default_factory=OrderedDict)
+    #: What its test came to so far.
+    test: Count = field(default_factory=Count)
+    validation: Count = field(default_factory=Count)
 
     @classmethod
-    def begin(cls, number: int, device: str, steps: int, setup: Setup) -> "Session":
+    def begin(cls, number: int, hello: Hello, setup: Setup) -> "Session":
         """A session that has seen nothing."""
         tables = {name: array.copy() for name, array in setup.tables.items()}
-        return cls(number, device, steps, tables, setup.codec.stream())
+        return cls(number, hello, tables, setup.codec.stream(), left=hello.images * hello.epochs)
+
+    @property
+    def device(self) -> str:
+        """The device's name."""
+        return self.hello.device
+
+    @property
+    def seed(self) -> int:
+        """What its random draws follow from: its name, as its number depends on who came first."""
+        return zlib.crc32(self.hello.device.encode())
 
     def keep(self, reply: Gradient) -> None:
         """Ends the step that `reply` answers."""

@@ -30,6 +30,13 @@ class Setup(NamedTuple):
     #: Schedule of the learning rate, see `edgekit.schedule`.
     schedule: str
     noise_filling: NoiseFilling | None = None
+    #: Weights and buffers that every front half begins with; names of batch norms' statistics, and of the variances
+    #: among them.
+    front: Arrays = {}  # noqa: RUF012 - never mutated; a NamedTuple default cannot be a factory
+    statistics: tuple[str, ...] = ()
+    variances: tuple[str, ...] = ()
+    #: Names of the classes; none where the bundle does not name them.
+    class_names: tuple[str, ...] = ()
 
 
 def setup_from_bundle(
@@ -51,8 +58,10 @@ def setup_from_bundle(
     calibrator.codec.check(bundle.feature_shape[0])
     programs = bundle.read("back_train.pt2"), bundle.read("back_eval.pt2")
     back = BackHalf.from_programs(*programs, bundle.arrays("back.safetensors"), device, optimizer)
-    shape, classes = bundle.feature_shape, bundle.classes
+    shape, classes, norms = bundle.feature_shape, bundle.classes, bundle.manifest["batch_norms"]
     return Setup(
         bundle.digest, bundle.codec, bundle.tables(), shape, classes, back, calibrator, optimizer, schedule,
-        noise_filling,
+        noise_filling, bundle.arrays("front.safetensors") if "front.safetensors" in bundle.manifest["files"] else {},
+        tuple(norm[key] for norm in norms for key in ("running_mean", "running_var")),
+        tuple(norm["running_var"] for norm in norms), tuple(bundle.manifest["model"].get("class_names", ())),
     )  # fmt: skip

@@ -35,6 +35,14 @@ class OptimizerConfig(NamedTuple):
     momentum: float = 0.9
     weight_decay: float = 0.0
 
+    #: Images of the step that `lr` is meant for, and how the rate grows with more: (images / per)^growth.
+    per: int = 32
+    growth: float = 0.5
+
+    def rate(self, images: int) -> float:
+        """The learning rate of a step on `images` images, before the schedule."""
+        return self.lr * max(images / self.per, 1.0) ** self.growth
+
     def check(self) -> None:
         """Raises UnknownName or UsageError unless both sides can train like this."""
         if self.name not in OPTIMIZERS:
@@ -167,18 +175,18 @@ class BackHalf:
             group["lr"] = lr
         self._optimizer.step()
         return [
-            Outcome(each.item(), right, gradient.cpu().numpy())
-            for each, right, gradient in zip(joint.losses, joint.right, gradients, strict=True)
+            Outcome(each.item(), int((predicted == part.labels).sum()), gradient.cpu().numpy())
+            for each, predicted, gradient, part in zip(joint.losses, joint.predicted, gradients, parts, strict=True)
         ]
 
-    def evaluate(self, coded: torch.Tensor, order: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
-        """Mean cross entropy and how many were right, in evaluation mode; nothing changes."""
+    def evaluate(self, coded: torch.Tensor, order: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
+        """Mean cross entropy, and the classes (n,) int64 of the largest logits, in evaluation mode; nothing changes."""
         with torch.no_grad():
             joint = _pass(self._eval, [Part(coded, order, labels)])
         loss = joint.loss.item()
         if not math.isfinite(loss):
             raise Refused(f"the loss is {loss}: training diverged, lower --lr")
-        return loss, joint.right[0]
+        return loss, joint.predicted[0]
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copies of all weights and buffers, by name."""
@@ -223,9 +231,9 @@ class _Pass(NamedTuple):
 
     #: Mean cross entropy of all images (0-d).
     loss: torch.Tensor
-    #: For each part the mean cross entropy of its images (0-d, no gradient), and how many had the largest logit.
+    #: For each part the mean cross entropy of its images (0-d, no gradient), and (n,) the classes of the largest logits.
     losses: list[torch.Tensor]
-    right: list[int]
+    predicted: list[np.ndarray]
 
 
 def _pass(program: Program, parts: Sequence[Part]) -> _Pass:
@@ -241,11 +249,11 @@ def _pass(program: Program, parts: Sequence[Part]) -> _Pass:
     # One part alone is not joined: that would be a copy more.
     logits = program(features[0] if len(parts) == 1 else torch.cat(features))
     loss = cross_entropy(logits, torch.cat(targets))
-    right = [int((own.argmax(1) == target).sum()) for own, target in zip(logits.split(sizes), targets, strict=True)]
+    predicted = [own.argmax(1).cpu().numpy() for own in logits.detach().split(sizes)]
     if len(parts) == 1:
-        return _Pass(loss, [loss.detach()], right)
+        return _Pass(loss, [loss.detach()], predicted)
     split = zip(logits.detach().split(sizes), targets, strict=True)
-    return _Pass(loss, [cross_entropy(own, target) for own, target in split], right)
+    return _Pass(loss, [cross_entropy(own, target) for own, target in split], predicted)
 
 
 def _batch_bounds(program: torch.export.ExportedProgram, name: str) -> tuple[int, int]:

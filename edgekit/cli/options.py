@@ -150,6 +150,58 @@ training = options(
     click.option("--torch-device", default="auto", help="cpu, cuda or auto."),
     click.option("--server-threads", default=1, help="Threads of the back half on a CPU."),
 )
+fleet = options(
+    click.option(
+        "--mode",
+        default="sync",
+        help="sync (default): each step of the server is on a batch of every device. async: in the order of arrival; "
+        "batches that arrive together are one step.",
+    ),
+    click.option(
+        "--sync-every",
+        metavar="N|1epoch|30s",
+        help="Average the devices' front halves after so many steps, epochs or seconds; 0: each learns alone "
+        "(default: 1epoch; 0 with --devices 1).",
+    ),
+    click.option("--update-codec", default="quantised", help="How rounds send weights: quantised[:step=S] or fedavg."),
+    click.option(
+        "--average",
+        default="clipped",
+        help="mean of the devices' updates; clipped: of updates no longer than twice the median; trimmed: without the "
+        "largest and smallest values.",
+    ),
+    click.option(
+        "--norm-statistics",
+        default="average",
+        help="What rounds do with batch norm's running statistics in the front halves: average, or local.",
+    ),
+    click.option("--server-momentum", default=0.0, help="Momentum of the server's step along the average."),
+    click.option(
+        "--sampling",
+        default="all",
+        metavar="HOW",
+        help="Devices that take part until the next round: all, static:SHARE, or dynamic:DECAY, fewer every round.",
+    ),
+    click.option(
+        "--start-wait", default=300.0, metavar="SECONDS", help="Start without devices that are not there by then."
+    ),
+    click.option(
+        "--step-wait",
+        type=float,
+        metavar="SECONDS",
+        help="Make a step without the devices that are later than this (default: 60; 0.02 with --mode async).",
+    ),
+    click.option("--round-wait", default=60.0, metavar="SECONDS", help="The same for a round."),
+    click.option(
+        "--quorum",
+        type=float,
+        metavar="SHARE",
+        help="Share of the devices that a step or round waits for however long it takes (default: 0.5).",
+    ),
+    click.option(
+        "--ahead", type=int, metavar="N", help="Most steps that a device may be ahead of the slowest (default: any)."
+    ),
+)
 
 
 def was_given(name: str) -> bool:

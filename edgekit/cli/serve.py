@@ -1,6 +1,5 @@
 """edgekit serve"""
 
-import os
 import signal
 import sys
 import threading
@@ -18,16 +17,19 @@ from edgekit.cli import options
     "--devices", type=int, metavar="N", help="End after N devices have finished (default: serve until Ctrl-C)."
 )
 @options.training
+@options.fleet
 @options.seed
-@click.option("--out", metavar="DIR", help="Keep the trained back half here when ending.")
+@click.option(
+    "--out", metavar="DIR", help="Keep the last pair of halves here, and the best one in DIR/best, after every test."
+)
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on standard output.")
 def serve(**given: Any) -> None:
     """Train the back half of BUNDLE for devices that connect.
 
     No model code is needed: the bundle holds the back half as programs. Devices start with the same bundle and
-    `edgekit run`; one with another bundle is refused.
+    `edgekit run`, each with a name of its own; one with another bundle is refused. With --devices N training begins
+    when all N are there, and in sync mode the same seed gives the same weights, bit for bit.
     """
-    from edgekit import tensorfile
     from edgekit.bundle import open_bundle
 
     out, devices, seed = given["out"], given["devices"], given["seed"]
@@ -37,12 +39,15 @@ def serve(**given: Any) -> None:
     from edgekit.server import listen as listener
     from edgekit.server import train
     from edgekit.server.calibrate import calibrator, default_policy
+    from edgekit.server.modes import FleetSettings
     from edgekit.server.noise_filling import noise_filling
+    from edgekit.server.pairs import Pairs
     from edgekit.server.service import Service
     from edgekit.server.setup import setup_from_bundle
 
-    if out is not None:
-        tensorfile.make_folder(out)
+    fleet = FleetSettings(**{name: given[name] for name in FleetSettings._fields})
+    patience, rounds = fleet.patience(devices), fleet.rounds(devices)
+    pairs = Pairs(out) if out is not None else None
     train.prepare(given["server_threads"], seed)
     policy = given["gradient_codec"] or default_policy(opened)
     setup = setup_from_bundle(
@@ -53,7 +58,7 @@ def serve(**given: Any) -> None:
         given["schedule"],
         noise_filling(given["noise_filling"], opened.codec, seed),
     )
-    service = Service(setup)
+    service = Service(setup, patience=patience, rounds=rounds, pairs=pairs, seed=seed)
     record = Recorder(sys.stdout)
     finished = threading.Event()
 
@@ -62,7 +67,7 @@ def serve(**given: Any) -> None:
             record(event)
         else:
             click.echo(", ".join(f"{key} {value}" for key, value in event.items()))
-        if devices is not None and service.finished >= devices:
+        if devices is not None and service.fleet.ended >= devices:
             finished.set()
 
     service.on_event = show
@@ -80,5 +85,4 @@ def serve(**given: Any) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         server.stop(grace_s)
-        if out is not None:
-            tensorfile.write(os.path.join(out, "back.safetensors"), service.setup.back.state_dict())
+        service.keep_last()

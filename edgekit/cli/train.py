@@ -25,6 +25,7 @@ from edgekit.cli import options
 @options.codec
 @options.rate
 @options.training
+@options.fleet
 @options.network
 @options.board
 @click.option("--backend", default="onnxruntime", help="Engine on the devices.")

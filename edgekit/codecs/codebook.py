@@ -74,6 +74,12 @@ class OnlineCodebook:
             self.version += 1
         return payload
 
+    def adopt(self, update: bytes) -> None:
+        """Takes the tables that the other side has made, `update` being the bytes of their `diff`; a new version."""
+        self.tables = self.codec.patch(self.tables, update)
+        self.version += 1
+        self._start(self.tables["order"], self.tables["codebook"])
+
     def regroup(self, feature: np.ndarray, significance: Optional[np.ndarray] = None) -> bool:
         """Whether recent features (n,C,h,w) f32 in coded order ask for another grouping, which `publish` then sends.
 

@@ -60,6 +60,19 @@ class Server(NamedTuple):
     torch_device: str = "auto"
     #: Threads of the back half on a CPU.
     server_threads: int = 1
+    #: The rest are those of `edgekit.server.modes.FleetSettings`, which says what they are.
+    mode: str = "sync"
+    sync_every: str | None = None
+    update_codec: str = "quantised"
+    average: str = "clipped"
+    norm_statistics: str = "average"
+    server_momentum: float = 0.0
+    sampling: str = "all"
+    start_wait: float = 300.0
+    step_wait: float | None = None
+    round_wait: float = 60.0
+    quorum: float | None = None
+    ahead: int | None = None
 
 
 class Run(NamedTuple):

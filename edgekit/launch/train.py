@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from edgekit.bundle import Bundle
 from edgekit.codecs.base import FeatureCodec
+from edgekit.errors import UsageError
 from edgekit.export.named import export_named
 from edgekit.export.settings import BoardSettings, Coding, NamedData, NamedNetwork, as_board, as_coding
 from edgekit.launch import flags
@@ -22,6 +23,7 @@ from edgekit.launch.summary import summary
 from edgekit.line.meter import Recorder
 from edgekit.schedule import check_schedule
 from edgekit.server.calibrate import calibrator
+from edgekit.server.modes import FleetSettings
 from edgekit.server.noise_filling import noise_filling
 from edgekit.server.train import OptimizerConfig
 from edgekit.tensorfile import make_folder
@@ -90,6 +92,13 @@ def _check(run: Run) -> None:
     if server.gradient_codec is not None:
         calibrator(server.gradient_codec, run.seed)
     noise_filling(server.noise_filling, run.coding.codec, run.seed)
+    fleet = FleetSettings(**{name: getattr(server, name) for name in FleetSettings._fields})
+    fleet.check()
+    if run.training.regroup_every and fleet.rounds(run.training.devices).every:
+        raise UsageError(
+            f"--regroup-every {run.training.regroup_every}: devices whose front halves are averaged keep one grouping: "
+            "leave it out, or train with --sync-every 0"
+        )
 
 
 def _events(run: Run, bundle: str, folder: str, children: Children) -> Iterator[tuple[str, Event]]:

@@ -48,6 +48,10 @@ KINDS = {
     "error": 10,
     "ping": 11,
     "pong": 12,
+    "update": 13,
+    "weights": 14,
+    "tested": 15,
+    "tally": 16,
 }
 _KIND_NAMES = {number: name for name, number in KINDS.items()}
 _HEAD = struct.Struct("<3sBBBHIII")

@@ -9,8 +9,10 @@
              <------------  Gradient                       <------------  Ack
     Codebook ------------>                        Ping     ------------>
              <------------  Ack                            <------------  Pong
+    Update   ------------>                        Tested   ------------>
+             <------------  Weights                        <------------  Tally
 
-Error answers any message that the server refuses. Where a field lies in a frame (`edgekit.line.frame`) is written in
+Hello, Feature, Update and Tested may wait for other devices before they are answered. Error answers any message that the server refuses. Where a field lies in a frame (`edgekit.line.frame`) is written in
 `LAYOUTS`: some keys of the header are short, because they travel with every batch.
 
 >>> encode(Ack(session=1, step=2)).hex()
@@ -19,16 +21,16 @@ Error answers any message that the server refuses. Where a field lies in a frame
 Bye(session=3)
 """
 
-from typing import Any, Dict, NamedTuple, Optional, Tuple, Type, TypeVar, Union
+from typing import Any, Dict, List, NamedTuple, Optional, TypeVar, Union
 
 from edgekit.errors import PayloadError
 from edgekit.line import frame
 from edgekit.line.frame import HEAD_SIZE, Message
+from edgekit.line.layout import Layout
+from edgekit.line.names import name_error
 
-#: Most steps that a device may plan.
-MOST_STEPS = (1 << 32) - 1
-#: Longest device name, so that the messages that quote it fit a header.
-LONGEST_NAME = 200
+#: Most images, steps and epochs that a device may plan.
+MOST_PLANNED = (1 << 32) - 1
 #: The largest share of the variance that a device tells as missing: noise in its place is three times as long as the
 #: signal that is left.
 MOST_MISSING = 0.9
@@ -39,10 +41,14 @@ class Hello(NamedTuple):
 
     #: Digest of the device's bundle.
     bundle: str
-    #: Name of the device.
+    #: Name of the device, which no other one in training has.
     device: str
-    #: Training batches that the device plans, for the schedule of the learning rate.
+    #: Its training images, the batches that it makes of them in an epoch, and the epochs that it plans.
+    images: int
     steps: int
+    epochs: int
+    #: Names of the classes that it has images of; none where the bundle does not name its classes.
+    classes: List[str] = []  # noqa: RUF012 - never mutated; a NamedTuple default cannot be a factory
 
 
 class Welcome(NamedTuple):
@@ -55,12 +61,28 @@ class Welcome(NamedTuple):
     #: Whether the gradient codec is told where the decoded feature is active.
     masked: bool
     optimizer: str
-    learning_rate: float
     momentum: float
     weight_decay: float
-    schedule: str
+    #: The present weights, dense (`codecs.updates.fedavg`), and tables, as a safetensors file, where they are no longer
+    #: the bundle's: the device came late.
+    front: bytes
+    tables: bytes
     #: Whether `Feature.missing` is wanted. Left out when False.
     noise_filling: bool = False
+    #: Epochs that the run has done before.
+    epoch: int = 0
+    #: The number of the next round, and when there is one: so many in an epoch, or one after so many epochs or seconds.
+    #: All three are 0 where front halves are not averaged.
+    round: int = 0
+    rounds: int = 0
+    round_epochs: int = 0
+    round_seconds: float = 0.0
+    #: Id and configuration of the update codec, and what becomes of batch norm's statistics: "average" or "local".
+    update_codec: str = "fedavg"
+    update_config: Dict[str, Any] = {}  # noqa: RUF012
+    norms: str = "average"
+    #: Whether the device sits the next round out: it trains nothing until then.
+    resting: bool = False
 
 
 class Feature(NamedTuple):
@@ -92,6 +114,10 @@ class Gradient(NamedTuple):
     #: Seconds that the server worked on the batch.
     seconds: float
     gradient: bytes
+    #: Learning rate of the device's step.
+    rate: float
+    #: What the server noticed about this device. Where the batch was not learned from there is no gradient either.
+    warning: str = ""
 
 
 class Codebook(NamedTuple):
@@ -104,6 +130,37 @@ class Codebook(NamedTuple):
     update: bytes
 
 
+class Update(NamedTuple):
+    """device -> server: what the device learned since the last round. Answered by Weights, when all have come."""
+
+    session: int
+    #: Number of the round.
+    step: int
+    #: Images learned from since the last round, and those that the device still plans.
+    images: int
+    left: int
+    #: Bytes of the update codec, or none: nothing was learned, or front halves are not averaged.
+    update: bytes
+    #: Whether the device tests the new weights before it goes on, and whether it trains no more after them.
+    test: bool = False
+    last: bool = False
+
+
+class Weights(NamedTuple):
+    """server -> device: the average of the front halves."""
+
+    session: int
+    #: Number of the next round.
+    step: int
+    #: Bytes of the update codec, from the weights of the last round; or the weights themselves where `whole`.
+    update: bytes
+    #: Bytes of `FeatureCodec.diff`: the mean of the devices' codebooks, which is their next version; or none.
+    tables: bytes
+    whole: bool = False
+    #: See `Welcome.resting`.
+    resting: bool = False
+
+
 class Evaluate(NamedTuple):
     """device -> server: the coded feature of some test images, and their labels; nothing is learned from them."""
 
@@ -113,19 +170,42 @@ class Evaluate(NamedTuple):
     images: int
     labels: bytes
     codes: bytes
+    #: Whether the images are of the validation split, by which the best pair is chosen, and not of the test split.
+    validation: bool = False
 
 
 class Result(NamedTuple):
-    """server -> device: how well the test images were classified."""
+    """server -> device: how the test images were classified."""
 
     session: int
     step: int
+    #: Mean cross entropy.
+    loss: float
+    #: Seconds that the server worked on them.
+    seconds: float
+    #: Classes, as `edgekit.line.labels` packs them.
+    predicted: bytes
+
+
+class Tested(NamedTuple):
+    """device -> server: all `Evaluate` of this test are sent. Answered by Tally, when all devices that test are done."""
+
+    session: int
+    #: Epoch that the test came after.
+    step: int
+
+
+class Tally(NamedTuple):
+    """server -> device: what the test came to over all devices that tested the same pair of halves."""
+
+    session: int
+    step: int
+    images: int
     correct: int
     #: Mean cross entropy.
     loss: float
-    images: int
-    #: Seconds that the server worked on them.
-    seconds: float
+    #: Whether no test before came to more.
+    best: bool
 
 
 class Ack(NamedTuple):
@@ -172,32 +252,13 @@ class Pong(NamedTuple):
 
 
 AnyMessage = Union[
-    Hello, Welcome, Feature, Gradient, Codebook, Evaluate, Result, Ack, Bye, Error, Ping, Pong
+    Hello, Welcome, Feature, Gradient, Codebook, Evaluate, Result, Ack, Bye, Error, Ping, Pong, Update, Weights,
+    Tested, Tally,
 ]  # fmt: skip
-M = TypeVar("M", Hello, Welcome, Feature, Gradient, Codebook, Evaluate, Result, Ack, Bye, Error, Ping, Pong)
-
-
-_PLAIN: Dict[Any, type] = {Optional[float]: float, Dict[str, Any]: dict}
-
-
-class Layout:
-    """How one class lies in a frame: fields that are bytes are its parts, in order, the others are in its header.
-
-    `keys`: field -> its key in the header where that is another; a dot leads into an inner object. `step` is the field
-    that is the frame's step id.
-    """
-
-    def __init__(self, message: Type[Any], keys: Optional[Dict[str, str]] = None, step: str = "step") -> None:
-        self.message = message
-        self.step = step
-        kinds: Dict[str, Any] = dict(message.__annotations__)
-        #: The fields that are the frame's parts.
-        self.parts = [name for name, kind in kinds.items() if kind is bytes]
-        #: Field -> (key, type) of what is in the header. A field that has its default is left out there.
-        self.header: Dict[str, Tuple[str, type]] = {}
-        for name, kind in kinds.items():
-            if name not in ("session", step, *self.parts):
-                self.header[name] = ((keys or {}).get(name, name), _PLAIN.get(kind) or kind)
+M = TypeVar(
+    "M", Hello, Welcome, Feature, Gradient, Codebook, Evaluate, Result, Ack, Bye, Error, Ping, Pong, Update, Weights,
+    Tested, Tally,
+)  # fmt: skip
 
 
 #: Kind, as in `frame.KINDS` -> layout.
@@ -209,21 +270,26 @@ LAYOUTS = {
             "gradient_codec": "gradient.id",
             "gradient_config": "gradient.config",
             "optimizer": "optimizer.name",
-            "learning_rate": "optimizer.lr",
             "momentum": "optimizer.momentum",
             "weight_decay": "optimizer.weight_decay",
+            "update_codec": "update.id",
+            "update_config": "update.config",
         },
     ),
     "feature": Layout(Feature, {"tables": "v", "missing": "d", "images": "n"}),
-    "gradient": Layout(Gradient, {"correct": "right", "deviation": "dev", "seconds": "s"}),
+    "gradient": Layout(Gradient, {"correct": "right", "deviation": "dev", "seconds": "s", "rate": "lr"}),
     "codebook": Layout(Codebook, step="version"),
     "evaluate": Layout(Evaluate, {"tables": "v", "images": "n"}),
-    "result": Layout(Result, {"correct": "right", "images": "n", "seconds": "s"}),
+    "result": Layout(Result, {"seconds": "s"}),
     "ack": Layout(Ack),
     "bye": Layout(Bye),
     "error": Layout(Error, {"reason": "message"}),
     "ping": Layout(Ping),
     "pong": Layout(Pong),
+    "update": Layout(Update, {"images": "n"}),
+    "weights": Layout(Weights),
+    "tested": Layout(Tested),
+    "tally": Layout(Tally, {"images": "n", "correct": "right"}),
 }
 KIND_OF = {layout.message: kind for kind, layout in LAYOUTS.items()}
 
@@ -231,33 +297,12 @@ KIND_OF = {layout.message: kind for kind, layout in LAYOUTS.items()}
 def pack(message: AnyMessage) -> Message:
     """`message` as a frame has it."""
     kind = KIND_OF[type(message)]
-    layout = LAYOUTS[kind]
-    header: Dict[str, Any] = {}
-    defaults = layout.message._field_defaults
-    for name, (key, _) in layout.header.items():
-        value = getattr(message, name)
-        if name not in defaults or value != defaults[name]:
-            outer, _, inner = key.rpartition(".")
-            (header.setdefault(outer, {}) if outer else header)[inner] = value
-    parts = tuple(getattr(message, name) for name in layout.parts)
-    return Message(kind, getattr(message, "session", 0), getattr(message, layout.step, 0), header, parts)
+    return LAYOUTS[kind].pack(kind, message)
 
 
 def parse(message: Message) -> AnyMessage:
     """The message of a frame's content. PayloadError, naming the field, when it is not as its class says."""
-    layout = LAYOUTS[message.kind]
-    if len(message.parts) != len(layout.parts):
-        told = "{} message has {} parts, expected {}"
-        raise PayloadError(told.format(message.kind, len(message.parts), len(layout.parts)), 5)
-    values: Dict[str, Any] = dict(zip(layout.parts, message.parts))
-    for name, (key, kind) in layout.header.items():
-        outer, _, inner = key.rpartition(".")
-        found = message.header.get(outer) if outer else message.header
-        holder = found if isinstance(found, dict) else {}
-        if inner in holder or name not in layout.message._field_defaults:
-            values[name] = _checked(message.kind, name, key, holder.get(inner), kind)
-    ids = {"session": message.session, layout.step: message.step}
-    parsed: AnyMessage = layout.message(**values, **{name: ids[name] for name in ids if name in layout.message._fields})
+    parsed: AnyMessage = LAYOUTS[message.kind].parse(message)
     _check(parsed)
     return parsed
 
@@ -279,25 +324,24 @@ def check_count(count: int, most: int, what: str) -> int:
     return count
 
 
-def _checked(message: str, name: str, key: str, value: Any, kind: type) -> Any:
-    """`value` as a `kind` (an int passes for a float, which must be finite); else PayloadError naming the field."""
-    if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= 1 << 53:
-        value = float(value)
-    finite = not isinstance(value, float) or abs(value) < float("inf")
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)) or not finite:
-        where = "'{}'".format(name) if name == key else "'{}' (header field '{}')".format(name, key)
-        told = "{} message: {} is {!r}, expected {}"
-        raise PayloadError(told.format(message, where, value, kind.__name__), HEAD_SIZE)
-    return value
-
-
 def _check(message: AnyMessage) -> None:
     """PayloadError for values that are of their type and still make no sense."""
     if isinstance(message, Hello):
-        check_count(message.steps, MOST_STEPS, "hello message: 'steps'")
-        if len(message.device) > LONGEST_NAME:
-            told = "hello message: a device name of {} characters, expected at most {}"
-            raise PayloadError(told.format(len(message.device), LONGEST_NAME), HEAD_SIZE)
+        for name in ("images", "steps", "epochs"):
+            check_count(getattr(message, name), MOST_PLANNED, "hello message: '{}'".format(name))
+        wrong = name_error(message.device)
+        if wrong:
+            raise PayloadError("hello message: {}".format(wrong), HEAD_SIZE)
+        if not all(isinstance(name, str) for name in message.classes):
+            raise PayloadError("hello message: 'classes' is {!r}, expected names".format(message.classes), HEAD_SIZE)
+    elif isinstance(message, Update):
+        for name in ("images", "left"):
+            check_count(getattr(message, name), MOST_PLANNED, "update message: '{}'".format(name))
+    elif isinstance(message, Welcome):
+        for name in ("epoch", "round", "rounds", "round_epochs"):
+            check_count(getattr(message, name), MOST_PLANNED, "welcome message: '{}'".format(name))
+    elif isinstance(message, Tally):
+        check_count(message.correct, message.images, "tally message: 'correct'")
     elif isinstance(message, Feature) and message.missing is not None and not 0 <= message.missing <= MOST_MISSING:
         told = "feature message: 'missing' is {}, expected 0 to {}"
         raise PayloadError(told.format(message.missing, MOST_MISSING), HEAD_SIZE)

@@ -1,17 +1,37 @@
-"""Answers evaluate messages: how well the back half classifies; nothing is learned."""
+"""Answers evaluate and tested messages: how the back half classifies; nothing is learned."""
 
 import time
+from collections.abc import Sequence
 
-from edgekit.line.messages import Evaluate, Result
+from edgekit.line.labels import pack_labels
+from edgekit.line.messages import Evaluate, Result, Tally
 from edgekit.server.handlers.batch import unpack_batch
 from edgekit.server.session import Session
 from edgekit.server.setup import Setup
+from edgekit.server.tally import Count
 
 
 def evaluate(setup: Setup, session: Session, message: Evaluate) -> Result:
-    """Loss and correct answers of the images in `message`."""
+    """The classes that the images in `message` are taken for, and the loss."""
     start = time.perf_counter()
     batch = unpack_batch(setup, session, message)
-    loss, correct = setup.back.evaluate(batch.feature, batch.order, batch.labels)
+    loss, predicted = setup.back.evaluate(batch.feature, batch.order, batch.labels)
+    count = session.validation if message.validation else session.test
+    count.add(message.images, int((predicted == batch.labels).sum()), loss)
     seconds = round(time.perf_counter() - start, 6)
-    return Result(session.number, message.step, correct, round(loss, 6), message.images, seconds)
+    return Result(session.number, message.step, round(loss, 6), seconds, pack_labels(predicted, setup.classes))
+
+
+def tally(sessions: Sequence[Session]) -> tuple[Count, Count]:
+    """What the tests of `sessions` came to together, test and validation split; their counts begin anew."""
+    test, validation = Count(), Count()
+    for session in sessions:
+        test.merge(session.test)
+        validation.merge(session.validation)
+        session.test, session.validation = Count(), Count()
+    return test, validation
+
+
+def tally_message(session: Session, epoch: int, test: Count, best: bool) -> Tally:
+    """What the device is told of them."""
+    return Tally(session.number, epoch, test.images, test.correct, round(test.mean_loss, 6), best)

@@ -1,4 +1,4 @@
-"""Answers feature messages: one step of the back half, and the gradient at the cut.
+"""Answers feature messages: one step of the back half on the batches of several devices, and each one's gradient.
 
 ::
 
@@ -7,35 +7,74 @@
 """
 
 import time
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from edgekit.errors import Refused
 from edgekit.line.messages import Feature, Gradient
 from edgekit.schedule import learning_rate
-from edgekit.server.handlers.batch import unpack_batch
+from edgekit.server.fleet import Fleet
+from edgekit.server.handlers.batch import Batch, unpack_batch
 from edgekit.server.session import Session
 from edgekit.server.setup import Setup
 from edgekit.server.train import Part
 
 
-def train(setup: Setup, session: Session, message: Feature) -> Gradient:
-    """Trains the back half on the batch in `message`, once."""
-    start, step = time.perf_counter(), message.step
+class Work(NamedTuple):
+    """A batch that waits for its step."""
+
+    session: Session
+    message: Feature
+    batch: Batch
+    #: Seconds that unpacking took.
+    seconds: float
+
+
+def repeated(session: Session, message: Feature) -> Gradient | None:
+    """The reply that was given to `message` before, if it was. Refused unless it is the session's next step else."""
+    step = message.step
     if step in session.replies:
         return session.replies[step]
     if step < session.step:
         raise Refused(f"step {step} is done and its reply no longer kept; the next step is {session.step}")
     if step > session.step:
         raise Refused(f"got step {step}, expected step {session.step}: steps come one after another")
+    return None
+
+
+def take(setup: Setup, session: Session, message: Feature) -> Work:
+    """The batch in `message`, to be trained on. Refused or PayloadError when it cannot be taken."""
+    start = time.perf_counter()
     batch = unpack_batch(setup, session, message)
-    feature = batch.feature
-    if setup.noise_filling is not None:
-        feature = setup.noise_filling.apply(feature, message, session.steps)
-    rate = learning_rate(setup.schedule, setup.optimizer.lr, step, session.steps)
-    (outcome,) = setup.back.step([Part(feature, batch.order, batch.labels)], rate)
-    active = setup.codec.active(batch.codes, session.tables) if setup.calibrator.masked else None
-    payload, deviation = setup.calibrator.send(outcome.gradient, active, session.number, step)
-    session.stream.update(batch.codes, batch.images)
-    seconds = round(time.perf_counter() - start, 6)
-    reply = Gradient(session.number, step, round(outcome.loss, 6), outcome.right, round(deviation, 6), seconds, payload)
-    session.keep(reply)
-    return reply
+    return Work(session, message, batch, time.perf_counter() - start)
+
+
+def train(setup: Setup, fleet: Fleet, works: Sequence[Work]) -> list[Gradient]:
+    """Trains the back half once on all of `works`, in their order; the reply to each."""
+    start = time.perf_counter()
+    parts = []
+    for session, message, batch, _ in works:
+        feature = batch.feature
+        if setup.noise_filling is not None:
+            feature = setup.noise_filling.apply(feature, message, session.seed, fleet.progress)
+        parts.append(Part(feature, batch.order, batch.labels))
+    before, after = fleet.advance({work.session.number: work.message.images for work in works})
+    images = sum(work.message.images for work in works)
+    rate = learning_rate(setup.schedule, setup.optimizer.rate(images), before, after)
+    outcomes = setup.back.step(parts, rate)
+    fleet.steps += 1
+    shared_s = (time.perf_counter() - start) / len(works)
+    replies = []
+    for (session, message, batch, unpack_s), outcome in zip(works, outcomes, strict=True):
+        start, step = time.perf_counter(), message.step
+        active = setup.codec.active(batch.codes, session.tables) if setup.calibrator.masked else None
+        payload, deviation = setup.calibrator.send(outcome.gradient, active, session.seed, step)
+        session.stream.update(batch.codes, batch.images)
+        seconds = round(unpack_s + shared_s + time.perf_counter() - start, 6)
+        loss = round(outcome.loss, 6)
+        reply = Gradient(
+            session.number, step, loss, outcome.right, round(deviation, 6), seconds, payload, round(rate, 9)
+        )  # fmt: skip
+        session.keep(reply)
+        replies.append(reply)
+    return replies

@@ -1,0 +1,30 @@
+"""A front half's weights moved by an update, computed alike on both sides, to the last bit."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from edgekit.codecs.base import Arrays
+
+#: A variance keeps at least this share of itself in one round: an update is not exact, and might make it negative.
+LEAST_VARIANCE = 0.1
+
+
+def shared(state: Arrays, kept: Iterable[str] = ()) -> Arrays:
+    """Copies of the arrays of `state` that rounds average: floats, but for those of the names `kept`."""
+    kept = set(kept)
+    return {name: array.copy() for name, array in state.items() if array.dtype == np.float32 and name not in kept}
+
+
+def shapes(state: Arrays) -> dict[str, tuple[int, ...]]:
+    """Name -> shape."""
+    return {name: array.shape for name, array in state.items()}
+
+
+def moved(state: Arrays, update: Arrays, variances: Iterable[str]) -> Arrays:
+    """`state` plus `update`, f32 both; `variances` are names of batch norms' running variances, which stay positive."""
+    new = {name: state[name] + update[name] for name in state}
+    for name in variances:
+        if name in new:
+            new[name] = np.maximum(new[name], np.float32(LEAST_VARIANCE) * state[name])
+    return new

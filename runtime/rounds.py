@@ -1,0 +1,93 @@
+"""Rounds on a device: when there is one, what the device says in it, and the weights that it takes from it.
+
+::
+
+    |- batches -|round|- batches -|round| ... |- batches -|round, then a test|     one epoch
+"""
+
+import time
+from typing import Iterator, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from edgekit.codecs.base import Arrays
+from edgekit.codecs.registry import update_codec
+from edgekit.codecs.updates.fedavg import FedAvg
+from edgekit.codecs.updates.feedback import ErrorFeedback
+from edgekit.errors import PayloadError
+from edgekit.line.frame import HEAD_SIZE
+from edgekit.line.messages import Weights, Welcome
+from edgekit.moves import moved, shapes, shared
+from edgekit.runtime.front import Front
+
+
+class Rounds:
+    """The rounds of one session. `number` is that of the next."""
+
+    def __init__(self, front: Front, welcome: Welcome, seed: int) -> None:
+        self._front = front
+        self._plan = welcome
+        self._rng = np.random.default_rng((seed, 1))
+        self.number = welcome.round
+        self.resting = welcome.resting
+        #: Whether front halves are averaged; else there is one round, at the end, in which nothing is.
+        self.averaged = bool(welcome.rounds or welcome.round_epochs or welcome.round_seconds)
+        self._kept = front.statistics if welcome.norms == "local" else ()
+        if welcome.front:
+            whole = FedAvg().unpack(welcome.front, shapes(shared(front.state, self._kept)))
+            front.set_state(whole)
+        #: The weights of the last round.
+        self._base = shared(front.state, self._kept)
+        self._up = ErrorFeedback(update_codec(welcome.update_codec, welcome.update_config)) if self.averaged else None
+        self._since = time.monotonic()
+
+    def legs(
+        self, batches: Sequence[np.ndarray], epoch: int, ends: bool
+    ) -> Iterator[Tuple[Iterator[np.ndarray], bool]]:
+        """The batches of an epoch in legs, and for each whether there is a round after it.
+
+        `ends`: the front half must be in step after the epoch, because it is tested then.
+        """
+        plan, last = self._plan, len(batches)
+        if plan.rounds:
+            for r in range(plan.rounds):
+                yield iter(batches[r * last // plan.rounds : (r + 1) * last // plan.rounds]), True
+            return
+        if plan.round_seconds:
+            rest = list(batches)
+            while rest:
+                yield self._until_due(rest), bool(rest) or ends
+            return
+        yield iter(batches), self.averaged and (ends or epoch % plan.round_epochs == 0)
+
+    def update(self, learned: bool) -> bytes:
+        """What the device learned since the last round; none where it did not, or where nothing is averaged."""
+        if self._up is None or not learned:
+            return b""
+        now = shared(self._front.state, self._kept)
+        change = {name: now[name] - self._base[name] for name in now}
+        return self._up.send(change, self._rng)[0]
+
+    def adopt(self, weights: Weights) -> None:
+        """Takes the average. PayloadError when it does not parse; the front half is then as it was."""
+        self.number, self.resting = weights.step, weights.resting
+        self._since = time.monotonic()
+        new: Optional[Arrays] = None
+        if weights.whole:
+            new = FedAvg().unpack(weights.update, shapes(self._base))
+        elif weights.update:
+            if self._up is None:
+                raise PayloadError("weights message: an average where front halves are not averaged", HEAD_SIZE)
+            change = self._up.codec.unpack(weights.update, shapes(self._base))
+            new = moved(self._base, change, self._front.variances)
+        if new is not None:
+            self._base = new
+        if self.averaged:
+            self._front.set_state(self._base)
+
+    def _until_due(self, rest: List[np.ndarray]) -> Iterator[np.ndarray]:
+        """Takes batches out of `rest` until it is time for a round."""
+        while rest:
+            yield rest.pop(0)
+            if time.monotonic() - self._since >= self._plan.round_seconds:
+                return

@@ -1,0 +1,82 @@
+"""Fleet: which devices take part in a run, and how far the run is. It holds no lock, socket or thread."""
+
+from edgekit.errors import Quarantined, Refused
+from edgekit.line.messages import Hello
+from edgekit.server.session import Session
+
+
+class Fleet:
+    """The devices of one server.
+
+    `progress` goes from 0 to 1 while images are seen: what is left of it is spread over the images that the devices
+    present still plan. So it comes to 1 whoever joins late or leaves early, and never goes back.
+    """
+
+    def __init__(self) -> None:
+        self.sessions: dict[int, Session] = {}
+        self.joined = 0
+        #: Names of devices that said bye, and of those whose line broke.
+        self.finished: set[str] = set()
+        self.lost: set[str] = set()
+        #: Name -> why no more is learned from it.
+        self.quarantined: dict[str, str] = {}
+        self.progress = 0.0
+        #: Where rounds are counted in steps; None: the run has not begun.
+        self.rounds_per_epoch: int | None = None
+        #: Joint steps of the back half; those that did not wait for all; rounds; updates that came too late for theirs.
+        self.steps = 0
+        self.short_steps = 0
+        self.late_updates = 0
+
+    @property
+    def ended(self) -> int:
+        """Devices, by name, that will not come back: those that finished, and those in quarantine."""
+        return len(self.finished | set(self.quarantined))
+
+    def check(self, hello: Hello) -> None:
+        """Refused or Quarantined when the device may not join."""
+        name = hello.device
+        if name in self.quarantined:
+            raise Quarantined(
+                f"{name} is in quarantine: {self.quarantined[name]}; start the server anew to take it back"
+            )
+        for session in self.sessions.values():
+            if session.device == name:
+                raise Refused(
+                    f"a device named {name} is in training (session {session.number}): give this one another --name; "
+                    "if that one has lost its line, its place is free within 80 s"
+                )
+
+    def join(self, session: Session) -> None:
+        """Takes `session` in. When all devices before have finished, a new run begins with it."""
+        if not self.sessions and self.finished and not self.lost:
+            self.progress = 0.0
+            self.finished.clear()
+        self.sessions[session.number] = session
+        self.lost.discard(session.device)
+        # The run's epochs are the device's: it does those that are still to come.
+        session.left = session.hello.images * (session.hello.epochs - self.epochs_done(session.hello.epochs))
+
+    def epochs_done(self, epochs: int) -> int:
+        """How many of `epochs` the run has done."""
+        return int(self.progress * epochs + 1e-6)
+
+    def leave(self, session: Session, finished: bool) -> None:
+        """Ends `session`; one that has not `finished` lost its line."""
+        del self.sessions[session.number]
+        if session.device not in self.quarantined:
+            (self.finished if finished else self.lost).add(session.device)
+
+    def advance(self, seen: dict[int, int]) -> tuple[float, float]:
+        """The progress before and after a step on ``seen[session]`` images of each session."""
+        before = self.progress
+        left = sum(max(session.left, seen.get(number, 0)) for number, session in self.sessions.items())
+        for number, images in seen.items():
+            self.sessions[number].left = max(self.sessions[number].left - images, 0)
+        total = sum(seen.values())
+        self.progress = min(before + (1.0 - before) * total / max(left, total, 1), 1.0)
+        return before, self.progress
+
+    def in_order(self) -> list[Session]:
+        """The sessions, in the order of their devices' names."""
+        return sorted(self.sessions.values(), key=lambda session: session.device)

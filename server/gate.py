@@ -1,0 +1,170 @@
+"""Gate: messages of several devices that are answered together wait here for each other.
+
+::
+
+    hello     until the devices that the run begins with have all come
+    feature   until every device present waits for something: one step on all of them
+    update    until every device present waits for a round
+    tested    until every device that tests is done; meanwhile nobody trains
+
+A device that waits is a thread that waits. The last one to come does the work for all. So the order in which messages
+arrive decides nothing, as long as none comes too late.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import Condition
+from typing import Any, NamedTuple
+
+from edgekit.errors import EdgekitError, Refused, TransportError, UsageError
+from edgekit.line.messages import AnyMessage
+from edgekit.server.fleet import Fleet
+from edgekit.server.session import Session
+
+#: Longest sleep of a thread that waits, in seconds: it looks whether a device has left or a deadline has passed.
+NAP_S = 0.5
+
+
+class Patience(NamedTuple):
+    """For whom the server waits, and how long; seconds count from the first device that waits."""
+
+    #: Devices that a run begins with; None: it begins with the first.
+    devices: int | None = None
+    #: How long those are waited for.
+    start_s: float = 300.0
+    #: How long a step waits for the devices that are not there yet, and the share of the devices present without which
+    #: it is not made then. With 0 and 0 every batch is a step of its own.
+    step_s: float = 0.0
+    step_quorum: float = 0.0
+    #: The same for a round.
+    round_s: float = 60.0
+    round_quorum: float = 0.5
+    #: Most steps that a device may be ahead of the slowest; None: any number.
+    ahead: int | None = None
+
+    def check(self) -> None:
+        """UsageError for what makes no sense."""
+        for name, value in self._asdict().items():
+            if value is not None and not 0 <= value < float("inf"):
+                raise UsageError(f"{name} of {value}: expected 0 or more")
+        for name in ("step_quorum", "round_quorum"):
+            if getattr(self, name) > 1:
+                raise UsageError(f"{name} of {getattr(self, name)}: expected a share of the devices, up to 1")
+
+
+@dataclass(eq=False)
+class Ticket:
+    """One message that waits, and what became of it. `work` is what was made of the message when it came."""
+
+    kind: str
+    session: Session | None
+    request: Any
+    #: Whether its line still holds.
+    alive: Callable[[], bool]
+    work: Any = None
+    arrived: float = 0.0
+    reply: AnyMessage | None = None
+    error: BaseException | None = None
+
+
+class Gate:
+    """`act` answers tickets of one kind, in the order of their devices' names, with the lock held."""
+
+    def __init__(
+        self, lock: Condition, fleet: Fleet, patience: Patience, act: Callable[[str, list[Ticket]], None]
+    ) -> None:
+        patience.check()
+        self._lock, self._fleet, self._patience, self._act = lock, fleet, patience, act
+        self._waiting: list[Ticket] = []
+        #: Numbers of the sessions that test.
+        self.testing: set[int] = set()
+
+    def wait(self, ticket: Ticket) -> AnyMessage:
+        """The answer to `ticket`; the lock is held, and let go of while the ticket waits."""
+        ticket.arrived = time.monotonic()
+        self._waiting.append(ticket)
+        self._lock.notify_all()
+        while ticket.reply is None and ticket.error is None:
+            if ticket not in self._waiting:
+                raise Refused("the session ended while its message waited")
+            if not ticket.alive():
+                self._waiting.remove(ticket)
+                raise TransportError("the line broke while its message waited")
+            group = self._ready(time.monotonic())
+            if group:
+                self._answer(group)
+            else:
+                self._lock.wait(self._nap(time.monotonic()))
+        if ticket.error is not None:
+            raise ticket.error
+        assert ticket.reply is not None
+        return ticket.reply
+
+    def names(self) -> list[str]:
+        """Names of the devices that wait to join."""
+        return [ticket.request.device for ticket in self._waiting if ticket.kind == "hello"]
+
+    def leave(self, session: Session) -> None:
+        """Forgets `session`, for which nobody has to wait any more."""
+        self.testing.discard(session.number)
+        self._waiting = [each for each in self._waiting if each.session is not session]
+        self._lock.notify_all()
+
+    def _answer(self, group: list[Ticket]) -> None:
+        self._waiting = [each for each in self._waiting if each not in group]
+        try:
+            self._act(group[0].kind, group)
+        except BaseException as error:
+            for ticket in group:
+                ticket.error = error
+            if not isinstance(error, EdgekitError):
+                raise
+        finally:
+            self._lock.notify_all()
+
+    def _ready(self, now: float) -> list[Ticket]:
+        """The tickets to answer now, of one kind; none where others are waited for."""
+        patience, sessions = self._patience, self._fleet.sessions
+        hello, begun = self._of("hello"), self._fleet.rounds_per_epoch is not None
+        come = len(hello) + len(sessions)
+        if hello and (begun or come >= (patience.devices or 1) or self._late(hello, now, patience.start_s)):
+            return hello
+        tested = self._of("tested")
+        if self.testing:
+            done = {ticket.session.number for ticket in tested if ticket.session}
+            return tested if self.testing <= done else []
+        if tested:
+            return tested
+        all_wait = len({ticket.session.number for ticket in self._waiting if ticket.session}) == len(sessions)
+        feature, update = self._of("feature"), self._of("update")
+        if feature:
+            wanted = patience.step_quorum * (len(sessions) - len(update))
+            in_time = self._late(feature, now, patience.step_s) and len(feature) >= wanted
+            return self._not_ahead(feature) if all_wait or in_time else []
+        if update and (all_wait or (self._late(update, now, patience.round_s)
+                                    and len(update) >= patience.round_quorum * len(sessions))):  # fmt: skip
+            return update
+        return []
+
+    def _of(self, kind: str) -> list[Ticket]:
+        """Tickets of `kind`, at most the first of each session, in the order of the devices' names."""
+        found = {id(ticket.session or ticket): ticket for ticket in reversed(self._waiting) if ticket.kind == kind}
+        return sorted(found.values(), key=lambda ticket: ticket.session.device if ticket.session else "")
+
+    def _not_ahead(self, tickets: list[Ticket]) -> list[Ticket]:
+        """`tickets` but for those of devices that are too far ahead of the slowest one that still trains."""
+        if self._patience.ahead is None:
+            return tickets
+        slowest = min(session.step for session in self._fleet.sessions.values() if session.left)
+        return [each for each in tickets if each.session and each.session.step - slowest <= self._patience.ahead]
+
+    @staticmethod
+    def _late(tickets: Sequence[Ticket], now: float, seconds: float) -> bool:
+        return now - min(ticket.arrived for ticket in tickets) >= seconds
+
+    def _nap(self, now: float) -> float:
+        patience = self._patience
+        limits = {"hello": patience.start_s, "feature": patience.step_s, "update": patience.round_s}
+        ends = [each.arrived + limits[each.kind] - now for each in self._waiting if each.kind in limits]
+        return min([NAP_S, *(end for end in ends if end > 0)])

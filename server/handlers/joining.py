@@ -1,0 +1,53 @@
+"""Answers hello messages: who may join, and how it is to train."""
+
+from collections.abc import Collection
+
+from edgekit import tensorfile
+from edgekit.errors import Refused
+from edgekit.line.messages import Hello, Welcome
+from edgekit.server.fleet import Fleet
+from edgekit.server.rounds import Rounds
+from edgekit.server.session import Session
+from edgekit.server.setup import Setup
+
+
+def check_hello(setup: Setup, fleet: Fleet, hello: Hello, waiting: Collection[str]) -> None:
+    """Refused or Quarantined when the device may not join; `waiting` are names of those that are about to."""
+    if hello.bundle != setup.digest:
+        raise Refused(
+            f"the device's bundle is {hello.bundle[:64]}, the server's {setup.digest}: give both the same bundle folder"
+        )
+    unknown = sorted(set(hello.classes) - set(setup.class_names)) if setup.class_names else []
+    if unknown:
+        raise Refused(
+            f"{hello.device} has images of {', '.join(map(repr, unknown[:5]))}, the bundle's classes are "
+            f"{', '.join(setup.class_names[:10])}: rename its folders, or export with all classes"
+        )
+    if hello.device in waiting:
+        raise Refused(f"a device named {hello.device} has just come: give this one another --name")
+    fleet.check(hello)
+
+
+def welcome(setup: Setup, fleet: Fleet, rounds: Rounds, session: Session) -> Welcome:
+    """How `session` is to train, and where the run is."""
+    codec, optimizer, policy = setup.calibrator.codec, setup.optimizer, rounds.policy
+    late = bool(policy.every) and rounds.number > 0
+    if late:
+        session.tables, session.tables_version = dict(rounds.tables), 0
+    session.round = rounds.number
+    return Welcome(
+        session.number, codec.codec_id, codec.config, setup.calibrator.masked, optimizer.name, optimizer.momentum,
+        optimizer.weight_decay,
+        front=rounds.whole() if late else b"",
+        tables=tensorfile.dumps(rounds.tables) if late and rounds.tables else b"",
+        noise_filling=setup.noise_filling is not None and setup.noise_filling.asks,
+        epoch=fleet.epochs_done(session.hello.epochs),
+        round=rounds.number,
+        rounds=(fleet.rounds_per_epoch or 0) if policy.every.steps else 0,
+        round_epochs=policy.every.epochs,
+        round_seconds=policy.every.seconds,
+        update_codec=policy.codec.codec_id,
+        update_config=policy.codec.config,
+        norms=policy.norms,
+        resting=session.resting,
+    )  # fmt: skip

@@ -1,0 +1,76 @@
+"""Modes: how the devices of a run are kept together, as the command line says it."""
+
+from typing import NamedTuple
+
+from edgekit.codecs.registry import parse_update_codec
+from edgekit.errors import UnknownName, UsageError
+from edgekit.server.gate import Patience
+from edgekit.server.rounds import Every, RoundPolicy, parse_every
+from edgekit.server.sampling import sampling
+
+#: "sync": each step on the batches of all devices present. "async": in the order of arrival, those that come within a
+#: moment of each other as one step.
+MODES = ("sync", "async")
+#: Seconds that a step waits for devices that are not there yet, by mode; and the share of them that must be there then.
+WAIT_S = {"sync": 60.0, "async": 0.02}
+QUORUM = {"sync": 0.5, "async": 0.0}
+#: --sync-every where nothing is said and there is more than one device.
+EVERY = "1epoch"
+
+
+class FleetSettings(NamedTuple):
+    """How devices are kept together. None: the default of the mode."""
+
+    mode: str = "sync"
+    #: A number of steps, "1epoch", "30s", 0 for never; None: `EVERY`, but never for one device.
+    sync_every: str | None = None
+    #: Update codec of the rounds, "quantised:step=0.25".
+    update_codec: str = "quantised"
+    #: "mean", "clipped" or "trimmed".
+    average: str = "clipped"
+    #: Batch norm's statistics of the front halves: "average" or "local".
+    norm_statistics: str = "average"
+    server_momentum: float = 0.0
+    #: "all", "static:SHARE" or "dynamic:DECAY".
+    sampling: str = "all"
+    #: Seconds that a run waits for its devices; that a step and a round wait for devices that are not there yet.
+    start_wait: float = 300.0
+    step_wait: float | None = None
+    round_wait: float = 60.0
+    #: Share of the devices without which a step or round waits longer.
+    quorum: float | None = None
+    #: Most steps that a device may be ahead of the slowest; None: any number.
+    ahead: int | None = None
+
+    def check(self) -> None:
+        """UsageError or UnknownName for what makes no sense."""
+        self.patience(None)
+        self.rounds(None)
+
+    def patience(self, devices: int | None) -> Patience:
+        """For whom a server of `devices` devices waits, and how long; None: nobody knows how many."""
+        if self.mode not in MODES:
+            raise UnknownName("mode", self.mode, MODES, f"there are: {', '.join(MODES)}")
+        if devices is not None and devices < 1:
+            raise UsageError(f"--devices {devices}: expected at least 1")
+        wait = WAIT_S[self.mode] if self.step_wait is None else self.step_wait
+        step_quorum, round_quorum = QUORUM[self.mode], QUORUM["sync"]
+        if self.quorum is not None:
+            step_quorum = round_quorum = self.quorum
+        patience = Patience(
+            devices, self.start_wait, wait, step_quorum, self.round_wait, round_quorum, self.ahead
+        )  # fmt: skip
+        patience.check()
+        return patience
+
+    def rounds(self, devices: int | None) -> RoundPolicy:
+        """How front halves are averaged on a server of `devices` devices."""
+        every = parse_every(self.sync_every or EVERY)
+        if devices == 1 and self.sync_every is None:
+            every = Every()
+        codec = parse_update_codec(self.update_codec)
+        policy = RoundPolicy(
+            every, codec, self.average, self.norm_statistics, self.server_momentum, sampling(self.sampling)
+        )  # fmt: skip
+        policy.check()
+        return policy

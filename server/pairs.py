@@ -1,0 +1,26 @@
+"""Pairs: the two halves as they were at the last test, and at the best one, kept in a folder."""
+
+import os
+from typing import Any
+
+from edgekit import tensorfile
+from edgekit.codecs.base import Arrays
+from edgekit.tensorfile import make_folder
+
+#: Where the best pair lies in the folder of the last one.
+BEST = "best"
+
+
+class Pairs:
+    """Writes ``back.safetensors``, and where front halves are in step ``front`` and ``tables`` too."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        make_folder(os.path.join(folder, BEST))
+
+    def keep(self, back: Arrays, front: Arrays | None, tables: Arrays, best: bool) -> None:
+        """Keeps a pair as the last one, and as the best one if it is that; each file whole or not at all."""
+        files: dict[str, Any] = {"back": back, **({} if front is None else {"front": front, "tables": tables})}
+        for folder in (self._folder, *([os.path.join(self._folder, BEST)] if best else [])):
+            for name, arrays in files.items():
+                tensorfile.write(os.path.join(folder, f"{name}.safetensors"), arrays)

@@ -1,0 +1,157 @@
+"""Rounds: front halves averaged over the devices (federated averaging), their codebooks too.
+
+::
+
+    device k: weights now - weights of the last round --Update--> average, weighted by images
+                                                                  | server's optimiser, what the last round left out
+    all devices: weights of the last round + update <--Weights--- what the update codec makes of the change
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from edgekit.codecs.base import Arrays, CodebookCodec, UpdateCodec
+from edgekit.codecs.updates.fedavg import FedAvg
+from edgekit.codecs.updates.feedback import ErrorFeedback
+from edgekit.errors import PayloadError, Refused, UnknownName, UsageError
+from edgekit.line.frame import HEAD_SIZE
+from edgekit.line.messages import Update
+from edgekit.moves import moved, shapes, shared
+from edgekit.server.averaging import AVERAGES, check_average
+from edgekit.server.fleet import Fleet
+from edgekit.server.sampling import Sampling
+from edgekit.server.session import Session
+from edgekit.server.setup import Setup
+
+#: What becomes of the statistics of the front's batch norms.
+NORMS = ("average", "local")
+
+
+class Every(NamedTuple):
+    """When there is a round: one after so many steps, epochs or seconds of a device; never where all are 0."""
+
+    steps: int = 0
+    epochs: int = 0
+    seconds: float = 0.0
+
+    def __bool__(self) -> bool:
+        return any(self)
+
+
+class RoundPolicy(NamedTuple):
+    """How front halves are averaged."""
+
+    every: Every
+    codec: UpdateCodec
+    average: str = "clipped"
+    norms: str = "average"
+    #: Momentum of the server's step along the average (FedAvgM, Hsu et al. 2019); 0: the average is taken as it is.
+    momentum: float = 0.0
+    sampling: Sampling = Sampling()
+
+    def check(self) -> None:
+        """UsageError or UnknownName for what makes no sense."""
+        check_average(self.average)
+        if self.norms not in NORMS:
+            raise UnknownName("policy of norms", self.norms, NORMS, f"there are: {', '.join(NORMS)}")
+        if not 0 <= self.momentum < 1:
+            raise UsageError(f"--server-momentum {self.momentum}: expected 0 or more, and below 1")
+
+
+class Rounds:
+    """The front half that all devices of `fleet` have in step. All of it is plain arrays and numbers."""
+
+    def __init__(self, policy: RoundPolicy, setup: Setup, seed: int) -> None:
+        policy.check()
+        self.policy = policy
+        self._seed = seed
+        #: Number of the next round.
+        self.number = 0
+        #: The weights in step, and batch norm's statistics where they are averaged.
+        self.weights = shared(setup.front, setup.statistics if policy.norms == "local" else ())
+        #: The codec's tables in step.
+        self.tables = {name: array.copy() for name, array in setup.tables.items()}
+        self._variances = setup.variances
+        self._codec = setup.codec
+        self._down = ErrorFeedback(policy.codec)
+        self._velocity: Arrays = {}
+
+    def per_epoch(self, sessions: Sequence[Session]) -> int:
+        """Rounds in an epoch where one comes after so many steps of the device that has most."""
+        steps = max(session.hello.steps for session in sessions)
+        return max(round(steps / self.policy.every.steps), 1) if self.policy.every.steps else 0
+
+    def whole(self) -> bytes:
+        """The weights themselves, for a device that has not those of the last round."""
+        return FedAvg().pack(self.weights, np.random.default_rng(0))
+
+    def take(self, update: Update) -> Arrays | None:
+        """What `update` says; None where it says nothing. PayloadError or Refused when it cannot be taken."""
+        if not update.update:
+            return None
+        if not self.policy.every:
+            raise Refused(f"an update of {len(update.update)} B: front halves are not averaged here (--sync-every 0)")
+        if not update.images:
+            raise PayloadError("update message: weights that moved with no images", HEAD_SIZE)
+        return self.policy.codec.unpack(update.update, shapes(self.weights))
+
+    def close(self, fleet: Fleet, updates: Sequence[tuple[Session, Update, Arrays | None]]) -> bytes:
+        """Ends a round with `updates` and what `take` made of them.
+
+        Returns what brings devices from the last round's weights to the new ones. An update of an earlier round comes
+        too late and is only counted.
+        """
+        in_time = [each for each in updates if each[0].round == self.number]
+        fleet.late_updates += len(updates) - len(in_time)
+        self.number += 1
+        arrived = [(session, change, update.images) for session, update, change in in_time if change is not None]
+        if not arrived:
+            return b""
+        images = [n for _, _, n in arrived]
+        change = AVERAGES[self.policy.average]([each for _, each, _ in arrived], images)
+        if self.policy.momentum:
+            for name, value in change.items():
+                self._velocity[name] = np.float32(self.policy.momentum) * self._velocity.get(name, 0) + value
+            change = {name: value.astype(np.float32) for name, value in self._velocity.items()}
+        payload, change = self._down.send(change, np.random.default_rng((self._seed, self.number)))
+        self.weights = moved(self.weights, change, self._variances)
+        self._merge([session for session, _, _ in arrived], images)
+        return payload
+
+    def follow(self, session: Session) -> bytes:
+        """Bytes that bring `session` to the codebooks in step; none where it has them."""
+        if not self.policy.every or not isinstance(self._codec, CodebookCodec):
+            return b""
+        update = self._codec.diff(session.tables, self.tables, 0.0)
+        if update:
+            session.tables = self._codec.patch(session.tables, update)
+            session.tables_version += 1
+        return update
+
+    def _merge(self, sessions: Sequence[Session], images: Sequence[int]) -> None:
+        """The mean of the sessions' codebooks, codeword by codeword: they began alike, and moved a little since."""
+        if not isinstance(self._codec, CodebookCodec):
+            return
+        order, total = self.tables["order"], sum(images)
+        book = np.zeros_like(self.tables["codebook"])
+        for session, n in zip(sessions, images, strict=True):
+            if not np.array_equal(session.tables["order"], order):
+                raise Refused(f"{session.device} grouped its channels anew: with rounds all keep one grouping")
+            book += np.float32(n / total) * session.tables["codebook"]
+        # As it travels, so that whoever has it has the same.
+        self.tables = dict(self.tables, codebook=np.clip(book, -65504, 65504).astype("<f2").astype(np.float32))
+
+
+def parse_every(text: str) -> Every:
+    """What --sync-every says: a number of steps, "2epochs", "30s", or 0. UsageError.
+
+    >>> parse_every("1epoch")
+    Every(steps=0, epochs=1, seconds=0.0)
+    """
+    for unit, field in (("epochs", "epochs"), ("epoch", "epochs"), ("steps", "steps"), ("s", "seconds"), ("", "steps")):
+        number = text[: -len(unit)] if unit else text
+        if text.endswith(unit) and number.isdecimal():
+            return Every(**{field: int(number)})
+    raise UsageError(f"--sync-every {text}: expected a number of steps, or 1epoch, 2epochs, 30s, or 0 for never")
