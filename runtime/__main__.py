@@ -7,10 +7,13 @@ import argparse
 import contextlib
 import json
 import sys
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
 
 from edgekit.bundle import open_bundle
 from edgekit.data import images, partition, registry
+from edgekit.data.base import Dataset
 from edgekit.errors import UsageError
 from edgekit.line.meter import Meter, Recorder
 from edgekit.runtime.learn import FrontHalf
@@ -51,6 +54,10 @@ def parser(program: str) -> argparse.ArgumentParser:
     p.add_argument("--limit", type=int, metavar="N", help="use N training images of the dataset, balanced over classes")
     p.add_argument("--share", default="0/1", metavar="I/N", help="this device's share of the training images")
     p.add_argument("--partition", default="iid", metavar="SCHEME", help="iid (default) or dirichlet:ALPHA")
+    p.add_argument("--test-share", default="0/1", metavar="I/N",
+                   help="test on this share of the test images (default 0/1: all)")  # fmt: skip
+    p.add_argument("--validation", type=float, default=0.0, metavar="SHARE",
+                   help="hold this share of the training images back, to choose the best pair by")  # fmt: skip
     p.add_argument("--epochs", type=int, default=10, help="passes over the share (default 10)")
     p.add_argument(
         "--batch", type=int, default=32, help="images per step (default 32); a last partial batch is left out"
@@ -107,9 +114,7 @@ def run(options: argparse.Namespace) -> None:
                 options.dataset, len(dataset.classes), bundle.classes
             )
         )
-    share = partition.shares(dataset.train_labels, count, options.partition, options.seed)[index]
-    mine = dataset._replace(train_images=dataset.train_images[share], train_labels=dataset.train_labels[share])
-    dataset = images.fit(mine, bundle.input_shape)
+    dataset, validation = images_of(options, index, count, dataset, bundle.input_shape)
     name = options.name or "device-{}".format(index)
     front = FrontHalf(bundle, options.backend, options.threads)
     settings = Options(
@@ -124,11 +129,40 @@ def run(options: argparse.Namespace) -> None:
             measure_encoding(front, front.normalise(dataset.train_images[:MOST_ENCODED]), options.batch, span, show)
             return
         with contextlib.closing(Grpc(options.server, Meter(), timeout_s=options.timeout)) as transport:
-            device = Device(front, transport, settings, show)
+            device = Device(front, transport, settings, show, present(dataset, bundle.class_names))
             if options.measure is None:
-                device.train(train, Images(dataset.test_images, dataset.test_labels))
+                device.train(train, Images(dataset.test_images, dataset.test_labels), validation)
             else:
                 measure_training(device, train, Span(options.measure, options.warm_up), show)
+
+
+def present(dataset: Dataset, names: Sequence[str]) -> List[str]:
+    """Those of the classes' `names` that there are training images of."""
+    return [name for label, name in enumerate(names) if (dataset.train_labels == label).any()]
+
+
+def images_of(
+    options: argparse.Namespace, index: int, count: int, dataset: Dataset, shape: Tuple[int, int, int]
+) -> Tuple[Dataset, Optional[Images]]:
+    """This device's part of `dataset`, images of `shape`, and the training images that it holds back."""
+    test_index, test_count = partition.parse_share(options.test_share)
+    if not 0 <= options.validation < 1:
+        raise UsageError("--validation {}: expected a share below 1".format(options.validation))
+    share = partition.shares(dataset.train_labels, count, options.partition, options.seed)[index]
+    test = partition.shares(dataset.test_labels, test_count, "iid", options.seed)[test_index]
+    labels = dataset.train_labels[share]
+    held_out = np.zeros(len(share), dtype=bool)
+    held_out[partition.stratified(labels, int(options.validation * len(share)), options.seed)] = True
+    train = share[~held_out]
+    mine = dataset._replace(
+        train_images=dataset.train_images[train], train_labels=dataset.train_labels[train],
+        test_images=dataset.test_images[test], test_labels=dataset.test_labels[test],
+    )  # fmt: skip
+    if not held_out.any():
+        return images.fit(mine, shape), None
+    held = share[held_out]
+    fitted = images.fit(mine._replace(test_images=dataset.train_images[held]), shape)
+    return images.fit(mine, shape), Images(fitted.test_images, dataset.train_labels[held])
 
 
 def _print(event: Dict[str, Any]) -> None:
@@ -145,6 +179,8 @@ def _print(event: Dict[str, Any]) -> None:
             ),
             flush=True,
         )
+    elif event["event"] == "warned":
+        print("{device}: {warning}".format(**event), flush=True)
     elif event["event"] == "connected":
         print("{device} connected: {steps} steps in {epochs} epochs".format(**event), flush=True)
     elif event["event"] in ("measured", "encoded"):

@@ -15,42 +15,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Condition
-from typing import Any, NamedTuple
+from typing import Any
 
-from edgekit.errors import EdgekitError, Refused, TransportError, UsageError
+from edgekit.errors import EdgekitError, Refused, TransportError
 from edgekit.line.messages import AnyMessage
 from edgekit.server.fleet import Fleet
+from edgekit.server.policy import Patience
 from edgekit.server.session import Session
 
 #: Longest sleep of a thread that waits, in seconds: it looks whether a device has left or a deadline has passed.
 NAP_S = 0.5
-
-
-class Patience(NamedTuple):
-    """For whom the server waits, and how long; seconds count from the first device that waits."""
-
-    #: Devices that a run begins with; None: it begins with the first.
-    devices: int | None = None
-    #: How long those are waited for.
-    start_s: float = 300.0
-    #: How long a step waits for the devices that are not there yet, and the share of the devices present without which
-    #: it is not made then. With 0 and 0 every batch is a step of its own.
-    step_s: float = 0.0
-    step_quorum: float = 0.0
-    #: The same for a round.
-    round_s: float = 60.0
-    round_quorum: float = 0.5
-    #: Most steps that a device may be ahead of the slowest; None: any number.
-    ahead: int | None = None
-
-    def check(self) -> None:
-        """UsageError for what makes no sense."""
-        for name, value in self._asdict().items():
-            if value is not None and not 0 <= value < float("inf"):
-                raise UsageError(f"{name} of {value}: expected 0 or more")
-        for name in ("step_quorum", "round_quorum"):
-            if getattr(self, name) > 1:
-                raise UsageError(f"{name} of {getattr(self, name)}: expected a share of the devices, up to 1")
 
 
 @dataclass(eq=False)
@@ -77,6 +51,8 @@ class Gate:
         patience.check()
         self._lock, self._fleet, self._patience, self._act = lock, fleet, patience, act
         self._waiting: list[Ticket] = []
+        #: Whether all devices present waited when the latest tickets were answered.
+        self.complete = True
         #: Numbers of the sessions that test.
         self.testing: set[int] = set()
 
@@ -100,6 +76,11 @@ class Gate:
             raise ticket.error
         assert ticket.reply is not None
         return ticket.reply
+
+    @property
+    def all_known(self) -> bool:
+        """Whether it is said how many devices a run begins with."""
+        return self._patience.devices is not None
 
     def names(self) -> list[str]:
         """Names of the devices that wait to join."""
@@ -137,6 +118,7 @@ class Gate:
         if tested:
             return tested
         all_wait = len({ticket.session.number for ticket in self._waiting if ticket.session}) == len(sessions)
+        self.complete = all_wait
         feature, update = self._of("feature"), self._of("update")
         if feature:
             wanted = patience.step_quorum * (len(sessions) - len(update))

@@ -8,56 +8,21 @@
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-from edgekit.codecs.base import Arrays, CodebookCodec, UpdateCodec
+from edgekit.codecs.base import Arrays, CodebookCodec
 from edgekit.codecs.updates.fedavg import FedAvg
 from edgekit.codecs.updates.feedback import ErrorFeedback
-from edgekit.errors import PayloadError, Refused, UnknownName, UsageError
+from edgekit.errors import PayloadError, Refused
 from edgekit.line.frame import HEAD_SIZE
 from edgekit.line.messages import Update
 from edgekit.moves import moved, shapes, shared
-from edgekit.server.averaging import AVERAGES, check_average
+from edgekit.server.averaging import AVERAGES
 from edgekit.server.fleet import Fleet
-from edgekit.server.sampling import Sampling
+from edgekit.server.policy import RoundPolicy
 from edgekit.server.session import Session
 from edgekit.server.setup import Setup
-
-#: What becomes of the statistics of the front's batch norms.
-NORMS = ("average", "local")
-
-
-class Every(NamedTuple):
-    """When there is a round: one after so many steps, epochs or seconds of a device; never where all are 0."""
-
-    steps: int = 0
-    epochs: int = 0
-    seconds: float = 0.0
-
-    def __bool__(self) -> bool:
-        return any(self)
-
-
-class RoundPolicy(NamedTuple):
-    """How front halves are averaged."""
-
-    every: Every
-    codec: UpdateCodec
-    average: str = "clipped"
-    norms: str = "average"
-    #: Momentum of the server's step along the average (FedAvgM, Hsu et al. 2019); 0: the average is taken as it is.
-    momentum: float = 0.0
-    sampling: Sampling = Sampling()
-
-    def check(self) -> None:
-        """UsageError or UnknownName for what makes no sense."""
-        check_average(self.average)
-        if self.norms not in NORMS:
-            raise UnknownName("policy of norms", self.norms, NORMS, f"there are: {', '.join(NORMS)}")
-        if not 0 <= self.momentum < 1:
-            raise UsageError(f"--server-momentum {self.momentum}: expected 0 or more, and below 1")
 
 
 class Rounds:
@@ -142,16 +107,3 @@ class Rounds:
             book += np.float32(n / total) * session.tables["codebook"]
         # As it travels, so that whoever has it has the same.
         self.tables = dict(self.tables, codebook=np.clip(book, -65504, 65504).astype("<f2").astype(np.float32))
-
-
-def parse_every(text: str) -> Every:
-    """What --sync-every says: a number of steps, "2epochs", "30s", or 0. UsageError.
-
-    >>> parse_every("1epoch")
-    Every(steps=0, epochs=1, seconds=0.0)
-    """
-    for unit, field in (("epochs", "epochs"), ("epoch", "epochs"), ("steps", "steps"), ("s", "seconds"), ("", "steps")):
-        number = text[: -len(unit)] if unit else text
-        if text.endswith(unit) and number.isdecimal():
-            return Every(**{field: int(number)})
-    raise UsageError(f"--sync-every {text}: expected a number of steps, or 1epoch, 2epochs, 30s, or 0 for never")

@@ -18,14 +18,15 @@ from edgekit.line import messages
 from edgekit.line.frame import Message
 from edgekit.line.messages import Ack, AnyMessage, Bye, Error, Feature, Hello, Ping, Update, Weights
 from edgekit.server.fleet import Fleet
-from edgekit.server.gate import Gate, Patience, Ticket
+from edgekit.server.gate import Gate, Ticket
 from edgekit.server.handlers import training
 from edgekit.server.handlers.codebook import patch_tables
 from edgekit.server.handlers.evaluation import evaluate, tally, tally_message
 from edgekit.server.handlers.health import pong
 from edgekit.server.handlers.joining import check_hello, welcome
 from edgekit.server.pairs import Pairs
-from edgekit.server.rounds import Every, RoundPolicy, Rounds
+from edgekit.server.policy import Every, Patience, RoundPolicy
+from edgekit.server.rounds import Rounds
 from edgekit.server.session import Session
 from edgekit.server.setup import Setup
 
@@ -34,6 +35,8 @@ HANDLERS: dict[str, Callable[[Setup, Session, Any], AnyMessage]] = {"codebook": 
 #: Kinds that wait for other devices.
 WAITING = ("feature", "update", "tested")
 TAKEN = ("hello", *HANDLERS, *WAITING, "bye")
+#: Nobody waits for anybody: each batch is a step of its own.
+AT_ONCE = Patience(round_s=0.0)
 #: Every device learns alone.
 ALONE = RoundPolicy(Every(), FedAvg())
 
@@ -43,14 +46,14 @@ class Service:
 
     `on_event` is called, with the lock held, with ``{"event": "joined", "session", "device", "steps"}``,
     ``{"event": "left", "session", "device", "steps": done, "finished": said bye}``, and "round", "tested" and
-    "quarantined" events. Without `patience` nobody waits for anybody: each batch is a step of its own.
+    "quarantined" events.
     """
 
     def __init__(
         self,
         setup: Setup,
         on_event: Callable[[dict[str, Any]], None] = lambda event: None,
-        patience: Patience = Patience(round_s=0.0),
+        patience: Patience = AT_ONCE,
         rounds: RoundPolicy = ALONE,
         pairs: Pairs | None = None,
         seed: int = 0,
@@ -89,6 +92,19 @@ class Service:
         """Keeps the two halves as they are now, as the last pair."""
         with self._lock:
             self._keep(best=False)
+
+    def ended(self) -> dict[str, Any]:
+        """The "ended" event: what the run came to, and whether the same seed gives the same weights again.
+
+        It does where every step and round waited for all its devices, and rounds did not go by the clock.
+        """
+        fleet, policy = self.fleet, self.rounds.policy
+        waited = self._gate.all_known and not fleet.short_steps and not fleet.late_updates
+        return {
+            "event": "ended", "steps": fleet.steps, "steps_without_some": fleet.short_steps,
+            "rounds": self.rounds.number if policy.every else 0, "late_updates": fleet.late_updates,
+            "repeatable": waited and not policy.every.seconds and not fleet.lost,
+        }  # fmt: skip
 
     def _answer(self, message: Message, alive: Callable[[], bool]) -> AnyMessage:
         if message.kind not in TAKEN:
@@ -137,7 +153,7 @@ class Service:
             ticket.reply = welcome(self.setup, self.fleet, self.rounds, session)
 
     def _train(self, tickets: list[Ticket]) -> None:
-        self.fleet.short_steps += len(tickets) < len(self.fleet.sessions)
+        self.fleet.short_steps += not self._gate.complete
         for ticket, reply in zip(
             tickets, training.train(self.setup, self.fleet, [t.work for t in tickets]), strict=True
         ):
@@ -173,10 +189,13 @@ class Service:
         if best:
             self._best = accuracy
         self._keep(best)
-        self.on_event({"event": "tested", "devices": len(sessions), "images": test.images, "accuracy": test.accuracy,
-                       "test_loss": test.mean_loss, "best": best,
-                       **({"validation_accuracy": validation.accuracy, "validation_loss": validation.mean_loss}
-                          if validation.images else {})})  # fmt: skip
+        event: dict[str, Any] = {
+            "event": "tested", "epoch": max(ticket.request.step for ticket in tickets), "devices": len(sessions),
+            "images": test.images, "accuracy": test.accuracy, "test_loss": test.mean_loss, "best": best,
+        }  # fmt: skip
+        if validation.images:
+            event.update(validation_accuracy=validation.accuracy, validation_loss=validation.mean_loss)
+        self.on_event(event)
         for ticket, session in zip(tickets, sessions, strict=True):
             ticket.reply = tally_message(session, ticket.request.step, test, best)
 

@@ -25,16 +25,26 @@ def live_progress(console: Console, run: Event) -> Iterator[Callable[[Event], No
     with Progress(*columns, console=console) as progress:
 
         def show(event: Event) -> None:
-            if event["event"] not in ("progress", "epoch"):
-                return
-            name = event["device"]
-            if name not in bars:
-                bars[name] = progress.add_task(name, total=event["steps"], text="")
-            text = f"epoch {event['epoch']}/{event['epochs']}, {_numbers(event)}"
-            progress.update(bars[name], completed=event["step"], text=text)
-            if event["event"] == "epoch":
-                tested = f", test accuracy {event['accuracy']:.2f} %" if "accuracy" in event else ""
-                console.print(f"{name} {text}{tested}", soft_wrap=True)
+            if event["event"] == "tested" and run["devices"] > 1:
+                best = ", the best so far" if event["best"] else ""
+                console.print(
+                    f"epoch {event['epoch']}: test accuracy {event['accuracy']:.2f} % on {event['images']} images of "
+                    f"{event['devices']} device{'' if event['devices'] == 1 else 's'}{best}",
+                    soft_wrap=True,
+                )
+            elif event["event"] == "warned":
+                console.print(f"{event['device']}: {event['warning']}", style="yellow", soft_wrap=True)
+            elif event["event"] == "quarantined":
+                console.print(f"{event['device']} is in quarantine: {event['reason']}", style="red", soft_wrap=True)
+            elif event["event"] in ("progress", "epoch"):
+                name = event["device"]
+                if name not in bars:
+                    bars[name] = progress.add_task(name, total=event["steps"], text="")
+                text = f"epoch {event['epoch']}/{event['epochs']}, {_numbers(event)}"
+                progress.update(bars[name], completed=event["step"], text=text)
+                if event["event"] == "epoch":
+                    tested = f", test accuracy {event['accuracy']:.2f} %" if "accuracy" in event else ""
+                    console.print(f"{name} {text}{tested}", soft_wrap=True)
 
         yield show
 
@@ -60,7 +70,8 @@ def result_table(summary: Event) -> Table:
     )
     fp32 = 4 * math.prod(summary["feature"])
     table.add_row("codec", _codec(summary))
-    table.add_row("accuracy", f"{summary['accuracy']:.2f} %, mean over devices, whole test set")
+    for name, text in _accuracies(summary):
+        table.add_row(name, text)
     for way in ("up", "down"):
         n = summary[f"bytes_{way}_per_image"]
         table.add_row(f"{way}, measured", f"{n:.1f} B an image, {fp32 / n:.1f}x below the {fp32} B of an fp32 feature")
@@ -77,4 +88,56 @@ def result_table(summary: Event) -> Table:
     table.add_row(
         "time of a device", f"{split}; {seconds['train']:.1f} s in all, then {seconds['evaluate']:.1f} s of tests"
     )
+    for name, text in _fleet(summary):
+        table.add_row(name, text)
     return table
+
+
+def _accuracies(summary: Event) -> Iterator[tuple[str, str]]:
+    """Rows on the accuracy of the network at the end: of all devices, of each, of each class."""
+    tested = sum(summary["images_tested_by_class"])
+    yield (
+        "accuracy",
+        (
+            f"{summary['accuracy']:.2f} % of {tested} test images at the end; mean over classes "
+            f"{summary['balanced_accuracy']:.2f} %"
+        ),
+    )
+    yield (
+        "loss",
+        f"training {summary['loss']:.3f}, test {summary['test_loss']:.3f}"
+        + (
+            f", validation {summary['validation_loss']:.3f} ({summary['validation_accuracy']:.2f} %)"
+            if "validation_loss" in summary
+            else ""
+        ),
+    )
+    devices = summary["accuracy_by_device"]
+    if len(devices) > 1:
+        yield "by device", _some([f"{name} {value:.2f} %" for name, value in devices.items()])
+    known = [(n, value) for n, value in enumerate(summary["accuracy_by_class"]) if value is not None]
+    worst = sorted(known, key=lambda each: each[1])[:3]
+    names = summary.get("class_names") or [str(n) for n in range(len(summary["accuracy_by_class"]))]
+    yield "worst classes", ", ".join(f"{names[n]} {value:.2f} %" for n, value in worst)
+
+
+def _fleet(summary: Event) -> Iterator[tuple[str, str]]:
+    """Rows on how the devices were kept together, and on those that were not."""
+    fleet, quarantined = summary["fleet"], summary["quarantined"]
+    if summary["devices"] > 1:
+        rounds = f"{fleet['rounds']} rounds" if fleet["rounds"] else "front halves not averaged"
+        late = f", {fleet['late_updates']} updates too late" if fleet["late_updates"] else ""
+        short = f", {fleet['steps_without_some']} without some device" if fleet["steps_without_some"] else ""
+        yield "fleet", f"{summary['mode']}: {fleet['steps']} steps{short}, {rounds}{late}"
+    again = "the same seed gives the same weights again, bit for bit" if fleet["repeatable"] else (
+        "another run with this seed may give other weights"
+    )  # fmt: skip
+    yield "repeatable", again
+    for device, reason in quarantined.items():
+        yield "[red]in quarantine[/red]", f"{device}: {reason}"
+
+
+def _some(texts: list[str], most: int = 8) -> str:
+    """The first of `texts`, and how many more there are."""
+    more = f", and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more

@@ -86,3 +86,4 @@ def serve(**given: Any) -> None:
             signal.signal(number, signal.SIG_IGN)
         server.stop(grace_s)
         service.keep_last()
+        show(service.ended())

@@ -15,13 +15,14 @@ from edgekit.cli import options
 @options.model
 @options.cut
 @options.dataset
-@click.option("--devices", default=2, help="Device processes, each with its own share and front half.")
+@click.option("--devices", default=2, help="Device processes, each with its own share of the images.")
 @click.option("--partition", default="iid", help="iid or dirichlet:ALPHA.")
 @click.option("--epochs", default=10)
 @click.option("--batch", default=32, help="Images per step and device.")
 @click.option("--in-flight", default=1, help="Batches sent before a gradient must be back.")
 @click.option("--regroup-every", default=0, help="Epochs between new groupings of channels (sgq), 0: never.")
 @click.option("--evaluate-every", default=1, help="Epochs between tests; the last one is always tested.")
+@click.option("--validation", default=0.0, help="Share of the training images held back to choose the best pair by.")
 @options.codec
 @options.rate
 @options.training
@@ -51,6 +52,7 @@ def train(**given: Any) -> None:
 
     from edgekit.cli import rate, settings
     from edgekit.cli.progress import live_progress, result_table
+    from edgekit.errors import Collapsed
     from edgekit.export.settings import Coding
     from edgekit.launch.settings import Server, Training
 
@@ -93,3 +95,5 @@ def train(**given: Any) -> None:
         console.print(f"record: {os.path.join(out, 'record.jsonl')}")
     if as_json:
         options.print_json(summary)
+    if summary["collapsed"]:
+        raise Collapsed(f"training collapsed: {summary['collapsed']}; lower --lr, or look at the devices' images")

@@ -90,6 +90,7 @@ def _make(what: str, table: Dict[str, str], codec_id: str, config: Dict[str, Any
 
 def update_codec(codec_id, config):
     from edgekit.codecs.updates.fedavg import FedAvg
+
     return FedAvg()
 
 

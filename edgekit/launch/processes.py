@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
 from edgekit.errors import ChildFailed, EdgekitError
@@ -68,8 +68,11 @@ class Children:
         """The process id of child `name`."""
         return self._processes[name].pid
 
-    def events(self) -> Iterator[tuple[str, Event]]:
-        """(name, event) as they arrive, until every child has ended. ChildFailed as soon as one ends badly."""
+    def events(self, forgiven: Container[int] = ()) -> Iterator[tuple[str, Event]]:
+        """(name, event) as they arrive, until every child has ended. ChildFailed as soon as one ends badly.
+
+        One that ends with an exit code of `forgiven` gives an "ended" event, with "code" and its last words, "reason".
+        """
         while self._running:
             try:
                 # In slices: a signal that the system hands to another thread does not wake a wait without end.
@@ -83,7 +86,9 @@ class Children:
             code = self._processes[name].wait()
             for thread in self._readers[name]:
                 thread.join(GRACE_S)  # its last words may still be on their way
-            if code:
+            if code in forgiven:
+                yield name, {"event": "ended", "code": code, "reason": "\n".join(self._words[name])}
+            elif code:
                 raise ChildError(name, code, self._words[name])
 
     def stop(self) -> None:

@@ -7,12 +7,14 @@ from edgekit.export.settings import BoardSettings, Coding, NamedData, NamedNetwo
 from edgekit.link.link import parse_link
 from edgekit.runtime.backends.registry import backend_class
 from edgekit.runtime.session import Options, check_options
+from edgekit.server.modes import FleetSettings
 
 
 class Training(NamedTuple):
     """The devices, and how each of them trains."""
 
-    #: Device processes, each with its own front half and its own share of the training images.
+    #: Device processes, each with its own share of the training images, and of the test images where front halves are
+    #: averaged.
     devices: int = 2
     #: How the shares are drawn: "iid", or "dirichlet:ALPHA".
     partition: str = "iid"
@@ -26,6 +28,8 @@ class Training(NamedTuple):
     regroup_every: int = 0
     #: Epochs between evaluations of the deployed pipeline on the whole test set; the last one is always evaluated.
     evaluate_every: int = 1
+    #: Share of each device's training images that is held back, to choose the best pair of halves by.
+    validation: float = 0.0
     #: Engine on the devices.
     backend: str = "onnxruntime"
     #: An emulated line that the devices share, "10mbit+50ms"; None: no line is emulated.
@@ -35,6 +39,8 @@ class Training(NamedTuple):
         """UsageError for what a device or the link would refuse, but only after the export."""
         if self.devices < 1:
             raise UsageError(f"--devices {self.devices}: expected at least 1")
+        if not 0 <= self.validation < 1:
+            raise UsageError(f"--validation {self.validation}: expected a share below 1")
         shared = {name: value for name, value in self._asdict().items() if name in Options._fields}
         check_options(Options("device", **shared))
         backend_class(self.backend)
@@ -86,3 +92,13 @@ class Run(NamedTuple):
     server: Server
     #: Decides fresh weights, calibration images, shares, and the order of images.
     seed: int
+
+    @property
+    def fleet(self) -> FleetSettings:
+        """How the server keeps the devices together."""
+        return FleetSettings(**{name: getattr(self.server, name) for name in FleetSettings._fields})
+
+    @property
+    def in_step(self) -> bool:
+        """Whether the devices' front halves are averaged."""
+        return bool(self.fleet.rounds(self.training.devices).every)

@@ -1,16 +1,28 @@
 """The last line of a record: what a training run came to, from the "done" events of its devices."""
 
+import math
+from typing import Any
+
+import numpy as np
+
 from edgekit.launch.processes import Event
+from edgekit.runtime.loop import balanced
+
+#: A network whose balanced accuracy is at most this many times that of guessing has learned nothing.
+WORSE = 1.2
 
 
-def summary(run: Event, done: list[Event]) -> Event:
-    """The "summary" event of a run. `run` says what was run; `done` has one event per device.
+def summary(run: Event, done: list[Event], quarantined: dict[str, str], server: Event) -> Event:
+    """The "summary" event of a run. `run` says what was run; `done` has one event per device that finished.
 
-    Bytes per image are measured at the frame: all frames of training, headers, labels and codebooks included, over
-    the images trained on; evaluation is left out. Seconds are the mean over devices. Accuracy is the mean over
-    devices of the deployed pipeline's, over the whole test set, in percent.
+    `quarantined`: device -> why the server learned no more from it; `server` is the server's "ended" event. Bytes per
+    image are measured at the frame: all frames of training, headers, labels, codebooks and rounds included, over the
+    images trained on; evaluation is left out. Seconds are the mean over devices. Accuracy is that of the deployed
+    pipeline at the end of the run, over the test images of all devices, in percent.
     """
     images = sum(event["images"] for event in done)
+    by_class = {key: np.sum([event["by_class"][key] for event in done], axis=0) for key in ("images", "correct")}
+    tested = int(by_class["images"].sum())
 
     def total(name: str) -> float:
         return float(sum(event[name] for event in done))
@@ -18,12 +30,36 @@ def summary(run: Event, done: list[Event]) -> Event:
     def mean_seconds(name: str) -> float:
         return float(sum(event["seconds"].get(name, 0.0) for event in done)) / len(done)
 
+    def by_device(name: str) -> dict[str, Any]:
+        return {event["device"]: event[name] for event in sorted(done, key=lambda e: e["device"]) if name in event}
+
+    def weighted(name: str) -> float:
+        return sum(event[name] * sum(event["by_class"]["images"]) for event in done) / tested
+
+    validated = [event for event in done if "validation_accuracy" in event]
     return dict(
         run,
         event="summary",
-        accuracy=total("accuracy") / len(done),
-        accuracy_by_device={event["device"]: event["accuracy"] for event in done},
-        codebook_by_device={event["device"]: event["codebook"] for event in done if "codebook" in event},
+        accuracy=100.0 * int(by_class["correct"].sum()) / tested,
+        balanced_accuracy=balanced(by_class["correct"], by_class["images"]),
+        accuracy_by_class=[
+            100.0 * int(right) / int(n) if n else None
+            for right, n in zip(by_class["correct"], by_class["images"], strict=True)
+        ],
+        images_tested_by_class=by_class["images"].tolist(),
+        accuracy_by_device=by_device("accuracy"),
+        balanced_accuracy_by_device=by_device("balanced_accuracy"),
+        train_accuracy_by_device=by_device("train_accuracy"),
+        images_by_device=by_device("images"),
+        test_loss=weighted("test_loss"),
+        **(
+            {name: sum(event[name] for event in validated) / len(validated)
+             for name in ("validation_accuracy", "validation_loss")}
+            if validated else {}
+        ),
+        quarantined=quarantined,
+        fleet={name: value for name, value in server.items() if name not in ("event", "process")},
+        codebook_by_device=by_device("codebook"),
         loss=total("loss") / len(done),
         gradient_deviation=total("gradient_deviation") / len(done),
         staleness=total("staleness") / len(done),
@@ -38,10 +74,22 @@ def summary(run: Event, done: list[Event]) -> Event:
             "encode": mean_seconds("encode"),
             "network": mean_seconds("network"),
             "server": mean_seconds("server"),
+            "round": mean_seconds("round"),
             "evaluate": mean_seconds("evaluate"),
             "train": total("train_s") / len(done),
         },
-    )
+    )  # fmt: skip
+
+
+def collapsed(summary: Event, classes: int) -> str | None:
+    """Why the network of `summary` is no better than guessing; None where it is."""
+    guessing, loss = 100.0 / classes, math.log(classes)
+    if summary["balanced_accuracy"] <= WORSE * guessing and (summary["loss"] >= loss or summary["test_loss"] >= loss):
+        return (
+            f"the network came to {summary['balanced_accuracy']:.2f} % (mean over classes), guessing among {classes} "
+            f"gives {guessing:.2f}; training loss {summary['loss']:.3f}, guessing {loss:.3f}"
+        )
+    return None
 
 
 def _add(counts: list[dict[str, int]]) -> dict[str, int]:

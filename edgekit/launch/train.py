@@ -13,17 +13,16 @@ from collections.abc import Callable, Iterator, Sequence
 
 from edgekit.bundle import Bundle
 from edgekit.codecs.base import FeatureCodec
-from edgekit.errors import UsageError
+from edgekit.errors import Quarantined, UsageError
 from edgekit.export.named import export_named
 from edgekit.export.settings import BoardSettings, Coding, NamedData, NamedNetwork, as_board, as_coding
 from edgekit.launch import flags
 from edgekit.launch.processes import Children, Event
 from edgekit.launch.settings import Run, Server, Training
-from edgekit.launch.summary import summary
+from edgekit.launch.summary import collapsed, summary
 from edgekit.line.meter import Recorder
 from edgekit.schedule import check_schedule
 from edgekit.server.calibrate import calibrator
-from edgekit.server.modes import FleetSettings
 from edgekit.server.noise_filling import noise_filling
 from edgekit.server.train import OptimizerConfig
 from edgekit.tensorfile import make_folder
@@ -49,6 +48,8 @@ def train(
     gone at the end. `command` is what the record says was called (default: the Python program). `on_event` is told
     every event as it comes: those of record.jsonl, and "progress"; docs/record.md describes them. UsageError,
     ExportError, DataError; ChildFailed as soon as a process ends with an error, and then all the others are ended.
+    A device that the server puts in quarantine ends alone; Quarantined where that befell all of them. "collapsed" in
+    the summary says why the network is of no use, where it is no better than guessing.
     """
     network = NamedNetwork(model) if isinstance(model, str) else model
     data = NamedData(data) if isinstance(data, str) else data
@@ -62,6 +63,8 @@ def train(
         )
         described = _described(run, bundle)
         done = []
+        quarantined: dict[str, str] = {}
+        ended: Event = {}
         with open(os.path.join(folder, "record.jsonl"), "w", encoding="utf-8") as file, Children() as children:
             record = Recorder(file)
 
@@ -77,8 +80,17 @@ def train(
                     described["calibrate"] = event["calibrate"]
                 if event["event"] == "done":
                     done.append(event)
+                elif event["event"] == "quarantined":
+                    quarantined[event["device"]] = event["reason"]
+                elif event["event"] == "ended" and name == "server":
+                    ended = event
                 tell(dict(event, process=name))
-            last = summary(described, done)
+            if not done:
+                reasons = "; ".join(f"{device}: {reason}" for device, reason in sorted(quarantined.items()))
+                raise Quarantined(f"every device was put in quarantine, nothing came of the run: {reasons}")
+            last = summary(described, done, quarantined, ended)
+            wrong = collapsed(last, bundle.classes)
+            last["collapsed"] = wrong
             tell(last)
     return last
 
@@ -92,9 +104,8 @@ def _check(run: Run) -> None:
     if server.gradient_codec is not None:
         calibrator(server.gradient_codec, run.seed)
     noise_filling(server.noise_filling, run.coding.codec, run.seed)
-    fleet = FleetSettings(**{name: getattr(server, name) for name in FleetSettings._fields})
-    fleet.check()
-    if run.training.regroup_every and fleet.rounds(run.training.devices).every:
+    run.fleet.check()
+    if run.training.regroup_every and run.in_step:
         raise UsageError(
             f"--regroup-every {run.training.regroup_every}: devices whose front halves are averaged keep one grouping: "
             "leave it out, or train with --sync-every 0"
@@ -105,7 +116,7 @@ def _events(run: Run, bundle: str, folder: str, children: Children) -> Iterator[
     """(process, event) of all processes, each of which is started when the one that it connects to listens."""
     line = run.training.link
     children.start("server", flags.server(run, bundle, os.path.join(folder, "server")))
-    for name, event in children.events():
+    for name, event in children.events(forgiven=(Quarantined.exit_code,)):
         if event["event"] == "listening" and name == "server" and line is not None:
             children.start("link", flags.link(run, line, event["port"]))
         elif event["event"] == "listening":

@@ -12,8 +12,9 @@
     Update   ------------>                        Tested   ------------>
              <------------  Weights                        <------------  Tally
 
-Hello, Feature, Update and Tested may wait for other devices before they are answered. Error answers any message that the server refuses. Where a field lies in a frame (`edgekit.line.frame`) is written in
-`LAYOUTS`: some keys of the header are short, because they travel with every batch.
+Hello, Feature, Update and Tested may wait for other devices before they are answered. Error answers any message that
+the server refuses. Where a field lies in a frame (`edgekit.line.frame`) is written in `LAYOUTS`: some keys of the
+header are short, because they travel with every batch.
 
 >>> encode(Ack(session=1, step=2)).hex()
 '454b57010800000001000000020000000000000082a56dae'
@@ -188,7 +189,7 @@ class Result(NamedTuple):
 
 
 class Tested(NamedTuple):
-    """device -> server: all `Evaluate` of this test are sent. Answered by Tally, when all devices that test are done."""
+    """device -> server: all `Evaluate` of this test are sent. Answered by Tally, when all that test are done."""
 
     session: int
     #: Epoch that the test came after.

@@ -73,7 +73,7 @@ def train(setup: Setup, fleet: Fleet, works: Sequence[Work]) -> list[Gradient]:
         seconds = round(unpack_s + shared_s + time.perf_counter() - start, 6)
         loss = round(outcome.loss, 6)
         reply = Gradient(
-            session.number, step, loss, outcome.right, round(deviation, 6), seconds, payload, round(rate, 9)
+            session.number, step, loss, outcome.right, round(deviation, 6), seconds, payload, float(f"{rate:.6g}")
         )  # fmt: skip
         session.keep(reply)
         replies.append(reply)

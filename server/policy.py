@@ -1,0 +1,83 @@
+"""What a server is told of its devices: for whom it waits, and how it averages their front halves."""
+
+from typing import NamedTuple
+
+from edgekit.codecs.base import UpdateCodec
+from edgekit.errors import UnknownName, UsageError
+from edgekit.server.averaging import check_average
+from edgekit.server.sampling import Sampling
+
+
+class Patience(NamedTuple):
+    """For whom the server waits, and how long; seconds count from the first device that waits."""
+
+    #: Devices that a run begins with; None: it begins with the first.
+    devices: int | None = None
+    #: How long those are waited for.
+    start_s: float = 300.0
+    #: How long a step waits for the devices that are not there yet, and the share of the devices present without which
+    #: it is not made then. With 0 and 0 every batch is a step of its own.
+    step_s: float = 0.0
+    step_quorum: float = 0.0
+    #: The same for a round.
+    round_s: float = 60.0
+    round_quorum: float = 0.5
+    #: Most steps that a device may be ahead of the slowest; None: any number.
+    ahead: int | None = None
+
+    def check(self) -> None:
+        """UsageError for what makes no sense."""
+        for name, value in self._asdict().items():
+            if value is not None and not 0 <= value < float("inf"):
+                raise UsageError(f"{name} of {value}: expected 0 or more")
+        for name in ("step_quorum", "round_quorum"):
+            if getattr(self, name) > 1:
+                raise UsageError(f"{name} of {getattr(self, name)}: expected a share of the devices, up to 1")
+
+
+#: What becomes of the statistics of the front's batch norms.
+NORMS = ("average", "local")
+
+
+class Every(NamedTuple):
+    """When there is a round: one after so many steps, epochs or seconds of a device; never where all are 0."""
+
+    steps: int = 0
+    epochs: int = 0
+    seconds: float = 0.0
+
+    def __bool__(self) -> bool:
+        return any(self)
+
+
+class RoundPolicy(NamedTuple):
+    """How front halves are averaged."""
+
+    every: Every
+    codec: UpdateCodec
+    average: str = "clipped"
+    norms: str = "average"
+    #: Momentum of the server's step along the average (FedAvgM, Hsu et al. 2019); 0: the average is taken as it is.
+    momentum: float = 0.0
+    sampling: Sampling = Sampling()
+
+    def check(self) -> None:
+        """UsageError or UnknownName for what makes no sense."""
+        check_average(self.average)
+        if self.norms not in NORMS:
+            raise UnknownName("policy of norms", self.norms, NORMS, f"there are: {', '.join(NORMS)}")
+        if not 0 <= self.momentum < 1:
+            raise UsageError(f"--server-momentum {self.momentum}: expected 0 or more, and below 1")
+
+
+def parse_every(text: str) -> Every:
+    """What --sync-every says: a number of steps, "2epochs", "30s", or 0. UsageError.
+
+    >>> parse_every("1epoch")
+    Every(steps=0, epochs=1, seconds=0.0)
+    """
+    for unit, field in (("epochs", "epochs"), ("epoch", "epochs"), ("steps", "steps"), ("s", "seconds"), ("", "steps")):
+        number = text[: -len(unit)] if unit else text
+        if text.endswith(unit) and number.isdecimal():
+            return Every(**{field: int(number)})
+    raise UsageError(f"--sync-every {text}: expected a number of steps, or 1epoch, 2epochs, 30s, or 0 for never")
