@@ -50,7 +50,7 @@ class Device:
         begun = session.hello(len(train.labels), steps, options.epochs, self.classes)
         if options.out is not None:
             make_folder(options.out)
-        self._on_event(self._event("connected", 0, 0.0))
+        self._on_event(self._event("connected", begun, 0.0))
         event = self._event("epoch", begun, 0.0)
         for epoch in range(begun + 1, options.epochs + 1):
             event = self._event("epoch", epoch, 0.0)
