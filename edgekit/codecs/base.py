@@ -147,9 +147,6 @@ class CodebookCodec(FeatureCodec):
         """(words, C) codebook by k-means from `feature` (n,C,h,w), channels in the order of `tables`."""
 
 
-UpdateCodec = Codec
-
-
 class FeatureStream:
     """One end of a line of codes, with what a codec may learn from the codes before; this one learns nothing.
 

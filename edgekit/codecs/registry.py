@@ -86,13 +86,3 @@ def _make(what: str, table: Dict[str, str], codec_id: str, config: Dict[str, Any
         return cls(**config)
     except TypeError as error:
         raise UsageError("{} '{}' does not take {}: {}".format(what, codec_id, config, error)) from None
-
-
-def update_codec(codec_id, config):
-    from edgekit.codecs.updates.fedavg import FedAvg
-
-    return FedAvg()
-
-
-def parse_update_codec(text):
-    return update_codec(text, {})
