@@ -1,9 +1,11 @@
-"""The boundaries of compression: features up, gradients down.
+"""The boundaries of compression: features up, gradients down, updates of weights both ways.
 
 ::
 
     feature (n,C,h,w) f32 --quantize--> codes {name: array} --pack--> bytes
     bytes --unpack--> codes --dequantize--> feature (n,C,h,w) f32
+    gradient (n,C,h,w) f32 --pack--> bytes --unpack--> gradient
+    update {name: array f32} --pack--> bytes --unpack--> update
 
 `quantize` is what the exported graph computes on the device; the numpy version here is its reference.
 Codecs are stateless: their configuration is their constructor's arguments, and what is learned (codebooks, the
@@ -16,14 +18,14 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from edgekit.errors import PayloadError
+from edgekit.errors import Diverged, PayloadError
 from edgekit.tensors import TensorSpec
 
 Arrays = Dict[str, np.ndarray]
 
 
 class Codec:
-    """What codecs of both directions have. Subclasses are registered in `edgekit.codecs.registry`."""
+    """What all codecs have. Subclasses are registered in `edgekit.codecs.registry`."""
 
     #: Names a byte format for ever: a changed format takes a new id.
     codec_id = ""
@@ -206,3 +208,33 @@ class GradientCodec(Codec, ABC):
         TensorSpec("gradient", "float32", (-1, -1, -1, -1)).check(gradient, repr(self))
         if mask is not None:
             TensorSpec("mask", "bool", gradient.shape).check(mask, repr(self))
+
+
+class UpdateCodec(Codec, ABC):
+    """Update of named weights, "now" less "at the last round" <-> bytes.
+
+    Weights are of any shape, and go in order of name. Names and shapes are not sent: both ends know them.
+    """
+
+    @abstractmethod
+    def pack(self, update: Arrays, rng: np.random.Generator) -> bytes:
+        """Bytes of `update`, arrays f32. ShapeError for another dtype, Diverged for NaN or infinity."""
+
+    @abstractmethod
+    def unpack(self, payload: bytes, shapes: Dict[str, Tuple[int, ...]]) -> Arrays:
+        """The update as arrays f32, finite, of exactly these names and shapes.
+
+        PayloadError with an offset on any other bytes, nothing else.
+        """
+
+    @abstractmethod
+    def formula_bits(self, shapes: Dict[str, Tuple[int, ...]]) -> float:
+        """Bits of an update of `shapes` by formula: no framing."""
+
+    def check_update(self, update: Arrays) -> None:
+        """Raises ShapeError unless all arrays of `update` are f32, and Diverged unless all are finite."""
+        for name in sorted(update):
+            array = update[name]
+            TensorSpec(name, "float32", array.shape).check(array, repr(self))
+            if not np.isfinite(array).all():
+                raise Diverged("the update of weight '{}' is not finite: training diverged, lower --lr".format(name))

@@ -5,7 +5,7 @@ import inspect
 import json
 from typing import Any, Dict
 
-from edgekit.codecs.base import FeatureCodec, GradientCodec
+from edgekit.codecs.base import FeatureCodec, GradientCodec, UpdateCodec
 from edgekit.errors import UnknownName, UsageError
 
 FEATURES = {
@@ -25,6 +25,10 @@ GRADIENTS = {
     "dct": "edgekit.codecs.gradients.dct:DCT",
     "residual": "edgekit.codecs.gradients.residual:Residual",
     "sampled": "edgekit.codecs.gradients.sampled:Sampled",
+}
+UPDATES = {
+    "fedavg": "edgekit.codecs.updates.fedavg:FedAvg",
+    "quantised": "edgekit.codecs.updates.quantised:Quantised",
 }
 
 
@@ -50,6 +54,23 @@ def gradient_codec(codec_id: str, config: Dict[str, Any]) -> GradientCodec:
     codec = _make("gradient codec", GRADIENTS, codec_id, config)
     assert isinstance(codec, GradientCodec)
     return codec
+
+
+def update_codec(codec_id: str, config: Dict[str, Any]) -> UpdateCodec:
+    """The update codec `codec_id` with constructor arguments `config`."""
+    codec = _make("update codec", UPDATES, codec_id, config)
+    assert isinstance(codec, UpdateCodec)
+    return codec
+
+
+def parse_update_codec(text: str) -> UpdateCodec:
+    """The update codec that `text` spells, "CODEC" or "CODEC:KEY=VALUE,..."; UsageError.
+
+    >>> parse_update_codec("quantised:step=0.5").config["step"]
+    0.5
+    """
+    codec_id, _, pairs = text.partition(":")
+    return update_codec(codec_id, parse_settings(pairs))
 
 
 def parse_settings(text: str) -> Dict[str, Any]:

@@ -18,7 +18,7 @@ import edgekit
 from edgekit import tensorfile
 from edgekit.bundle import Bundle
 from edgekit.codecs.base import Arrays
-from edgekit.codecs.registry import FEATURES, GRADIENTS, feature_codec, gradient_codec
+from edgekit.codecs.registry import FEATURES, GRADIENTS, UPDATES, feature_codec, gradient_codec
 from edgekit.data.base import Dataset
 from edgekit.export.build import NORMS, build_bundle
 from edgekit.export.fold import settle_norms
@@ -44,16 +44,18 @@ GRADIENT_CODECS = [
 ]  # fmt: skip
 #: Packs matrix products of floats, whose last bits are each processor's own: only what it makes of bytes is compared.
 BY_PRODUCTS = ("dct", {"zone": 1})
+UPDATE_CODECS: list[tuple[str, dict[str, Any]]] = [("fedavg", {}), ("quantised", {}), ("quantised", {"step": 1})]
 
-#: Codes and gradients through every codec, to bytes and back.
+#: Codes, gradients and updates through every codec, to bytes and back.
 CODECS = """
 import json
 import sys
 import numpy as np
 from edgekit import tensorfile
-from edgekit.codecs.registry import feature_codec, gradient_codec
+from edgekit.codecs.registry import feature_codec, gradient_codec, update_codec
+from edgekit.codecs.updates.feedback import ErrorFeedback
 
-given, result, features, gradients, products = sys.argv[1:]
+given, result, features, gradients, products, updates = sys.argv[1:]
 with open(given, "rb") as file:
     given = tensorfile.loads(file.read())
 arrays = {}
@@ -85,6 +87,14 @@ codec_id, config = json.loads(products)
 arrays["by products"] = gradient_codec(codec_id, config).unpack(
     given["products"].tobytes(), given["gradient"].shape, None
 )
+update = {name: given["update." + name] for name in ("weight", "bias", "scale")}
+for codec_id, config in json.loads(updates):
+    feedback = ErrorFeedback(update_codec(codec_id, config))
+    for time in range(2):
+        payload, arrives = feedback.send(update, np.random.Generator(np.random.PCG64(1)))
+        where = "{!r} time {} ".format(feedback.codec, time)
+        arrays[where + "bytes"] = np.frombuffer(payload, dtype=np.uint8)
+        arrays.update({where + "update " + name: array for name, array in arrives.items()})
 tensorfile.write(result, arrays)
 """
 
@@ -155,17 +165,20 @@ def run(python: list[str], script: str, result: Path, *arguments: str) -> tuple[
 def test_every_codec_gives_the_same_bytes(board: list[str], tmp_path: Path, rng: np.random.Generator) -> None:
     assert {codec_id for codec_id, _ in FEATURE_CODECS} == set(FEATURES)
     assert {codec_id for codec_id, _ in [*GRADIENT_CODECS, BY_PRODUCTS]} == set(GRADIENTS)
+    assert {codec_id for codec_id, _ in UPDATE_CODECS} == set(UPDATES)
     features = rng.standard_normal((3, 8, 16, 6, 5)).clip(0).astype(np.float32)
     gradient = (1e-3 * rng.standard_normal((8, 16, 6, 5))).astype(np.float32)
     products = gradient_codec(*BY_PRODUCTS).pack(gradient, None, rng)
     given = {"features": features, "gradient": gradient, "mask": features[0] > 0}
     given["products"] = np.frombuffer(products, dtype=np.uint8)
+    shapes = {"weight": (32, 16, 3, 3), "bias": (32,), "scale": ()}
+    given.update({f"update.{name}": np.float32(rng.laplace(size=shape)) for name, shape in shapes.items()})
     for number, (codec_id, config) in enumerate(FEATURE_CODECS):
         significance = rng.random(16).astype(np.float32) if config.get("weighted") else None
         tables = feature_codec(codec_id, config).calibrate(features[0], 0, significance)
         given.update({f"tables.{number}.{name}": array for name, array in tables.items()})
     tensorfile.write(str(tmp_path / "given"), given)
-    lists = (json.dumps(FEATURE_CODECS), json.dumps(GRADIENT_CODECS), json.dumps(BY_PRODUCTS))
+    lists = [json.dumps(each) for each in (FEATURE_CODECS, GRADIENT_CODECS, BY_PRODUCTS, UPDATE_CODECS)]
 
     def through(python: list[str], name: str) -> Arrays:
         return run(python, CODECS, tmp_path / name, str(tmp_path / "given"), str(tmp_path / name), *lists)[1]

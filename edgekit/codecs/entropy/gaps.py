@@ -7,11 +7,12 @@ place in the bucket, which is written in plain bits. Gaps 0 to 7 have a bucket e
 """
 
 from functools import lru_cache
-from typing import NamedTuple, Tuple
+from typing import Tuple
 
 import numpy as np
 
 from edgekit.codecs.entropy.rans import cumulative
+from edgekit.codecs.entropy.tables import Tables, tables_of
 
 #: The octaves of larger gaps, up to 2**31.
 _OCTAVES = np.arange(3, 31)
@@ -21,19 +22,9 @@ _STARTS = np.concatenate((np.arange(8), (np.arange(4, 8) << (_OCTAVES - 2)[:, No
 _MIDDLES = (3611622603, 2553802834)
 
 
-class Tables(NamedTuple):
-    """The rANS coder's slots of every bucket, for each class of probability."""
-
-    #: (classes, buckets) uint32: first slot, and number of slots.
-    starts: np.ndarray
-    widths: np.ndarray
-    #: (classes, rans.TOTAL) uint8: bucket of a slot.
-    buckets: np.ndarray
-
-
 @lru_cache(maxsize=8)
 def tables(octaves: int) -> Tables:
-    """The tables for segments of fewer than ``2**octaves`` elements."""
+    """Of the buckets, a line for each class of probability: for segments of fewer than ``2**octaves`` elements."""
     classes, buckets = 2 * octaves + 2, 8 + 4 * max(octaves - 3, 0)
     edges = [int(start) for start in _STARTS[:buckets]]
     edges.append(1 << max(octaves, 3))
@@ -42,10 +33,7 @@ def tables(octaves: int) -> Tables:
         none = (1 << 32) - (_MIDDLES[k % 2] >> k // 2)
         left = [_power(none, edge) for edge in edges]
         counts[k] = [first - second for first, second in zip(left, left[1:])]
-    slots = cumulative(counts)
-    widths = np.diff(slots, axis=1)
-    each = [np.repeat(np.arange(buckets, dtype=np.uint8), line) for line in widths]
-    return Tables(slots[:, :-1].astype(np.uint32), widths.astype(np.uint32), np.stack(each))
+    return tables_of(cumulative(counts))
 
 
 def _power(base: int, exponent: int) -> int:

@@ -23,7 +23,7 @@ from typing import Tuple
 
 import numpy as np
 
-from edgekit.codecs.entropy import fields, gaps, rans
+from edgekit.codecs.entropy import fields, gaps, rans, tables
 from edgekit.errors import PayloadError
 
 _HEAD = struct.Struct("<BI")
@@ -41,7 +41,7 @@ def encode(flat: np.ndarray, sizes: np.ndarray) -> bytes:
     above = (np.array([len(beyond)]), np.array([len(values)]))
     buckets, within = gaps.split(np.concatenate((gaps.gaps(chosen, counts, sizes), gaps.gaps(beyond, *above))))
     counts, sizes = np.append(counts, above[0]), np.append(sizes, above[1])
-    tables = gaps.tables(gaps.octaves(flat.size))
+    slots = gaps.tables(gaps.octaves(flat.size))
     kind = np.repeat(gaps.classes(counts, sizes), counts)
     width = int(counts.max()).bit_length()
     lengths = _lengths(excess)
@@ -55,7 +55,7 @@ def encode(flat: np.ndarray, sizes: np.ndarray) -> bytes:
         ]
     )
     packed = np.packbits(bits).tobytes()
-    coded = rans.encode(tables.starts[kind, buckets], tables.widths[kind, buckets], [len(buckets)])
+    coded = rans.encode(slots.starts[kind, buckets], slots.widths[kind, buckets], [len(buckets)])
     return _HEAD.pack(width, len(packed)) + packed + coded
 
 
@@ -64,14 +64,15 @@ def decode(payload: bytes, start: int, sizes: np.ndarray) -> Tuple[np.ndarray, n
 
     PayloadError on bytes that `encode` does not write.
     """
-    tables = gaps.tables(gaps.octaves(int(sizes.sum())))
+    elements = int(sizes.sum())
     reader = _Bits(payload, start)
     counts = reader.take(np.full(len(sizes) + 1, reader.count_width))
     chosen = int(counts[:-1].sum())
     sizes = np.append(sizes, chosen)
     if (counts > sizes).any():
         raise PayloadError("a segment of {} elements has {} that are not 0".format(*_first(sizes, counts)), start)
-    buckets = _buckets(payload, reader.end, np.repeat(gaps.classes(counts, sizes), counts), tables)
+    kinds = np.repeat(gaps.classes(counts, sizes), counts)
+    buckets = tables.decode(payload, reader.end, kinds, gaps.tables(gaps.octaves(elements)))
     negative = reader.take(np.ones(chosen, dtype=np.int64)).astype(bool)
     passed = gaps.join(buckets, reader.take(gaps.widths(buckets)))
     lengths = reader.unary(int(counts[-1]))
@@ -85,23 +86,6 @@ def decode(payload: bytes, start: int, sizes: np.ndarray) -> Tuple[np.ndarray, n
     values[beyond] += excess
     np.negative(values, out=values, where=negative)
     return places, values
-
-
-def _buckets(payload: bytes, start: int, kind: np.ndarray, tables: gaps.Tables) -> np.ndarray:
-    """(m,): the bucket of every gap; `kind` has their classes."""
-    coded = rans.Decoder(payload, [len(kind)], start)
-    buckets = np.empty(len(kind), dtype=np.int64)
-    first, columns = kind * rans.TOTAL, kind * tables.starts.shape[1]
-    of_slot, starts, widths = (table.reshape(-1) for table in (tables.buckets, tables.starts, tables.widths))
-    at = 0
-    for size in coded.sizes:
-        part = slice(at, at + size)
-        buckets[part] = of_slot[first[part] + coded.slots()]
-        columns[part] += buckets[part]
-        coded.advance(starts[columns[part]], widths[columns[part]])
-        at += size
-    coded.finish()
-    return buckets
 
 
 def _lengths(values: np.ndarray) -> np.ndarray:

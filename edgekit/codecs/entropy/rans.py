@@ -84,12 +84,15 @@ def chunks(runs: Sequence[int], bound: int) -> List[int]:
     return sizes
 
 
-def encode(starts: np.ndarray, widths: np.ndarray, runs: Sequence[int]) -> bytes:
-    """The bytes of m symbols that own the slots ``starts : starts + widths`` (m,), in runs of these lengths."""
+def encode(starts: np.ndarray, widths: np.ndarray, runs: Sequence[int], bits_per_lane: int = BITS_PER_LANE) -> bytes:
+    """The bytes of m symbols that own the slots ``starts : starts + widths`` (m,), in runs of these lengths.
+
+    More `bits_per_lane` waste less and take longer; a decoder need not know them.
+    """
     m = len(starts)
     if not m:
         return b""
-    bound = max(1, min(int(COST[widths].sum()) // (256 * BITS_PER_LANE), 0xFFFF), m // SYMBOLS_PER_LANE)
+    bound = max(1, min(int(COST[widths].sum()) // (256 * bits_per_lane), 0xFFFF), m // SYMBOLS_PER_LANE)
     sizes = chunks(runs, bound)
     starts, widths = starts.astype(np.uint32), widths.astype(np.uint32)
     # Room for one word per symbol at most, and zeros below for lanes that find the stack empty.

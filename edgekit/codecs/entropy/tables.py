@@ -1,0 +1,48 @@
+"""Tables: the rANS coder's slots of every symbol, for each of several distributions; and coding by them.
+
+Here every symbol's distribution is known before the first symbol is: they are one run (`edgekit.codecs.entropy.rans`).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from edgekit.codecs.entropy import rans
+
+
+class Tables(NamedTuple):
+    """One line for each distribution."""
+
+    #: (distributions, symbols) uint32: first slot, and number of slots.
+    starts: np.ndarray
+    widths: np.ndarray
+    #: (distributions, rans.TOTAL) uint8: symbol of a slot.
+    symbols: np.ndarray
+
+
+def tables_of(slots: np.ndarray) -> Tables:
+    """The tables of `slots` (distributions, symbols + 1), as `rans.cumulative` gives them; at most 256 symbols."""
+    widths = np.diff(slots, axis=1)
+    numbers = np.arange(widths.shape[1], dtype=np.uint8)
+    each = [np.repeat(numbers, line) for line in widths]
+    return Tables(slots[:, :-1].astype(np.uint32), widths.astype(np.uint32), np.stack(each))
+
+
+def decode(payload: bytes, start: int, kinds: np.ndarray, tables: Tables) -> np.ndarray:
+    """(m,) int64: the symbols from byte `start` to the end; `kinds` (m,) int64 has the distribution of each.
+
+    The inverse of `rans.encode` with the one run m. PayloadError on bytes that it does not write.
+    """
+    coded = rans.Decoder(payload, [len(kinds)], start)
+    found = np.empty(len(kinds), dtype=np.int64)
+    first, columns = kinds * rans.TOTAL, kinds * tables.starts.shape[1]
+    of_slot, starts, widths = (table.reshape(-1) for table in (tables.symbols, tables.starts, tables.widths))
+    at = 0
+    for size in coded.sizes:
+        part = slice(at, at + size)
+        found[part] = of_slot[first[part] + coded.slots()]
+        columns[part] += found[part]
+        coded.advance(starts[columns[part]], widths[columns[part]])
+        at += size
+    coded.finish()
+    return found

@@ -1,0 +1,53 @@
+"""Error feedback: what an update codec left out is added to the next update.
+
+Over many rounds the receiver then gets the sum of all updates but for the last residual, however coarse the codec
+(Seide et al. 2014, Interspeech; Stich et al. 2018, arXiv:1809.07599).
+"""
+
+from typing import Tuple
+
+import numpy as np
+
+from edgekit.codecs.base import Arrays, UpdateCodec
+from edgekit.codecs.updates.flat import shapes_of
+from edgekit.tensors import TensorSpec, check_all
+
+
+class ErrorFeedback:
+    """The sender's end of a line of updates; a receiver needs the codec alone.
+
+    The first update says which weights there are, all later ones must be of the same.
+    """
+
+    def __init__(self, codec: UpdateCodec) -> None:
+        self.codec = codec
+        self._residual: Arrays = {}
+
+    @property
+    def state(self) -> Arrays:
+        """The residual as arrays f32 by name, copies; {} before the first update. `restore` takes it."""
+        return {name: array.copy() for name, array in self._residual.items()}
+
+    def restore(self, state: Arrays) -> None:
+        """Goes on from `state`. ShapeError or Diverged where it holds other than finite float32."""
+        self.codec.check_update(state)
+        self._residual = {name: array.copy() for name, array in state.items()}
+
+    def send(self, update: Arrays, rng: np.random.Generator) -> Tuple[bytes, Arrays]:
+        """The bytes of `update` and the residual of the times before, and what arrives of them, as f32.
+
+        ShapeError where names or shapes are not those of the times before, or dtypes not float32; Diverged where the
+        sum is not finite. After an error the residual is as it was.
+        """
+        if self._residual:
+            specs = [TensorSpec(name, "float32", array.shape) for name, array in self._residual.items()]
+            check_all(specs, update, "an update after others (for other weights begin anew)")
+            # An overflow is told by the codec, which names the weight.
+            with np.errstate(over="ignore", invalid="ignore"):
+                given = {name: np.asarray(array + self._residual[name]) for name, array in update.items()}
+        else:
+            given = update
+        payload = self.codec.pack(given, rng)
+        arrives = self.codec.unpack(payload, shapes_of(given))
+        self._residual = {name: np.asarray(given[name] - array) for name, array in arrives.items()}
+        return payload, arrives
