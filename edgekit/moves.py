@@ -16,11 +16,6 @@ def shared(state: Arrays, kept: Iterable[str] = ()) -> Arrays:
     return {name: array.copy() for name, array in state.items() if array.dtype == np.float32 and name not in kept}
 
 
-def shapes(state: Arrays) -> dict[str, tuple[int, ...]]:
-    """Name -> shape."""
-    return {name: array.shape for name, array in state.items()}
-
-
 def moved(state: Arrays, update: Arrays, variances: Iterable[str]) -> Arrays:
     """`state` plus `update`, f32 both; `variances` are names of batch norms' running variances, which stay positive."""
     new = {name: state[name] + update[name] for name in state}

@@ -14,10 +14,11 @@ from edgekit.codecs.base import Arrays
 from edgekit.codecs.registry import update_codec
 from edgekit.codecs.updates.fedavg import FedAvg
 from edgekit.codecs.updates.feedback import ErrorFeedback
+from edgekit.codecs.updates.flat import shapes_of
 from edgekit.errors import PayloadError
 from edgekit.line.frame import HEAD_SIZE
 from edgekit.line.messages import Weights, Welcome
-from edgekit.moves import moved, shapes, shared
+from edgekit.moves import moved, shared
 from edgekit.runtime.front import Front
 
 
@@ -34,7 +35,7 @@ class Rounds:
         self.averaged = bool(welcome.rounds or welcome.round_epochs or welcome.round_seconds)
         self._kept = front.statistics if welcome.norms == "local" else ()
         if welcome.front:
-            whole = FedAvg().unpack(welcome.front, shapes(shared(front.state, self._kept)))
+            whole = FedAvg().unpack(welcome.front, shapes_of(shared(front.state, self._kept)))
             front.set_state(whole)
         #: The weights of the last round.
         self._base = shared(front.state, self._kept)
@@ -74,11 +75,11 @@ class Rounds:
         self._since = time.monotonic()
         new: Optional[Arrays] = None
         if weights.whole:
-            new = FedAvg().unpack(weights.update, shapes(self._base))
+            new = FedAvg().unpack(weights.update, shapes_of(self._base))
         elif weights.update:
             if self._up is None:
                 raise PayloadError("weights message: an average where front halves are not averaged", HEAD_SIZE)
-            change = self._up.codec.unpack(weights.update, shapes(self._base))
+            change = self._up.codec.unpack(weights.update, shapes_of(self._base))
             new = moved(self._base, change, self._front.variances)
         if new is not None:
             self._base = new

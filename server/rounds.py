@@ -14,10 +14,11 @@ import numpy as np
 from edgekit.codecs.base import Arrays, CodebookCodec
 from edgekit.codecs.updates.fedavg import FedAvg
 from edgekit.codecs.updates.feedback import ErrorFeedback
+from edgekit.codecs.updates.flat import shapes_of
 from edgekit.errors import PayloadError, Refused
 from edgekit.line.frame import HEAD_SIZE
 from edgekit.line.messages import Update
-from edgekit.moves import moved, shapes, shared
+from edgekit.moves import moved, shared
 from edgekit.server.averaging import AVERAGES
 from edgekit.server.fleet import Fleet
 from edgekit.server.policy import RoundPolicy
@@ -60,7 +61,7 @@ class Rounds:
             raise Refused(f"an update of {len(update.update)} B: front halves are not averaged here (--sync-every 0)")
         if not update.images:
             raise PayloadError("update message: weights that moved with no images", HEAD_SIZE)
-        return self.policy.codec.unpack(update.update, shapes(self.weights))
+        return self.policy.codec.unpack(update.update, shapes_of(self.weights))
 
     def close(self, fleet: Fleet, updates: Sequence[tuple[Session, Update, Arrays | None]]) -> bytes:
         """Ends a round with `updates` and what `take` made of them.
