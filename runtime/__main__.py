@@ -60,7 +60,7 @@ def parser(program: str) -> argparse.ArgumentParser:
                    help="hold this share of the training images back, to choose the best pair by")  # fmt: skip
     p.add_argument("--epochs", type=int, default=10, help="passes over the share (default 10)")
     p.add_argument(
-        "--batch", type=int, default=32, help="images per step (default 32); a last partial batch is left out"
+        "--batch", type=int, default=32, help="most images of a step (default 32); the share is split evenly"
     )
     p.add_argument("--in-flight", type=int, default=1, metavar="N", help="batches sent before a gradient must be back")
     p.add_argument("--backend", default="onnxruntime",

@@ -48,6 +48,7 @@ class Device:
         options, session = self.options, self.session
         steps = self.steps_per_epoch(train)
         begun = session.hello(len(train.labels), steps, options.epochs, self.classes)
+        steps = session.steps_per_epoch
         if options.out is not None:
             make_folder(options.out)
         self._on_event(self._event("connected", begun, 0.0))
@@ -121,8 +122,11 @@ class Device:
         return -(-len(train.labels) // options.batch)
 
     def batches(self, n: int, steps: int) -> List[np.ndarray]:
-        """One epoch: the indices of `steps` batches of about equal size, `n` images in an order of its own."""
-        return np.array_split(self._rng.permutation(n), steps)
+        """One epoch: the indices of `steps` batches of about equal size, `n` images in an order of its own.
+
+        Where there are fewer images than steps each is a batch.
+        """
+        return [batch for batch in np.array_split(self._rng.permutation(n), steps) if len(batch)]
 
     def _epoch(self, train: Images, epoch: int, steps: int, ends: bool) -> Tuple[float, int, int]:
         """One pass over the share, with its rounds; `ends`: the front half must be in step after it.

@@ -116,7 +116,7 @@ class Session:
         self._since_round = 0
 
     def hello(self, images: int, steps: int, epochs: int, classes: Sequence[str] = ()) -> int:
-        """Starts the session, for `epochs` epochs of `steps` batches; returns the epochs that the run has done before.
+        """Starts the session, for `epochs` epochs of at least `steps` batches; returns the epochs done before.
 
         It may wait until other devices have come.
         """
@@ -131,7 +131,9 @@ class Session:
             )
         self.transport.send(Hello(self.front.digest, self.options.name, images, steps, epochs, list(classes)))
         self._welcome = welcome = self.transport.expect(Welcome)
-        self.planned = steps * (epochs - min(welcome.epoch, epochs))
+        #: Batches of an epoch.
+        self.steps_per_epoch = max(welcome.steps, 1)
+        self.planned = self.steps_per_epoch * (epochs - min(welcome.epoch, epochs))
         self._gradient_codec = gradient_codec(welcome.gradient_codec, welcome.gradient_config)
         config = {"momentum": welcome.momentum, "weight_decay": welcome.weight_decay}
         self._optimizer = optimizer(welcome.optimizer, config)

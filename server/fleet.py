@@ -21,8 +21,10 @@ class Fleet:
         #: Name -> why no more is learned from it.
         self.quarantined: dict[str, str] = {}
         self.progress = 0.0
-        #: Where rounds are counted in steps; None: the run has not begun.
-        self.rounds_per_epoch: int | None = None
+        #: Images that one device takes in a step by itself: the most of those that the run began with.
+        self.batch = 1
+        #: Steps of an epoch of every device; 0: each makes its own; None: the run has not begun.
+        self.steps_per_epoch: int | None = None
         #: Joint steps of the back half; those that did not wait for all; rounds; updates that came too late for theirs.
         self.steps = 0
         self.short_steps = 0
@@ -56,6 +58,10 @@ class Fleet:
         self.lost.discard(session.device)
         # The run's epochs are the device's: it does those that are still to come.
         session.left = session.hello.images * (session.hello.epochs - self.epochs_done(session.hello.epochs))
+
+    def steps_of(self, session: Session) -> int:
+        """Steps of an epoch of `session`'s device: no fewer than it can take its images in."""
+        return max(self.steps_per_epoch or 0, session.hello.steps)
 
     def epochs_done(self, epochs: int) -> int:
         """How many of `epochs` the run has done."""

@@ -107,7 +107,7 @@ class Gate:
     def _ready(self, now: float) -> list[Ticket]:
         """The tickets to answer now, of one kind; none where others are waited for."""
         patience, sessions = self._patience, self._fleet.sessions
-        hello, begun = self._of("hello"), self._fleet.rounds_per_epoch is not None
+        hello, begun = self._of("hello"), self._fleet.steps_per_epoch is not None
         come = len(hello) + len(sessions)
         if hello and (begun or come >= (patience.devices or 1) or self._late(hello, now, patience.start_s)):
             return hello

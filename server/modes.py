@@ -39,6 +39,9 @@ class FleetSettings(NamedTuple):
     round_wait: float = 60.0
     #: Share of the devices without which a step or round waits longer.
     quorum: float | None = None
+    #: Images of a joint step in sync mode, of all devices together; None: those of one device times the square
+    #: root of their number.
+    joint_batch: int | None = None
     #: Most steps that a device may be ahead of the slowest; None: any number.
     ahead: int | None = None
 
@@ -58,7 +61,8 @@ class FleetSettings(NamedTuple):
         if self.quorum is not None:
             step_quorum = round_quorum = self.quorum
         patience = Patience(
-            devices, self.start_wait, wait, step_quorum, self.round_wait, round_quorum, self.ahead
+            devices, self.start_wait, wait, step_quorum, self.round_wait, round_quorum, self.mode == "sync",
+            self.joint_batch, self.ahead,
         )  # fmt: skip
         patience.check()
         return patience

@@ -1,5 +1,6 @@
 """What a server is told of its devices: for whom it waits, and how it averages their front halves."""
 
+import math
 from typing import NamedTuple
 
 from edgekit.codecs.base import UpdateCodec
@@ -22,8 +23,17 @@ class Patience(NamedTuple):
     #: The same for a round.
     round_s: float = 60.0
     round_quorum: float = 0.5
+    #: Whether all devices make the same number of steps an epoch, each step on a batch of every one of them, in
+    #: proportion to its share; and the images of such a step. None: `Patience.joint_images` says.
+    lockstep: bool = False
+    joint_batch: int | None = None
     #: Most steps that a device may be ahead of the slowest; None: any number.
     ahead: int | None = None
+
+    def joint_images(self, devices: int, alone: int) -> int:
+        """Images of a joint step of `devices`, where one alone takes `alone`: with their square root, so that both the
+        steps of an epoch and the images that a device codes at a time fall as the fleet grows."""
+        return self.joint_batch or round(alone * math.sqrt(devices))
 
     def check(self) -> None:
         """UsageError for what makes no sense."""

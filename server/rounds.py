@@ -44,9 +44,9 @@ class Rounds:
         self._down = ErrorFeedback(policy.codec)
         self._velocity: Arrays = {}
 
-    def per_epoch(self, sessions: Sequence[Session]) -> int:
+    def per_epoch(self, fleet: Fleet) -> int:
         """Rounds in an epoch where one comes after so many steps of the device that has most."""
-        steps = max(session.hello.steps for session in sessions)
+        steps = max(fleet.steps_of(session) for session in fleet.sessions.values())
         return max(round(steps / self.policy.every.steps), 1) if self.policy.every.steps else 0
 
     def whole(self) -> bytes:

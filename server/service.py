@@ -63,6 +63,7 @@ class Service:
         self.fleet = Fleet()
         self.rounds = Rounds(rounds, setup, seed)
         self._seed = seed
+        self._patience = patience
         self._pairs = pairs
         self._best: float | None = None
         self._lock = Condition()
@@ -146,8 +147,8 @@ class Service:
             self.on_event(
                 {"event": "joined", "session": session.number, "device": session.device, "steps": session.hello.steps}
             )
-        if self.fleet.rounds_per_epoch is None:
-            self.fleet.rounds_per_epoch = self.rounds.per_epoch(self.fleet.in_order())
+        if self.fleet.steps_per_epoch is None:
+            self._begin()
         self._rest()
         for ticket, session in new:
             ticket.reply = welcome(self.setup, self.fleet, self.rounds, session)
@@ -198,6 +199,16 @@ class Service:
         self.on_event(event)
         for ticket, session in zip(tickets, sessions, strict=True):
             ticket.reply = tally_message(session, ticket.request.step, test, best)
+
+    def _begin(self) -> None:
+        """Plans the run with the devices present: the images and the number of its steps."""
+        fleet, sessions = self.fleet, self.fleet.in_order()
+        fleet.batch = max(1, *(-(-session.hello.images // max(session.hello.steps, 1)) for session in sessions))
+        fleet.steps_per_epoch = 0
+        if self._patience.lockstep:
+            images = sum(session.hello.images for session in sessions)
+            joint = self._patience.joint_images(len(sessions), fleet.batch)
+            fleet.steps_per_epoch = max(-(-images // joint), *(session.hello.steps for session in sessions))
 
     def _rest(self) -> None:
         """Draws who sits the next round out."""

@@ -35,13 +35,10 @@ class OptimizerConfig(NamedTuple):
     momentum: float = 0.9
     weight_decay: float = 0.0
 
-    #: Images of the step that `lr` is meant for, and how the rate grows with more: (images / per)^growth.
-    per: int = 32
-    growth: float = 0.5
-
-    def rate(self, images: int) -> float:
-        """The learning rate of a step on `images` images, before the schedule."""
-        return self.lr * math.pow(max(images / self.per, 1.0), self.growth)
+    def rate(self, images: int, alone: int) -> float:
+        """The learning rate of a step on `images` images, before the schedule; `lr` is meant for those of one device
+        `alone`. It grows with their square root (Krizhevsky 2014, arXiv:1404.5997, section 5)."""
+        return self.lr * math.sqrt(max(images / alone, 1.0))
 
     def check(self) -> None:
         """Raises UnknownName or UsageError unless both sides can train like this."""

@@ -199,6 +199,13 @@ fleet = options(
         help="Share of the devices that a step or round waits for however long it takes (default: 0.5).",
     ),
     click.option(
+        "--joint-batch",
+        type=click.IntRange(min=2),
+        metavar="N",
+        help="Images of a step of all devices together with --mode sync, each in proportion to its share (default: "
+        "--batch times the square root of the number of devices).",
+    ),
+    click.option(
         "--ahead", type=int, metavar="N", help="Most steps that a device may be ahead of the slowest (default: any)."
     ),
 )

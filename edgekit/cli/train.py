@@ -18,7 +18,7 @@ from edgekit.cli import options
 @click.option("--devices", default=2, help="Device processes, each with its own share of the images.")
 @click.option("--partition", default="iid", help="iid or dirichlet:ALPHA.")
 @click.option("--epochs", default=10)
-@click.option("--batch", default=32, help="Images per step and device.")
+@click.option("--batch", default=32, help="Most images of a device in a step.")
 @click.option("--in-flight", default=1, help="Batches sent before a gradient must be back.")
 @click.option("--regroup-every", default=0, help="Epochs between new groupings of channels (sgq), 0: never.")
 @click.option("--evaluate-every", default=1, help="Epochs between tests; the last one is always tested.")

@@ -78,6 +78,7 @@ class Server(NamedTuple):
     step_wait: float | None = None
     round_wait: float = 60.0
     quorum: float | None = None
+    joint_batch: int | None = None
     ahead: int | None = None
 
 

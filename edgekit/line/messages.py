@@ -44,7 +44,7 @@ class Hello(NamedTuple):
     bundle: str
     #: Name of the device, which no other one in training has.
     device: str
-    #: Its training images, the batches that it makes of them in an epoch, and the epochs that it plans.
+    #: Its training images, the fewest batches that it can take them in, and the epochs that it plans.
     images: int
     steps: int
     epochs: int
@@ -56,6 +56,8 @@ class Welcome(NamedTuple):
     """server -> device: the session, and how to train in it."""
 
     session: int
+    #: Batches that the device makes of its images in an epoch, no fewer than it said.
+    steps: int
     #: Id and configuration of the gradient codec.
     gradient_codec: str
     gradient_config: Dict[str, Any]
@@ -339,7 +341,7 @@ def _check(message: AnyMessage) -> None:
         for name in ("images", "left"):
             check_count(getattr(message, name), MOST_PLANNED, "update message: '{}'".format(name))
     elif isinstance(message, Welcome):
-        for name in ("epoch", "round", "rounds", "round_epochs"):
+        for name in ("steps", "epoch", "round", "rounds", "round_epochs"):
             check_count(getattr(message, name), MOST_PLANNED, "welcome message: '{}'".format(name))
     elif isinstance(message, Tally):
         check_count(message.correct, message.images, "tally message: 'correct'")

@@ -36,14 +36,15 @@ def welcome(setup: Setup, fleet: Fleet, rounds: Rounds, session: Session) -> Wel
         session.tables, session.tables_version = dict(rounds.tables), 0
     session.round = rounds.number
     return Welcome(
-        session.number, codec.codec_id, codec.config, setup.calibrator.masked, optimizer.name, optimizer.momentum,
+        session.number, fleet.steps_of(session), codec.codec_id, codec.config, setup.calibrator.masked,
+        optimizer.name, optimizer.momentum,
         optimizer.weight_decay,
         front=rounds.whole() if late else b"",
         tables=tensorfile.dumps(rounds.tables) if late and rounds.tables else b"",
         noise_filling=setup.noise_filling is not None and setup.noise_filling.asks,
         epoch=fleet.epochs_done(session.hello.epochs),
         round=rounds.number,
-        rounds=(fleet.rounds_per_epoch or 0) if policy.every.steps else 0,
+        rounds=rounds.per_epoch(fleet),
         round_epochs=policy.every.epochs,
         round_seconds=policy.every.seconds,
         update_codec=policy.codec.codec_id,

@@ -60,7 +60,7 @@ def train(setup: Setup, fleet: Fleet, works: Sequence[Work]) -> list[Gradient]:
         parts.append(Part(feature, batch.order, batch.labels))
     before, after = fleet.advance({work.session.number: work.message.images for work in works})
     images = sum(work.message.images for work in works)
-    rate = learning_rate(setup.schedule, setup.optimizer.rate(images), before, after)
+    rate = learning_rate(setup.schedule, setup.optimizer.rate(images, fleet.batch), before, after)
     outcomes = setup.back.step(parts, rate)
     fleet.steps += 1
     shared_s = (time.perf_counter() - start) / len(works)
