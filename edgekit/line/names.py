@@ -1,0 +1,24 @@
+"""Names of devices: what one must be, on the command line and in a hello message."""
+
+from typing import Optional
+
+from edgekit.errors import UsageError
+
+#: Characters of the longest name: as many as a Linux host name has at most.
+LONGEST = 64
+
+
+def name_error(name: str) -> Optional[str]:
+    """Why `name` cannot be a device's name, for an error's message; None when it can."""
+    if 1 <= len(name) <= LONGEST and name.isprintable() and name == name.strip():
+        return None
+    told = "device name {!r:.100} of {} characters: expected 1 to {}, all printable, no space at either end"
+    return told.format(name, len(name), LONGEST)
+
+
+def check_name(name: str) -> str:
+    """`name` itself; UsageError when it cannot be a device's name."""
+    error = name_error(name)
+    if error is not None:
+        raise UsageError("{}; give another with --name".format(error))
+    return name
