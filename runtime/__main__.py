@@ -12,6 +12,7 @@ from typing import Any, Dict, List, Optional
 
 from edgekit.bundle import open_bundle
 from edgekit.data import images, partition, registry
+from edgekit.data.classes import mapped
 from edgekit.errors import UsageError
 from edgekit.line.meter import Meter, Recorder
 from edgekit.line.names import check_name
@@ -106,8 +107,10 @@ def run(options: argparse.Namespace) -> None:
                 Recorder(sys.stdout) if options.json else _print,
             )  # fmt: skip
         return
-    dataset = registry.load(options.dataset, options.data, options.limit, options.seed)
-    if len(dataset.classes) != bundle.classes:
+    dataset = registry.load(options.dataset, options.data, options.limit, options.seed, bundle.class_names)
+    if bundle.class_names:
+        dataset = mapped(dataset, bundle.class_names)
+    elif len(dataset.classes) != bundle.classes:
         raise UsageError(
             "{} has {} classes, the bundle was exported for {}: export it again with this dataset".format(
                 options.dataset, len(dataset.classes), bundle.classes
