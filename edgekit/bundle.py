@@ -25,6 +25,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 import numpy as np
 
 from edgekit import tensorfile
+from edgekit.class_names import class_names_error
 from edgekit.codecs.base import FeatureCodec
 from edgekit.codecs.registry import feature_codec
 from edgekit.errors import BundleError, EdgekitError, PayloadError, ShapeError, UsageError
@@ -81,6 +82,10 @@ class Bundle:
             self.cut = _text(model["cut"])
             self.input_shape = _shape3(model["input"])
             (self.classes,) = _counts([model["classes"]])
+            #: Their names, in the order of labels; () where the export was not told them.
+            self.class_names: Tuple[str, ...] = ()
+            if "class_names" in model:
+                self.class_names = _class_names(model["class_names"], self.classes)
             #: Whether the feature comes from a ReLU: where it is zero, no gradient passes.
             self.after_relu: bool = {True: True, False: False}[manifest["after_relu"]]
             self.feature_shape = _shape3(manifest["feature"])
@@ -248,6 +253,13 @@ def _counts(value: Any) -> List[int]:
     if not isinstance(value, list) or any(type(d) is not int or not 0 < d < 1 << 31 for d in value):
         raise ValueError("{!r} is not made of counts".format(value))
     return value
+
+
+def _class_names(value: Any, classes: int) -> Tuple[str, ...]:
+    error = class_names_error(value, classes)
+    if error is not None:
+        raise ValueError(error)
+    return tuple(value)
 
 
 def _shape3(value: Any) -> Tuple[int, int, int]:

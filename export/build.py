@@ -10,6 +10,7 @@ from torch import nn
 import edgekit
 from edgekit import tensorfile
 from edgekit.bundle import Bundle, write_bundle
+from edgekit.class_names import class_names_error
 from edgekit.errors import ExportError, UsageError
 from edgekit.export.encoders.registry import ENCODERS
 from edgekit.export.fold import is_fresh, settle_norms, state_of, with_batch_statistics
@@ -44,12 +45,15 @@ def build_bundle(
     together.
     """
     model, name, cut = network
-    images, mean, std, classes, labels = calibration
+    images, mean, std, classes, labels, class_names = calibration
     codec, significance, goal = coding
     device = board.profile
     for option, values, smallest in (("mean", mean, -1e6), ("std", std, 1e-6)):
         if not all(smallest <= value <= 1e6 for value in values):
             raise UsageError(f"{option} {values}: expected numbers from {smallest:g} to 1e6")
+    error = class_names_error(class_names, classes) if class_names else None
+    if error is not None:
+        raise UsageError(f"{error}: a bundle keeps the names of its classes, so that devices find labels by them")
     front, back = split(copy.deepcopy(model), cut)
     # Statistics that never moved are not worth freezing: devices would drift apart (docs/decisions.md).
     norm = board.norm or ("batch" if is_fresh(front) else device.target.norm)
@@ -90,9 +94,10 @@ def build_bundle(
         "back_eval.pt2": back_program(back.eval(), features),
         "golden.safetensors": tensorfile.dumps(golden),
     }
+    named = {"class_names": list(class_names)} if class_names else {}
     manifest = {
         "edgekit": edgekit.__version__,
-        "model": {"name": name, "cut": cut, "input": list(shape), "classes": classes},
+        "model": {"name": name, "cut": cut, "input": list(shape), "classes": classes, **named},
         "feature": list(features.shape[1:]),
         "feature_tensor": graphs.feature,
         "after_relu": graphs.after_relu,

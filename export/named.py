@@ -53,8 +53,9 @@ def calibration_images(calibration: Calibration, shape: tuple[int, int, int], se
     small = dataset._replace(train_images=dataset.train_images[chosen], train_labels=dataset.train_labels[chosen])
     fitted = images.fit(small, shape)
     return CalibrationImages(
-        fitted.train_images, mean or fitted.mean, std or fitted.std, len(dataset.classes), fitted.train_labels
-    )
+        fitted.train_images, mean or fitted.mean, std or fitted.std, len(dataset.classes), fitted.train_labels,
+        dataset.classes,
+    )  # fmt: skip
 
 
 def default_shape(dataset: Dataset) -> tuple[int, int, int]:

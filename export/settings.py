@@ -79,7 +79,8 @@ class CalibrationImages(NamedTuple):
     """Calibration images (n,C,H,W) uint8 in the network's input shape, and what they are normalised by.
 
     `mean` and `std` are per channel, in units of 0..1. `labels` (n,) are needed where channels have a significance, and
-    where a rate is chosen.
+    where a rate is chosen. With `class_names`, one for each class in the order of labels, devices find the labels of
+    their images by name; without, they can only compare how many classes there are.
     """
 
     images: np.ndarray
@@ -87,6 +88,7 @@ class CalibrationImages(NamedTuple):
     std: tuple[float, ...]
     classes: int
     labels: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()
 
 
 class Coding(NamedTuple):

@@ -6,6 +6,7 @@ Boards start this; ``edgekit run`` is the same.
 import argparse
 import contextlib
 import json
+import socket
 import sys
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
@@ -14,8 +15,10 @@ import numpy as np
 from edgekit.bundle import open_bundle
 from edgekit.data import images, partition, registry
 from edgekit.data.base import Dataset
+from edgekit.data.classes import mapped
 from edgekit.errors import UsageError
 from edgekit.line.meter import Meter, Recorder
+from edgekit.line.names import check_name
 from edgekit.runtime.learn import FrontHalf
 from edgekit.runtime.loop import Device
 from edgekit.runtime.measure import Span, measure_encoding, measure_training
@@ -35,6 +38,8 @@ The bundle comes from `edgekit export`; the server is started by `edgekit serve`
 GOLDEN = "golden"
 #: Images of the dataset that `--measure` without a server encodes over and over.
 MOST_ENCODED = 1024
+#: The share of a device that trains on all images.
+WHOLE = "0/1"
 
 
 def parser(program: str) -> argparse.ArgumentParser:
@@ -52,7 +57,7 @@ def parser(program: str) -> argparse.ArgumentParser:
                    "with --measure alone also golden, the bundle's own images")  # fmt: skip
     p.add_argument("--data", metavar="DIR", help="where the dataset's files are")
     p.add_argument("--limit", type=int, metavar="N", help="use N training images of the dataset, balanced over classes")
-    p.add_argument("--share", default="0/1", metavar="I/N", help="this device's share of the training images")
+    p.add_argument("--share", metavar="I/N", help="this device's share of the training images (default: all of them)")
     p.add_argument("--partition", default="iid", metavar="SCHEME", help="iid (default) or dirichlet:ALPHA")
     p.add_argument("--test-share", default="0/1", metavar="I/N",
                    help="test on this share of the test images (default 0/1: all)")  # fmt: skip
@@ -81,7 +86,8 @@ def parser(program: str) -> argparse.ArgumentParser:
                    help="measure for so long instead of --epochs; without --server, encoding alone")  # fmt: skip
     p.add_argument("--warm-up", type=int, default=3, metavar="N",
                    help="batches before --measure begins (default %(default)s)")  # fmt: skip
-    p.add_argument("--name", help="this device's name in records (default device-I)")
+    p.add_argument("--name", help="this device's name at the server and in records (default: device-I with --share "
+                   "I/N, else this machine's host name)")  # fmt: skip
     p.add_argument("--out", metavar="DIR", help="keep the trained weights and tables here, after every epoch")
     p.add_argument("--json", action="store_true", help="progress and results as JSON lines on standard output")
     return p
@@ -97,7 +103,8 @@ def run(options: argparse.Namespace) -> None:
     """One device process, from opened bundle to the last evaluation, or to what it measured."""
     if options.server is None and options.measure is None:
         raise UsageError("--server HOST:PORT is missing: the address of `edgekit serve`; only --measure does without")
-    index, count = partition.parse_share(options.share)
+    index, count = partition.parse_share(WHOLE if options.share is None else options.share)
+    name = check_name(_name(options, index))
     bundle = open_bundle(options.bundle)
     if options.server is None and options.dataset == GOLDEN:
         with contextlib.closing(FrontHalf(bundle, options.backend, options.threads)) as front:
@@ -107,15 +114,16 @@ def run(options: argparse.Namespace) -> None:
                 Recorder(sys.stdout) if options.json else _print,
             )  # fmt: skip
         return
-    dataset = registry.load(options.dataset, options.data, options.limit, options.seed)
-    if len(dataset.classes) != bundle.classes:
+    dataset = registry.load(options.dataset, options.data, options.limit, options.seed, bundle.class_names)
+    if bundle.class_names:
+        dataset = mapped(dataset, bundle.class_names)
+    elif len(dataset.classes) != bundle.classes:
         raise UsageError(
             "{} has {} classes, the bundle was exported for {}: export it again with this dataset".format(
                 options.dataset, len(dataset.classes), bundle.classes
             )
         )
     dataset, validation = images_of(options, index, count, dataset, bundle.input_shape)
-    name = options.name or "device-{}".format(index)
     front = FrontHalf(bundle, options.backend, options.threads)
     settings = Options(
         name, options.epochs, options.batch, options.in_flight, options.seed + index,
@@ -163,6 +171,13 @@ def images_of(
     held = share[held_out]
     fitted = images.fit(mine._replace(test_images=dataset.train_images[held]), shape)
     return images.fit(mine, shape), Images(fitted.test_images, dataset.train_labels[held])
+
+
+def _name(options: argparse.Namespace, index: int) -> str:
+    """The device's name, by default that of the machine, or of the share where several divide one dataset."""
+    if options.name is not None:
+        return str(options.name)
+    return socket.gethostname() if options.share is None else "device-{}".format(index)
 
 
 def _print(event: Dict[str, Any]) -> None:

@@ -63,5 +63,5 @@ def setup_from_bundle(
         bundle.digest, bundle.codec, bundle.tables(), shape, classes, back, calibrator, optimizer, schedule,
         noise_filling, bundle.arrays("front.safetensors") if "front.safetensors" in bundle.manifest["files"] else {},
         tuple(norm[key] for norm in norms for key in ("running_mean", "running_var")),
-        tuple(norm["running_var"] for norm in norms), tuple(bundle.manifest["model"].get("class_names", ())),
+        tuple(norm["running_var"] for norm in norms), bundle.class_names,
     )  # fmt: skip

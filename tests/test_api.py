@@ -77,6 +77,8 @@ def test_a_network_in_memory(given: str, tmp_path: Path) -> None:
     bundle = edgekit.export_bundle(model, str(tmp_path / "b"), cut="1", data=data[given], codec=Uniform(bits=6))
     assert bundle.model == "Sequential" and bundle.cut == "1" and bundle.feature_shape == (8, 8, 8)
     assert bundle.input_shape == (1, 8, 8) and bundle.classes == 10
+    # Images in memory do not say what their classes are called.
+    assert bundle.class_names == (() if given == "images" else dataset.classes)
     assert bundle.codec.codec_id == "uniform" and bundle.codec.config["bits"] == 6
     weight = bundle.arrays("front.safetensors")["0.weight"]
     assert np.array_equal(weight, model.get_parameter("0.weight").detach().numpy())
@@ -91,6 +93,7 @@ def test_a_network_by_name(model: str | NamedNetwork, tmp_path: Path) -> None:
     bundle = edgekit.export_bundle(model, str(tmp_path / "b"), cut="features.7", data=data, codec="sgq:groups=2,bits=3")
     assert (bundle.model, bundle.cut) == ("vgg11_thin", "features.7")
     assert bundle.codec.config.items() >= {"groups": 2, "bits": 3}.items()
+    assert bundle.class_names == tuple("0123456789")
     with pytest.raises(UsageError, match="--force"):
         edgekit.export_bundle(model, str(tmp_path / "b"), data=data)
 
@@ -101,6 +104,10 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         edgekit.export_bundle(network(), str(tmp_path / "b"), data=images)
     with pytest.raises(UsageError, match="vgg11 is built for a dataset, and got images"):
         edgekit.export_bundle("vgg11", str(tmp_path / "b"), data=images)
+    named = images._replace(class_names=("cat", "dog"))
+    with pytest.raises(UsageError, match="2 class names, expected 10: a bundle keeps"):
+        edgekit.export_bundle(network(), str(tmp_path / "b"), cut="1", data=named)
+    assert not (tmp_path / "b").exists()
 
 
 @pytest.mark.parametrize(

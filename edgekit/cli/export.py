@@ -30,8 +30,8 @@ def export(**given: Any) -> None:
     """Cut MODEL at a layer and write a bundle for server and devices.
 
     MODEL is a built-in name (`edgekit models`) or your own network as package.module:factory, a function without
-    arguments that returns a torch.nn.Module. The dataset gives the calibration images, the number of classes and,
-    unless --mean and --std say otherwise, the normalisation. `edgekit cuts MODEL` lists the layers to cut at,
+    arguments that returns a torch.nn.Module. The dataset gives the calibration images, the classes and their names,
+    and, unless --mean and --std say otherwise, the normalisation. `edgekit cuts MODEL` lists the layers to cut at,
     `edgekit devices` the boards. A graph that the board's converter does not accept is refused with the reason.
 
     \b

@@ -4,6 +4,9 @@ import click
 
 from edgekit.cli import options
 
+#: Most names of classes that are shown.
+SHOWN = 10
+
 
 @click.command()
 @options.bundle
@@ -23,6 +26,8 @@ def inspect(bundle: str, as_json: bool) -> None:
     manifest = opened.manifest
     click.echo(f"bundle   {opened.digest}")
     click.echo(f"model    {opened.model}, cut at {opened.cut}, {opened.classes} classes")
+    if opened.class_names:
+        click.echo(f"classes  {_listed(opened.class_names)}")
     click.echo(f"image    {'x'.join(map(str, opened.input_shape))} float32")
     click.echo(f"normal   mean {opened.mean.tolist()}, std {opened.std.tolist()}")
     click.echo(f"device   {opened.device['name']}, batch norm: {opened.norm}")
@@ -38,3 +43,9 @@ def inspect(bundle: str, as_json: bool) -> None:
     for name, entry in sorted(manifest["files"].items()):
         click.echo(f"file     {entry['sha256'][:16]} {entry['bytes']:>10} B  {name}")
     click.echo("every hash is right")
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    """The first of `names`, and how many more there are."""
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")

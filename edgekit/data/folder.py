@@ -1,7 +1,10 @@
 """A folder of images: ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png (or ROOT/val), decoded with Pillow.
 
-Classes are the folders of ROOT/train, in order of name. All images become as large as the first training image
-(bilinear, aspect ratio not kept) and take its number of channels: 1 if it is grey, else 3. Transparency is dropped.
+Classes are the folders of ROOT/train, in order of name. A device may also have test images of classes that it has no
+training images of, where a bundle knows these classes.
+
+All images become as large as the first training image (bilinear, aspect ratio not kept) and take its number of
+channels: 1 if it is grey, else 3. Transparency is dropped.
 """
 
 import os
@@ -27,24 +30,28 @@ _CHANNELS = {"1": 1, "L": 1, "LA": 1, "P": 3, "RGB": 3, "RGBA": 3, "CMYK": 3, "Y
 _Files = List[Tuple[str, int]]
 
 
-def folder(root: str, seed: int) -> Dataset:
-    """The images below `root`; DataError names the file that cannot be decoded."""
+def folder(root: str, seed: int, known: Sequence[str] = ()) -> Dataset:
+    """The images below `root`; DataError names the file that cannot be decoded.
+
+    `known` are the classes that test images may have without training images of them.
+    """
     train_root = os.path.join(root, "train")
     test_root = os.path.join(root, "test")
     if not os.path.isdir(test_root):
         test_root = os.path.join(root, "val")
     if not os.path.isdir(train_root) or not os.path.isdir(test_root):
         raise DataError("{}: expected folders train and test (or val), each with one folder per class".format(root))
-    classes = _subfolders(train_root)
-    unknown = sorted(set(_subfolders(test_root)) - set(classes))
+    trained, tested = _subfolders(train_root), _subfolders(test_root)
+    unknown = sorted(set(tested) - {*trained, *known})
     if unknown:
         raise DataError("{}: classes {} are not in {}".format(test_root, ", ".join(unknown), train_root))
+    classes = sorted({*trained, *tested})
     train, test = _files(train_root, classes), _files(test_root, classes)
-    bare = sorted(set(range(len(classes))) - {label for _, label in train})
+    bare = sorted(set(trained) - {classes[label] for _, label in train})
     if bare or not train or not test:
         raise DataError(
             "{}: no image; expected files ending in {}".format(
-                os.path.join(train_root, classes[bare[0]]) if bare else test_root if train else train_root,
+                os.path.join(train_root, bare[0]) if bare else test_root if train else train_root,
                 ", ".join(ENDINGS),
             )
         )

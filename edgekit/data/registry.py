@@ -1,7 +1,7 @@
 """The datasets by name, their readers imported on demand."""
 
 import importlib
-from typing import Optional
+from typing import Optional, Tuple
 
 from edgekit.data.base import Dataset, mean_std
 from edgekit.data.partition import stratified
@@ -26,12 +26,14 @@ FILES = {
 }
 
 
-def load(name: str, root: Optional[str], limit: Optional[int] = None, seed: int = 0) -> Dataset:
+def load(
+    name: str, root: Optional[str], limit: Optional[int] = None, seed: int = 0, known: Tuple[str, ...] = ()
+) -> Dataset:
     """The dataset `name`, from the files below `root`.
 
     `limit` keeps that many training images, drawn alike from every class; the test images stay whole. `seed` decides
-    that draw, and which digits are held out as test. UsageError without a `root` that is needed, DataError when a
-    file is missing or damaged.
+    that draw, and which digits are held out as test. `known` are classes that an image folder may test on without
+    training images of them. UsageError without a `root` that is needed, DataError when a file is missing or damaged.
     """
     if name not in DATASETS:
         raise UnknownName("dataset", name, DATASETS, "there are: {}".format(", ".join(sorted(DATASETS))))
@@ -40,7 +42,8 @@ def load(name: str, root: Optional[str], limit: Optional[int] = None, seed: int 
     if limit is not None and limit < 1:
         raise UsageError("a limit of {} training images: expected at least 1".format(limit))
     module, function = DATASETS[name].split(":")
-    dataset = getattr(importlib.import_module(module), function)(root, seed)
+    options = {"known": known} if name == "folder" else {}
+    dataset = getattr(importlib.import_module(module), function)(root, seed, **options)
     assert isinstance(dataset, Dataset)
     if limit is None or limit >= len(dataset.train_labels):
         return dataset

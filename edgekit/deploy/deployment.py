@@ -100,6 +100,14 @@ class Deployment:
         return dict(pair.split("=", 1) for pair in self.settings.environment)
 
     @property
+    def device_name(self) -> str:
+        """The name that the device process joins with: the user's own after --, else the board's in --host.
+
+        The deployment's name does not serve: by default it is the same on all boards that have one bundle.
+        """
+        return str(self.options.name or self.ssh.host.rpartition("@")[2])
+
+    @property
     def base(self) -> str:
         """TARGET/NAME on the board: the deployment's files are BASE.json, BASE.log ..."""
         return f"{self.facts.target}/{self.name}"

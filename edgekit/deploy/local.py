@@ -15,6 +15,7 @@ from edgekit.device_profiles.profile import Profile
 from edgekit.device_profiles.registry import from_json, profile
 from edgekit.errors import BundleError, DeployError, UsageError
 from edgekit.line.frame import check_address
+from edgekit.line.names import check_name, name_error
 from edgekit.runtime.__main__ import parser
 from edgekit.runtime.backends.registry import BY_RUNTIME, entry_of
 
@@ -33,6 +34,9 @@ def local(d: Deployment) -> Finding:
     d.options = arguments(d.settings.arguments, BY_RUNTIME[d.profile.runtime])
     if d.settings.server is not None:
         check_address(d.settings.server)
+        error = name_error(d.device_name)
+        if error is not None:
+            raise UsageError(f"--host {d.ssh.host}: {error}; give the device one of its own: -- --name NAME")
     variables(d.settings.environment)
     d.name = one_word(d.settings.name or f"{d.profile.name}-{bundle.digest[:8]}", "--name")
     zipped = write_zip(d.scratch)
@@ -48,6 +52,7 @@ def local(d: Deployment) -> Finding:
     return Finding(
         f"bundle {bundle.digest[:16]}: {bundle.model} cut at {bundle.cut} for {d.profile.title}, {len(names)} files, "
         f"{whole}, every hash right; device part {size(d.files[0].n_bytes)}; deployment {d.name}"
+        + (f", device {d.device_name}" if d.settings.server is not None else "")
     )
 
 
@@ -82,6 +87,8 @@ def arguments(words: tuple[str, ...], backend: str) -> argparse.Namespace:
     for name in ("server", "measure"):
         if getattr(options, name) is not None:
             raise UsageError(f"--{name} after --: it is deploy's, give it before the --")
+    if options.name is not None:
+        check_name(options.name)
     entry_of(options.backend)
     return options
 

@@ -101,7 +101,8 @@ def kind_of(d: Deployment) -> tuple[str, str]:
 
 def script_text(d: Deployment) -> str:
     """The shell script that runs on the board."""
-    words = ["--server", str(d.settings.server), "--backend", d.options.backend, "--json", *d.settings.arguments]
+    own = [] if d.options.name is not None else ["--name", d.device_name]
+    words = ["--server", str(d.settings.server), "--backend", d.options.backend, "--json", *own, *d.settings.arguments]
     return SCRIPT.format(name=d.name, base=quote(d.base), process=process(d, words))
 
 

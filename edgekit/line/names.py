@@ -1,24 +1,24 @@
-"""Names of devices: what one may be called, where it is chosen and where it arrives."""
+"""Names of devices: what one must be, on the command line and in a hello message."""
 
 from typing import Optional
 
 from edgekit.errors import UsageError
 
-#: Longest name of a device, so that the messages that quote it fit a header.
-LONGEST_NAME = 64
+#: Characters of the longest name: as many as a Linux host name has at most.
+LONGEST = 64
 
 
 def name_error(name: str) -> Optional[str]:
-    """Why `name` cannot be a device's; None where it can."""
-    if not 0 < len(name) <= LONGEST_NAME:
-        return "a device name of {} characters, expected 1 to {}".format(len(name), LONGEST_NAME)
-    if not name.isprintable() or name != name.strip():
-        return "the device name {!r} has characters that cannot be shown, or spaces around it".format(name)
-    return None
+    """Why `name` cannot be a device's name, for an error's message; None when it can."""
+    if 1 <= len(name) <= LONGEST and name.isprintable() and name == name.strip():
+        return None
+    told = "device name {!r:.100} of {} characters: expected 1 to {}, all printable, no space at either end"
+    return told.format(name, len(name), LONGEST)
 
 
-def check_name(name: str) -> None:
-    """Raises UsageError unless `name` can be a device's."""
-    wrong = name_error(name)
-    if wrong:
-        raise UsageError("{}: give another --name".format(wrong))
+def check_name(name: str) -> str:
+    """`name` itself; UsageError when it cannot be a device's name."""
+    error = name_error(name)
+    if error is not None:
+        raise UsageError("{}; give another with --name".format(error))
+    return name

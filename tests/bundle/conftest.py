@@ -30,7 +30,7 @@ FILES = {
 }
 CONTENT = {
     "edgekit": "0.1.0",
-    "model": {"name": "tiny", "cut": "relu1", "input": [3, 8, 8], "classes": 10},
+    "model": {"name": "tiny", "cut": "relu1", "input": [3, 8, 8], "classes": 3, "class_names": ["cat", "dog", "owl"]},
     "feature": [4, 2, 2],
     "feature_tensor": "feature",
     "after_relu": True,

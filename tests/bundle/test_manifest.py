@@ -92,6 +92,12 @@ def test_a_field_that_is_missing_or_of_another_type_is_refused(bundle, full, con
     assert isinstance(open_bundle(bundle.path), Bundle)
 
 
+def test_a_bundle_of_before_class_names_is_opened(bundle, full, rewrite):
+    rewrite(replaced(full, ("model", "class_names"), DELETED))
+    opened = open_bundle(bundle.path)
+    assert opened.class_names == () and opened.classes == 3
+
+
 json_values = st.recursive(
     st.none()
     | st.booleans()
@@ -114,6 +120,7 @@ def test_any_value_anywhere_gives_a_bundle_or_a_bundle_error(bundle, full, rewri
         assert str(error).encode()  # can be shown
         return
     assert opened.codec.code_specs(TensorSpec("feature", "float32", (-1, *opened.feature_shape)))
+    assert len(opened.class_names) in (0, opened.classes) and len(set(opened.class_names)) == len(opened.class_names)
     assert opened.mean.shape == opened.std.shape == (opened.input_shape[0],)
     assert np.isfinite(1 / opened.std).all()
 
@@ -132,6 +139,14 @@ def test_any_value_anywhere_gives_a_bundle_or_a_bundle_error(bundle, full, rewri
         (("model", "input"), [3, 8, 0], "not made of counts"),
         (("model", "input"), "388", "not made of counts"),
         (("model", "classes"), 10**400, "not made of counts"),
+        (("model", "classes"), 4, "3 class names, expected 4"),
+        (("model", "class_names"), None, "expected a list of texts"),
+        (("model", "class_names"), "cat", "expected a list of texts"),
+        (("model", "class_names"), [], "0 class names, expected 3"),
+        (("model", "class_names"), ["cat", "dog", "dog"], "class name 'dog' stands there twice"),
+        (("model", "class_names", 1), 7, "class name 7: expected a printable text"),
+        (("model", "class_names", 1), "", "class name '': expected a printable text"),
+        (("model", "class_names", 1), "\x1b[2J", "expected a printable text"),
         (("normalise", "std"), [1, 1], "one number for each of 3 channels"),
         (("normalise", "std"), [1, 1, 0], "not made of numbers from 1e-06"),
         (("normalise", "std"), [1, 1, float("nan")], "not made of numbers"),

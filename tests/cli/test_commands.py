@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.bundle import Bundle
+from edgekit.bundle import Bundle, write_bundle
 from edgekit.cli import COMMANDS, main
 
 #: Runs the command line in this process: its exit code, what it prints, and what it says on standard error.
@@ -80,6 +80,9 @@ def test_help_imports_nothing_heavy() -> None:
         (["serve", "nowhere"], 5, "nowhere is no bundle"),
         (["run", "nowhere", "--server", "127.0.0.1:1"], 5, "nowhere is no bundle"),
         (["run", "b", "--server", "x", "--share", "2/2"], 2, "share '2/2': expected INDEX/COUNT"),
+        (["run", "b", "--server", "x", "--share", ""], 2, "share '': expected INDEX/COUNT"),
+        (["run", "b", "--server", "x", "--name", ""], 2, "device name '' of 0 characters: expected 1 to 64"),
+        (["run", "b", "--server", "x", "--name", "a\tb"], 2, "device name 'a\\tb' of 3 characters"),
     ],
 )
 def test_wrong_input(
@@ -113,8 +116,26 @@ def test_wrong_input_ends_the_process(arguments: list[str], code: int, message: 
 def test_inspect(here: Here, small_bundle: Bundle) -> None:
     code, out, err = here("inspect", small_bundle.path)
     assert code == 0 and small_bundle.digest in out and "every hash is right" in out, err
+    assert "10 classes" in out and "\nclasses " not in out  # it was exported without their names
     machine = json.loads(here("inspect", small_bundle.path, "--json")[1])
     assert machine["digest"] == small_bundle.digest and machine["codec"]["id"] == "sgq"
+
+
+@pytest.mark.parametrize(
+    ("names", "line"),
+    [
+        ("dog cat", "classes  dog, cat\n"),
+        ("a b c d e f g h i j k l", "classes  a, b, c, d, e, f, g, h, i, j and 2 more\n"),
+    ],
+)
+def test_inspect_shows_the_first_classes(
+    here: Here, small_bundle: Bundle, tmp_path: Path, names: str, line: str
+) -> None:
+    manifest = json.loads(json.dumps(small_bundle.manifest))
+    manifest["model"].update(classes=len(names.split()), class_names=names.split())
+    files = {name: small_bundle.read(name) for name in manifest.pop("files")}
+    code, out, err = here("inspect", write_bundle(str(tmp_path / "b"), manifest, files).path)
+    assert code == 0 and line in out, err
 
 
 def test_damaged_bundle_names_the_file(small_bundle: Bundle, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit.data.base import Dataset
-from edgekit.data.cifar import cifar10, cifar100
+from edgekit.data.cifar import CIFAR10, CIFAR100, cifar10, cifar100
 from edgekit.errors import DataError
 
 RNG = np.random.default_rng(10)
@@ -40,7 +40,7 @@ def test_cifar10_is_the_five_batches_in_order(tmp_path, below):
     np.testing.assert_array_equal(dataset.train_images[1::2], IMAGES[:5, ::-1])
     assert dataset.train_labels.tolist() == [0, 9, 1, 9, 2, 9, 3, 9, 4, 9]
     assert dataset.test_labels.tolist() == [5, 9] and dataset.test_labels.dtype == np.int64
-    assert dataset.classes == tuple("0123456789")
+    assert dataset.classes == CIFAR10 and len(set(CIFAR10)) == 10
     assert dataset.train_images.flags.c_contiguous and dataset.test_images.flags.c_contiguous
 
 
@@ -50,7 +50,7 @@ def test_cifar100_takes_the_fine_label(tmp_path, below):
     dataset = cifar100(str(tmp_path), 0)
     np.testing.assert_array_equal(dataset.train_images, IMAGES[:2])
     assert dataset.train_labels.tolist() == [99, 7] and dataset.test_labels.tolist() == [50]
-    assert len(dataset.classes) == 100
+    assert dataset.classes == CIFAR100 == tuple(sorted(set(CIFAR100))) and len(CIFAR100) == 100
 
 
 def test_class_names_are_read_where_they_are(tmp_path):
@@ -61,7 +61,11 @@ def test_class_names_are_read_where_they_are(tmp_path):
     assert cifar10(str(tmp_path), 0).classes == tuple(names[:10])
 
 
-@pytest.mark.parametrize(("text", "message"), [(b"a\nb\n", "2 class names, expected 10"), (b"\xff", "not UTF-8")])
+@pytest.mark.parametrize(("text", "message"), [
+    (b"a\nb\n", "2 class names, expected 10"),
+    (b"a\n" * 10, "class name 'a' stands there twice"),
+    (b"\xff", "not UTF-8"),
+])  # fmt: skip
 def test_bad_class_names_are_refused(tmp_path, text, message):
     (_cifar10(tmp_path) / "batches.meta.txt").write_bytes(text)
     with pytest.raises(DataError, match=message):

@@ -101,6 +101,18 @@ def test_an_unknown_class_in_test_is_named(tmp_path):
         folder(str(tmp_path), 0)
 
 
+def test_a_class_that_is_known_may_be_tested_alone(tmp_path):
+    _write(tmp_path, RGB)
+    for name in ("ape", "cat"):
+        (tmp_path / "test" / name).mkdir()
+        Image.fromarray(RGB[5]).save(tmp_path / "test" / name / "5.png")
+    dataset = folder(str(tmp_path), 0, ("a", "ape", "b", "cat", "dog"))
+    assert dataset.classes == ("a", "ape", "b", "cat")
+    assert dataset.train_labels.tolist() == [0, 0, 2, 2] and dataset.test_labels.tolist() == [1, 2, 3]
+    with pytest.raises(DataError, match="classes ape are not in"):
+        folder(str(tmp_path), 0, ("cat", "dog"))
+
+
 def test_a_class_without_images_is_named(tmp_path):
     _write(tmp_path, RGB)
     (tmp_path / "train" / "cat").mkdir()

@@ -19,8 +19,8 @@ from edgekit.export.settings import BoardSettings, CalibrationImages, Coding, Ne
 from tests.conftest import SmallNet
 
 
-def prepared(folder: Path, bundle: str, device: str | None = None, **settings: Any) -> Deployment:
-    d = Deployment(Settings(bundle, device, "board", **settings), Ssh("board"), str(folder), lambda event: None)
+def prepared(folder: Path, bundle: str, device: str | None = None, host: str = "board", **settings: Any) -> Deployment:
+    d = Deployment(Settings(bundle, device, host, **settings), Ssh(host), str(folder), lambda event: None)
     local(d)
     return d
 
@@ -52,6 +52,11 @@ def test_a_board_of_ones_own_needs_no_name(tmp_path: Path, digits: Dataset) -> N
         ({"environment": ("PATH",)}, UsageError, "expected NAME=VALUE"),
         ({"arguments": ("--epochs", "many")}, UsageError, "invalid int value"),
         ({"name": "a/b"}, UsageError, "letters, digits"),
+        (
+            {"host": f"me@{'n' * 61}.lan", "server": "a:1"},
+            UsageError,
+            r"--host me@n*\.lan: device name 'n*\.lan' of 65 characters.* -- --name NAME",
+        ),
     ],
 )
 def test_refused(
@@ -59,3 +64,10 @@ def test_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         prepared(tmp_path, small_bundle.path, **settings)
+
+
+def test_a_host_that_is_no_name_is_taken_where_the_device_has_one(small_bundle: Bundle, tmp_path: Path) -> None:
+    host = "n" * 65
+    d = prepared(tmp_path, small_bundle.path, host=host, server="a:1", arguments=("--name", "left"))
+    assert d.device_name == "left"
+    prepared(tmp_path, small_bundle.path, host=host)  # nothing is started, so nothing needs a name

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from edgekit.deploy.local import arguments
 from edgekit.deploy.service import kind_of, script_text, unit_text, unit_word
 from edgekit.deploy.ssh import Ssh
 from edgekit.errors import DeployError, UsageError
+from edgekit.runtime.__main__ import parser
 
 #: A stand-in for the device process: tells what it was given, ends as a device process does when asked to.
 PROCESS = """#!/bin/sh
@@ -35,7 +37,7 @@ def deployment(target: str, python: str = "python3", **settings: Any) -> Deploym
     d.facts = SimpleNamespace(target=target, systemd="running", linger="yes")  # type: ignore[assignment]
     d.bundle = SimpleNamespace(model="100%\n$HOME", digest="0123456789abcdef0")  # type: ignore[assignment]
     d.profile = SimpleNamespace(name="cpu")  # type: ignore[assignment]
-    d.options = argparse.Namespace(backend="onnxruntime")
+    d.options = argparse.Namespace(backend="onnxruntime", name=None)
     d.name, d.python = "name", python
     d.files = [SimpleNamespace(to=f"{target}/device/part.zip")]  # type: ignore[list-item]
     return d
@@ -89,7 +91,8 @@ def test_the_script_hands_on_signals_and_keeps_the_exit_code(tmp_path: Path, she
     assert run.wait(300) == 130
     assert base.with_suffix(".exit").read_text() == "130\n"
     assert (target / "name.log.old").read_text() == "older"
-    words = f"-m edgekit.runtime {d.bundle_path} --server 10.0.0.2:50051 --backend onnxruntime --json --data d $e"
+    words = f"-m edgekit.runtime {d.bundle_path} --server 10.0.0.2:50051 --backend onnxruntime --json"
+    words += " --name board --data d $e"
     assert log.read_text() == f"{target}/device/part.zip:/more|x 'y|{words}|{tmp_path}\n"
 
 
@@ -116,6 +119,25 @@ def test_what_starts_the_process(systemd: str, linger: str, wanted: str, kind: s
         assert kind_of(d)[0] == kind and kind_of(d)[1]
 
 
+@pytest.mark.parametrize(
+    ("host", "words", "name"),
+    [
+        ("nano", (), "nano"),
+        ("me@nano", ("--epochs", "3"), "nano"),
+        ("me@10.0.0.7", (), "10.0.0.7"),
+        ("me@nano", ("--name", "left"), "left"),
+        ("me@nano", ("--nam=left",), "left"),
+    ],
+)
+def test_the_device_is_named_after_its_board(host: str, words: tuple[str, ...], name: str) -> None:
+    d = deployment("/edgekit", arguments=words)
+    d.ssh, d.options = Ssh(host), arguments(words, "onnxruntime")
+    (line,) = (line for line in script_text(d).splitlines() if "-m edgekit.runtime" in line)
+    told = shlex.split(line.partition(" -m edgekit.runtime ")[2].partition(" </dev/null")[0])
+    assert parser("").parse_args(told).name == d.device_name == name
+    assert sum(word.startswith("--nam") for word in told) == 1
+
+
 def test_arguments_of_the_device_process() -> None:
     assert arguments(("--epochs", "3"), "tensorrt").backend == "tensorrt"
     assert arguments(("--backend", "reference"), "tensorrt").backend == "reference"
@@ -125,6 +147,7 @@ def test_arguments_of_the_device_process() -> None:
         (("another",), "unrecognized arguments: another"),
         (("--server", "a:1"), "--server after --"),
         (("--measure", "1"), "--measure after --"),
+        (("--name", " left"), "device name ' left' of 5 characters"),
         (("--backend", "tensorr"), "unknown backend 'tensorr': did you mean tensorrt"),
     ):
         with pytest.raises(UsageError, match=message):

@@ -72,7 +72,9 @@ def test_first_deployment_then_nothing_then_status_logs_and_stop(board: Any, bun
         status = json.loads(out)
     assert status["running"] and status["epoch"] >= 1 and status["accuracy"] > 10 and status["server"] == server
     code, out, err = board.deploy(*manage, "--logs")
-    assert json.loads(out.splitlines()[0])["event"] in ("connected", "progress", "epoch")
+    event = json.loads(out.splitlines()[0])
+    assert event["event"] in ("connected", "progress", "epoch")
+    assert event["device"] == "127.0.0.1"  # the board's name in --host
 
     code, out, err = board.deploy(*manage, "--stop")
     assert code == 0 and out == "one: it was asked to end: it has ended with exit code 130 (stopped on request)\n", err
