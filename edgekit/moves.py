@@ -1,6 +1,6 @@
 """A front half's weights moved by an update, computed alike on both sides, to the last bit."""
 
-from collections.abc import Iterable
+from typing import Dict, Iterable, Tuple
 
 import numpy as np
 
@@ -12,11 +12,11 @@ LEAST_VARIANCE = 0.1
 
 def shared(state: Arrays, kept: Iterable[str] = ()) -> Arrays:
     """Copies of the arrays of `state` that rounds average: floats, but for those of the names `kept`."""
-    kept = set(kept)
-    return {name: array.copy() for name, array in state.items() if array.dtype == np.float32 and name not in kept}
+    left_out = set(kept)
+    return {name: array.copy() for name, array in state.items() if array.dtype == np.float32 and name not in left_out}
 
 
-def shapes(state: Arrays) -> dict[str, tuple[int, ...]]:
+def shapes(state: Arrays) -> Dict[str, Tuple[int, ...]]:
     """Name -> shape."""
     return {name: array.shape for name, array in state.items()}
 
