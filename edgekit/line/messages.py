@@ -12,8 +12,9 @@
     Update   ------------>                        Tested   ------------>
              <------------  Weights                        <------------  Tally
 
-Hello, Feature, Update and Tested may wait for other devices before they are answered. Error answers any message that the server refuses. Where a field lies in a frame (`edgekit.line.frame`) is written in
-`LAYOUTS`: some keys of the header are short, because they travel with every batch.
+Hello, Feature, Update and Tested may wait for other devices before they are answered. Error answers any message that
+the server refuses. Where a field lies in a frame (`edgekit.line.frame`) is written in `LAYOUTS`: some keys of the
+header are short, because they travel with every batch.
 
 >>> encode(Ack(session=1, step=2)).hex()
 '454b57010800000001000000020000000000000082a56dae'
@@ -188,7 +189,7 @@ class Result(NamedTuple):
 
 
 class Tested(NamedTuple):
-    """device -> server: all `Evaluate` of this test are sent. Answered by Tally, when all devices that test are done."""
+    """device -> server: all `Evaluate` of this test are sent. Answered by Tally, when all that test are done."""
 
     session: int
     #: Epoch that the test came after.
@@ -340,6 +341,9 @@ def _check(message: AnyMessage) -> None:
     elif isinstance(message, Welcome):
         for name in ("epoch", "round", "rounds", "round_epochs"):
             check_count(getattr(message, name), MOST_PLANNED, "welcome message: '{}'".format(name))
+        if message.round_seconds < 0:
+            told = "welcome message: 'round_seconds' is {}, expected 0 or more"
+            raise PayloadError(told.format(message.round_seconds), HEAD_SIZE)
     elif isinstance(message, Tally):
         check_count(message.correct, message.images, "tally message: 'correct'")
     elif isinstance(message, Feature) and message.missing is not None and not 0 <= message.missing <= MOST_MISSING:
