@@ -36,6 +36,8 @@ WAITING = ("feature", "update", "tested")
 TAKEN = ("hello", *HANDLERS, *WAITING, "bye")
 #: Every device learns alone.
 ALONE = RoundPolicy(Every(), FedAvg())
+#: Nobody waits for anybody.
+IMPATIENT = Patience(round_s=0.0, round_quorum=0.0)
 
 
 class Service:
@@ -50,7 +52,7 @@ class Service:
         self,
         setup: Setup,
         on_event: Callable[[dict[str, Any]], None] = lambda event: None,
-        patience: Patience = Patience(round_s=0.0),
+        patience: Patience = IMPATIENT,
         rounds: RoundPolicy = ALONE,
         pairs: Pairs | None = None,
         seed: int = 0,
