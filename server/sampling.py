@@ -44,6 +44,6 @@ def sampling(text: str) -> Sampling:
     if name == "dynamic" and 0 < value < math.inf:
         return Sampling(decay=value)
     raise UsageError(
-        f"--sampling {text}: expected all, static:SHARE (a share of the devices, up to 1), or dynamic:DECAY (fewer with "
-        "every round), for example dynamic:0.1"
+        f"--sampling {text}: expected all, static:SHARE (a share of the devices, up to 1), or dynamic:DECAY (fewer "
+        "with every round), for example dynamic:0.1"
     )
