@@ -231,7 +231,7 @@ class _Pass(NamedTuple):
 
     #: Mean cross entropy of all images (0-d).
     loss: torch.Tensor
-    #: For each part the mean cross entropy of its images (0-d, no gradient), and the classes (n,) they are taken for.
+    #: For each part: mean cross entropy of its images (0-d, no gradient), and the classes (n,) of the largest logits.
     losses: list[torch.Tensor]
     predicted: list[np.ndarray]
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import IO, Any, Dict, Iterator, Optional, Tuple
 
 #: Kinds whose bytes are training's own; evaluation traffic is counted, but apart.
-TRAINING_KINDS = ("hello", "welcome", "feature", "gradient", "codebook", "update", "weights", "ack", "bye")
+TRAINING_KINDS = ("hello", "welcome", "feature", "gradient", "codebook", "ack", "bye", "update", "weights")
 
 
 class Meter:
