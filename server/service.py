@@ -34,10 +34,10 @@ HANDLERS: dict[str, Callable[[Setup, Session, Any], AnyMessage]] = {"codebook": 
 #: Kinds that wait for other devices.
 WAITING = ("feature", "update", "tested")
 TAKEN = ("hello", *HANDLERS, *WAITING, "bye")
+#: Nobody waits for anybody: each batch is a step of its own.
+AT_ONCE = Patience(round_s=0.0, round_quorum=0.0)
 #: Every device learns alone.
 ALONE = RoundPolicy(Every(), FedAvg())
-#: Nobody waits for anybody.
-IMPATIENT = Patience(round_s=0.0, round_quorum=0.0)
 
 
 class Service:
@@ -52,7 +52,7 @@ class Service:
         self,
         setup: Setup,
         on_event: Callable[[dict[str, Any]], None] = lambda event: None,
-        patience: Patience = IMPATIENT,
+        patience: Patience = AT_ONCE,
         rounds: RoundPolicy = ALONE,
         pairs: Pairs | None = None,
         seed: int = 0,
