@@ -115,7 +115,7 @@ class Service:
                 return again
             work = training.take(self.setup, session, request)
         elif isinstance(request, Update):
-            work = self.rounds.take(request)
+            work = self.rounds.take(session, request)
         return self._gate.wait(Ticket(message.kind, session, request, alive, work))
 
     def _act(self, kind: str, tickets: list[Ticket]) -> None:
