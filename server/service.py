@@ -59,7 +59,7 @@ class Service:
     ) -> None:
         self.setup = setup
         self.on_event = on_event
-        self.fleet = Fleet()
+        self.fleet = Fleet(patience.devices)
         self.rounds = Rounds(rounds, setup, seed)
         self._seed = seed
         self._pairs = pairs
