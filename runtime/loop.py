@@ -118,7 +118,8 @@ class Device:
         if len(train.labels) < 2:
             told = "{} training images: expected at least 2 for a batch"
             raise UsageError(told.format(len(train.labels)))
-        return -(-len(train.labels) // options.batch)
+        # Batch norm cannot train on one image alone, which would be left of an odd number in batches of 2.
+        return min(-(-len(train.labels) // options.batch), len(train.labels) // 2)
 
     def batches(self, n: int, steps: int) -> List[np.ndarray]:
         """One epoch: the indices of `steps` batches of about equal size, `n` images in an order of its own."""
@@ -136,7 +137,7 @@ class Device:
         left = (self.options.epochs - epoch) * len(train.labels)
         batches = self.batches(len(train.labels), steps)
         ahead = sum(map(len, batches))
-        for leg, then_round in rounds.legs(batches, epoch, ends):
+        for leg in rounds.legs(batches, epoch, ends):
             chosen = list(leg) if rounds.resting else []
             for sent, reply in session.steps(train, leg):
                 n = len(sent.images)
