@@ -152,7 +152,7 @@ class Device:
                     self._on_event(event)
                     shown = time.perf_counter()
             ahead -= sum(map(len, chosen))
-            if then_round:
+            if rounds.due:
                 session.round(left + ahead, test=ends and not ahead, last=last and not ahead)
         if last and not rounds.averaged:
             # Nothing is averaged: all devices wait here for each other, so that the last test is of the last back half.
