@@ -77,8 +77,8 @@ class Device:
             event.update(self._test(test, validation, options.epochs))
             self._save(best=False)
         session.bye()
-        done = dict(event, event="done", train_s=self._train_s, bytes=self.meter.by_kind(),
-                    seconds=dict(self.meter.seconds))  # fmt: skip
+        done = dict(event, **self._event("done", options.epochs, event["loss"]))
+        done.update(train_s=self._train_s, bytes=self.meter.by_kind(), seconds=dict(self.meter.seconds))
         self._on_event(done)
         return done
 
