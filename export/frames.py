@@ -42,7 +42,7 @@ def feature_bytes(labels: np.ndarray, classes: int, codes: bytes, tables: int = 
 
 def gradient_bytes(gradient: bytes) -> int:
     """Bytes of the frame of a packed `gradient`, the figures beside it being as long as they typically are."""
-    return len(encode(Gradient(1, 1, 1.234567, 16, 0.123456, 0.123456, gradient)))
+    return len(encode(Gradient(1, 1, 1.234567, 16, 0.123456, 0.123456, gradient, 0.0123456)))
 
 
 def codebook_bytes(update: bytes) -> int:
