@@ -155,7 +155,7 @@ class Gate:
     def _of(self, kind: str) -> list[Ticket]:
         """Tickets of `kind`, at most the first of each session, in the order of the devices' names."""
         found = {id(ticket.session or ticket): ticket for ticket in reversed(self._waiting) if ticket.kind == kind}
-        return sorted(found.values(), key=lambda ticket: ticket.session.device if ticket.session else "")
+        return sorted(found.values(), key=lambda each: each.session.device if each.session else each.request.device)
 
     def _not_ahead(self, tickets: list[Ticket]) -> list[Ticket]:
         """`tickets` but for those of devices that are too far ahead of the slowest one that still trains.
