@@ -52,13 +52,14 @@ def rate(bundle: Bundle, address: str, train: Images, steps: int, metered: bool)
     front, line = FrontHalf(bundle, "onnxruntime", 1), Grpc(address, meter)
     with contextlib.closing(front), contextlib.closing(line):
         device = Device(front, line, Options("meter"), lambda event: None)
-        device.session.hello(1000)
-        epochs = (device.batches(len(train.labels), len(train.labels) // 32) for _ in range(steps))
+        per_epoch = device.steps_per_epoch(train)
+        device.session.hello(len(train.labels), per_epoch, 1000)
+        epochs = (device.batches(len(train.labels), per_epoch) for _ in range(steps))
         batches = itertools.islice(itertools.chain.from_iterable(epochs), steps + 3)
-        start = 0.0
+        start, before = 0.0, 0
         for done, (sent, _) in enumerate(device.session.steps(train, batches), 1):
             if done == 3:
-                start = time.perf_counter()
+                start, before = time.perf_counter(), device.session.images
                 if metered:
                     energy.start()
             elif metered:
@@ -66,7 +67,7 @@ def rate(bundle: Bundle, address: str, train: Images, steps: int, metered: bool)
         elapsed = time.perf_counter() - start
         energy.stop()
         device.session.bye()
-    return 32 * steps / elapsed
+    return (device.session.images - before) / elapsed
 
 
 def main() -> None:

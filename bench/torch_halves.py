@@ -39,6 +39,9 @@ class TorchFront(Front):
         self.module = channels_last(module, mixed).train()
         self.codec, self.tables, self.classes = codec, tables, len(dataset.classes)
         self.mean, self.std = (np.array(values, dtype=np.float32) for values in (dataset.mean, dataset.std))
+        norms = [name for name, layer in module.named_modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+        self.statistics = tuple(f"{name}.{key}" for name in norms for key in ("running_mean", "running_var"))
+        self.variances = tuple(f"{name}.running_var" for name in norms)
         self._mixed, self._frozen, self._crops = mixed, frozen, crops
         # PyTorch's own: it rounds otherwise than numpy's, and is faster. The rate comes with every step.
         self._optimizer = torch.optim.SGD(module.parameters(), 0.0, momentum=0.9, weight_decay=weight_decay)
@@ -53,6 +56,12 @@ class TorchFront(Front):
 
     def set_tables(self, tables: Arrays) -> None:
         self.tables = tables
+
+    def set_state(self, arrays: Arrays) -> None:
+        own = self.module.state_dict()
+        with torch.no_grad():
+            for name, array in arrays.items():
+                own[name].copy_(torch.from_numpy(array))
 
     def encode(self, image: np.ndarray) -> Arrays:
         self.module.eval()

@@ -1,6 +1,6 @@
 """A front half's weights moved by an update, computed alike on both sides, to the last bit."""
 
-from collections.abc import Iterable
+from typing import Iterable
 
 import numpy as np
 
@@ -12,8 +12,8 @@ LEAST_VARIANCE = 0.1
 
 def shared(state: Arrays, kept: Iterable[str] = ()) -> Arrays:
     """Copies of the arrays of `state` that rounds average: floats, but for those of the names `kept`."""
-    kept = set(kept)
-    return {name: array.copy() for name, array in state.items() if array.dtype == np.float32 and name not in kept}
+    left_out = set(kept)
+    return {name: array.copy() for name, array in state.items() if array.dtype == np.float32 and name not in left_out}
 
 
 def moved(state: Arrays, update: Arrays, variances: Iterable[str]) -> Arrays:

@@ -78,8 +78,8 @@ class Device:
             event.update(self._test(test, validation, options.epochs))
             self._save(best=False)
         session.bye()
-        done = dict(event, event="done", train_s=self._train_s, bytes=self.meter.by_kind(),
-                    seconds=dict(self.meter.seconds))  # fmt: skip
+        done = dict(event, **self._event("done", options.epochs, event["loss"]))
+        done.update(train_s=self._train_s, bytes=self.meter.by_kind(), seconds=dict(self.meter.seconds))
         self._on_event(done)
         return done
 
@@ -119,7 +119,8 @@ class Device:
         if len(train.labels) < 2:
             told = "{} training images: expected at least 2 for a batch"
             raise UsageError(told.format(len(train.labels)))
-        return -(-len(train.labels) // options.batch)
+        # Batch norm cannot train on one image alone, which would be left of an odd number in batches of 2.
+        return min(-(-len(train.labels) // options.batch), len(train.labels) // 2)
 
     def batches(self, n: int, steps: int) -> List[np.ndarray]:
         """One epoch: the indices of `steps` batches of about equal size, `n` images in an order of its own.
@@ -140,7 +141,7 @@ class Device:
         left = (self.options.epochs - epoch) * len(train.labels)
         batches = self.batches(len(train.labels), steps)
         ahead = sum(map(len, batches))
-        for leg, then_round in rounds.legs(batches, epoch, ends):
+        for leg in rounds.legs(batches, epoch, ends):
             chosen = list(leg) if rounds.resting else []
             for sent, reply in session.steps(train, leg):
                 n = len(sent.images)
@@ -155,7 +156,7 @@ class Device:
                     self._on_event(event)
                     shown = time.perf_counter()
             ahead -= sum(map(len, chosen))
-            if then_round:
+            if rounds.due:
                 session.round(left + ahead, test=ends and not ahead, last=last and not ahead)
         if last and not rounds.averaged:
             # Nothing is averaged: all devices wait here for each other, so that the last test is of the last back half.

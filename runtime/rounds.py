@@ -6,7 +6,7 @@
 """
 
 import time
-from typing import Iterator, List, Optional, Sequence, Tuple
+from typing import Iterator, List, Optional, Sequence
 
 import numpy as np
 
@@ -37,29 +37,32 @@ class Rounds:
         if welcome.front:
             whole = FedAvg().unpack(welcome.front, shapes_of(shared(front.state, self._kept)))
             front.set_state(whole)
+        #: Whether there is a round after the leg that is under way.
+        self.due = False
         #: The weights of the last round.
         self._base = shared(front.state, self._kept)
         self._up = ErrorFeedback(update_codec(welcome.update_codec, welcome.update_config)) if self.averaged else None
         self._since = time.monotonic()
 
-    def legs(
-        self, batches: Sequence[np.ndarray], epoch: int, ends: bool
-    ) -> Iterator[Tuple[Iterator[np.ndarray], bool]]:
-        """The batches of an epoch in legs, and for each whether there is a round after it.
+    def legs(self, batches: Sequence[np.ndarray], epoch: int, ends: bool) -> Iterator[Iterator[np.ndarray]]:
+        """The batches of an epoch in legs; `due` says after each whether there is a round.
 
         `ends`: the front half must be in step after the epoch, because it is tested then.
         """
         plan, last = self._plan, len(batches)
         if plan.rounds:
             for r in range(plan.rounds):
-                yield iter(batches[r * last // plan.rounds : (r + 1) * last // plan.rounds]), True
-            return
-        if plan.round_seconds:
+                self.due = True
+                yield iter(batches[r * last // plan.rounds : (r + 1) * last // plan.rounds])
+        elif plan.round_seconds:
             rest = list(batches)
             while rest:
-                yield self._until_due(rest), bool(rest) or ends
-            return
-        yield iter(batches), self.averaged and (ends or epoch % plan.round_epochs == 0)
+                # Who rests waits for the round, and has its batches still to come: seconds cost it none.
+                self.due = self.resting
+                yield iter(()) if self.resting else self._until_due(rest, ends)
+        else:
+            self.due = self.averaged and (ends or epoch % plan.round_epochs == 0)
+            yield iter(batches)
 
     def update(self, learned: bool) -> bytes:
         """What the device learned since the last round; none where it did not, or where nothing is averaged."""
@@ -86,9 +89,9 @@ class Rounds:
         if self.averaged:
             self._front.set_state(self._base)
 
-    def _until_due(self, rest: List[np.ndarray]) -> Iterator[np.ndarray]:
-        """Takes batches out of `rest` until it is time for a round."""
-        while rest:
+    def _until_due(self, rest: List[np.ndarray], ends: bool) -> Iterator[np.ndarray]:
+        """Takes batches out of `rest` until it is time for a round, or none is left."""
+        while rest and not self.due:
             yield rest.pop(0)
-            if time.monotonic() - self._since >= self._plan.round_seconds:
-                return
+            self.due = time.monotonic() - self._since >= self._plan.round_seconds
+        self.due = self.due or ends

@@ -270,6 +270,8 @@ class Session:
     def _take_tables(self, tables: Arrays) -> None:
         """Begins with other tables than the bundle's. ShapeError when they are no tables of the codec."""
         options = self.options
+        if "order" not in self.front.tables:
+            raise ShapeError("new tables for codec {!r}, which has none".format(self.front.codec))
         self.front.codec.check_tables(len(self.front.tables["order"]), tables)
         self.front.set_tables(tables)
         self.codebooks = codebooks_of(

@@ -12,7 +12,9 @@ class Fleet:
     present still plan. So it comes to 1 whoever joins late or leaves early, and never goes back.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, devices: int | None = None) -> None:
+        #: Devices that a run begins with; None: nobody knows how many.
+        self._devices = devices
         self.sessions: dict[int, Session] = {}
         self.joined = 0
         #: Names of devices that said bye, and of those whose line broke.
@@ -35,6 +37,11 @@ class Fleet:
         """Devices, by name, that will not come back: those that finished, and those in quarantine."""
         return len(self.finished | set(self.quarantined))
 
+    @property
+    def over(self) -> bool:
+        """Whether all devices of the run have finished: the next one to come begins another."""
+        return not self.sessions and bool(self.finished) and not self.lost and self.ended >= (self._devices or 1)
+
     def check(self, hello: Hello) -> None:
         """Refused or Quarantined when the device may not join."""
         name = hello.device
@@ -51,9 +58,10 @@ class Fleet:
 
     def join(self, session: Session) -> None:
         """Takes `session` in. When all devices before have finished, a new run begins with it."""
-        if not self.sessions and self.finished and not self.lost:
-            self.progress = 0.0
+        if self.over:
+            self.progress, self.steps_per_epoch = 0.0, None
             self.finished.clear()
+        session.others = min((each.others + each.step for each in self.sessions.values()), default=0)
         self.sessions[session.number] = session
         self.lost.discard(session.device)
         # The run's epochs are the device's: it does those that are still to come.

@@ -57,7 +57,12 @@ class Gate:
         self.testing: set[int] = set()
 
     def wait(self, ticket: Ticket) -> AnyMessage:
-        """The answer to `ticket`; the lock is held, and let go of while the ticket waits."""
+        """The answer to `ticket`; the lock is held, and let go of while the ticket waits. Refused out of turn."""
+        session = ticket.session
+        if session and any(each.session is session for each in self._waiting):
+            raise Refused(f"a message of session {session.number} still waits for its answer: one comes after another")
+        if session and session.number in self.testing and ticket.kind != "tested":
+            raise Refused(f"{session.device} said that it tests, and sent {ticket.kind}: say tested first")
         ticket.arrived = time.monotonic()
         self._waiting.append(ticket)
         self._lock.notify_all()
@@ -107,7 +112,7 @@ class Gate:
     def _ready(self, now: float) -> list[Ticket]:
         """The tickets to answer now, of one kind; none where others are waited for."""
         patience, sessions = self._patience, self._fleet.sessions
-        hello, begun = self._of("hello"), self._fleet.steps_per_epoch is not None
+        hello, begun = self._of("hello"), self._fleet.steps_per_epoch is not None and not self._fleet.over
         come = len(hello) + len(sessions)
         if hello and (begun or come >= (patience.devices or 1) or self._late(hello, now, patience.start_s)):
             return hello
@@ -132,14 +137,25 @@ class Gate:
     def _of(self, kind: str) -> list[Ticket]:
         """Tickets of `kind`, at most the first of each session, in the order of the devices' names."""
         found = {id(ticket.session or ticket): ticket for ticket in reversed(self._waiting) if ticket.kind == kind}
-        return sorted(found.values(), key=lambda ticket: ticket.session.device if ticket.session else "")
+        return sorted(found.values(), key=lambda each: each.session.device if each.session else each.request.device)
 
     def _not_ahead(self, tickets: list[Ticket]) -> list[Ticket]:
-        """`tickets` but for those of devices that are too far ahead of the slowest one that still trains."""
+        """`tickets` but for those of devices that are too far ahead of the slowest one that still trains.
+
+        A device that waits for a round is not waited for: the round itself waits for those that train.
+        """
         if self._patience.ahead is None:
             return tickets
-        slowest = min(session.step for session in self._fleet.sessions.values() if session.left)
-        return [each for each in tickets if each.session and each.session.step - slowest <= self._patience.ahead]
+        in_round = {ticket.session.number for ticket in self._of("update") if ticket.session}
+        pace = {
+            number: session.others + session.step
+            for number, session in self._fleet.sessions.items()
+            if session.left and number not in in_round
+        }
+        # A device that trains on more than it planned has no pace, and holds nobody up.
+        slowest = min(pace.values(), default=0)
+        return [each for each in tickets if each.session
+                and pace.get(each.session.number, slowest) - slowest <= self._patience.ahead]  # fmt: skip
 
     @staticmethod
     def _late(tickets: Sequence[Ticket], now: float, seconds: float) -> bool:

@@ -39,12 +39,17 @@ class NoiseFilling(NamedTuple):
 
         `device` is a number of the device for the draw, `progress` how far the run is, 0 to 1.
         """
-        missing = message.missing if self.share is None else self.share
-        if missing is None:
-            raise PayloadError(f"feature message: 'missing' is absent, expected 0 to {MOST_MISSING}", HEAD_SIZE)
+        missing = self.missing(message)
         if progress >= FILLED:
             return feature
         return fill(feature, missing, (self.seed, device, message.step))
+
+    def missing(self, message: Feature) -> float:
+        """The share of the variance that is missing in `message`. PayloadError where it does not tell and has to."""
+        missing = message.missing if self.share is None else self.share
+        if missing is None:
+            raise PayloadError(f"feature message: 'missing' is absent, expected 0 to {MOST_MISSING}", HEAD_SIZE)
+        return missing
 
 
 def noise_filling(text: str | None, codec: FeatureCodec, seed: int) -> NoiseFilling | None:

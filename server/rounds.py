@@ -53,15 +53,23 @@ class Rounds:
         """The weights themselves, for a device that has not those of the last round."""
         return FedAvg().pack(self.weights, np.random.default_rng(0))
 
-    def take(self, update: Update) -> Arrays | None:
-        """What `update` says; None where it says nothing. PayloadError or Refused when it cannot be taken."""
+    def take(self, session: Session, update: Update) -> Arrays | None:
+        """What `update` says; None where it says nothing. PayloadError or Refused when it cannot be taken.
+
+        What is wrong with one update is found here: when the round ends it would be an error of all devices.
+        """
         if not update.update:
             return None
         if not self.policy.every:
             raise Refused(f"an update of {len(update.update)} B: front halves are not averaged here (--sync-every 0)")
         if not update.images:
             raise PayloadError("update message: weights that moved with no images", HEAD_SIZE)
-        return self.policy.codec.unpack(update.update, shapes_of(self.weights))
+        if "order" in self.tables and not np.array_equal(session.tables["order"], self.tables["order"]):
+            raise Refused(f"{session.device} grouped its channels anew: with rounds all keep one grouping")
+        change = self.policy.codec.unpack(update.update, shapes_of(self.weights))
+        if not all(np.isfinite(array).all() for array in change.values()):
+            raise Refused("an update that is infinite or not a number: training diverged on this device, lower --lr")
+        return change
 
     def close(self, fleet: Fleet, updates: Sequence[tuple[Session, Update, Arrays | None]]) -> bytes:
         """Ends a round with `updates` and what `take` made of them.
@@ -100,11 +108,9 @@ class Rounds:
         """The mean of the sessions' codebooks, codeword by codeword: they began alike, and moved a little since."""
         if not isinstance(self._codec, CodebookCodec):
             return
-        order, total = self.tables["order"], sum(images)
+        total = sum(images)
         book = np.zeros_like(self.tables["codebook"])
         for session, n in zip(sessions, images, strict=True):
-            if not np.array_equal(session.tables["order"], order):
-                raise Refused(f"{session.device} grouped its channels anew: with rounds all keep one grouping")
             book += np.float32(n / total) * session.tables["codebook"]
         # As it travels, so that whoever has it has the same.
         self.tables = dict(self.tables, codebook=np.clip(book, -65504, 65504).astype("<f2").astype(np.float32))

@@ -36,7 +36,7 @@ HANDLERS: dict[str, Callable[[Setup, Session, Any], AnyMessage]] = {"codebook": 
 WAITING = ("feature", "update", "tested")
 TAKEN = ("hello", *HANDLERS, *WAITING, "bye")
 #: Nobody waits for anybody: each batch is a step of its own.
-AT_ONCE = Patience(round_s=0.0)
+AT_ONCE = Patience(round_s=0.0, round_quorum=0.0)
 #: Every device learns alone.
 ALONE = RoundPolicy(Every(), FedAvg())
 
@@ -60,7 +60,7 @@ class Service:
     ) -> None:
         self.setup = setup
         self.on_event = on_event
-        self.fleet = Fleet()
+        self.fleet = Fleet(patience.devices)
         self.rounds = Rounds(rounds, setup, seed)
         self._seed = seed
         self._patience = patience
@@ -130,7 +130,7 @@ class Service:
                 return again
             work = training.take(self.setup, session, request)
         elif isinstance(request, Update):
-            work = self.rounds.take(request)
+            work = self.rounds.take(session, request)
         return self._gate.wait(Ticket(message.kind, session, request, alive, work))
 
     def _act(self, kind: str, tickets: list[Ticket]) -> None:

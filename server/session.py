@@ -25,8 +25,9 @@ class Session:
     #: This end of the line's entropy coder.
     stream: FeatureStream
     tables_version: int = 0
-    #: The next step.
+    #: The next step; and the steps that the slowest of the others had made when it joined.
     step: int = 0
+    others: int = 0
     #: Images that the device still plans to train on.
     left: int = 0
     #: The number of the round whose weights the device has.

@@ -343,6 +343,9 @@ def _check(message: AnyMessage) -> None:
     elif isinstance(message, Welcome):
         for name in ("steps", "epoch", "round", "rounds", "round_epochs"):
             check_count(getattr(message, name), MOST_PLANNED, "welcome message: '{}'".format(name))
+        if message.round_seconds < 0:
+            told = "welcome message: 'round_seconds' is {}, expected 0 or more"
+            raise PayloadError(told.format(message.round_seconds), HEAD_SIZE)
     elif isinstance(message, Tally):
         check_count(message.correct, message.images, "tally message: 'correct'")
     elif isinstance(message, Feature) and message.missing is not None and not 0 <= message.missing <= MOST_MISSING:

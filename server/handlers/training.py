@@ -10,6 +10,8 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
+
 from edgekit.errors import Refused
 from edgekit.line.messages import Feature, Gradient
 from edgekit.schedule import learning_rate
@@ -43,9 +45,18 @@ def repeated(session: Session, message: Feature) -> Gradient | None:
 
 
 def take(setup: Setup, session: Session, message: Feature) -> Work:
-    """The batch in `message`, to be trained on. Refused or PayloadError when it cannot be taken."""
+    """The batch in `message`, to be trained on. Refused or PayloadError when it cannot be taken.
+
+    What is wrong with one batch is found here: in the joint step it would be an error of all devices.
+    """
     start = time.perf_counter()
+    if message.images < 1:
+        raise Refused(f"a batch of {message.images} images: expected at least 1")
+    if setup.noise_filling is not None:
+        setup.noise_filling.missing(message)
     batch = unpack_batch(setup, session, message)
+    if not bool(torch.isfinite(batch.feature).all()):
+        raise Refused("a feature that is infinite or not a number: training diverged on this device, lower --lr")
     return Work(session, message, batch, time.perf_counter() - start)
 
 

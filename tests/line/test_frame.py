@@ -54,7 +54,7 @@ def test_no_kind_ever_changes_its_number():
     assert KINDS == {
         "hello": 1, "welcome": 2, "feature": 3, "gradient": 4, "codebook": 5,
         "evaluate": 6, "result": 7, "ack": 8, "bye": 9, "error": 10,
-        "ping": 11, "pong": 12,
+        "ping": 11, "pong": 12, "update": 13, "weights": 14, "tested": 15, "tally": 16,
     }  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def test_a_flipped_bit_is_refused():
         (b"GET / HTTP/1.1\r\nHost: edge\r\n", "not an edgekit frame: starts with b'GET'", 0),
         (framed(b"", version=2), "frame version 2, this side speaks 1: update the older side", 3),
         (framed(b"", kind=0), "unknown message kind 0", 4),
-        (framed(b"", kind=13), "unknown message kind 13", 4),
+        (framed(b"", kind=17), "unknown message kind 17", 4),
         (framed(b"", length=1), "frame of 24 B says it has 25", 16),
         (framed(b"", length=2**32 - 1), "frame of 24 B says it has", 16),
         (FRAME[:-1] + b"\xbb", "checksum .* damaged on the way", 20),

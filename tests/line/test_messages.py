@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit.errors import PayloadError
-from edgekit.line import frame
+from edgekit.line import frame, messages
 from edgekit.line.frame import KINDS, Message
 from edgekit.line.messages import (
     KIND_OF,
     LAYOUTS,
     MOST_MISSING,
-    MOST_STEPS,
+    MOST_PLANNED,
     Ack,
     AnyMessage,
     Bye,
@@ -28,6 +28,9 @@ from edgekit.line.messages import (
     Ping,
     Pong,
     Result,
+    Tally,
+    Update,
+    Weights,
     Welcome,
     check_count,
     decode,
@@ -36,25 +39,53 @@ from edgekit.line.messages import (
     parse,
 )  # fmt: skip
 
-SGD = ("sgd", 0.05, 0.9, 5e-4, "cosine")
+SGD = ("sgd", 0.9, 5e-4, b"front", b"tables")
+#: All that a hello must say, and the fields of rounds in a welcome.
+HELLO = Hello("b" * 4, "board", 90, 9, 2)
+ROUNDS: dict[str, Any] = {"epoch": 1, "round": 5, "rounds": 4, "round_epochs": 1, "round_seconds": 2.5}
 #: A message of every kind, and the header that it has in its frame.
 EXAMPLES: list[tuple[AnyMessage, dict[str, Any]]] = [
-    (Hello("b" * 4, "board", 9), {"bundle": "bbbb", "device": "board", "steps": 9}),
+    (HELLO, {"bundle": "bbbb", "device": "board", "images": 90, "steps": 9, "epochs": 2}),
+    (
+        HELLO._replace(classes=["cat", "dog"]),
+        {"bundle": "bbbb", "device": "board", "images": 90, "steps": 9, "epochs": 2, "classes": ["cat", "dog"]},
+    ),
     (
         Welcome(1, "dct", {"zone": 2}, False, *SGD),
         {
             "gradient": {"id": "dct", "config": {"zone": 2}},
             "masked": False,
-            "optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4},
-            "schedule": "cosine",
+            "optimizer": {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4},
+        },
+    ),
+    (
+        Welcome(1, "dct", {}, True, *SGD, update_codec="q", update_config={"step": 1}, norms="local", **ROUNDS),
+        {
+            "gradient": {"id": "dct", "config": {}},
+            "masked": True,
+            "optimizer": {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4},
+            "update": {"id": "q", "config": {"step": 1}},
+            "norms": "local",
+            **ROUNDS,
         },
     ),
     (Feature(1, 3, 2, 1, b"l", b"codes"), {"v": 2, "n": 1}),
     (Feature(1, 3, 2, 1, b"l", b"codes", 0.25), {"v": 2, "d": 0.25, "n": 1}),
-    (Gradient(1, 3, 0.5, 7, 0.25, 0.125, b"g"), {"loss": 0.5, "right": 7, "dev": 0.25, "s": 0.125}),
+    (Gradient(1, 3, 0.5, 7, 0.25, 0.125, b"g", 0.1), {"loss": 0.5, "right": 7, "dev": 0.25, "s": 0.125, "lr": 0.1}),
+    (
+        Gradient(1, 3, 0.5, 7, 0.25, 0.125, b"", 0.1, "loud"),
+        {"loss": 0.5, "right": 7, "dev": 0.25, "s": 0.125, "lr": 0.1, "warning": "loud"},
+    ),
     (Codebook(1, 4, b"moved"), {}),
+    (Update(1, 3, 90, 270, b"change"), {"n": 90, "left": 270}),
+    (Update(1, 3, 90, 0, b"", True, True), {"n": 90, "left": 0, "test": True, "last": True}),
+    (Weights(1, 4, b"change", b"books"), {}),
+    (Weights(1, 4, b"weights", b"", True, True), {"whole": True, "resting": True}),
     (Evaluate(1, 0, 2, 1, b"l", b"codes"), {"v": 2, "n": 1}),
-    (Result(1, 0, 7, 0.5, 8, 0.125), {"right": 7, "loss": 0.5, "n": 8, "s": 0.125}),
+    (Evaluate(1, 0, 2, 1, b"l", b"codes", True), {"v": 2, "n": 1, "validation": True}),
+    (Result(1, 0, 0.5, 0.125, b"classes"), {"loss": 0.5, "s": 0.125}),
+    (messages.Tested(1, 6), {}),
+    (Tally(1, 6, 90, 45, 0.5, True), {"n": 90, "right": 45, "loss": 0.5, "best": True}),
     (Ack(1, 4), {}),
     (Bye(1), {}),
     (Error(1, 3, 10, "no"), {"code": 10, "message": "no"}),
@@ -75,7 +106,7 @@ def test_every_field_has_its_place(layout: Any) -> None:
     assert sorted(placed) == sorted(set(layout.message._fields) - {"session"})
     types = get_type_hints(layout.message)
     for name, (_, kind) in layout.header.items():
-        assert types[name] in (kind, kind | None) or kind is dict, name
+        assert types[name] in (kind, kind | None) or kind in (dict, list), name
 
 
 @each
@@ -88,7 +119,9 @@ def test_what_is_packed_comes_back(message: AnyMessage, header: dict[str, Any]) 
 def test_what_has_its_default_is_left_out_and_comes_back() -> None:
     asked = Welcome(1, "raw", {}, True, *SGD, noise_filling=True)
     assert pack(asked).header["noise_filling"] is True and parse(pack(asked)) == asked
-    assert "noise_filling" not in pack(asked._replace(noise_filling=False)).header
+    assert set(pack(asked._replace(noise_filling=False)).header) == {"gradient", "masked", "optimizer"}
+    config = asked._replace(update_config={"step": 2})
+    assert pack(config).header["update"] == {"config": {"step": 2}} and parse(pack(config)) == config
 
 
 def test_the_bytes_of_a_feature() -> None:
@@ -103,18 +136,68 @@ def test_the_bytes_of_a_feature() -> None:
     assert encode(Feature(7, 258, 1, 2, b"\x03\x01", b"\xca\xfe\xba")).hex() == expected
 
 
+#: What travels in a round and in a test, byte by byte: head, header, lengths of the parts, parts.
+GOLDEN = [
+    (
+        Update(7, 258, 90, 270, b"\xca\xfe", True),
+        "454b57"
+        "01"
+        "0d"
+        "01"
+        "1f00"
+        "07000000"
+        "02010000"
+        "25000000"
+        "a247d55d"
+        "7b226e223a39302c226c656674223a3237302c2274657374223a747275657d"
+        "02000000"
+        "cafe",
+    ),
+    (
+        Weights(7, 259, b"\xca\xfe", b"\xba"),
+        "454b57010e02000007000000030100000b000000bdaca5780200000001000000cafeba",
+    ),
+    (
+        messages.Tested(7, 258),
+        "454b57010f000000070000000201000000000000a3f3de1a",
+    ),
+    (
+        Tally(7, 258, 90, 45, 0.5, True),
+        "454b57"
+        "01"
+        "10"
+        "00"
+        "2a00"
+        "07000000"
+        "02010000"
+        "2a000000"
+        "f8ec6d14"
+        "7b226e223a39302c227269676874223a34352c226c6f7373223a302e352c2262657374223a747275657d",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("message", "expected"), GOLDEN, ids=lambda value: type(value).__name__)
+def test_the_bytes_of_rounds_and_tests(message: AnyMessage, expected: str) -> None:
+    assert encode(message).hex() == expected and decode(bytes.fromhex(expected)) == message
+
+
 @each
 def test_a_field_of_another_type_is_named(message: AnyMessage, header: dict[str, Any]) -> None:
     good, layout = pack(message), LAYOUTS[KIND_OF[type(message)]]
     for name, (key, kind) in layout.header.items():
         outer, _, inner = key.rpartition(".")
-        wrongs: list[Any] = [None, [], 1 if kind is bool else True, *([10**400, float("inf")] if kind is float else [])]
+        wrongs: list[Any] = [None, {} if kind is list else [], 1 if kind is bool else True]
+        wrongs += [10**400, float("inf")] if kind is float else []
         for wrong in wrongs:
             holder = {**(good.header.get(outer, {}) if outer else good.header), inner: wrong}
             changed = {**good.header, outer: holder} if outer else holder
             with pytest.raises(PayloadError, match=rf"{good.kind} message: '{name}'.* is .*, expected {kind.__name__}"):
                 parse(good._replace(header=changed))
-    for outer in {key.split(".")[0] for _, (key, _) in layout.header.items()} - {"d", "noise_filling"}:
+    needed = {
+        key.split(".")[0] for name, (key, _) in layout.header.items() if name not in layout.message._field_defaults
+    }
+    for outer in needed:
         lacking = {key: value for key, value in good.header.items() if key != outer}
         with pytest.raises(PayloadError, match=rf"'\w+'.*{outer}.* is None, expected|'{outer}' is None, expected"):
             parse(good._replace(header=lacking))
@@ -125,13 +208,29 @@ def test_a_field_of_another_type_is_named(message: AnyMessage, header: dict[str,
 @pytest.mark.parametrize(
     ("message", "reason"),
     [
-        (Hello("b", "d", MOST_STEPS + 1), "hello message: 'steps' is 4294967296, expected 0 to 4294967295"),
-        (Hello("b", "d", -1), "'steps' is -1"),
-        (Hello("b", "d" * 201, 1), "a device name of 201 characters, expected at most 200"),
+        (HELLO._replace(steps=MOST_PLANNED + 1), "hello message: 'steps' is 4294967296, expected 0 to 4294967295"),
+        (HELLO._replace(steps=-1), "'steps' is -1"),
+        (HELLO._replace(images=-1), "hello message: 'images' is -1"),
+        (HELLO._replace(epochs=MOST_PLANNED + 1), "hello message: 'epochs' is 4294967296"),
+        (HELLO._replace(device="d" * 65), "hello message: a device name of 65 characters, expected 1 to 64"),
+        (HELLO._replace(device=""), "a device name of 0 characters, expected 1 to 64"),
+        (HELLO._replace(device="a\nb"), "the device name 'a\\nb' has characters that cannot be shown"),
+        (HELLO._replace(device=" a"), "the device name ' a' has characters that cannot be shown, or spaces around it"),
+        (HELLO._replace(classes=["a", 1]), "hello message: 'classes' is ['a', 1], expected names"),
+        (Welcome(1, "raw", {}, True, *SGD, round=-1), "welcome message: 'round' is -1, expected 0 to 4294967295"),
+        (Welcome(1, "raw", {}, True, *SGD, rounds=-2), "welcome message: 'rounds' is -2"),
+        (Welcome(1, "raw", {}, True, *SGD, epoch=MOST_PLANNED + 1), "welcome message: 'epoch' is 4294967296"),
+        (Welcome(1, "raw", {}, True, *SGD, round_epochs=-1), "welcome message: 'round_epochs' is -1"),
+        (Welcome(1, "raw", {}, True, *SGD, round_seconds=-1.0), "welcome message: 'round_seconds' is -1.0"),
+        (Update(1, 0, -1, 0, b""), "update message: 'images' is -1, expected 0 to 4294967295"),
+        (Update(1, 0, 1, -3, b""), "update message: 'left' is -3"),
+        (Tally(1, 0, 3, 4, 0.5, False), "tally message: 'correct' is 4, expected 0 to 3"),
+        (Tally(1, 0, 3, -1, 0.5, False), "tally message: 'correct' is -1"),
         (Feature(1, 0, 0, 1, b"", b"", MOST_MISSING + 0.01), "'missing' is 0.91, expected 0 to 0.9"),
         (Feature(1, 0, 0, 1, b"", b"", -0.5), "'missing' is -0.5"),
         (Pong(0, 0.0, "b\n", "1", 0), "cannot be shown"),
-        (Gradient(1, 0, float("nan"), 0, 0.0, 0.0, b""), "'loss' is nan, expected float"),
+        (Gradient(1, 0, float("nan"), 0, 0.0, 0.0, b"", 0.1), "'loss' is nan, expected float"),
+        (Gradient(1, 0, 0.5, 0, 0.0, 0.0, b"", float("nan")), "'rate' (header field 'lr') is nan, expected float"),
     ],
 )
 def test_what_makes_no_sense_is_refused(message: AnyMessage, reason: str) -> None:
@@ -140,9 +239,8 @@ def test_what_makes_no_sense_is_refused(message: AnyMessage, reason: str) -> Non
 
 
 def test_whole_numbers_pass_for_floats() -> None:
-    assert parse(Message("gradient", 1, 0, {"loss": 1, "right": 0, "dev": 0, "s": 0}, (b"",))) == Gradient(
-        1, 0, 1.0, 0, 0.0, 0.0, b""
-    )
+    header = {"loss": 1, "right": 0, "dev": 0, "s": 0, "lr": 1}
+    assert parse(Message("gradient", 1, 0, header, (b"",))) == Gradient(1, 0, 1.0, 0, 0.0, 0.0, b"", 1.0)
 
 
 @pytest.mark.parametrize("count", [-1, 33, 10**400])

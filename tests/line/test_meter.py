@@ -25,7 +25,7 @@ def test_bytes_and_frames_add_up_by_direction_and_kind():
     assert list(meter.by_kind().items()) == [("down.feature", 1), ("down.gradient", 30), ("up.feature", 150)]
 
 
-OTHERS = ("evaluate", "result", "error", "ping", "pong")
+OTHERS = ("evaluate", "result", "tested", "tally", "error", "ping", "pong")
 
 
 def test_training_bytes_are_all_but_evaluation_and_errors():

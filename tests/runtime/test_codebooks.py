@@ -75,7 +75,7 @@ class TestRegrouping:
 
         def handle(message: Message) -> Message:
             if message.kind == "bye":
-                sessions.append(server._sessions[message.session])
+                sessions.append(server.fleet.sessions[message.session])
             return server.handle(message)
 
         device, events = train(

@@ -16,7 +16,7 @@ from edgekit.runtime.learn import FrontHalf
 from edgekit.runtime.loop import Device
 from edgekit.runtime.session import Images, Options
 from edgekit.runtime.transport import Loopback
-from tests.runtime.loopback import service, train
+from tests.runtime.loopback import TEST_SHARE, service, train
 
 
 def test_learns_with_every_codec(any_bundle: Bundle, digits: Dataset) -> None:
@@ -50,7 +50,7 @@ def test_both_sides_hold_the_same_tables(small_bundle: Bundle, digits: Dataset) 
 
     def handle(message: Message) -> Message:
         if message.kind == "bye":
-            seen.append(server._sessions[message.session].tables)
+            seen.append(server.fleet.sessions[message.session].tables)
         return server.handle(message)
 
     device, events = train(small_bundle, digits, handle, epochs=2, codebook_tolerance=0.02)
@@ -69,9 +69,20 @@ def test_evaluation_covers_the_whole_test_set_and_teaches_nothing(small_bundle: 
 
     front = FrontHalf(small_bundle, "onnxruntime", 1)
     device = Device(front, Loopback(handle, Meter()), Options("d"), lambda event: None)
-    device.session.hello(1)
-    accuracy, loss = device.evaluate(Images(digits.test_images[:70], digits.test_labels[:70]))
-    assert sum(counted) == 70 and 0 <= accuracy <= 100 and loss > 0
+    device.session.hello(70, 3, 1)
+    labels = digits.test_labels[:70]
+    found = device.evaluate(Images(digits.test_images[:70], labels))
+    assert sum(counted) == 70 and 0 <= found["accuracy"] <= 100 and found["test_loss"] > 0
+    images, correct = (np.array(found["by_class"][key]) for key in ("images", "correct"))
+    assert images.tolist() == np.bincount(labels, minlength=10).tolist() and (correct <= images).all()
+    assert found["accuracy"] == pytest.approx(100 * correct.sum() / 70)
+    assert found["balanced_accuracy"] == pytest.approx(100 * (correct / images).mean()) != found["accuracy"]
+    # What the server counted is the same, of the test split and of the validation split apart.
+    held_out = device.evaluate(Images(digits.test_images[70:90], digits.test_labels[70:90]), validation=True)
+    (session,) = server.fleet.sessions.values()
+    assert (session.test.images, session.test.correct) == (70, correct.sum())
+    assert (session.validation.images, session.validation.correct) == (20, sum(held_out["by_class"]["correct"]))
+    assert session.test.mean_loss == pytest.approx(found["test_loss"], abs=1e-6)
     for name, value in server.setup.back.state_dict().items():
         np.testing.assert_array_equal(value, state[name])
 
@@ -84,9 +95,71 @@ def test_weights_are_kept(small_bundle: Bundle, digits: Dataset, tmp_path: Any) 
         np.testing.assert_array_equal(kept[name], value)
 
 
-def test_too_few_images_for_a_batch(small_bundle: Bundle, digits: Dataset) -> None:
-    with pytest.raises(UsageError, match="640 training images in batches of 1000"):
-        train(small_bundle, digits, service(small_bundle).handle, batch=1000)
+def device_of(bundle: Bundle, batch: int) -> Device:
+    return Device(FrontHalf(bundle, "onnxruntime", 1), Loopback(service(bundle).handle, Meter()),
+                  Options("d", batch=batch), lambda event: None)  # fmt: skip
+
+
+@pytest.mark.parametrize("images", [0, 1])
+def test_too_few_images_for_a_batch(small_bundle: Bundle, digits: Dataset, images: int) -> None:
+    with pytest.raises(UsageError, match=f"{images} training images: expected at least 2 for a batch"):
+        device_of(small_bundle, 32).steps_per_epoch(Images(digits.train_images[:images], digits.train_labels[:images]))
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "sizes"),
+    [(64, 32, [32, 32]), (65, 32, [22, 22, 21]), (20, 32, [20]), (2, 2, [2]), (5, 2, [3, 2]), (3, 2, [3])],
+)
+def test_a_share_is_split_evenly_and_nothing_is_left_out(
+    small_bundle: Bundle, digits: Dataset, images: int, batch: int, sizes: list[int]
+) -> None:
+    device = device_of(small_bundle, batch)
+    steps = device.steps_per_epoch(Images(digits.train_images[:images], digits.train_labels[:images]))
+    epochs = [device.batches(images, steps) for _ in range(2)]
+    for batches in epochs:
+        assert [len(each) for each in batches] == sizes
+        assert sorted(np.concatenate(batches)) == list(range(images))
+    if images > 3:
+        assert not np.array_equal(*(np.concatenate(batches) for batches in epochs)), "each epoch has its own order"
+
+
+def test_every_image_is_learned_from(small_bundle: Bundle, digits: Dataset) -> None:
+    _, events = train(small_bundle, digits, service(small_bundle).handle, epochs=2, batch=300)
+    assert [event["images"] for event in events if event["event"] == "epoch"] == [640, 1280]
+    assert (events[-1]["step"], events[-1]["steps"]) == (6, 6)
+
+
+def test_a_test_tells_of_the_fleet_and_keeps_the_best(small_bundle: Bundle, digits: Dataset, tmp_path: Any) -> None:
+    _, events = train(small_bundle, digits, service(small_bundle).handle, epochs=3, out=str(tmp_path))
+    epochs = [event for event in events if event["event"] == "epoch"]
+    for event in epochs:
+        # There is one device: what it tested is what all tested.
+        assert event["fleet"]["images"] == TEST_SHARE and event["fleet"]["accuracy"] == event["accuracy"]
+        assert event["fleet"]["test_loss"] == pytest.approx(event["test_loss"], abs=1e-5)
+    found = [event["accuracy"] for event in epochs]
+    assert [event["fleet"]["best"] for event in epochs] == [
+        accuracy > max(found[:n], default=-1) for n, accuracy in enumerate(found)
+    ]
+    best, last = (tensorfile.loads((tmp_path / name).read_bytes()) for name in ("best/front.safetensors",
+                                                                                "front.safetensors"))  # fmt: skip
+    same = all(np.array_equal(best[name], last[name]) for name in last)
+    assert same == epochs[-1]["fleet"]["best"]
+
+
+def test_validation_images_decide_which_is_the_best(small_bundle: Bundle, digits: Dataset) -> None:
+    server, events = service(small_bundle), []
+    server.on_event = events.append
+    told: list[dict[str, Any]] = []
+    front = FrontHalf(small_bundle, "onnxruntime", 1)
+    device = Device(front, Loopback(server.handle, Meter()), Options("d", epochs=3), told.append)
+    splits = [Images(digits.test_images[row], digits.test_labels[row]) for row in (slice(0, 50), slice(50, 90))]
+    device.train(Images(digits.train_images[:128], digits.train_labels[:128]), *splits)
+    tests = [event for event in events if event["event"] == "tested"]
+    epochs = [event for event in told if event["event"] == "epoch"]
+    found = [event["validation_accuracy"] for event in tests]
+    assert found == [event["validation_accuracy"] for event in epochs] and len(found) == 3
+    assert [event["images"] for event in tests] == [50, 50, 50]
+    assert [event["best"] for event in tests] == [each > max(found[:n], default=-1) for n, each in enumerate(found)]
 
 
 @pytest.mark.parametrize("option", ["epochs", "in_flight"])

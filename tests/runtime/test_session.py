@@ -8,9 +8,10 @@ import pytest
 
 from edgekit.bundle import Bundle
 from edgekit.data.base import Dataset
-from edgekit.errors import Diverged, PayloadError, Refused, UsageError
+from edgekit.errors import Diverged, PayloadError, Quarantined, Refused, UsageError
 from edgekit.line import frame
 from edgekit.line.frame import Message
+from edgekit.server.service import error_message
 from tests.runtime.loopback import coded_by, service, train
 
 
@@ -53,7 +54,7 @@ def test_bytes_are_those_of_the_frames(small_bundle: Bundle, digits: Dataset) ->
 
     def handle(message: Message) -> Message:
         reply = server.handle(message)
-        if message.kind != "evaluate":
+        if message.kind not in ("evaluate", "tested"):
             up.append(len(frame.encode(message)))
             down.append(len(frame.encode(reply)))
         return reply
@@ -88,12 +89,15 @@ def test_reply_out_of_order(small_bundle: Bundle, digits: Dataset) -> None:
         ("gradient", {"right": -1}, "'correct' is -1, expected 0 to 32"),
         ("gradient", {"loss": float("nan")}, "'loss' is nan"),
         ("gradient", {"s": None}, r"'seconds' \(header field 's'\) is None"),
-        ("result", {"right": 10**400}, "expected 0 to 32"),
+        ("gradient", {"lr": float("inf")}, r"'rate' \(header field 'lr'\) is inf"),
+        ("result", {"loss": float("nan")}, "'loss' is nan"),
+        ("tally", {"right": 10**400}, "tally message: 'correct' is 10"),
+        ("weights", {"whole": 2}, "'whole' is 2"),
         ("welcome", {"masked": 1}, "'masked' is 1"),
         (
             "welcome",
-            {"optimizer": {"name": "sgd", "lr": float("inf"), "momentum": 0.9, "weight_decay": 0}},
-            r"'learning_rate' \(header field 'optimizer.lr'\) is inf",
+            {"optimizer": {"name": "sgd", "momentum": float("inf"), "weight_decay": 0}},
+            r"'momentum' \(header field 'optimizer.momentum'\) is inf",
         ),
     ],
 )
@@ -108,6 +112,42 @@ def test_replies_that_make_no_sense(
 
     with pytest.raises(PayloadError, match=message):
         train(small_bundle, digits, handle, epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts", "message"),
+    [
+        ("result", (b"\x0a" * 32,), "label 10, expected below 10"),
+        ("result", (b"\0",), "32 images"),
+        ("weights", (b"moved", b""), "an average where front halves are not averaged"),
+        ("welcome", (b"", b"tables"), "safetensors"),
+    ],
+)
+def test_parts_of_replies_that_make_no_sense(
+    small_bundle: Bundle, digits: Dataset, kind: str, parts: tuple[bytes, ...], message: str
+) -> None:
+    server = service(small_bundle)
+
+    def handle(request: Message) -> Message:
+        reply = server.handle(request)
+        return reply._replace(parts=parts) if reply.kind == kind else reply
+
+    with pytest.raises(PayloadError, match=message):
+        train(small_bundle, digits, handle, epochs=1)
+
+
+@pytest.mark.parametrize("error", [Diverged, Quarantined, Refused, UsageError])
+def test_an_error_of_the_server_is_what_it_says(small_bundle: Bundle, digits: Dataset, error: Any) -> None:
+    server = service(small_bundle)
+
+    def handle(request: Message) -> Message:
+        return error_message(error("because"), 1, 0) if request.kind == "feature" else server.handle(request)
+
+    # What is no matter of a device's own is a refusal.
+    expected = error if error in (Diverged, Quarantined) else Refused
+    with pytest.raises(expected, match="the server refused: because") as caught:
+        train(small_bundle, digits, handle, epochs=1)
+    assert type(caught.value) is expected
 
 
 def test_weights_that_go_to_infinity(small_bundle: Bundle, digits: Dataset) -> None:

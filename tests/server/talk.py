@@ -1,5 +1,7 @@
 """What a device says to a service, message by message; and the codec and features that it says it of."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -18,8 +20,16 @@ LABELS = np.random.default_rng(1).integers(0, 3, 12).astype(np.uint8)
 TABLES = CODEC.calibrate(FEATURES, seed=0)
 
 
-def hello(service: Service, device: str = "board", steps: int = 100) -> int:
-    reply = service.handle(Message("hello", header={"bundle": service.setup.digest, "device": device, "steps": steps}))
+def greeting(service: Service, device: str, steps: int = 100, epochs: int = 1, **more: Any) -> Message:
+    """The hello of a device that has `steps` batches of the 12 images."""
+    plan = {"images": 12 * steps, "steps": steps, "epochs": epochs, **more}
+    return Message("hello", header={"bundle": service.setup.digest, "device": device, **plan})
+
+
+def hello(service: Service, device: str | None = None, steps: int = 100, epochs: int = 1) -> int:
+    """The number of a new session; without a name the device gets one that no other has."""
+    name = f"board-{service.fleet.joined + 1}" if device is None else device
+    reply = service.handle(greeting(service, name, steps, epochs))
     assert reply.kind == "welcome", reply
     return reply.session
 

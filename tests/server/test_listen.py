@@ -20,7 +20,8 @@ from edgekit.server.service import Service
 from edgekit.server.setup import Setup
 from edgekit.server.train import BackHalf, OptimizerConfig
 
-HELLO = Message("hello", header={"bundle": "b", "device": "board", "steps": 1})
+HELLO = Message("hello", header={"bundle": "b", "device": "board", "images": 2, "steps": 1, "epochs": 1})
+OTHER = HELLO._replace(header={**HELLO.header, "device": "other"})
 FEATURE = np.ones((2, 8, 4, 4), dtype=np.float32)
 
 
@@ -95,7 +96,7 @@ def test_a_device_joins_trains_and_leaves(service: Service, line: Callable[[], L
     device.say(None)
     with pytest.raises(StopIteration):
         next(device.replies)
-    assert (service.finished, service.lost) == (1, 0)
+    assert (service.fleet.finished, service.fleet.lost) == ({"board"}, set())
 
 
 def test_replies_come_in_the_order_of_frames_sent_ahead(line: Callable[[], Line]) -> None:
@@ -122,20 +123,20 @@ def test_a_damaged_frame_is_answered_and_ends_the_stream(service: Service, line:
     assert reply.kind == "error" and reply.header["code"] == 7 and "checksum" in reply.header["message"]
     with pytest.raises(StopIteration):
         next(device.replies)
-    wait_until(lambda: service.lost == 1)
+    wait_until(lambda: service.fleet.lost == {"board"})
 
 
 @pytest.mark.parametrize("how", ["cancel", "end"])
 def test_a_line_that_breaks_without_bye_loses_the_session(service: Service, line: Callable[[], Line], how: str) -> None:
     device, other = line(), line()
-    assert device.ask(HELLO).kind == other.ask(HELLO).kind == "welcome"
+    assert device.ask(HELLO).kind == other.ask(OTHER).kind == "welcome"
     if how == "cancel":
         device.replies.cancel()
     else:
         device.say(None)
-    wait_until(lambda: service.lost == 1)
+    wait_until(lambda: service.fleet.lost == {"board"})
     assert other.ask(feature(2, 0)).kind == "gradient"
-    assert service.finished == 0
+    assert not service.fleet.finished
 
 
 def test_a_ping_joins_nothing_and_its_end_loses_nothing(service: Service, line: Callable[[], Line]) -> None:
@@ -154,7 +155,7 @@ def test_a_ping_joins_nothing_and_its_end_loses_nothing(service: Service, line: 
         next(doctor.replies)
     assert device.ask(Message("bye", 1)).kind == "ack"
     assert [event["event"] for event in events] == ["joined", "left"]
-    assert (service.finished, service.lost) == (1, 0)
+    assert (service.fleet.finished, service.fleet.lost) == ({"board"}, set())
 
 
 def test_a_ping_does_not_wait_for_a_step_of_training(service: Service) -> None:
@@ -163,7 +164,7 @@ def test_a_ping_does_not_wait_for_a_step_of_training(service: Service) -> None:
 
 
 def test_one_device_too_many_is_told_at_once(line: Callable[[], Line]) -> None:
-    assert line().ask(HELLO).kind == line().ask(HELLO).kind == "welcome"
+    assert line().ask(HELLO).kind == line().ask(OTHER).kind == "welcome"
     with pytest.raises(grpc.RpcError) as caught:
         line().ask(HELLO)
     error: Any = caught.value
@@ -206,5 +207,5 @@ def test_stop_breaks_open_streams(service: Service) -> None:
         next(device.replies)
     stopping.join(300)
     assert not stopping.is_alive()
-    wait_until(lambda: service.lost == 1)
+    wait_until(lambda: service.fleet.lost == {"board"})
     device.close()

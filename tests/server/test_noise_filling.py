@@ -13,7 +13,7 @@ from edgekit.line.frame import Message
 from edgekit.line.messages import MOST_MISSING, Feature
 from edgekit.server.noise_filling import NoiseFilling, fill, noise_filling
 from edgekit.server.service import Service
-from tests.server.talk import CODEC, feature, hello, refusal
+from tests.server.talk import CODEC, feature, greeting, hello, refusal
 
 LOST = NoiseFilling()
 
@@ -42,15 +42,15 @@ def test_noise_follows_from_its_seed() -> None:
     assert torch.equal(first, again) and not any(torch.equal(first, other) for other in others)
 
 
-@pytest.mark.parametrize(("steps", "last"), [(0, -1), (1, 0), (10, 8), (1000, 899)])
-def test_the_last_tenth_of_the_steps_has_no_noise(steps: int, last: int) -> None:
+@pytest.mark.parametrize(("steps", "last"), [(1, 0), (10, 8), (1000, 899)])
+def test_the_last_tenth_of_the_run_has_no_noise(steps: int, last: int) -> None:
     given = torch.randn(2, 3, 4, 4)
 
     def noisy(step: int) -> bool:
         message = Feature(1, step, 0, 2, b"", b"", 0.5)
-        return not torch.equal(LOST.apply(given, message, steps), given)
+        return not torch.equal(LOST.apply(given, message, 1, step / steps), given)
 
-    assert [step for step in range(steps + 2) if noisy(step)] == list(range(last + 1))
+    assert [step for step in range(steps + 1) if noisy(step)] == list(range(last + 1))
 
 
 def test_what_the_option_says() -> None:
@@ -86,8 +86,7 @@ class TestService:
         asked = []
         for noise in (None, LOST, NoiseFilling(0.3)):
             service = make(noise=noise)
-            header = {"bundle": service.setup.digest, "device": "a", "steps": 1}
-            asked.append(service.handle(Message("hello", header=header)).header.get("noise_filling"))
+            asked.append(service.handle(greeting(service, "a")).header.get("noise_filling"))
         assert asked == [None, True, None]
 
     def test_it_trains_on_the_share_that_the_device_tells(self, make: Callable[..., Service]) -> None:
@@ -95,9 +94,9 @@ class TestService:
         for noise, missing in ((None, 0.5), (LOST, 0.0), (LOST, 0.5), (LOST, MOST_MISSING)):
             service = make(noise=noise)
             losses.append(self.loss(service, hello(service), 0, missing))
-        # The last tenth of the steps has none.
-        session = hello(service := make(noise=LOST), steps=10)
-        *early, late = (self.loss(service, session, step, 0.5) for step in range(10))
+        # The last tenth of the run has none.
+        session = hello(service := make(noise=LOST), steps=11)
+        *early, late = (self.loss(service, session, step, 0.5) for step in range(11))
         plain, none, half, most = losses
         assert plain == none == late and len({none, half, most}) == 3 and plain not in early
 
@@ -106,7 +105,7 @@ class TestService:
         reply = service.handle(feature(hello(service), 0))
         assert reply.header["loss"] == self.loss(told, hello(told), 0, 0.5)
 
-    def test_every_step_of_every_session_has_its_own_noise(self, make: Callable[..., Service]) -> None:
+    def test_every_step_of_every_device_has_its_own_noise(self, make: Callable[..., Service]) -> None:
         services = [make(noise=LOST), make(noise=LOST)]
         found = [
             [self.loss(service, session, step, 0.5) for session in (hello(service), hello(service)) for step in (0, 1)]

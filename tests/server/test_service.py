@@ -9,40 +9,58 @@ from edgekit.codecs.features.raw import Raw
 from edgekit.codecs.features.sgq import SGQ
 from edgekit.errors import PayloadError, UnknownName
 from edgekit.line.frame import Message
+from edgekit.line.labels import unpack_labels
 from edgekit.schedule import learning_rate
 from edgekit.server.decode import decode
 from edgekit.server.service import Service
 from edgekit.server.session import RECORD
 from edgekit.server.train import BackHalf, Part
-from tests.server.talk import CODEC, CPU, FEATURES, LABELS, SGD, TABLES, coded, feature, hello, refusal
+from tests.server.talk import CODEC, CPU, FEATURES, LABELS, SGD, TABLES, coded, feature, greeting, hello, refusal
 
 
 def test_welcome_says_how_to_train(make: Callable[..., Service]) -> None:
     service = make(policy="stochastic-masked", schedule="cosine")
-    replies = [
-        service.handle(Message("hello", header={"bundle": service.setup.digest, "device": "a", "steps": 9}))
-        for _ in range(2)
-    ]
+    replies = [service.handle(greeting(service, name)) for name in "ab"]
     assert [reply.session for reply in replies] == [1, 2]
     assert replies[0].header == {
         "gradient": {"id": "stochastic", "config": {"bits": 4}},
         "masked": True,
-        "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 0.0},
-        "schedule": "cosine",
+        "optimizer": {"name": "sgd", "momentum": 0.9, "weight_decay": 0.0},
     }
+    # No weights and no tables: the bundle's are those in use.
+    assert replies[0].parts == replies[1].parts == (b"", b"")
 
 
 def test_another_bundle_is_refused_with_both_digests(make: Callable[..., Service]) -> None:
     service = make()
-    text = refusal(service, Message("hello", header={"bundle": "0" * 64, "device": "a", "steps": 1}))
+    text = refusal(service, greeting(service, "a", bundle="0" * 64))
     assert "0" * 64 in text and service.setup.digest in text and "same bundle" in text
 
 
-@pytest.mark.parametrize("steps", [-1, 1 << 32, 10**400, 1.5, None])
-def test_a_hello_that_plans_nonsense_is_malformed(make: Callable[..., Service], steps: Any) -> None:
+@pytest.mark.parametrize("count", [-1, 1 << 32, 10**400, 1.5, None])
+@pytest.mark.parametrize("field", ["images", "steps", "epochs"])
+def test_a_hello_that_plans_nonsense_is_malformed(make: Callable[..., Service], field: str, count: Any) -> None:
     service = make()
-    header = {"bundle": service.setup.digest, "device": "a", "steps": steps}
-    refusal(service, Message("hello", header=header), PayloadError.exit_code)
+    good = greeting(service, "a")
+    refusal(service, good._replace(header={**good.header, field: count}), PayloadError.exit_code)
+
+
+def test_two_devices_of_one_name_are_refused(make: Callable[..., Service]) -> None:
+    service = make()
+    session = hello(service, "a")
+    text = refusal(service, greeting(service, "a"))
+    assert "a device named a is in training (session 1)" in text and "another --name" in text
+    service.handle(Message("bye", session))
+    assert hello(service, "a") == 2, "its name is free when it has left"
+
+
+def test_classes_that_the_bundle_does_not_have_are_refused(make: Callable[..., Service]) -> None:
+    service = make()
+    assert service.handle(greeting(service, "a", classes=["cow"])).kind == "welcome", "the bundle names no classes"
+    service.setup = service.setup._replace(class_names=("cat", "dog"))
+    assert service.handle(greeting(service, "b", classes=["dog"])).kind == "welcome"
+    text = refusal(service, greeting(service, "c", classes=["dog", "cow", "bee"]))
+    assert "c has images of 'bee', 'cow', the bundle's classes are cat, dog" in text
 
 
 @pytest.mark.parametrize("policy", ["none", "masked", "stochastic", "ternary-masked"])
@@ -55,8 +73,12 @@ def test_the_gradient_is_that_of_the_back_half_at_the_decoded_feature(
     alone = BackHalf.from_programs(train, evaluation, state, CPU, SGD)
     codes = CODEC.quantize(coded(), TABLES)
     for step in range(3):
+        before = service.fleet.progress
         reply = service.handle(feature(session, step))
-        rate = learning_rate("cosine", 0.1, step, 100)
+        after = service.fleet.progress
+        assert (before, after) == pytest.approx((step / 100, (step + 1) / 100))
+        rate = learning_rate("cosine", 0.1, before, after)
+        assert reply.header["lr"] == pytest.approx(rate, abs=1e-8)
         ((loss, right, gradient),) = alone.step(
             [Part(decode(CODEC, codes, TABLES, CPU), TABLES["order"], LABELS)], rate
         )
@@ -70,17 +92,22 @@ def test_the_gradient_is_that_of_the_back_half_at_the_decoded_feature(
             np.testing.assert_array_equal(sent, gradient)
 
 
+def right(result: Message) -> int:
+    """How many of the images in `result` are classified right."""
+    return int((unpack_labels(result.parts[0], 12, 3) == LABELS).sum())
+
+
 def test_training_lowers_the_loss_that_evaluate_reports(make: Callable[..., Service]) -> None:
     service = make()
     session = hello(service)
     message = feature(session, 0, kind="evaluate")
     before = service.handle(message)
-    assert before.kind == "result" and before.header["n"] == 12 and 0 <= before.header["right"] <= 12
+    assert before.kind == "result" and right(before) <= 12
     assert service.handle(message).header["loss"] == before.header["loss"], "nothing is learned"
     for step in range(30):
         assert service.handle(feature(session, step)).kind == "gradient"
     after = service.handle(message)
-    assert after.header["loss"] < 0.7 * before.header["loss"] and after.header["right"] > before.header["right"]
+    assert after.header["loss"] < 0.7 * before.header["loss"] and right(after) > right(before)
 
 
 def test_a_step_that_comes_again_is_answered_from_the_record(make: Callable[..., Service]) -> None:
@@ -105,8 +132,8 @@ def test_codebooks_are_followed_by_version(make: Callable[..., Service]) -> None
     assert service.handle(update) == Message("ack", first, 1)
     assert service.handle(update) == Message("ack", first, 1), "its ack was lost, it is not applied twice"
     expected = CODEC.patch(TABLES, patch)["codebook"]
-    np.testing.assert_array_equal(service._sessions[first].tables["codebook"], expected)
-    np.testing.assert_array_equal(service._sessions[second].tables["codebook"], TABLES["codebook"])
+    np.testing.assert_array_equal(service.fleet.sessions[first].tables["codebook"], expected)
+    np.testing.assert_array_equal(service.fleet.sessions[second].tables["codebook"], TABLES["codebook"])
     text = refusal(service, feature(first, 0))
     assert "version 0" in text and "version 1" in text
     assert "version 1" in refusal(service, feature(second, 0, v=1, kind="evaluate"))
@@ -116,7 +143,7 @@ def test_codebooks_are_followed_by_version(make: Callable[..., Service]) -> None
         assert "expected 2" in refusal(service, update._replace(step=version))
     refusal(service, Message("codebook", second, 0, {}, (patch,)))
     refusal(service, update._replace(step=2, parts=(b"\xff",)), PayloadError.exit_code)
-    assert service._sessions[first].tables_version == 1
+    assert service.fleet.sessions[first].tables_version == 1
 
 
 def test_a_codec_without_tables_takes_no_codebook(make: Callable[..., Service]) -> None:
@@ -158,12 +185,12 @@ def test_a_batch_that_cannot_be_trained_on_is_refused_and_the_step_stays(make: C
     assert service.handle(feature(session, 0, Raw(), {})).kind == "gradient"
 
 
-@pytest.mark.parametrize("kind", ["feature", "codebook", "evaluate", "bye"])
+@pytest.mark.parametrize("kind", ["feature", "codebook", "evaluate", "update", "tested", "bye"])
 def test_who_did_not_say_hello_is_told_to(make: Callable[..., Service], kind: str) -> None:
     assert "say hello first" in refusal(make(), Message(kind, 7, 0))
 
 
-@pytest.mark.parametrize("kind", ["welcome", "gradient", "ack", "error", "result"])
+@pytest.mark.parametrize("kind", ["welcome", "gradient", "ack", "error", "result", "weights", "tally"])
 def test_what_only_a_server_says_is_refused(make: Callable[..., Service], kind: str) -> None:
     assert f"got {kind}" in refusal(make(), Message(kind))
 
@@ -184,7 +211,7 @@ def test_events_and_counts_tell_who_came_and_went(make: Callable[..., Service]) 
         {"event": "left", "session": 1, "device": "one", "steps": 1, "finished": True},
         {"event": "left", "session": 2, "device": "two", "steps": 0, "finished": False},
     ]
-    assert (service.finished, service.lost) == (1, 1)
+    assert (service.fleet.finished, service.fleet.lost, service.fleet.ended) == ({"one"}, {"two"}, 1)
     for session in (first, second):
         assert "has ended" in refusal(service, feature(session, 1))
 
@@ -215,7 +242,7 @@ def test_devices_in_threads_all_get_their_steps(make: Callable[..., Service]) ->
     replies: dict[int, list[Message]] = {}
 
     def device() -> None:
-        session = hello(service)
+        session = hello(service, threading.current_thread().name)
         replies[session] = [service.handle(feature(session, step)) for step in range(5)]
         service.handle(Message("bye", session))
 
@@ -224,7 +251,7 @@ def test_devices_in_threads_all_get_their_steps(make: Callable[..., Service]) ->
         thread.start()
     for thread in threads:
         thread.join(300)
-    assert sorted(replies) == [1, 2, 3, 4] and service.finished == 4
+    assert sorted(replies) == [1, 2, 3, 4] and service.fleet.ended == 4
     for session, answers in replies.items():
         assert [(a.kind, a.session, a.step) for a in answers] == [("gradient", session, step) for step in range(5)]
     assert service.setup.back.state_dict()["norm.num_batches_tracked"] == 20

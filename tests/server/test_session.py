@@ -28,7 +28,7 @@ def test_a_copy_goes_on_as_the_original(make: Callable[..., Service]) -> None:
         assert step(services[0], number) == step(services[1], number)
         stream.update(codes, images)
     # As after a restart: the one service gets a copy of its session in the place of the session.
-    services[0]._sessions[1] = copy.deepcopy(services[0]._sessions[1])
+    services[0].fleet.sessions[1] = copy.deepcopy(services[0].fleet.sessions[1])
     for number in range(RECORD + 1, RECORD + 4):
         assert step(services[0], number) == step(services[1], number)
         if number > RECORD + 1:

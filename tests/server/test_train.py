@@ -59,9 +59,9 @@ def test_training_equals_eager_training_of_the_same_network(
     with torch.no_grad():
         logits = eager.eval()(coded[:, np.argsort(ORDER)])
     expected = cross_entropy(logits, torch.from_numpy(labels.astype(np.int64)))
-    loss, right = back.evaluate(coded, ORDER, labels)
+    loss, predicted = back.evaluate(coded, ORDER, labels)
     assert loss == pytest.approx(expected.item(), rel=1e-4)
-    assert right == int((logits.argmax(1).numpy() == labels).sum())
+    assert predicted.dtype == np.int64 and np.array_equal(predicted, logits.argmax(1).numpy())
 
 
 def test_parts_are_one_batch_to_the_back_half(archives: Any) -> None:
@@ -148,7 +148,7 @@ def test_dropout_acts_in_training_only(make_back: Any, make_archive: Any) -> Non
     back = BackHalf.from_programs(make_archive(module, True), make_archive(module, False), state, CPU, SGD)
     coded, labels = batch(8, 0)
     assert len({back.step([Part(coded, PLAIN, labels)], 0.0)[0].loss for _ in range(4)}) > 1
-    assert len({back.evaluate(coded, PLAIN, labels) for _ in range(4)}) == 1
+    assert len({back.evaluate(coded, PLAIN, labels)[0] for _ in range(4)}) == 1
 
 
 def test_a_batch_of_one_is_refused_in_training_and_leaves_the_statistics_alone(archives: Any) -> None:
