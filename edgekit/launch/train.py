@@ -57,7 +57,7 @@ def train(
     network = NamedNetwork(model) if isinstance(model, str) else model
     data = NamedData(data) if isinstance(data, str) else data
     run = Run(network, data, as_coding(codec), as_board(board), training, server, seed)
-    _check(run)
+    check(run)
     with tempfile.TemporaryDirectory() as scratch:
         folder = out or scratch
         make_folder(folder)
@@ -101,8 +101,8 @@ def train(
     return last
 
 
-def _check(run: Run) -> None:
-    """What the processes would refuse only after the export."""
+def check(run: Run) -> None:
+    """UsageError for what the processes would refuse, but only after the export."""
     server = run.server
     run.training.check()
     OptimizerConfig(server.optimizer, server.lr, server.momentum, server.weight_decay).check()

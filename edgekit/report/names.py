@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from edgekit.report.records import Measure, Records, Row, Training
+from edgekit.report.records import Measure, Records, Row, Scaling, Training
 
 #: The codecs' short names in `edgekit measure` and in the papers.
 SHORT = {"raw": "fp32", "uniform": "uq", "product": "pq", "slicing": "clio"}
@@ -36,6 +36,17 @@ def named_measures(records: Records) -> list[tuple[str, Measure]]:
     parts = [[each["model"], each.get("dataset"), each.get("device") or "cpu"] for each in settings]
     names = _numbered(", ".join(part for part in each if part) for each in parts)
     return list(zip(names, records.measures, strict=True))
+
+
+def named_scalings(records: Records) -> list[tuple[str, Scaling]]:
+    """Each record of scaling after its name: model, dataset, device, and what share of a core a device had."""
+    parts = []
+    for setting in (scaling.data["setting"] for scaling in records.scalings):
+        share = setting.get("device_share")
+        words = [setting["model"], setting.get("dataset"), setting.get("device") or "cpu"]
+        parts.append([*words, f"{share:g} of a core each" if share else None])
+    names = _numbered(", ".join(part for part in each if part) for each in parts)
+    return list(zip(names, records.scalings, strict=True))
 
 
 def named_runs(trainings: Iterable[Training]) -> list[tuple[str, Training]]:
