@@ -10,7 +10,8 @@ from edgekit.report.records import Measure, Records, Row, Scaling, Training
 SHORT = {"raw": "fp32", "uniform": "uq", "product": "pq", "slicing": "clio"}
 #: Field in which runs of one codec may differ -> its words in a run's name.
 TELLING = {
-    "calibrate": "{}", "in_flight": "{} in flight", "link": "{}", "devices": "{} devices", "epochs": "{} epochs",
+    "calibrate": "{}", "in_flight": "{} in flight", "link": "{}", "devices": "{} devices", "mode": "{}",
+    "sync_every": "rounds every {}", "epochs": "{} epochs",
     "limit": "{} images", "batch": "batch {}", "lr": "lr {}", "seed": "seed {}",
 }  # fmt: skip
 
