@@ -217,7 +217,8 @@ def make_scaling() -> dict[str, Any]:
                 "codec": "sgq", "link": "loopback", "mode": mode, "devices": devices,
                 **{name: {"median": value, "low": 0.9 * value, "high": 1.1 * value, "n": 3}
                    for name, value in (("images_per_s", rate), ("device_rates", 1.02 * rate),
-                                       ("accuracy", 80 - devices), ("speedup", rate / (100 if mode == "sync" else 90)))},
+                                       ("accuracy", 80 - devices),
+                                       ("speedup", rate / (100 if mode == "sync" else 90)))},
                 "efficiency": rate / (100 if mode == "sync" else 90) / devices,
                 "bytes_up_per_image": 180.0 + devices, "bytes_down_per_image": 280.0 + devices,
                 "seconds_per_image": {"device_compute": 0.008, "encode": 0.001, "network": 0.0, "server": 0.0005,
