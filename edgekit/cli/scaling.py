@@ -200,7 +200,7 @@ def _run(given: dict[str, Any], plan: "Plan") -> None:
     if given["as_json"]:
         options.print_json(result)
     else:
-        console = wide(130)
+        console = wide(150)
         console.print(table(result))
         for warning in result["warnings"]:
             console.print(f"warning: {warning}", soft_wrap=True)

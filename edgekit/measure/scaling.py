@@ -81,8 +81,8 @@ class Plan(NamedTuple):
 def passes(wanted: int, images: int) -> tuple[int, int]:
     """(epochs, images of each) that come nearest to `wanted` images of the `images` that there are; UsageError.
 
-    >>> passes(8192, 1437)
-    (6, 1437)
+    >>> passes(8192, 1438)
+    (6, 1438)
     >>> passes(8192, 50000)
     (1, 8192)
     """
