@@ -339,7 +339,7 @@ def test_scaling(scaling: dict[str, Any]) -> None:
     found = table(made, "Scaling: vgg11, digits, cpu, 0.125 of a core each")
     assert [row[:4] for row in found.rows[:4]] == [["loopback", "async", "sgq", n] for n in (1, 2, 4, 8)]
     last = found.rows[-1]
-    assert last[4] == Spread(300.0, 270.0, pytest.approx(330.0)) and last[7] == pytest.approx(37.5)
+    assert last[4] == pytest.approx((300.0, 270.0, 330.0)) and last[7] == pytest.approx(37.5)
     assert last[8:10] == [188.0, 288.0] and last[11:] == pytest.approx([99.0, 3.3, 10.0, "server"])
     assert found.note == "8,622 images, 6 epochs, 4 cores, each device at most 0.125 of a core."
     (section,) = [each for each in made.sections if each.name == "scaling"]
