@@ -1,5 +1,6 @@
 """The documentation names what the code has."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 
 from edgekit.export.gradient import GRADIENT_RULES
 from edgekit.export.targets.check import ALWAYS, BOARD_RULES
+from edgekit.launch.settings import Server, Training
+from edgekit.launch.summary import summary
 from tests.one_process import Done, run_together
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -19,6 +22,30 @@ def test_export_page_names_every_operator_and_every_rule() -> None:
     missing = set(GRADIENT_RULES) - words
     assert not missing
     assert not (set(BOARD_RULES) | set(ALWAYS)) - words
+
+
+def test_record_page_names_every_field_of_a_summary() -> None:
+    text = (DOCS / "record.md").read_text(encoding="utf-8")
+    done = {
+        "event": "done", "device": "device-0", "accuracy": 90.0, "balanced_accuracy": 89.0, "train_accuracy": 95.0,
+        "loss": 0.5, "test_loss": 0.6, "images": 100, "train_s": 10.0, "gradient_deviation": 0.25, "staleness": 0.0,
+        "bytes_up": 1, "bytes_down": 2, "bytes": {}, "seconds": {}, "codebook": {}, "validation_accuracy": 1.0,
+        "validation_loss": 1.0, "by_class": {"images": [4, 4], "correct": [2, 4]},
+    }  # fmt: skip
+    fields = {*summary({}, [done], {}, {}), *Training._fields, *Server._fields} - {"event", "gradient_codec"}
+    words = set(re.findall(r"`([a-z_0-9]+)`", text))
+    # Of "seconds" too, by their names.
+    assert not (fields | set(summary({}, [done], {}, {})["seconds"])) - words
+
+
+def test_measure_page_names_what_a_record_of_scaling_has() -> None:
+    text = (DOCS / "measure.md").read_text(encoding="utf-8")
+    schema = json.loads((DOCS / "scaling.schema.json").read_text(encoding="utf-8"))
+    own = {"codec", "link", "mode", "devices", "repeat", "images", "seconds"}
+    cell = set(schema["properties"]["cells"]["items"]["properties"]) - own
+    assert not cell - set(re.findall(r"[\w]+", text))
+    for what in schema["properties"]["results"]["items"]["properties"]["binds"]["enum"]:
+        assert f"`{what}`:" in text, what
 
 
 def test_every_page_is_reached_from_the_readme() -> None:

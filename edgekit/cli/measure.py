@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from edgekit.cli import options
+from edgekit.cli import options, scaling
 from edgekit.cli.screen import numbers, wide
 from edgekit.errors import EdgekitError, UsageError
 
@@ -63,6 +63,7 @@ Say = Callable[[str], None]
 @click.option("--server-threads", default=1, help="Threads of the back half on a CPU.")
 @click.option("--torch-device", default="auto", help="Of the back half: cpu, cuda or auto.")
 @click.option("--lr", default=0.02, help="The halves do learn while they are measured.")
+@scaling.scaling
 @options.network
 @options.seed
 @click.option("--out", metavar="FILE", help="Write the record, for `edgekit report` and --compare.")
@@ -82,18 +83,26 @@ def measure(**given: Any) -> None:
     edgekit measure vgg11 --codecs 'uq;mine=sgq:groups=4,bits=6,coding=context+dct:zone=3'
     edgekit measure bundle --links 2mbit/10mbit --compare measure.json
     edgekit measure mobilenet_v1 --device jetson-nano --host me@nano --links loopback,1mbit
+    edgekit measure mobilenet_v1 --codecs sgq --links loopback --devices 1,2,4,8 --device-share 0.125
 
     With --host the connection to the board is an ssh tunnel, and --links are emulated at this end of it; "loopback" is
     the tunnel alone.
+
+    With --devices nothing of this is measured, but how a fleet scales: each number of devices trains on the same
+    images, from beginning to end, and shares one line. Reported: images/s, bytes, accuracy, and how busy the server is.
     """
     from edgekit.link.link import split_links
     from edgekit.measure import cells, compare, methods
 
     options.check_writable(given["out"])
+    scaling.check_given(given)
+    if given["devices"] is not None:
+        scaling.measure(given)
+        return
     _check_bundles(given["what"])
     earlier = compare.load(given["compare"]) if given["compare"] else None
     links = split_links(given["links"])
-    in_flight = _counts(given["in_flight"])
+    in_flight = options.counts("in-flight", given["in_flight"])
     compared = methods.parse_list(given["codecs"])
     # Imported only now, because it takes seconds.
     from edgekit.launch.flags import as_flags
@@ -224,14 +233,6 @@ def _check_bundles(what: tuple[str, ...]) -> None:
             if options.was_given(name):
                 flag = {"input_shape": "input"}.get(name, name)
                 raise UsageError(f"--{flag} is of the export, and {' '.join(what)} was exported: leave it out")
-
-
-def _counts(text: str) -> tuple[int, ...]:
-    """The numbers of "1,2,4"."""
-    parts = text.split(",")
-    if not all(part.strip().isdecimal() and int(part) for part in parts):
-        raise UsageError(f"--in-flight {text}: expected numbers of at least 1 with commas between, for example 1,2,4")
-    return tuple(int(part) for part in parts)
 
 
 def _setting(given: dict[str, Any], plan: "Plan", bundle: "Bundle") -> dict[str, Any]:

@@ -216,6 +216,14 @@ def was_given(name: str) -> bool:
     return click.get_current_context().get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
+def counts(option: str, text: str) -> tuple[int, ...]:
+    """The numbers of "1,2,4", which --`option` was given."""
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) for part in parts):
+        raise UsageError(f"--{option} {text}: expected numbers of at least 1 with commas between, for example 1,2,4")
+    return tuple(int(part) for part in parts)
+
+
 def codec_config(
     codec: str, bits: int, groups: int, grouping: str = "spectral", weighted: bool = False, coding: str = CODING
 ) -> dict[str, Any]:

@@ -21,7 +21,8 @@ ON_SCREEN = ("md", "json")
 )
 @click.option(
     "--only", metavar="NAME,NAME",
-    help="These sections alone: speed, bytes, time, in-flight, accuracy, convergence, codebooks, machine."
+    help="These sections alone: speed, bytes, time, in-flight, scaling, accuracy, convergence, loss, "
+    "devices, codebooks, machine."
 )  # fmt: skip
 def report(records: tuple[str, ...], form: str | None, out: str | None, only: str | None) -> None:
     """Show what was measured and trained: one page, with tables and charts.

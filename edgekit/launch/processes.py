@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any
 
 from edgekit.errors import ChildFailed, EdgekitError
@@ -21,11 +21,17 @@ class Children:
     """Child processes by name. As a context manager it leaves none behind, however it is left.
 
     `command` starts every child, its arguments follow. A child writes its events to standard output, a JSON object a
-    line; other lines and its standard error are its last words, should it fail.
+    line; other lines and its standard error are its last words, should it fail. `on_start` is told the name and the
+    process of every child as it starts.
     """
 
-    def __init__(self, command: Sequence[str] = (sys.executable, "-m", "edgekit")) -> None:
+    def __init__(
+        self,
+        command: Sequence[str] = (sys.executable, "-m", "edgekit"),
+        on_start: "Callable[[str, subprocess.Popen[str]], None]" = lambda name, process: None,
+    ) -> None:
         self._command = list(command)
+        self._on_start = on_start
         self._processes: dict[str, subprocess.Popen[str]] = {}
         self._events: queue.Queue[tuple[str, Event | None]] = queue.Queue()
         self._words: dict[str, list[str]] = {}
@@ -63,6 +69,7 @@ class Children:
             thread.start()
         if cores:
             os.sched_setaffinity(process.pid, cores)
+        self._on_start(name, process)
 
     def pid(self, name: str) -> int:
         """The process id of child `name`."""

@@ -6,6 +6,7 @@
 """
 
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -40,13 +41,15 @@ def train(
     out: str | None = None,
     command: Sequence[str] | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
+    on_process: "Callable[[str, subprocess.Popen[str]], None]" = lambda name, process: None,
 ) -> Event:
     """The "summary" event of a whole training: a server process and device processes on this machine.
 
     `model`, `data` and `board` are names, or settings with the name among them; `codec` is a codec, or its text,
     "sgq:groups=8,bits=4". The folder `out` keeps the bundle, the trained halves and record.jsonl; without it they are
     gone at the end. `command` is what the record says was called (default: the Python program). `on_event` is told
-    every event as it comes: those of record.jsonl, and "progress"; docs/record.md describes them. UsageError,
+    every event as it comes: those of record.jsonl, and "progress"; docs/record.md describes them. `on_process` is told
+    name and process of the server, of an emulated line ("link"), and of each device as it starts. UsageError,
     ExportError, DataError; ChildFailed as soon as a process ends with an error, and then all the others are ended.
     A device that the server puts in quarantine ends alone; Quarantined where that befell all of them. "collapsed" in
     the summary says why the network is of no use, where it is no better than guessing.
@@ -54,7 +57,7 @@ def train(
     network = NamedNetwork(model) if isinstance(model, str) else model
     data = NamedData(data) if isinstance(data, str) else data
     run = Run(network, data, as_coding(codec), as_board(board), training, server, seed)
-    _check(run)
+    check(run)
     with tempfile.TemporaryDirectory() as scratch:
         folder = out or scratch
         make_folder(folder)
@@ -65,7 +68,10 @@ def train(
         done = []
         quarantined: dict[str, str] = {}
         ended: Event = {}
-        with open(os.path.join(folder, "record.jsonl"), "w", encoding="utf-8") as file, Children() as children:
+        with (
+            open(os.path.join(folder, "record.jsonl"), "w", encoding="utf-8") as file,
+            Children(on_start=on_process) as children,
+        ):
             record = Recorder(file)
 
             def tell(event: Event) -> None:
@@ -95,8 +101,8 @@ def train(
     return last
 
 
-def _check(run: Run) -> None:
-    """What the processes would refuse only after the export."""
+def check(run: Run) -> None:
+    """UsageError for what the processes would refuse, but only after the export."""
     server = run.server
     run.training.check()
     OptimizerConfig(server.optimizer, server.lr, server.momentum, server.weight_decay).check()

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Sequence
 
 from edgekit.errors import UnknownName, UsageError
-from edgekit.report import accuracy, flight, machines, speed, timing, traffic, training
+from edgekit.report import accuracy, fleet, flight, machines, scaling, speed, timing, traffic, training
 from edgekit.report.content import Report, Section
 from edgekit.report.records import Records
 
 MEASURE = "edgekit measure MODEL --codecs fp32,uq,sgq --links 1mbit,10mbit,100mbit --out measure.json"
+SCALE = "edgekit measure MODEL --codecs sgq --devices 1,2,4,8 --out scaling.json"
 TRAIN = "edgekit train MODEL --dataset DATASET --codec sgq --out DIR"
 #: Section -> (its title when it has no data, the function that makes it, the command that measures its data).
 SECTIONS: dict[str, tuple[str, Callable[[Records], Section | None], str]] = {
@@ -15,8 +16,11 @@ SECTIONS: dict[str, tuple[str, Callable[[Records], Section | None], str]] = {
     "bytes": ("Bytes per image", traffic.section, MEASURE),
     "time": ("Time", timing.section, MEASURE),
     "in-flight": ("Batches in flight", flight.section, MEASURE.replace(" --out", " --in-flight 1,2,4 --out")),
+    "scaling": ("Scaling", scaling.section, SCALE),
     "accuracy": ("Accuracy against bytes", accuracy.section, TRAIN),
     "convergence": ("Convergence", training.convergence, TRAIN),
+    "loss": ("Losses", training.losses, TRAIN),
+    "devices": ("Devices and classes", fleet.section, TRAIN),
     "codebooks": ("Codebook health", training.codebooks, TRAIN),
     "machine": ("Machine and commands", machines.section, MEASURE),
 }
@@ -44,6 +48,7 @@ def _sources(records: Records) -> list[str]:
 def _title(records: Records) -> str:
     """The report's title: the models of the records."""
     models = [each.data["setting"]["model"] for each in records.measures]
+    models += [each.data["setting"]["model"] for each in records.scalings]
     models += [each.run["model"] for each in records.trainings]
     models += [row["model"] for table in records.accuracies for row in table.rows]
     return f"edgekit: {', '.join(dict.fromkeys(models))}"

@@ -66,6 +66,37 @@ MEASURE = {
     "warnings": Maybe([TEXT]),
 }
 
+SCALING = {
+    "command": Maybe([TEXT]),
+    "time": Maybe(TEXT),
+    "setting": {
+        "model": TEXT,
+        **fields("cut dataset device", Maybe(TEXT)),
+        **fields("batch repeats epochs images limit in_flight cores", Maybe(COUNT)),
+        "feature": Maybe([COUNT]),
+        "device_share": Maybe(AMOUNT),
+        "threads": Maybe({str: Maybe(COUNT)}),
+    },
+    "machine": Maybe(MACHINE),
+    "codecs": {str: {"method": TEXT, "codec": Maybe(TEXT)}},
+    "links": {str: Maybe(LINK)},
+    "results": [
+        {
+            **fields("codec link mode", TEXT),
+            "devices": COUNT,
+            "images_per_s": SPREAD,
+            "accuracy": Maybe(SPREAD),
+            "device_rates": Maybe(SPREAD),
+            "speedup": Maybe(SPREAD),
+            "efficiency": Maybe(AMOUNT),
+            **fields("bytes_up_per_image bytes_down_per_image", AMOUNT),
+            **fields("seconds_per_image cpu_seconds_per_image busy", PER_SIDE),
+            "binds": Maybe(TEXT),
+        }
+    ],
+    "warnings": Maybe([TEXT]),
+}
+
 #: The "start" event; the "summary" repeats it.
 RUN = {
     **fields("model codec", TEXT),
@@ -75,12 +106,13 @@ RUN = {
     "lr": Maybe(AMOUNT),
     "command": Maybe([TEXT]),
     "time": Maybe(TIME),
+    "class_names": Maybe([TEXT]),
 }
 EPOCH = {
     "device": TEXT,
     **fields("epoch images", COUNT),
     **fields("bytes_up bytes_down images_per_s", AMOUNT),
-    # Not every epoch need end with a test.
+    # Not every epoch need end with a test. A loss that is no number any more is not drawn.
     "accuracy": Maybe(AMOUNT),
     "codebook": Maybe({"perplexity": AMOUNT, "distortion": AMOUNT, "dead_codewords": Maybe(COUNT)}),
 }
@@ -88,9 +120,23 @@ SUMMARY = {
     **RUN,
     "images": COUNT,
     **fields("accuracy bytes_up_per_image bytes_down_per_image images_per_s", AMOUNT),
-    **fields("formula_bytes_up_per_image staleness", Maybe(AMOUNT)),
+    **fields("formula_bytes_up_per_image staleness balanced_accuracy validation_accuracy", Maybe(AMOUNT)),
     **fields("bytes_by_kind seconds", {str: AMOUNT}),
+    **fields("accuracy_by_device balanced_accuracy_by_device train_accuracy_by_device", Maybe({str: Maybe(AMOUNT)})),
+    "images_by_device": Maybe({str: COUNT}),
+    "accuracy_by_class": Maybe([Maybe(AMOUNT)]),
+    "images_tested_by_class": Maybe([COUNT]),
+    "quarantined": Maybe({str: TEXT}),
+    "fleet": Maybe({**fields("steps steps_without_some rounds late_updates", Maybe(COUNT)), "repeatable": Maybe(FLAG)}),
 }
+#: Of the server: what the tests of all devices at the end of an epoch came to.
+TESTED = {
+    **fields("epoch images", COUNT),
+    "accuracy": AMOUNT,
+    "validation_accuracy": Maybe(AMOUNT),
+    "best": Maybe(FLAG),
+}
+QUARANTINED = fields("device reason", TEXT)
 
 ACCURACY = [
     {

@@ -5,8 +5,8 @@ from datetime import datetime, timezone
 from typing import Any
 
 from edgekit.report.content import Cell, Section, Table, text_columns
-from edgekit.report.names import named_measures, named_runs, subject
-from edgekit.report.records import Measure, Records
+from edgekit.report.names import named_measures, named_runs, named_scalings, subject
+from edgekit.report.records import Measure, Records, Row
 
 SIDES = ("device", "server")
 
@@ -15,6 +15,7 @@ def warnings(records: Records) -> list[str]:
     """The warnings of the records, and those about putting these records together."""
     named = named_measures(records)
     found = [f"{name}: {text}" for name, measure in named for text in measure.data.get("warnings") or []]
+    found += [f"{name}: {text}" for name, each in named_scalings(records) for text in each.data.get("warnings") or []]
     processors = {tuple(_machine(each, side).get("processor") for side in SIDES) for each in records.measures}
     if len(processors) > 1:
         found.append("the measure records are of several machines: compare within one of them only")
@@ -26,7 +27,11 @@ def section(records: Records) -> Section | None:
     """The section: both machines of every measure record, versions of accuracy tables, and all commands."""
     tables = []
     for name, measure in named_measures(records):
-        tables += [_setting(name, measure), _sides_table(name, measure)]
+        sides = {side: _machine(measure, side) for side in SIDES}
+        tables += [_setting(name, measure.data), _sides_table(name, sides)]
+    for name, scaling in named_scalings(records):
+        both = {"devices and server": scaling.data.get("machine") or {}}
+        tables += [_setting(f"scaling, {name}", scaling.data), _sides_table(f"scaling, {name}", both)]
     versions = {
         f"{key} {value}": None for table in records.accuracies for row in table.rows
         for key, value in (row.get("versions") or {}).items()
@@ -42,17 +47,17 @@ def _machine(measure: Measure, side: str) -> dict[str, Any]:
     return (measure.data.get("machine") or {}).get(side) or {}
 
 
-def _setting(name: str, measure: Measure) -> Table:
-    setting = measure.data["setting"]
+def _setting(name: str, record: Row) -> Table:
+    setting = record["setting"]
     rows: list[list[Cell]] = []
-    for key in ("model", "cut", "feature", "dataset", "batch", "device", "host", "backend", "threads", "cores",
-                "seconds", "warm_up_steps", "repeats"):  # fmt: skip
+    for key in ("model", "cut", "feature", "dataset", "images", "epochs", "batch", "device", "device_share", "host",
+                "backend", "threads", "cores", "seconds", "warm_up_steps", "repeats"):  # fmt: skip
         value = setting.get(key)
         if isinstance(value, dict):
             value = ", ".join(f"{side} {_listed(each)}" for side, each in value.items())
         if value is not None:
             rows.append([key.replace("_", " "), "x".join(map(str, value)) if key == "feature" else str(value)])
-    rows += [[f"codec {codec}", about["method"]] for codec, about in measure.data["codecs"].items()]
+    rows += [[f"codec {codec}", about["method"]] for codec, about in record["codecs"].items()]
     return Table(f"Setting: {name}", text_columns("", "value"), rows)
 
 
@@ -60,11 +65,11 @@ def _listed(value: Any) -> str:
     return "+".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _sides_table(name: str, measure: Measure) -> Table:
-    facts = [_facts(_machine(measure, side)) for side in SIDES]
+def _sides_table(name: str, sides: dict[str, Row]) -> Table:
+    facts = [_facts(machine) for machine in sides.values()]
     keys = dict.fromkeys(key for each in facts for key in each)
     rows: list[list[Cell]] = [[key, *(each.get(key) for each in facts)] for key in keys]
-    return Table(f"Machine: {name}", text_columns("", *SIDES), rows)
+    return Table(f"Machine: {name}", text_columns("", *sides), rows)
 
 
 def _facts(machine: dict[str, Any]) -> dict[str, str]:
@@ -91,6 +96,8 @@ def _commands(records: Records) -> list[tuple[str, str]]:
     """(what was measured and when, its command), each command once."""
     named = named_measures(records)
     found = [(_when(name, each.data.get("time")), each.data.get("command")) for name, each in named]
+    scalings = named_scalings(records)
+    found += [(_when(f"scaling, {name}", each.data.get("time")), each.data.get("command")) for name, each in scalings]
     for name, training in named_runs(records.trainings):
         time = training.run.get("time")
         if time is not None:

@@ -4,13 +4,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from edgekit.report.records import Measure, Records, Row, Training
+from edgekit.report.records import Measure, Records, Row, Scaling, Training
 
 #: The codecs' short names in `edgekit measure` and in the papers.
 SHORT = {"raw": "fp32", "uniform": "uq", "product": "pq", "slicing": "clio"}
 #: Field in which runs of one codec may differ -> its words in a run's name.
 TELLING = {
-    "calibrate": "{}", "in_flight": "{} in flight", "link": "{}", "devices": "{} devices", "epochs": "{} epochs",
+    "calibrate": "{}", "in_flight": "{} in flight", "link": "{}", "devices": "{} devices", "mode": "{}",
+    "sync_every": "rounds every {}", "epochs": "{} epochs",
     "limit": "{} images", "batch": "batch {}", "lr": "lr {}", "seed": "seed {}",
 }  # fmt: skip
 
@@ -36,6 +37,17 @@ def named_measures(records: Records) -> list[tuple[str, Measure]]:
     parts = [[each["model"], each.get("dataset"), each.get("device") or "cpu"] for each in settings]
     names = _numbered(", ".join(part for part in each if part) for each in parts)
     return list(zip(names, records.measures, strict=True))
+
+
+def named_scalings(records: Records) -> list[tuple[str, Scaling]]:
+    """Each record of scaling after its name: model, dataset, device, and what share of a core a device had."""
+    parts = []
+    for setting in (scaling.data["setting"] for scaling in records.scalings):
+        share = setting.get("device_share")
+        words = [setting["model"], setting.get("dataset"), setting.get("device") or "cpu"]
+        parts.append([*words, f"{share:g} of a core each" if share else None])
+    names = _numbered(", ".join(part for part in each if part) for each in parts)
+    return list(zip(names, records.scalings, strict=True))
 
 
 def named_runs(trainings: Iterable[Training]) -> list[tuple[str, Training]]:

@@ -11,6 +11,8 @@ from edgekit.report.schema import check, shown
 
 #: "format" and "version" of a record that `edgekit measure` writes.
 FORMAT, VERSION = "edgekit-measure", 1
+#: "format" of one that `edgekit measure --devices` writes; its version is counted alike.
+SCALING = "edgekit-scaling"
 EXPECTED = (
     "expected a record of `edgekit measure`, the record.jsonl of `edgekit train --out DIR`, or a list of accuracy "
     "rows (bench/accuracy.py)"
@@ -28,13 +30,25 @@ class Measure(NamedTuple):
     data: Row
 
 
+class Scaling(NamedTuple):
+    """One record of `edgekit measure --devices`."""
+
+    path: str
+    data: Row
+
+
 class Training(NamedTuple):
     """One run of `edgekit train`; `summary` is None if the run did not finish."""
 
     path: str
     run: Row
+    #: The "epoch" events of the devices.
     epochs: list[Row]
     summary: Row | None
+    #: The "tested" events of the server; older records have none.
+    tested: list[Row]
+    #: Device -> why the server put it in quarantine.
+    quarantined: dict[str, str]
 
 
 class Accuracy(NamedTuple):
@@ -44,12 +58,16 @@ class Accuracy(NamedTuple):
     rows: list[Row]
 
 
+Record = Measure | Training | Accuracy | Scaling
+
+
 class Records(NamedTuple):
     """All records of a report, in the order given."""
 
     measures: list[Measure]
     trainings: list[Training]
     accuracies: list[Accuracy]
+    scalings: list[Scaling]
 
 
 def load(paths: Sequence[str]) -> Records:
@@ -58,7 +76,7 @@ def load(paths: Sequence[str]) -> Records:
     UsageError for a path that cannot be read, a file twice, or a kind of record that has no place in a report;
     DataError for a damaged one.
     """
-    found = Records([], [], [])
+    found = Records([], [], [], [])
     seen: dict[str, str] = {}
     for given in paths:
         path = os.path.join(given, "record.jsonl") if os.path.isdir(given) else given
@@ -70,12 +88,14 @@ def load(paths: Sequence[str]) -> Records:
             found.measures.append(record)
         elif isinstance(record, Training):
             found.trainings.append(record)
+        elif isinstance(record, Scaling):
+            found.scalings.append(record)
         else:
             found.accuracies.append(record)
     return found
 
 
-def read(path: str) -> Measure | Training | Accuracy:
+def read(path: str) -> Record:
     """The record in file `path`."""
     try:
         with open(path, "rb") as file:
@@ -85,7 +105,7 @@ def read(path: str) -> Measure | Training | Accuracy:
     return parse(data, path)
 
 
-def parse(data: bytes, path: str) -> Measure | Training | Accuracy:
+def parse(data: bytes, path: str) -> Record:
     """The record in the bytes of a file; `path` is its name in messages."""
     try:
         text = data.decode("utf-8")
@@ -101,6 +121,8 @@ def parse(data: bytes, path: str) -> Measure | Training | Accuracy:
     value = _json(text, path)
     if isinstance(value, dict) and value.get("format") == FORMAT:
         return _measure(value, path)
+    if isinstance(value, dict) and value.get("format") == SCALING:
+        return _scaling(value, path)
     if isinstance(value, dict) and any(marks <= set(value) for marks in PLANS):
         raise UsageError(f"{path} is a record of `edgekit plan`, which predicts: a report is of what was measured")
     if isinstance(value, list) and value and isinstance(value[0], dict) and "method" in value[0]:
@@ -113,18 +135,37 @@ def parse(data: bytes, path: str) -> Measure | Training | Accuracy:
 
 
 def _measure(value: Row, path: str) -> Measure:
+    _check_version(value, path)
+    check(value, kinds.MEASURE, path)
+    _check_named(value, ("cells", "results", "encoding"), path)
+    return Measure(path, value)
+
+
+def _scaling(value: Row, path: str) -> Scaling:
+    _check_version(value, path)
+    check(value, kinds.SCALING, path)
+    _check_named(value, ("results",), path)
+    for i, row in enumerate(value["results"]):
+        if not row["devices"]:
+            raise DataError(f"{path}, results[{i}] is of 0 devices, expected at least 1")
+    return Scaling(path, value)
+
+
+def _check_version(value: Row, path: str) -> None:
     if value.get("version") != VERSION:
         raise UsageError(
-            f"{path} is an edgekit-measure record of version {value.get('version')}, this edgekit reads version "
+            f"{path} is an {value['format']} record of version {value.get('version')}, this edgekit reads version "
             f"{VERSION}: measure again, or install the edgekit that wrote it"
         )
-    check(value, kinds.MEASURE, path)
-    for part in ("cells", "results", "encoding"):
+
+
+def _check_named(value: Row, parts: Sequence[str], path: str) -> None:
+    """DataError where a row of `parts` is of a codec or link that the record does not describe."""
+    for part in parts:
         for i, row in enumerate(value.get(part) or []):
             for key, table in (("codec", "codecs"), ("link", "links")):
                 if key in row and row[key] not in value[table]:
                     raise DataError(f"{path}, {part}[{i}] is of {key} '{row[key]}', which '{table}' does not have")
-    return Measure(path, value)
 
 
 def _training(start: Row, lines: list[str], path: str) -> Training:
@@ -132,7 +173,8 @@ def _training(start: Row, lines: list[str], path: str) -> Training:
     if start["event"] != "start":
         raise DataError(f"{path} starts with event {shown(start['event'])}, expected 'start': its first lines are gone")
     check(start, kinds.RUN, f"{path}, line 1")
-    epochs, summary = [], None
+    epochs, tested, summary = [], [], None
+    quarantined: dict[str, str] = {}
     for i, event in enumerate(events, 1):
         where = f"{path}, line {i}"
         if not isinstance(event, dict) or not isinstance(event.get("event"), str):
@@ -140,11 +182,18 @@ def _training(start: Row, lines: list[str], path: str) -> Training:
         if event["event"] == "epoch":
             check(event, kinds.EPOCH, where)
             epochs.append(event)
+        elif event["event"] == "tested":
+            check(event, kinds.TESTED, where)
+            tested.append(event)
+        elif event["event"] == "quarantined":
+            check(event, kinds.QUARANTINED, where)
+            quarantined[event["device"]] = event["reason"]
         elif event["event"] == "summary":
             check(event, kinds.SUMMARY, where)
             summary = event
+            quarantined.update(event.get("quarantined") or {})
     # The summary has what the processes chose by themselves, such as the gradient codec.
-    return Training(path, {**start, **(summary or {})}, epochs, summary)
+    return Training(path, {**start, **(summary or {})}, epochs, summary, tested, quarantined)
 
 
 def _json(text: str, where: str) -> Any:

@@ -1,23 +1,12 @@
-"""The sections on training runs: accuracy over time and over bytes, and the state of their codebooks."""
+"""The sections on training runs: accuracy over time and over bytes, losses, and the state of their codebooks."""
 
 from typing import NamedTuple
 
-from edgekit.report.content import Column, Plot, Section, Series, Table, text_columns
+from edgekit.report.content import Cell, Column, Plot, Section, Series, Table, text_columns
+from edgekit.report.epochs import Epoch, epochs
 from edgekit.report.names import named_runs, short, subject
 from edgekit.report.palette import colours
-from edgekit.report.records import Records, Training
-
-
-class Epoch(NamedTuple):
-    """The end of an epoch: means over all devices, but the sum of their megabytes."""
-
-    number: int
-    seconds: float
-    megabytes: float
-    accuracy: float
-    perplexity: float | None
-    distortion: float | None
-    dead: float | None
+from edgekit.report.records import Records
 
 
 class Curve(NamedTuple):
@@ -33,19 +22,36 @@ class Curve(NamedTuple):
 LABELS = {
     "number": "epoch", "seconds": "training time, s", "megabytes": "sent both ways by all devices, MB",
     "accuracy": "test accuracy, %", "perplexity": "perplexity, codewords",
-    "distortion": "distortion, share of variance",
+    "distortion": "distortion, share of variance", "loss": "training loss", "test_loss": "test loss",
+    "validation_loss": "validation loss",
 }  # fmt: skip
 
 
 def convergence(records: Records) -> Section | None:
     """The section on test accuracy, over training time and over the bytes of both directions."""
-    text = "A point per epoch, the mean over the devices. Time is training alone: start-up and tests are left out."
+    text = (
+        "A point per epoch that ended with a test, over the test images of all devices; records of older versions: the "
+        "mean over the devices. Time is training alone: start-up and tests are left out."
+    )
     charts = {"Accuracy over time": ("seconds", "accuracy"), "Accuracy over bytes": ("megabytes", "accuracy")}
     columns = {
         "number": Column("epochs"), "accuracy": Column("accuracy", "%"), "seconds": Column("training time", "s"),
         "megabytes": Column("sent both ways", "MB"),
     }  # fmt: skip
-    return _section("convergence", "Convergence", text, _curves(records), charts, columns)
+    return _section("convergence", "Convergence", text, _known(_curves(records), "accuracy"), charts, columns)
+
+
+def losses(records: Records) -> Section | None:
+    """The section on the losses of training, validation and test images over the epochs."""
+    text = (
+        "Mean cross entropy over images. The training loss is that of the batches as they were trained on, the others "
+        "are of the deployed pipeline. A loss that is no number any more is left out."
+    )
+    curves = _known(_curves(records), "loss")
+    names = ("loss", "validation_loss", "test_loss")
+    charts = {LABELS[name].capitalize(): ("number", name) for name in names}
+    columns = {"number": Column("epochs"), **{name: Column(LABELS[name]) for name in names}}
+    return _section("loss", "Losses", text, curves, charts, columns)
 
 
 def codebooks(records: Records) -> Section | None:
@@ -54,14 +60,18 @@ def codebooks(records: Records) -> Section | None:
         "Perplexity is how many codewords are in even use: near their number is good, near 1 is a collapsed codebook. "
         "Distortion is the squared error of the decoded feature over its variance."
     )
-    known = [
-        curve._replace(epochs=[epoch for epoch in curve.epochs if epoch.perplexity is not None])
-        for curve in _curves(records)
-    ]
+    # The state of the codebooks is shown where an epoch ended with a test, as its accuracy is.
+    known = _known(_known(_curves(records), "accuracy"), "perplexity")
     charts = {"Perplexity": ("number", "perplexity"), "Distortion": ("number", "distortion")}
     heads = {"number": "epoch", "perplexity": "perplexity", "distortion": "distortion", "dead": "dead codewords"}
     columns = {key: Column(head) for key, head in heads.items()}
     return _section("codebooks", "Codebook health", text, known, charts, columns)
+
+
+def _known(curves: list[Curve], name: str) -> list[Curve]:
+    """`curves` with those epochs alone whose field `name` is known."""
+    return [curve._replace(epochs=[each for each in curve.epochs if getattr(each, name) is not None])
+            for curve in curves]  # fmt: skip
 
 
 def _section(
@@ -74,16 +84,19 @@ def _section(
         for about in dict.fromkeys(curve.about for curve in curves)
         for chart, (x, y) in charts.items()
     ]
-    rows = [[curve.about, curve.name, *(getattr(curve.epochs[-1], key) for key in last)] for curve in curves]
+    rows: list[list[Cell]] = [
+        [curve.about, curve.name, *(getattr(curve.epochs[-1], key) for key in last)] for curve in curves
+    ]
     table = Table("At the end", [*text_columns("trained", "run"), *last.values()], rows)
-    return Section(name, title, text, [table], plots) if rows else None
+    return Section(name, title, text, [table], [plot for plot in plots if plot.series]) if rows else None
 
 
 def _plot(title: str, x: str, y: str, curves: list[Curve]) -> Plot:
     series = []
-    for curve in curves:
-        along, up = ([getattr(epoch, key) for epoch in curve.epochs] for key in (x, y))
-        series.append(Series(curve.name, curve.colour, along, up))
+    for curve in _known(curves, y):
+        if curve.epochs:
+            along, up = ([getattr(epoch, key) for epoch in curve.epochs] for key in (x, y))
+            series.append(Series(curve.name, curve.colour, along, up))
     log = x == "megabytes" and all(value > 0 for each in series for value in each.x)
     return Plot(title, LABELS[x], LABELS[y], series, log_x=log)
 
@@ -94,33 +107,5 @@ def _curves(records: Records) -> list[Curve]:
     for about in dict.fromkeys(subject(each.run) for _, each in runs):
         mine = [(name, each) for name, each in runs if subject(each.run) == about]
         for (name, each), colour in zip(mine, colours(short(each.run["codec"]) for _, each in mine), strict=True):
-            found.append(Curve(name, about, colour, _epochs(each)))
+            found.append(Curve(name, about, colour, epochs(each)))
     return found
-
-
-def _epochs(training: Training) -> list[Epoch]:
-    """The epochs that all devices of the run have finished, with a test at their end."""
-    devices = sorted({event["device"] for event in training.epochs})
-    found = []
-    seconds = dict.fromkeys(devices, 0.0)
-    images = dict.fromkeys(devices, 0.0)
-    for number in sorted({event["epoch"] for event in training.epochs}):
-        events = {event["device"]: event for event in training.epochs if event["epoch"] == number}
-        for device, event in events.items():
-            seconds[device] += max(event["images"] - images[device], 0.0) / max(event["images_per_s"], 1e-9)
-            images[device] = event["images"]
-        accuracies = [event["accuracy"] for event in events.values() if event.get("accuracy") is not None]
-        if len(accuracies) == len(devices):
-            sent = sum(event["bytes_up"] + event["bytes_down"] for event in events.values()) / 1e6
-            health = [
-                _mean([event["codebook"].get(key) for event in events.values() if event.get("codebook")])
-                for key in ("perplexity", "distortion", "dead_codewords")
-            ]
-            accuracy = sum(accuracies) / len(accuracies)
-            found.append(Epoch(number, sum(seconds.values()) / len(devices), sent, accuracy, *health))
-    return found
-
-
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None

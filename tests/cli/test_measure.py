@@ -23,6 +23,21 @@ from edgekit.errors import EdgekitError
         (("BUNDLE", "--codecs", "uq"), "--codecs is of the export"),
         (("BUNDLE", "--in-flight", "16", "--batch", "1"), "at least 2 images"),
         (("vgg11", "--out", "no/such/folder.json"), "cannot be written"),
+        (("vgg11", "--mode", "async"), "--mode is of --devices"),
+        (("vgg11", "--device-share", "0.5"), "--device-share is of --devices"),
+        (("vgg11", "--devices", "1,2", "--seconds", "3"), "--seconds does not go with --devices"),
+        (("vgg11", "--devices", "1,2", "--compare", "x"), "--compare does not go with --devices"),
+        (("vgg11", "--devices", "1,x"), "--devices 1,x: expected numbers"),
+        (("vgg11", "--devices", "2,1"), "from few to many"),
+        (("vgg11", "--devices", "1", "--in-flight", "1,2"), "expected one number"),
+        (("vgg11", "--devices", "1", "--mode", "sync,sync"), "each mode once"),
+        (("vgg11", "--devices", "1", "--mode", "asink"), "did you mean async"),
+        (("vgg11", "--devices", "1", "--sync-every", "often"), "often"),
+        (("vgg11", "--devices", "1,900"), "1438 images for 900 devices: expected at least 1800"),
+        (("vgg11", "--devices", "1", "--device-share", "3"), "expected 0.01 to 1"),
+        (("vgg11", "--devices", "1", "--links", "10mbits"), "10mbits"),
+        (("vgg11", "--devices", "1", "--codecs", "sgk"), "did you mean sgq"),
+        (("BUNDLE", "--devices", "1"), "expected one model"),
     ],
 )
 def test_refused(small_bundle: Bundle, arguments: tuple[str, ...], says: str) -> None:
@@ -35,3 +50,4 @@ def test_refused(small_bundle: Bundle, arguments: tuple[str, ...], says: str) ->
 def test_help_teaches() -> None:
     text = CliRunner().invoke(measure, ["--help"]).output
     assert "edgekit measure mobilenet_v1" in text and "10mbit+50ms" in text
+    assert "--devices 1,2,4,8 --device-share 0.125" in text

@@ -163,6 +163,95 @@ def make_run(codec: str = "sgq", in_flight: int = 1, devices: int = 2, epochs: i
     return events
 
 
+def make_fleet_run() -> list[dict[str, Any]]:
+    """Events of a run of three devices in step, of which one is put in quarantine in the second of three epochs.
+
+    Each device tests a third of the test images: 30, 30 and 40 of them.
+    """
+    run = {"model": "vgg11", "codec": "sgq", "codec_config": {}, "dataset": "digits", "devices": 3, "epochs": 3,
+           "class_names": ["nought", "one", "<two>"]}  # fmt: skip
+    events: list[dict[str, Any]] = [{**run, "event": "start", "time": 1795241819.4, "command": ["train", "vgg11"]}]
+    for epoch in range(1, 4):
+        devices = range(3) if epoch == 1 else range(2)
+        images = 100 if epoch == 1 else 60
+        if epoch == 2:
+            reason = "12 messages that do not parse"
+            events.append({"event": "quarantined", "device": "device-2", "reason": reason, "process": "server"})
+        events.append({
+            "event": "tested", "epoch": epoch, "devices": len(devices), "images": images, "accuracy": 50.0 + epoch,
+            "test_loss": 2.0 / epoch, "validation_accuracy": 60.0, "validation_loss": 1.5 / epoch, "best": True,
+            "process": "server",
+        })  # fmt: skip
+        for device in devices:
+            events.append({
+                "event": "epoch", "device": f"device-{device}", "epoch": epoch, "images": (100 + 100 * device) * epoch,
+                "loss": 1.0 + device, "accuracy": 10.0 * device, "images_per_s": 50.0, "test_loss": 9.0,
+                "bytes_up": 1000 * epoch, "bytes_down": 2000 * epoch,
+                "by_class": {"images": [10, 10, 10], "correct": [1, 2, 3]}, "balanced_accuracy": 20.0,
+                "fleet": {"images": images, "accuracy": 50.0 + epoch, "test_loss": 2.0 / epoch, "best": True},
+            })  # fmt: skip
+    events.append({
+        **run, "event": "summary", "accuracy": 53.0, "balanced_accuracy": 52.5, "images": 900,
+        "accuracy_by_device": {"device-0": 50.0, "device-1": 56.0},
+        "balanced_accuracy_by_device": {"device-0": 49.0, "device-1": 56.0},
+        "train_accuracy_by_device": {"device-0": 70.0, "device-1": 71.0},
+        "images_by_device": {"device-0": 300, "device-1": 600},
+        "accuracy_by_class": [80.0, 25.0, None], "images_tested_by_class": [20, 40, 0], "test_loss": 0.67,
+        "validation_accuracy": 60.0, "validation_loss": 0.5,
+        "quarantined": {"device-2": "12 messages that do not parse"},
+        "fleet": {"steps": 30, "steps_without_some": 2, "rounds": 3, "late_updates": 1, "repeatable": False},
+        "bytes_up_per_image": 10.0, "bytes_down_per_image": 20.0, "images_per_s": 100.0,
+        "bytes_by_kind": {"up.feature": 8000, "up.update": 1000, "down.gradient": 18000},
+        "seconds": {"device_compute": 1.0, "encode": 0.5, "network": 0.25, "server": 1.0, "round": 0.25, "train": 3.0},
+    })  # fmt: skip
+    return events
+
+
+def make_scaling() -> dict[str, Any]:
+    """A record of sgq in two modes: in sync mode a server that binds from four devices on, at 300 images/s."""
+    results = []
+    for mode in ("sync", "async"):
+        for devices in (1, 2, 4, 8):
+            rate = min(100.0 * devices, 300.0) if mode == "sync" else 90.0 * devices
+            results.append({
+                "codec": "sgq", "link": "loopback", "mode": mode, "devices": devices,
+                **{name: {"median": value, "low": 0.9 * value, "high": 1.1 * value, "n": 3}
+                   for name, value in (("images_per_s", rate), ("device_rates", 1.02 * rate),
+                                       ("accuracy", 80 - devices),
+                                       ("speedup", rate / (100 if mode == "sync" else 90)))},
+                "efficiency": rate / (100 if mode == "sync" else 90) / devices,
+                "bytes_up_per_image": 180.0 + devices, "bytes_down_per_image": 280.0 + devices,
+                "seconds_per_image": {"device_compute": 0.008, "encode": 0.001, "network": 0.0, "server": 0.0005,
+                                      "round": 0.0005},
+                "cpu_seconds_per_image": {"device": 0.009, "server": 0.0033, "link": 0.0, "measuring": 0.0001},
+                "busy": {"device": 0.1, "server": 0.0033 * rate, "link": 0.0, "measuring": 0.01},
+                "binds": "server" if rate == 300.0 else "devices",
+            })  # fmt: skip
+    setting = {"model": "vgg11", "cut": "features.7", "feature": [128, 8, 8], "dataset": "digits", "images": 8622,
+               "epochs": 6, "limit": 1437, "batch": 32, "in_flight": 1, "devices": [1, 2, 4, 8], "cores": 4,
+               "modes": ["sync", "async"], "device": "cpu", "device_share": 0.125, "repeats": 3,
+               "threads": {"device": 1, "server": 1}}  # fmt: skip
+    return {
+        "format": "edgekit-scaling", "version": 1, "time": "2026-11-28T06:00:00Z", "setting": setting,
+        "command": ["edgekit", "measure", "vgg11", "--devices", "1,2,4,8", "--device-share", "0.125"],
+        "machine": make_measure()["machine"]["device"], "links": {"loopback": None},
+        "codecs": {"sgq": {"method": "sgq:groups=8,bits=5+dct:zone=2", "codec": "sgq"}},
+        "cells": [], "results": results, "warnings": ["8 device processes and the server share 4 cores"],
+    }  # fmt: skip
+
+
+@pytest.fixture
+def fleet_run() -> list[dict[str, Any]]:
+    """The events of a record of devices in step."""
+    return make_fleet_run()
+
+
+@pytest.fixture
+def scaling() -> dict[str, Any]:
+    """The content of a record of scaling."""
+    return make_scaling()
+
+
 @pytest.fixture
 def measure() -> dict[str, Any]:
     """The content of a measure record."""
@@ -177,7 +266,7 @@ def run() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Two measure records, four runs and a table of accuracy, as files."""
+    """Two measure records, one of scaling, five runs and a table of accuracy, as files."""
     place = tmp_path_factory.mktemp("records")
     table = Path(__file__).parents[2] / "bench" / "results" / "accuracy.json"
     paths = []
@@ -187,4 +276,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     for codec, depth in (("sgq", 1), ("sgq", 2), ("uniform", 1), ("raw", 1)):
         paths.append(place / f"{codec}-{depth}.jsonl")
         paths[-1].write_text("".join(json.dumps(event) + "\n" for event in make_run(codec, depth)), encoding="utf-8")
-    return [str(path) for path in [*paths, table]]
+    (place / "scaling.json").write_text(json.dumps(make_scaling()), encoding="utf-8")
+    fleet = "".join(json.dumps(event) + "\n" for event in make_fleet_run())
+    (place / "fleet.jsonl").write_text(fleet, encoding="utf-8")
+    return [str(path) for path in [*paths, table, place / "scaling.json", place / "fleet.jsonl"]]

@@ -66,7 +66,10 @@ def text(made: Report) -> str:
 
 
 def test_every_section_is_there(made: Report, text: str) -> None:
-    ids = ["speed", "bytes", "time", "in-flight", "accuracy", "convergence", "codebooks", "machine"]
+    ids = [
+        "speed", "bytes", "time", "in-flight", "scaling", "accuracy", "convergence", "loss", "devices", "codebooks",
+        "machine",
+    ]  # fmt: skip
     assert [section.name for section in made.sections] == ids and made.missing == []
     assert re.findall(r'<section id="([^"]*)"', text) == ids
 
@@ -110,7 +113,7 @@ def test_axes_say_what_they_show(made: Report, text: str) -> None:
     for section in made.sections:
         for chart in section.charts:
             assert f">{chart.x_label}</text>" in text
-            assert re.search(r"Mbit/s|MB|images/s|, s$|%|bytes|epoch|batches", chart.x_label)
+            assert re.search(r"Mbit/s|MB|images/s|, s$|%|bytes|epoch|batches|devices", chart.x_label)
     for label in ("images/s trained", "test accuracy, %", "perplexity, codewords", "distortion, share of variance"):
         assert f">{label}</text>" in text
 
@@ -149,7 +152,7 @@ def test_hostile_names_stay_text(measure: dict[str, Any]) -> None:
     measure["encoding"] = []
     record = parse(json.dumps(hostile(measure)).encode(), "r" + HOSTILE.replace("\x00\ud800", ""))
     assert isinstance(record, Measure)
-    made = build(Records([record], [], []))
+    made = build(Records([record], [], [], []))
     shown = Page(page.render(made))
     assert "script" not in shown.tags
     assert "<script>alert(1)</script>" in shown.words and "{{ 7*7 }}" in shown.words and "$x^2$" in shown.words

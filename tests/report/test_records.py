@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edgekit.errors import DataError, EdgekitError, UnknownName, UsageError
 from edgekit.report import markdown
 from edgekit.report.build import build
-from edgekit.report.records import Accuracy, Measure, Records, Training, load, parse
+from edgekit.report.records import Accuracy, Measure, Record, Records, Scaling, Training, load, parse
 
 RESULTS = Path(__file__).parents[2] / "bench" / "results"
 JSON = st.recursive(
@@ -26,15 +26,17 @@ def lines(events: list[dict[str, Any]]) -> bytes:
     return "".join(json.dumps(event) + "\n" for event in events).encode()
 
 
-def records(*parsed: Measure | Training | Accuracy) -> Records:
+def records(*parsed: Record) -> Records:
     return Records(
         [each for each in parsed if isinstance(each, Measure)],
         [each for each in parsed if isinstance(each, Training)],
         [each for each in parsed if isinstance(each, Accuracy)],
+        [each for each in parsed if isinstance(each, Scaling)],
     )
 
 
-def test_each_kind_is_known(measure: dict[str, Any], run: list[dict[str, Any]]) -> None:
+def test_each_kind_is_known(measure: dict[str, Any], run: list[dict[str, Any]], scaling: dict[str, Any]) -> None:
+    assert isinstance(parse(json.dumps(scaling).encode(), "s"), Scaling)
     assert isinstance(parse(json.dumps(measure).encode(), "m"), Measure)
     training = parse(lines(run), "r")
     assert isinstance(training, Training) and training.summary and len(training.epochs) == 6
@@ -70,6 +72,7 @@ def test_a_plan_is_refused(name: str) -> None:
         (b"[]", UsageError, "got a list of 0; expected a record of `edgekit measure`"),
         (b'{"b": 1, "a": 2}', UsageError, "got an object with b, a; expected"),
         (b'{"format": "edgekit-measure", "version": 2}', UsageError, "of version 2, this edgekit reads version 1"),
+        (b'{"format": "edgekit-scaling", "version": 0}', UsageError, "an edgekit-scaling record of version 0, this"),
         (b'{"event": "epoch"}\n', DataError, "starts with event 'epoch', expected 'start'"),
         (b'{"event": "start"}\n', DataError, "line 1 has no 'model'"),
         (b'{"event": "start", "model": "m", "codec": "c"}\n{"eve', DataError, "line 2 is no JSON"),
@@ -103,6 +106,20 @@ def test_damage_is_located(measure: dict[str, Any], path: tuple[Any, ...], value
         parse(json.dumps(measure).encode(), "r")
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("results", 0, "devices"), 0, r"results\[0\] is of 0 devices"),
+        (("results", 1, "link"), "1mbit", r"results\[1\] is of link '1mbit', which 'links' does not have"),
+        (("results", 1, "mode"), None, "mode is nothing, expected text"),
+    ],
+)
+def test_damage_of_scaling_is_located(scaling: dict[str, Any], path: tuple[Any, ...], value: Any, message: str) -> None:
+    scaling[path[0]][path[1]][path[2]] = value
+    with pytest.raises(DataError, match=message):
+        parse(json.dumps(scaling).encode(), "r")
+
+
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read: No such file"):
         load([str(tmp_path / "none.json")])
@@ -113,7 +130,7 @@ def test_unknown_section(measure: dict[str, Any]) -> None:
         build(records(parse(json.dumps(measure).encode(), "m")), ["sped"])
 
 
-def shown(parsed: Measure | Training | Accuracy) -> None:
+def shown(parsed: Record) -> None:
     """All that is made of a record before it is drawn."""
     report = build(records(parsed))
     assert markdown.render(report) and json.dumps(report.to_json(), allow_nan=False)
@@ -169,6 +186,26 @@ def test_any_damaged_measure_gives_a_report_or_a_typed_error(measure: dict[str, 
 def test_any_damaged_run_gives_a_report_or_a_typed_error(run: list[dict[str, Any]], data: st.DataObject) -> None:
     try:
         shown(parse("".join(json.dumps(event) + "\n" for event in damaged(run, data)).encode(), "r"))
+    except EdgekitError as error:
+        assert str(error)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.data())
+def test_any_damaged_fleet_gives_a_report_or_a_typed_error(
+    fleet_run: list[dict[str, Any]], data: st.DataObject
+) -> None:
+    try:
+        shown(parse("".join(json.dumps(event) + "\n" for event in damaged(fleet_run, data)).encode(), "r"))
+    except EdgekitError as error:
+        assert str(error)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.data())
+def test_any_damaged_scaling_gives_a_report_or_a_typed_error(scaling: dict[str, Any], data: st.DataObject) -> None:
+    try:
+        shown(parse(json.dumps(damaged({**scaling, "results": scaling["results"][:2]}, data)).encode(), "r"))
     except EdgekitError as error:
         assert str(error)
 

@@ -7,7 +7,7 @@ import pytest
 
 from edgekit.report.build import build
 from edgekit.report.content import Bars, Plot, Quantiles, Report, Spread, Table
-from edgekit.report.records import Accuracy, Measure, Records, Training, parse
+from edgekit.report.records import Accuracy, Measure, Records, Scaling, Training, parse
 
 
 def report(*contents: Any, only: tuple[str, ...] = ()) -> Report:
@@ -17,7 +17,7 @@ def report(*contents: Any, only: tuple[str, ...] = ()) -> Report:
         run = isinstance(content, list) and "event" in content[0]
         text = "".join(json.dumps(event) + "\n" for event in content) if run else json.dumps(content)
         parsed.append(parse(text.encode(), f"record-{i}"))
-    kinds = Measure, Training, Accuracy
+    kinds = Measure, Training, Accuracy, Scaling
     return build(Records(*([each for each in parsed if isinstance(each, kind)] for kind in kinds)), only)  # type: ignore[arg-type]
 
 
@@ -242,8 +242,120 @@ def test_equal_settings_get_numbers(measure: dict[str, Any]) -> None:
 
 def test_what_is_missing_names_its_command(measure: dict[str, Any], run: list[dict[str, Any]]) -> None:
     missing = dict(report(run).missing)
-    assert list(missing) == ["Speed", "Batches in flight"] and missing["Speed"].startswith("edgekit measure MODEL")
+    assert list(missing) == ["Speed", "Batches in flight", "Scaling", "Losses", "Devices and classes"]
+    assert missing["Speed"].startswith("edgekit measure MODEL")
     missing = dict(report(measure).missing)
-    assert list(missing) == ["Accuracy against bytes", "Convergence", "Codebook health"]
+    scale = missing.pop("Scaling")
+    assert scale.startswith("edgekit measure MODEL") and "--devices" in scale
+    of_runs = ["Accuracy against bytes", "Convergence", "Losses", "Devices and classes", "Codebook health"]
+    assert list(missing) == of_runs
     assert all(command.startswith("edgekit train MODEL") for command in missing.values())
     assert report(measure, only=("speed",)).missing == []
+
+
+def test_the_servers_test_is_the_accuracy_of_an_epoch(fleet_run: list[dict[str, Any]]) -> None:
+    """The devices' own accuracies, 0 to 20 %, are of a third of the images each: nobody's mean is shown."""
+    made = report(fleet_run)
+    (end,) = _ends(made, "convergence")
+    # Two devices at the end: 300 and 600 images at 50/s; bytes of the third are still counted.
+    assert end[2:] == [3, 53.0, 9.0, pytest.approx((2 * 9000 + 3000) / 1e6)]
+    over_time, _ = next(each for each in made.sections if each.name == "convergence").charts
+    assert isinstance(over_time, Plot)
+    assert over_time.series[0].x == pytest.approx([4.0, 6.0, 9.0]) and over_time.series[0].y == [51.0, 52.0, 53.0]
+
+
+def test_tests_at_different_times_are_one_by_images(fleet_run: list[dict[str, Any]]) -> None:
+    """Devices that are not in step test when they are done: an event each."""
+    later = dict(fleet_run[1], images=300, accuracy=61.0)
+    made = report([*fleet_run, later])
+    over_time, _ = next(each for each in made.sections if each.name == "convergence").charts
+    assert isinstance(over_time, Plot) and over_time.series[0].y[0] == pytest.approx((51 * 100 + 61 * 300) / 400)
+
+
+def test_losses(fleet_run: list[dict[str, Any]]) -> None:
+    made = report(fleet_run)
+    (end,) = _ends(made, "loss")
+    # Training losses 1 and 2, by the 100 and 200 images of the epoch; the others are the server's.
+    assert end[2:] == pytest.approx([3, 5 / 3, 0.5, 2 / 3])
+    (section,) = [each for each in made.sections if each.name == "loss"]
+    train, validation, test = section.charts
+    assert isinstance(train, Plot) and train.series[0].y == pytest.approx([(1 + 4 + 9) / 6, 5 / 3, 5 / 3])
+    assert isinstance(validation, Plot) and validation.series[0].y == pytest.approx([1.5, 0.75, 0.5])
+    assert isinstance(test, Plot) and test.series[0].y == pytest.approx([2.0, 1.0, 2 / 3])
+
+
+def test_a_loss_that_is_no_number_is_left_out(fleet_run: list[dict[str, Any]]) -> None:
+    for event in fleet_run:
+        if event["event"] == "epoch" and event["epoch"] == 2:
+            event["loss"] = None if event["device"] == "device-0" else float("nan")
+        event.pop("validation_loss", None)
+    made = report(fleet_run)
+    train, test = next(each for each in made.sections if each.name == "loss").charts
+    assert isinstance(train, Plot) and train.series[0].x == [1, 3]
+    assert test.title.startswith("Test loss")
+
+
+def test_old_runs_have_the_mean_over_devices(run: list[dict[str, Any]]) -> None:
+    for event in run:
+        if event["event"] == "epoch":
+            event.update(loss=1.0, test_loss=float(event["device"][-1]))
+    made = report(run)
+    assert _ends(made, "loss")[0][2:] == [3, 1.0, None, 0.5]
+    assert _ends(made, "convergence")[0][3] == pytest.approx(90 - 40 / 3 - 0.5)
+    assert not [each for each in made.sections if each.name == "devices"]
+
+
+def test_devices_and_classes(fleet_run: list[dict[str, Any]]) -> None:
+    made = report(fleet_run)
+    assert table(made, "Accuracy by device: vgg11, digits: sgq").rows == [
+        ["device-0", 50.0, 49.0, 70.0, 300], ["device-1", 56.0, 56.0, 71.0, 600]
+    ]  # fmt: skip
+    assert table(made, "Accuracy by class").rows == [["nought", 20, 80.0], ["one", 40, 25.0], ["<two>", 0, None]]
+    assert rows(made, "Fleets")["vgg11, digits: sgq"] == [3, 53.0, 52.5, 60.0, 30, 2, 3, 1, "no"]
+    assert table(made, "Devices in quarantine").rows == [
+        ["vgg11, digits: sgq", "device-2", "12 messages that do not parse"]
+    ]
+    (bars,) = next(each for each in made.sections if each.name == "devices").charts
+    assert isinstance(bars, Bars) and bars.categories == ["one", "nought"]
+    assert [values for _, _, values in bars.parts] == [[25.0, 80.0], [75.0, 20.0]]
+    assert bars.totals == ["25.0 % of 40", "80.0 % of 20"]
+
+
+def test_quarantine_shows_in_a_run_that_broke_off(fleet_run: list[dict[str, Any]]) -> None:
+    made = report(fleet_run[:-1])
+    assert [row[1] for row in table(made, "Devices in quarantine").rows] == ["device-2"]
+    assert _ends(made, "convergence")[0][2] == 3
+
+
+def test_rounds_have_their_part_of_the_time(fleet_run: list[dict[str, Any]]) -> None:
+    split = table(report(fleet_run), "Time split: training runs")
+    assert split.columns[5].name == "waits for rounds"
+    # 3 devices were planned: 300 images each.
+    assert split.rows[0][1:] == pytest.approx([1e3 * s / 300 for s in (1.0, 0.5, 0.25, 1.0, 0.25, 3.0)])
+
+
+def test_scaling(scaling: dict[str, Any]) -> None:
+    made = report(scaling)
+    found = table(made, "Scaling: vgg11, digits, cpu, 0.125 of a core each")
+    assert [row[:4] for row in found.rows[:4]] == [["loopback", "async", "sgq", n] for n in (1, 2, 4, 8)]
+    last = found.rows[-1]
+    assert last[4] == pytest.approx((300.0, 270.0, 330.0)) and last[7] == pytest.approx(37.5)
+    assert last[8:10] == [188.0, 288.0] and last[11:] == pytest.approx([99.0, 3.3, 10.0, "server"])
+    assert found.note == "8,622 images, 6 epochs, 4 cores, each device at most 0.125 of a core."
+    (section,) = [each for each in made.sections if each.name == "scaling"]
+    speed, load, n_bytes, accuracy = section.charts
+    assert isinstance(speed, Plot)
+    (sync,) = [each for each in speed.series if (each.name, each.style) == ("sgq, sync", "line")]
+    (ideal,) = [each for each in speed.series if (each.name, each.style) == ("sgq, sync", "limit")]
+    assert sync.x == ideal.x == [1, 2, 4, 8]
+    assert sync.y == [100.0, 200.0, 300.0, 300.0] and ideal.y == [100.0, 200.0, 400.0, 800.0]
+    assert isinstance(load, Plot) and load.series[1].y == pytest.approx([33.0, 66.0, 99.0, 99.0])
+    assert isinstance(n_bytes, Plot) and n_bytes.series[0].y == [462.0, 464.0, 468.0, 476.0]
+    assert isinstance(accuracy, Plot) and accuracy.series[0].y == [79.0, 78.0, 76.0, 72.0]
+    split = rows(made, "Time of a device")["loopback, sync, sgq, 8"]
+    assert split == pytest.approx([8.0, 1.0, 0.0, 0.5, 0.5, 10.0])
+    assert made.warnings == [
+        "vgg11, digits, cpu, 0.125 of a core each: 8 device processes and the server share 4 cores"
+    ]
+    assert made.title == "edgekit: vgg11" and rows(made, "Setting: scaling")["device share"] == ["0.125"]
+    assert made.sections[-1].commands[0][1] == "edgekit measure vgg11 --devices 1,2,4,8 --device-share 0.125"
