@@ -4,8 +4,8 @@
 python bench/fleet.py --models vgg11_thin --devices 1,4,16 --modes sync,alone --seeds 0,1,2 --out runs/fleet
 python bench/fleet.py --show runs/fleet --json bench/results/fleet.json
 
-One device trains for --epochs, a fleet for --times as many. Graphs, codecs, frames, sessions and the server are those of
-`edgekit train`, at its defaults; the devices are threads of one process, so that sixteen of them start in seconds.
+One device trains for --epochs, a fleet for --times as many. Graphs, codecs, frames, sessions and the server are those
+of `edgekit train`, at its defaults; the devices are threads of one process, so that sixteen of them start in seconds.
 Modes: sync and async as `edgekit train --mode`; sync-alone and async-alone without rounds; today is async-alone with
 each batch a step of its own, as it was before there were rounds; fp32 is sync without compression. Runs that --out has
 are not made again.
@@ -53,7 +53,19 @@ MODES: dict[str, tuple[FleetSettings, bool]] = {
     "today": (FleetSettings("async", "0", step_wait=0.0, quorum=0.0), True),
     "fp32": (FleetSettings(), False),
 }
-SETTING = ("model", "dataset", "limit", "partition", "devices", "mode", "sync_every", "epochs", "batch", "lr")
+SETTING = (
+    "model",
+    "dataset",
+    "limit",
+    "partition",
+    "devices",
+    "mode",
+    "sync_every",
+    "joint_batch",
+    "epochs",
+    "batch",
+    "lr",
+)
 
 
 def run(plan: dict[str, Any], data: str | None, folder: str) -> dict[str, Any]:
@@ -63,6 +75,8 @@ def run(plan: dict[str, Any], data: str | None, folder: str) -> dict[str, Any]:
     fleet, compressed = MODES[plan["mode"]]
     if plan["sync_every"]:
         fleet = fleet._replace(sync_every=plan["sync_every"])
+    if plan["joint_batch"]:
+        fleet = fleet._replace(joint_batch=plan["joint_batch"])
     codec = parse_feature_codec("sgq:groups=8,bits=4" if compressed else "raw")
     path = os.path.join(folder, f"{plan['model']}-{seed}-{codec.codec_id}")
     if not os.path.exists(path):
@@ -134,7 +148,7 @@ def _device(
         )  # fmt: skip
         device = Device(FrontHalf(bundle, "onnxruntime", 1), Loopback(service.handle, Meter()), options, tell)
         device.train(Images(mine.train_images, mine.train_labels), Images(mine.test_images, mine.test_labels))
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - raised again when all threads have ended
         failed.append(error)
         for session in service.fleet.in_order():
             if session.device == f"device-{index:02d}":
@@ -207,7 +221,7 @@ def show(table: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = Arguments(__doc__)
     parser.add(models="vgg11_thin", devices="1,2,4,8,16", modes="sync", seeds="0,1,2", partitions="iid")
-    parser.add(dataset="digits", data=None, limit=None, out=None, json=None, sync_every="")
+    parser.add(dataset="digits", data=None, limit=None, out=None, json=None, sync_every="", joint_batch=0)
     parser.add(epochs=10, times=2, batch=32, every=1000, lr=0.05)
     parser.add_argument("--show", nargs="+", metavar="FOLDER")
     options = parser.parse_args()
@@ -243,7 +257,8 @@ def plans(options: argparse.Namespace) -> list[dict[str, Any]]:
                         epochs = options.epochs * (options.times if devices > 1 else 1)
                         made.append(
                             {"model": model, "dataset": options.dataset, "limit": options.limit, "partition": part,
-                             "devices": devices, "mode": mode, "sync_every": options.sync_every, "epochs": epochs,
+                             "devices": devices, "mode": mode, "sync_every": options.sync_every,
+                             "joint_batch": options.joint_batch, "epochs": epochs,
                              "batch": options.batch, "lr": options.lr, "every": options.every, "seed": seed}
                         )  # fmt: skip
     return made
