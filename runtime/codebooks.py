@@ -11,9 +11,9 @@ from typing import Any, Deque, Dict, Optional, Tuple
 
 import numpy as np
 
-from edgekit.codecs.base import CodebookCodec
+from edgekit.codecs.base import Arrays, CodebookCodec
 from edgekit.codecs.codebook import OnlineCodebook
-from edgekit.errors import UsageError
+from edgekit.errors import ShapeError, UsageError
 from edgekit.line.messages import MOST_MISSING
 from edgekit.runtime.front import Forward, Front
 
@@ -86,3 +86,11 @@ def codebooks_of(front: Front, decay: float, tolerance: float, regroup_every: in
     if not isinstance(codec, CodebookCodec):
         return None
     return Codebooks(front, OnlineCodebook(codec, front.tables, decay, tolerance, seed), bool(regroup_every))
+
+
+def take_tables(front: Front, tables: Arrays) -> None:
+    """Gives `front` other tables than the bundle's. ShapeError when they are no tables of its codec."""
+    if "order" not in front.tables:
+        raise ShapeError("new tables for codec {!r}, which has none".format(front.codec))
+    front.codec.check_tables(len(front.tables["order"]), tables)
+    front.set_tables(tables)

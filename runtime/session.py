@@ -36,7 +36,7 @@ from edgekit.line.messages import (
     Weights,
     Welcome,
 )  # fmt: skip
-from edgekit.runtime.codebooks import codebooks_of
+from edgekit.runtime.codebooks import Codebooks, codebooks_of, take_tables
 from edgekit.runtime.front import Forward, Front
 from edgekit.runtime.optim import optimizer
 from edgekit.runtime.rounds import Rounds
@@ -99,9 +99,7 @@ class Session:
         self.transport = transport
         self.meter = transport.meter
         self.options = options
-        self.codebooks = codebooks_of(
-            front, options.codebook_decay, options.codebook_tolerance, options.regroup_every, options.seed
-        )
+        self.codebooks = _codebooks(front, options)
         #: Batches planned, batches sent, and images learned from.
         self.planned = 0
         self.step = 0
@@ -138,7 +136,8 @@ class Session:
         config = {"momentum": welcome.momentum, "weight_decay": welcome.weight_decay}
         self._optimizer = optimizer(welcome.optimizer, config)
         if welcome.tables:
-            self._take_tables(tensorfile.loads(welcome.tables))
+            take_tables(self.front, tensorfile.loads(welcome.tables))
+            self.codebooks = _codebooks(self.front, self.options)
         self.rounds = Rounds(self.front, welcome, self.options.seed)
         if self.rounds.averaged and self.options.regroup_every:
             raise UsageError("--regroup-every: with --sync-every all devices keep one grouping: leave one of them out")
@@ -248,35 +247,31 @@ class Session:
         server_s = min(reply.seconds, waited_s)
         self.meter.spend("server", server_s)
         self.meter.spend("network", waited_s - server_s)
+        # Without a gradient the server left the batch out: nothing is learned from it.
+        if reply.gradient:
+            self._learn(batch, reply)
+        with self.meter.timed("encode"):
+            self.stream.update(batch.forward.codes, batch.images)
+        if self.codebooks:
+            self._publish()
+        self.images += len(batch.forward.image)
+        self.deviation += reply.deviation
+        self.staleness += self.updates - batch.updates
+        self.updates += 1
+        return batch, reply
+
+    def _learn(self, batch: InFlight, reply: Gradient) -> None:
+        """One step of the front half, after which the codebooks follow."""
         with self.meter.timed("encode"):
             mask = self.front.codec.active(batch.forward.codes, batch.tables) if self._welcome.masked else None
             gradient = self._gradient_codec.unpack(reply.gradient, batch.forward.feature.shape, mask)
         with self.meter.timed("compute"):
             gradients = self.front.backward(batch.forward, gradient)
             self.front.learn(gradients, self._optimizer, reply.rate)
-        with self.meter.timed("encode"):
-            self.stream.update(batch.forward.codes, batch.images)
         if self.codebooks:
             with self.meter.timed("encode"):
                 self.codebooks.follow(batch.forward, gradient)
-            self._publish()
-        self.images += len(batch.forward.image)
         self._since_round += len(batch.forward.image)
-        self.deviation += reply.deviation
-        self.staleness += self.updates - batch.updates
-        self.updates += 1
-        return batch, reply
-
-    def _take_tables(self, tables: Arrays) -> None:
-        """Begins with other tables than the bundle's. ShapeError when they are no tables of the codec."""
-        options = self.options
-        if "order" not in self.front.tables:
-            raise ShapeError("new tables for codec {!r}, which has none".format(self.front.codec))
-        self.front.codec.check_tables(len(self.front.tables["order"]), tables)
-        self.front.set_tables(tables)
-        self.codebooks = codebooks_of(
-            self.front, options.codebook_decay, options.codebook_tolerance, options.regroup_every, options.seed
-        )
 
     def _publish(self) -> None:
         """Brings the engines and the server to the codebooks as they are now, where they moved enough."""
@@ -290,3 +285,7 @@ class Session:
     def _expect_acks(self, n: int) -> None:
         for _ in range(n):
             self.transport.expect(Ack)
+
+
+def _codebooks(front: Front, o: Options) -> Optional[Codebooks]:
+    return codebooks_of(front, o.codebook_decay, o.codebook_tolerance, o.regroup_every, o.seed)

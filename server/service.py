@@ -13,7 +13,7 @@ from threading import Condition
 from typing import Any
 
 from edgekit.codecs.updates.fedavg import FedAvg
-from edgekit.errors import EdgekitError, Refused
+from edgekit.errors import EdgekitError, Quarantined, Refused
 from edgekit.line import messages
 from edgekit.line.frame import Message
 from edgekit.line.messages import Ack, AnyMessage, Bye, Error, Feature, Hello, Ping, Update, Weights
@@ -29,6 +29,7 @@ from edgekit.server.policy import Every, Patience, RoundPolicy
 from edgekit.server.rounds import Rounds
 from edgekit.server.session import Session
 from edgekit.server.setup import Setup
+from edgekit.server.watch import Watch
 
 #: Kind of message -> what answers it at once, within a session.
 HANDLERS: dict[str, Callable[[Setup, Session, Any], AnyMessage]] = {"codebook": patch_tables, "evaluate": evaluate}
@@ -42,7 +43,7 @@ ALONE = RoundPolicy(Every(), FedAvg())
 
 
 class Service:
-    """One back half, shared by all sessions.
+    """One back half, shared by all sessions. Without a `watch` nobody judges what devices send.
 
     `on_event` is called, with the lock held, with ``{"event": "joined", "session", "device", "steps"}``,
     ``{"event": "left", "session", "device", "steps": done, "finished": said bye}``, and "round", "tested" and
@@ -57,12 +58,14 @@ class Service:
         rounds: RoundPolicy = ALONE,
         pairs: Pairs | None = None,
         seed: int = 0,
+        watch: Watch | None = None,
     ) -> None:
         self.setup = setup
         self.on_event = on_event
         self.fleet = Fleet(patience.devices)
         self.rounds = Rounds(rounds, setup, seed)
         self._seed = seed
+        self._watch = watch
         self._patience = patience
         self._pairs = pairs
         self._best: float | None = None
@@ -155,10 +158,16 @@ class Service:
 
     def _train(self, tickets: list[Ticket]) -> None:
         self.fleet.short_steps += not self._gate.complete
-        for ticket, reply in zip(
-            tickets, training.train(self.setup, self.fleet, [t.work for t in tickets]), strict=True
-        ):
-            ticket.reply = reply
+        replies = training.train(self.setup, self.fleet, self._watch, [ticket.work for ticket in tickets])
+        for ticket, reply in zip(tickets, replies, strict=True):
+            assert ticket.session is not None
+            verdict = self._watch.verdict(ticket.session.device) if self._watch else None
+            if verdict is None:
+                ticket.reply = reply
+                self._warn(ticket.session, reply.warning)
+            else:
+                ticket.error = Quarantined(f"{ticket.session.device} is in quarantine: {verdict}")
+                self._quarantine(ticket.session, verdict)
 
     def _round(self, tickets: list[Ticket]) -> None:
         entries = [(ticket.session, ticket.request, ticket.work) for ticket in tickets if ticket.session]
@@ -210,6 +219,18 @@ class Service:
             joint = self._patience.joint_images(len(sessions), fleet.batch)
             fleet.steps_per_epoch = max(-(-images // joint), *(session.hello.steps for session in sessions))
 
+    def _warn(self, session: Session, warning: str) -> None:
+        """Tells of a warning when it is new."""
+        if warning and warning != session.warning:
+            self.on_event({"event": "warned", "device": session.device, "step": session.step, "warning": warning})
+        session.warning = warning
+
+    def _quarantine(self, session: Session, reason: str) -> None:
+        """Ends `session`; nothing more is learned from its device."""
+        self.fleet.quarantined[session.device] = reason
+        self.on_event({"event": "quarantined", "device": session.device, "step": session.step, "reason": reason})
+        self._end(session, finished=False)
+
     def _rest(self) -> None:
         """Draws who sits the next round out."""
         names = [session.device for session in self.fleet.in_order()]
@@ -230,6 +251,8 @@ class Service:
 
     def _end(self, session: Session, finished: bool) -> None:
         self.fleet.leave(session, finished)
+        if self._watch is not None:
+            self._watch.forget(session.device)
         self._gate.leave(session)
         self.on_event(
             {"event": "left", "session": session.number, "device": session.device, "steps": session.step,

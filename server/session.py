@@ -36,6 +36,8 @@ class Session:
     resting: bool = False
     #: Its latest replies, by step.
     replies: "OrderedDict[int, Gradient]" = field(default_factory=OrderedDict)
+    #: What it was last warned of.
+    warning: str = ""
     #: What its test came to so far.
     test: Count = field(default_factory=Count)
     validation: Count = field(default_factory=Count)

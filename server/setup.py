@@ -9,6 +9,7 @@ from edgekit.codecs.base import Arrays, FeatureCodec
 from edgekit.errors import UsageError
 from edgekit.schedule import check_schedule
 from edgekit.server.calibrate import Calibrator
+from edgekit.server.look import golden_size
 from edgekit.server.noise_filling import NoiseFilling
 from edgekit.server.train import BackHalf, OptimizerConfig
 
@@ -37,6 +38,8 @@ class Setup(NamedTuple):
     variances: tuple[str, ...] = ()
     #: Names of the classes; none where the bundle does not name them.
     class_names: tuple[str, ...] = ()
+    #: See `edgekit.server.look.golden_size`.
+    golden_size: float | None = None
 
 
 def setup_from_bundle(
@@ -63,5 +66,5 @@ def setup_from_bundle(
         bundle.digest, bundle.codec, bundle.tables(), shape, classes, back, calibrator, optimizer, schedule,
         noise_filling, bundle.arrays("front.safetensors") if "front.safetensors" in bundle.manifest["files"] else {},
         tuple(norm[key] for norm in norms for key in ("running_mean", "running_var")),
-        tuple(norm["running_var"] for norm in norms), bundle.class_names,
+        tuple(norm["running_var"] for norm in norms), bundle.class_names, golden_size(bundle),
     )  # fmt: skip

@@ -22,6 +22,7 @@ from torch.nn.functional import cross_entropy
 
 from edgekit.errors import BundleError, Refused, UnknownName, UsageError
 from edgekit.server.decode import to_network_order
+from edgekit.server.guard import Guards
 from edgekit.server.program import load_program
 
 OPTIMIZERS = ("sgd", "adam")
@@ -121,6 +122,8 @@ class BackHalf:
         #: Fewest and most images that can be trained on at a time.
         self.batch = train.batch
         self._optimizer = _optimizer(optimizer, [w for w in weights.values() if w.requires_grad])
+        #: What holds a wild step back, and how often it did.
+        self.guards = Guards()
 
     @classmethod
     def from_programs(
@@ -152,6 +155,9 @@ class BackHalf:
         take the mean of their weights, each counted by its images, they make the step of one front half that had all
         images. The same parts in the same order give the same bits.
 
+        Gradients far longer than ever are shortened (see `edgekit.server.guard`). Where a statistic of batch norm moved
+        far further than ever, nothing changes and all gradients are 0: `guards` counts such steps.
+
         Refused, with the weights as they were, when the images in all are too few or too many for the program, or when
         the loss or a gradient is no number any more.
         """
@@ -162,19 +168,28 @@ class BackHalf:
         joint.loss.backward()  # type: ignore[no-untyped-call]
         total = sum(len(leaf) for leaf in leaves)
         gradients = [leaf.grad * (total / len(leaf)) for leaf in leaves if leaf.grad is not None]
-        moved = [*(w.grad for w in self._weights.values() if w.grad is not None), *self._buffers.values(), *gradients]
-        loss = joint.loss.item()
+        of_weights = [w.grad for w in self._weights.values() if w.grad is not None]
+        loss, moved = joint.loss.item(), [*of_weights, *self._buffers.values(), *gradients]
         if not math.isfinite(loss) or not all(bool(torch.isfinite(tensor).all()) for tensor in moved):
-            for name, buffer in self._buffers.items():
-                buffer.copy_(before[name])
+            self._put_back(before)
             raise Refused(f"the loss is {loss} and its gradient not finite: training diverged, lower --lr")
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
-        self._optimizer.step()
+        if self.guards.calm(before, self._buffers):
+            self.guards.clip_weights(of_weights)
+            self.guards.clip_parts(gradients)
+            for group in self._optimizer.param_groups:
+                group["lr"] = lr
+            self._optimizer.step()
+        else:
+            self._put_back(before)
+            gradients = [torch.zeros_like(gradient) for gradient in gradients]
         return [
             Outcome(each.item(), int((predicted == part.labels).sum()), gradient.cpu().numpy())
             for each, predicted, gradient, part in zip(joint.losses, joint.predicted, gradients, parts, strict=True)
         ]
+
+    def _put_back(self, buffers: dict[str, torch.Tensor]) -> None:
+        for name, buffer in self._buffers.items():
+            buffer.copy_(buffers[name])
 
     def evaluate(self, coded: torch.Tensor, order: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
         """Mean cross entropy, and the classes (n,) int64 of the largest logits, in evaluation mode; nothing changes."""

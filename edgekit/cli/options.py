@@ -199,6 +199,12 @@ fleet = options(
         help="Share of the devices that a step or round waits for however long it takes (default: 0.5).",
     ),
     click.option(
+        "--quarantine/--no-quarantine",
+        default=True,
+        help="Leave odd batches out (all images alike, noise, one batch again and again), and learn no more from a "
+        "device that goes on with them, or whose loss stays at guessing while the others learn (default: do).",
+    ),
+    click.option(
         "--joint-batch",
         type=click.IntRange(min=2),
         metavar="N",

@@ -32,7 +32,7 @@ def live_progress(console: Console, run: Event) -> Iterator[Callable[[Event], No
                     f"{event['devices']} device{'' if event['devices'] == 1 else 's'}{best}",
                     soft_wrap=True,
                 )
-            elif event["event"] == "warned":
+            elif event["event"] == "warned" and event["process"] == "server":
                 console.print(f"{event['device']}: {event['warning']}", style="yellow", soft_wrap=True)
             elif event["event"] == "quarantined":
                 console.print(f"{event['device']} is in quarantine: {event['reason']}", style="red", soft_wrap=True)

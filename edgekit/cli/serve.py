@@ -44,6 +44,7 @@ def serve(**given: Any) -> None:
     from edgekit.server.pairs import Pairs
     from edgekit.server.service import Service
     from edgekit.server.setup import setup_from_bundle
+    from edgekit.server.watch import Watch
 
     fleet = FleetSettings(**{name: given[name] for name in FleetSettings._fields})
     patience, rounds = fleet.patience(devices), fleet.rounds(devices)
@@ -58,7 +59,8 @@ def serve(**given: Any) -> None:
         given["schedule"],
         noise_filling(given["noise_filling"], opened.codec, seed),
     )
-    service = Service(setup, patience=patience, rounds=rounds, pairs=pairs, seed=seed)
+    watch = Watch(setup.classes, setup.golden_size) if given["quarantine"] else None
+    service = Service(setup, patience=patience, rounds=rounds, pairs=pairs, seed=seed, watch=watch)
     record = Recorder(sys.stdout)
     finished = threading.Event()
 

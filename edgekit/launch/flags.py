@@ -32,5 +32,11 @@ def device(run: Run, bundle: str, out: str, index: int, port: int) -> list[str]:
 
 def as_flags(values: Mapping[str, object]) -> list[str]:
     """Each of `values` as the flag of its name; none for None."""
-    given = {f"--{name.replace('_', '-')}": str(value) for name, value in values.items() if value is not None}
-    return [part for pair in given.items() for part in pair]
+    given = []
+    for name, value in values.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            given.append(f"--{flag}" if value else f"--no-{flag}")
+        elif value is not None:
+            given += [f"--{flag}", str(value)]
+    return given

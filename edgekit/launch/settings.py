@@ -79,6 +79,8 @@ class Server(NamedTuple):
     round_wait: float = 60.0
     quorum: float | None = None
     joint_batch: int | None = None
+    #: Whether batches that stand out are left out, and devices that go on with them (`edgekit.server.watch`).
+    quarantine: bool = True
     ahead: int | None = None
 
 

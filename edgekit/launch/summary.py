@@ -34,7 +34,7 @@ def summary(run: Event, done: list[Event], quarantined: dict[str, str], server: 
         return {event["device"]: event[name] for event in sorted(done, key=lambda e: e["device"]) if name in event}
 
     def weighted(name: str) -> float:
-        return sum(event[name] * sum(event["by_class"]["images"]) for event in done) / tested
+        return float(sum(event[name] * sum(event["by_class"]["images"]) for event in done)) / tested
 
     validated = [event for event in done if "validation_accuracy" in event]
     return dict(

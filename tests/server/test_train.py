@@ -237,3 +237,46 @@ def test_cuda_trains_as_the_cpu_does(archives: Any) -> None:
         )
         assert loss == pytest.approx(expected, rel=1e-3)
         np.testing.assert_allclose(gradient, reference, atol=1e-4)
+
+
+def calm_steps(back: BackHalf, steps: int) -> None:
+    for step in range(steps):
+        coded, labels = batch(16, step)
+        back.step([Part(coded, PLAIN, labels)], 0.01)
+
+
+def test_a_wild_batch_is_undone_and_healthy_training_goes_on_as_if_it_had_not_been(archives: Any) -> None:
+    back, without = half(archives), half(archives)
+    for each in (back, without):
+        calm_steps(each, 12)
+    coded, labels = batch(8, 99)
+    parts = [Part(coded, PLAIN, labels), Part(coded * 1e4, PLAIN, labels)]
+    outcomes = back.step(parts, 0.01)
+    assert [each.gradient.shape for each in outcomes] == [(8, 8, 4, 4)] * 2
+    assert not any(each.gradient.any() for each in outcomes) and all(np.isfinite(each.loss) for each in outcomes)
+    assert back.guards.undone == 1 and without.guards.undone == 0
+    for each in (back, without):
+        calm_steps(each, 3)
+    for name, array in without.state_dict().items():
+        np.testing.assert_array_equal(back.state_dict()[name], array, err_msg=name)
+
+
+def test_training_from_fresh_weights_is_not_touched(archives: Any) -> None:
+    back = half(archives)
+    for step in range(60):
+        coded, labels = batch(16, step % 4)
+        back.step([Part(coded[:6], PLAIN, labels[:6]), Part(coded[6:], ORDER, labels[6:])], 0.05)
+    assert (back.guards.clipped_steps, back.guards.clipped_parts, back.guards.undone) == (0, 0, 0)
+
+
+def test_a_wild_gradient_is_shortened_for_weights_and_device(archives: Any) -> None:
+    back = half(archives)
+    calm_steps(back, 12)
+    back.guards.weights.recent = back.guards.weights.highest = 1e-3
+    back.guards.parts.recent = back.guards.parts.highest = 1e-3
+    before = back.state_dict()
+    coded, labels = batch(16, 99)
+    (outcome,) = back.step([Part(coded, PLAIN, labels)], 0.01)
+    assert (back.guards.clipped_steps, back.guards.clipped_parts) == (1, 1)
+    assert np.linalg.norm(outcome.gradient) * 4 == pytest.approx(4e-3, rel=1e-4)
+    assert np.abs(back.state_dict()["linear.weight"] - before["linear.weight"]).max() > 0
