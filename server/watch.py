@@ -21,6 +21,8 @@ from edgekit.server.look import ALIKE, Look, look_at, repeated
 
 #: Batches left out in a row that make a device be quarantined.
 STRIKES = 5
+#: The same of all devices at once: then it is not the devices.
+ALL_STRIKES = 3
 #: A batch is too large when its size is this many times what is usual.
 LARGE = 10.0
 #: Images are noise when their coherence is below this share of what is usual: of the device's peers, which differ by a
@@ -139,6 +141,12 @@ class Watch:
 
     def diverged(self) -> str | None:
         """Why the whole run is lost, or None."""
+        present = [record for record in self.records.values() if record.verdict is None]
+        if len(present) > 1 and all(record.strikes >= ALL_STRIKES for record in present):
+            return (
+                f"the latest {ALL_STRIKES} batches of every device stand out ({present[0].reason}): training diverged, "
+                "lower --lr"
+            )
         if self.ruined < RUINED_STEPS:
             return None
         return (
@@ -181,7 +189,8 @@ class Watch:
             record.evidence *= KEPT
             return
         middle = sorted(losses)[len(losses) // 2]
-        if record.loss - middle >= AHEAD * self._guessing:
+        # Peers that learn nothing either prove nothing.
+        if middle < NOTHING * self._guessing and record.loss - middle >= AHEAD * self._guessing:
             record.evidence += min(1.0, record.images / sorted(images)[len(images) // 2])
         if record.evidence >= CONVICTED and record.verdict is None:
             record.verdict = (

@@ -86,9 +86,9 @@ def train(setup: Setup, fleet: Fleet, watch: Watch | None, works: Sequence[Work]
         fleet.steps += 1
     if watch is not None and outcomes:
         watch.learned({work.session.device: (each.loss, work.batch.labels) for work, each in outcomes.items()})
-        lost = watch.diverged()
-        if lost:
-            raise Diverged(lost)
+    lost = watch.diverged() if watch is not None else None
+    if lost:
+        raise Diverged(lost)
     shared_s = (time.perf_counter() - start) / len(works)
     replies = []
     for work in works:
