@@ -43,6 +43,7 @@ from edgekit.server.modes import FleetSettings
 from edgekit.server.service import Service
 from edgekit.server.setup import setup_from_bundle
 from edgekit.server.train import OptimizerConfig
+from edgekit.server.watch import Watch
 
 #: How devices are kept together, and whether anything is compressed.
 MODES: dict[str, tuple[FleetSettings, bool]] = {
@@ -112,6 +113,7 @@ def run(plan: dict[str, Any], data: str | None, folder: str) -> dict[str, Any]:
         "images": sum(event["images"] for event in done),
         "bytes": {kind: sum(event["bytes"].get(kind, 0) for event in done) for kind in kinds},
         "curve": _curve(events, plan["devices"]),
+        "warnings": [event["warning"] for event in events if event["event"] == "warned" and "epoch" not in event],
         "fleet": {name: value for name, value in service.ended().items() if name != "event"},
         "seconds": round(time.perf_counter() - start, 1),
     }
@@ -124,7 +126,8 @@ def _service(bundle: Bundle, plan: dict[str, Any], fleet: FleetSettings, tell: A
         OptimizerConfig(lr=plan["lr"], weight_decay=5e-4), "cosine",
     )  # fmt: skip
     devices = plan["devices"]
-    return Service(setup, tell, fleet.patience(devices), fleet.rounds(devices), seed=plan["seed"])
+    watch = Watch(setup.classes, setup.golden_size)
+    return Service(setup, tell, fleet.patience(devices), fleet.rounds(devices), seed=plan["seed"], watch=watch)
 
 
 def _device(

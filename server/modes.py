@@ -39,8 +39,8 @@ class FleetSettings(NamedTuple):
     round_wait: float = 60.0
     #: Share of the devices without which a step or round waits longer.
     quorum: float | None = None
-    #: Images of a joint step in sync mode, of all devices together; None: those of one device times the square
-    #: root of their number.
+    #: Images of a joint step in sync mode, of all devices together; None: twice those of one device, or 4 of each
+    #: device where that is more.
     joint_batch: int | None = None
     #: Most steps that a device may be ahead of the slowest; None: any number.
     ahead: int | None = None

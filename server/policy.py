@@ -1,12 +1,15 @@
 """What a server is told of its devices: for whom it waits, and how it averages their front halves."""
 
-import math
 from typing import NamedTuple
 
 from edgekit.codecs.base import UpdateCodec
 from edgekit.errors import UnknownName, UsageError
 from edgekit.server.averaging import check_average
 from edgekit.server.sampling import Sampling
+
+
+#: Images that each device has in a joint step, in the mean, where there are many devices.
+FEWEST = 4
 
 
 class Patience(NamedTuple):
@@ -31,9 +34,14 @@ class Patience(NamedTuple):
     ahead: int | None = None
 
     def joint_images(self, devices: int, alone: int) -> int:
-        """Images of a joint step of `devices`, where one alone takes `alone`: with their square root, so that both the
-        steps of an epoch and the images that a device codes at a time fall as the fleet grows."""
-        return self.joint_batch or round(alone * math.sqrt(devices))
+        """Images of a joint step of `devices`, where one alone takes `alone`.
+
+        Twice as many: larger steps are fewer, and networks then came to less on new images (docs/decisions.md). Each
+        device is to have `FEWEST` of them at least.
+        """
+        if self.joint_batch is not None:
+            return self.joint_batch
+        return alone if devices == 1 else max(2 * alone, FEWEST * devices)
 
     def check(self) -> None:
         """UsageError for what makes no sense."""

@@ -209,7 +209,7 @@ fleet = options(
         type=click.IntRange(min=2),
         metavar="N",
         help="Images of a step of all devices together with --mode sync, each in proportion to its share (default: "
-        "--batch times the square root of the number of devices).",
+        "twice --batch, or 4 of each device where that is more).",
     ),
     click.option(
         "--ahead", type=int, metavar="N", help="Most steps that a device may be ahead of the slowest (default: any)."
