@@ -7,7 +7,6 @@ from edgekit.errors import UnknownName, UsageError
 from edgekit.server.averaging import check_average
 from edgekit.server.sampling import Sampling
 
-
 #: Images that each device has in a joint step, in the mean, where there are many devices.
 FEWEST = 4
 
