@@ -41,7 +41,8 @@ model = click.argument("model", metavar="MODEL")
 weights = click.option(
     "--weights",
     metavar="FILE",
-    help="Trained weights, .safetensors, or the folder of `edgekit train --out` (default: fresh ones, by --seed).",
+    help="Trained weights: .safetensors, or the folder of `edgekit train --out`, or server/best in it (default: fresh "
+    "ones, by --seed).",
 )
 network = options(
     click.option(

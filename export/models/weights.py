@@ -14,25 +14,37 @@ from edgekit.errors import DataError, ExportError, PayloadError, UsageError
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 #: Counts of batches, which nothing here reads, may be missing.
 OPTIONAL = "num_batches_tracked"
-#: The two halves of a network in the folder that `edgekit train --out` writes.
-HALVES = (os.path.join("device-0", "front.safetensors"), os.path.join("server", "back.safetensors"))
+FRONT, BACK = "front.safetensors", "back.safetensors"
+#: Where the two halves of a network may be in a folder: that of `edgekit serve --out`, or its "best"; that of
+#: `edgekit train --out`; and that of one whose devices' front halves were not averaged.
+HALVES = (
+    (FRONT, BACK),
+    (os.path.join("server", FRONT), os.path.join("server", BACK)),
+    (os.path.join("device-0", FRONT), os.path.join("server", BACK)),
+)
 SHOWN = 3
 
 
 def load_weights(network: nn.Module, path: str) -> None:
-    """Copies the tensors of the safetensors file `path` into `network`, in place; or of both `HALVES` in a folder.
+    """Copies the tensors of the safetensors file `path` into `network`, in place; or of both halves in a folder.
 
     Names and shapes must be those of ``network.state_dict()``, except that all names may begin with "module.", as
     DataParallel writes them; float16 and float64 are converted. UsageError for a file that cannot be read or is a
     pickle, DataError for a damaged one, ExportError for one that does not fit; `network` is then as it was.
     """
-    files = [os.path.join(path, half) for half in HALVES] if os.path.isdir(path) else [path]
+    files = _halves(path) if os.path.isdir(path) else [path]
     arrays = {name: array for file in files for name, array in _read(file).items()}
     expected = network.state_dict()
     if arrays and all(name.startswith("module.") for name in arrays) and not arrays.keys() & expected.keys():
         arrays = {name[len("module.") :]: array for name, array in arrays.items()}
     _check(path, type(network).__name__, arrays, expected)
     network.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()}, strict=False)
+
+
+def _halves(folder: str) -> list[str]:
+    """The files of both halves in `folder`; of the last place to look at where there are none."""
+    places = [[os.path.join(folder, half) for half in halves] for halves in HALVES]
+    return next((files for files in places if all(map(os.path.exists, files))), places[-1])
 
 
 def _read(path: str) -> dict[str, np.ndarray]:
