@@ -2,6 +2,7 @@
 
 from edgekit.errors import Quarantined, Refused
 from edgekit.line.messages import Hello
+from edgekit.server.policy import Patience
 from edgekit.server.session import Session
 
 
@@ -66,6 +67,16 @@ class Fleet:
         self.lost.discard(session.device)
         # The run's epochs are the device's: it does those that are still to come.
         session.left = session.hello.images * (session.hello.epochs - self.epochs_done(session.hello.epochs))
+
+    def begin(self, patience: Patience) -> None:
+        """Plans a run with the devices present: the images and the number of its steps."""
+        hellos = [session.hello for session in self.sessions.values()]
+        self.batch = max(1, *(-(-hello.images // max(hello.steps, 1)) for hello in hellos))
+        self.steps_per_epoch = 0
+        if patience.lockstep:
+            joint = patience.joint_images(len(hellos), self.batch)
+            images = sum(hello.images for hello in hellos)
+            self.steps_per_epoch = max(-(-images // joint), *(hello.steps for hello in hellos))
 
     def steps_of(self, session: Session) -> int:
         """Steps of an epoch of `session`'s device: no fewer than it can take its images in."""

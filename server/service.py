@@ -16,10 +16,11 @@ from edgekit.codecs.updates.fedavg import FedAvg
 from edgekit.errors import EdgekitError, Quarantined, Refused
 from edgekit.line import messages
 from edgekit.line.frame import Message
-from edgekit.line.messages import Ack, AnyMessage, Bye, Error, Feature, Hello, Ping, Update, Weights
+from edgekit.line.messages import Ack, AnyMessage, Bye, Error, Feature, Hello, Ping, Update
 from edgekit.server.fleet import Fleet
 from edgekit.server.gate import Gate, Ticket
 from edgekit.server.handlers import training
+from edgekit.server.handlers.averaging import close_round
 from edgekit.server.handlers.codebook import patch_tables
 from edgekit.server.handlers.evaluation import evaluate, tally, tally_message
 from edgekit.server.handlers.health import pong
@@ -151,7 +152,7 @@ class Service:
                 {"event": "joined", "session": session.number, "device": session.device, "steps": session.hello.steps}
             )
         if self.fleet.steps_per_epoch is None:
-            self._begin()
+            self.fleet.begin(self._patience)
         self._rest()
         for ticket, session in new:
             ticket.reply = welcome(self.setup, self.fleet, self.rounds, session)
@@ -171,23 +172,13 @@ class Service:
 
     def _round(self, tickets: list[Ticket]) -> None:
         entries = [(ticket.session, ticket.request, ticket.work) for ticket in tickets if ticket.session]
-        number, late = self.rounds.number, self.fleet.late_updates
-        payload = self.rounds.close(self.fleet, entries)
-        behind = [session for session, _, _ in entries if session.round != number]
-        for session, update, _ in entries:
-            session.left, session.round = update.left, self.rounds.number
-        self._rest()
+        closed = close_round(self.fleet, self.rounds, entries, self._rest)
         for ticket, (session, update, _) in zip(tickets, entries, strict=True):
-            whole = session in behind and bool(self.rounds.policy.every)
-            weights = self.rounds.whole() if whole else payload
-            tables = self.rounds.follow(session)
-            ticket.reply = Weights(session.number, self.rounds.number, weights, tables, whole, session.resting)
+            ticket.reply = closed.replies[session.number]
             if update.test:
                 self._gate.testing.add(session.number)
         if self.rounds.policy.every:
-            images = sum(update.images for _, update, _ in entries)
-            self.on_event({"event": "round", "round": number, "devices": len(entries), "images": images,
-                           "bytes": len(payload), "late": self.fleet.late_updates - late})  # fmt: skip
+            self.on_event(closed.told)
 
     def _tested(self, tickets: list[Ticket]) -> None:
         sessions = [ticket.session for ticket in tickets if ticket.session]
@@ -208,16 +199,6 @@ class Service:
         self.on_event(event)
         for ticket, session in zip(tickets, sessions, strict=True):
             ticket.reply = tally_message(session, ticket.request.step, test, best)
-
-    def _begin(self) -> None:
-        """Plans the run with the devices present: the images and the number of its steps."""
-        fleet, sessions = self.fleet, self.fleet.in_order()
-        fleet.batch = max(1, *(-(-session.hello.images // max(session.hello.steps, 1)) for session in sessions))
-        fleet.steps_per_epoch = 0
-        if self._patience.lockstep:
-            images = sum(session.hello.images for session in sessions)
-            joint = self._patience.joint_images(len(sessions), fleet.batch)
-            fleet.steps_per_epoch = max(-(-images // joint), *(session.hello.steps for session in sessions))
 
     def _warn(self, session: Session, warning: str) -> None:
         """Tells of a warning when it is new."""

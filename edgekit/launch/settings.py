@@ -28,12 +28,12 @@ class Training(NamedTuple):
     regroup_every: int = 0
     #: Epochs between evaluations of the deployed pipeline on the whole test set; the last one is always evaluated.
     evaluate_every: int = 1
-    #: Share of each device's training images that is held back, to choose the best pair of halves by.
-    validation: float = 0.0
     #: Engine on the devices.
     backend: str = "onnxruntime"
     #: An emulated line that the devices share, "10mbit+50ms"; None: no line is emulated.
     link: str | None = None
+    #: Share of each device's training images that is held back, to choose the best pair of halves by.
+    validation: float = 0.0
 
     def check(self) -> None:
         """UsageError for what a device or the link would refuse, but only after the export."""

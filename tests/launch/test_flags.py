@@ -34,6 +34,8 @@ def test_a_device_is_told_its_settings() -> None:
     expected = RUN.training._asdict()
     del expected["devices"], expected["link"]
     expected |= {"bundle": "bundle", "out": "out", "server": "127.0.0.1:50051", "share": "1/3", "seed": 7, "json": True}
+    # Devices in step have one network, and test a part of the images each.
+    expected["test_share"] = "1/3"
     expected |= {"dataset": "mnist", "data": "files", "limit": 500}
     assert got.items() >= expected.items()
 

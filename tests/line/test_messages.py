@@ -51,16 +51,18 @@ EXAMPLES: list[tuple[AnyMessage, dict[str, Any]]] = [
         {"bundle": "bbbb", "device": "board", "images": 90, "steps": 9, "epochs": 2, "classes": ["cat", "dog"]},
     ),
     (
-        Welcome(1, "dct", {"zone": 2}, False, *SGD),
+        Welcome(1, 45, "dct", {"zone": 2}, False, *SGD),
         {
+            "steps": 45,
             "gradient": {"id": "dct", "config": {"zone": 2}},
             "masked": False,
             "optimizer": {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4},
         },
     ),
     (
-        Welcome(1, "dct", {}, True, *SGD, update_codec="q", update_config={"step": 1}, norms="local", **ROUNDS),
+        Welcome(1, 45, "dct", {}, True, *SGD, update_codec="q", update_config={"step": 1}, norms="local", **ROUNDS),
         {
+            "steps": 45,
             "gradient": {"id": "dct", "config": {}},
             "masked": True,
             "optimizer": {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4},
@@ -117,9 +119,9 @@ def test_what_is_packed_comes_back(message: AnyMessage, header: dict[str, Any]) 
 
 
 def test_what_has_its_default_is_left_out_and_comes_back() -> None:
-    asked = Welcome(1, "raw", {}, True, *SGD, noise_filling=True)
+    asked = Welcome(1, 45, "raw", {}, True, *SGD, noise_filling=True)
     assert pack(asked).header["noise_filling"] is True and parse(pack(asked)) == asked
-    assert set(pack(asked._replace(noise_filling=False)).header) == {"gradient", "masked", "optimizer"}
+    assert set(pack(asked._replace(noise_filling=False)).header) == {"steps", "gradient", "masked", "optimizer"}
     config = asked._replace(update_config={"step": 2})
     assert pack(config).header["update"] == {"config": {"step": 2}} and parse(pack(config)) == config
 
@@ -212,16 +214,16 @@ def test_a_field_of_another_type_is_named(message: AnyMessage, header: dict[str,
         (HELLO._replace(steps=-1), "'steps' is -1"),
         (HELLO._replace(images=-1), "hello message: 'images' is -1"),
         (HELLO._replace(epochs=MOST_PLANNED + 1), "hello message: 'epochs' is 4294967296"),
-        (HELLO._replace(device="d" * 65), "hello message: a device name of 65 characters, expected 1 to 64"),
-        (HELLO._replace(device=""), "a device name of 0 characters, expected 1 to 64"),
-        (HELLO._replace(device="a\nb"), "the device name 'a\\nb' has characters that cannot be shown"),
-        (HELLO._replace(device=" a"), "the device name ' a' has characters that cannot be shown, or spaces around it"),
+        (HELLO._replace(device="d" * 65), "of 65 characters: expected 1 to 64"),
+        (HELLO._replace(device=""), "device name '' of 0 characters"),
+        (HELLO._replace(device="a\nb"), "of 3 characters: expected 1 to 64, all printable"),
+        (HELLO._replace(device=" a"), "no space at either end"),
         (HELLO._replace(classes=["a", 1]), "hello message: 'classes' is ['a', 1], expected names"),
-        (Welcome(1, "raw", {}, True, *SGD, round=-1), "welcome message: 'round' is -1, expected 0 to 4294967295"),
-        (Welcome(1, "raw", {}, True, *SGD, rounds=-2), "welcome message: 'rounds' is -2"),
-        (Welcome(1, "raw", {}, True, *SGD, epoch=MOST_PLANNED + 1), "welcome message: 'epoch' is 4294967296"),
-        (Welcome(1, "raw", {}, True, *SGD, round_epochs=-1), "welcome message: 'round_epochs' is -1"),
-        (Welcome(1, "raw", {}, True, *SGD, round_seconds=-1.0), "welcome message: 'round_seconds' is -1.0"),
+        (Welcome(1, 45, "raw", {}, True, *SGD, round=-1), "welcome message: 'round' is -1, expected 0 to 4294967295"),
+        (Welcome(1, 45, "raw", {}, True, *SGD, rounds=-2), "welcome message: 'rounds' is -2"),
+        (Welcome(1, 45, "raw", {}, True, *SGD, epoch=MOST_PLANNED + 1), "welcome message: 'epoch' is 4294967296"),
+        (Welcome(1, 45, "raw", {}, True, *SGD, round_epochs=-1), "welcome message: 'round_epochs' is -1"),
+        (Welcome(1, 45, "raw", {}, True, *SGD, round_seconds=-1.0), "welcome message: 'round_seconds' is -1.0"),
         (Update(1, 0, -1, 0, b""), "update message: 'images' is -1, expected 0 to 4294967295"),
         (Update(1, 0, 1, -3, b""), "update message: 'left' is -3"),
         (Tally(1, 0, 3, 4, 0.5, False), "tally message: 'correct' is 4, expected 0 to 3"),

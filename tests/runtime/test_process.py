@@ -21,12 +21,12 @@ class Session:
     def __init__(self, given: dict[str, Any]) -> None:
         self.given = given
 
-    def device(self, front: Any, transport: Any, options: Any, show: Any) -> "Session":
-        self.given["name"] = options.name
+    def device(self, front: Any, transport: Any, options: Any, show: Any, classes: Any) -> "Session":
+        self.given.update(name=options.name, classes=list(classes))
         return self
 
-    def train(self, train: Any, test: Any) -> None:
-        self.given.update(train=train, test=test)
+    def train(self, train: Any, test: Any, validation: Any) -> None:
+        self.given.update(train=train, test=test, validation=validation)
 
     def grpc(self, *arguments: Any, **options: Any) -> "Session":
         return self
@@ -83,6 +83,7 @@ def test_labels_are_found_by_name(
     for part in ("train", "test"):
         assert places(given[part]) == given[part].labels.tolist()
     assert {NAMES[label] for label in given["train"].labels} == set(train.split())
+    assert sorted(given["classes"]) == sorted(train.split()), "what hello says"
 
 
 def test_a_class_of_ones_own_is_refused(given: dict[str, Any], named_bundle: str, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from edgekit.codecs.updates.fedavg import FedAvg
 from edgekit.line.frame import KINDS, Message, decode, encode
 from edgekit.server import gate
 from edgekit.server.calibrate import calibrator
-from edgekit.server.rounds import Every, RoundPolicy
+from edgekit.server.policy import Every, RoundPolicy
 from edgekit.server.service import Service
 from edgekit.server.setup import Setup
 from edgekit.server.train import BackHalf, OptimizerConfig

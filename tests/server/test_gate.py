@@ -13,7 +13,8 @@ from edgekit.errors import Refused, TransportError, UsageError
 from edgekit.line.messages import Ack, Hello
 from edgekit.server import gate as gates
 from edgekit.server.fleet import Fleet
-from edgekit.server.gate import Gate, Patience, Ticket
+from edgekit.server.gate import Gate, Ticket
+from edgekit.server.policy import Patience
 from edgekit.server.session import Session
 
 #: Seconds of a deadline that a test waits for, and one that it does not.

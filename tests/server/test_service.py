@@ -23,6 +23,7 @@ def test_welcome_says_how_to_train(make: Callable[..., Service]) -> None:
     replies = [service.handle(greeting(service, name)) for name in "ab"]
     assert [reply.session for reply in replies] == [1, 2]
     assert replies[0].header == {
+        "steps": 100,
         "gradient": {"id": "stochastic", "config": {"bits": 4}},
         "masked": True,
         "optimizer": {"name": "sgd", "momentum": 0.9, "weight_decay": 0.0},
