@@ -95,7 +95,10 @@ class Fleet:
     def advance(self, seen: dict[int, int]) -> tuple[float, float]:
         """The progress before and after a step on ``seen[session]`` images of each session."""
         before = self.progress
-        left = sum(max(session.left, seen.get(number, 0)) for number, session in self.sessions.items())
+        planned = sum(max(session.left, seen.get(number, 0)) for number, session in self.sessions.items())
+        # As many as rest now will rest later.
+        awake = sum(not session.resting for session in self.sessions.values())
+        left = planned * awake / len(self.sessions) if awake else planned
         for number, images in seen.items():
             self.sessions[number].left = max(self.sessions[number].left - images, 0)
         total = sum(seen.values())
