@@ -23,6 +23,8 @@ class Fleet:
         #: Name -> why no more is learned from it.
         self.quarantined: dict[str, str] = {}
         self.progress = 0.0
+        #: The share of the devices that do not rest; 1 where those that rest skip nothing.
+        self.active = 1.0
         #: Where rounds are counted in steps; None: the run has not begun.
         self.rounds_per_epoch: int | None = None
         #: Joint steps of the back half; those that did not wait for all; rounds; updates that came too late for theirs.
@@ -78,12 +80,20 @@ class Fleet:
     def advance(self, seen: dict[int, int]) -> tuple[float, float]:
         """The progress before and after a step on ``seen[session]`` images of each session."""
         before = self.progress
-        left = sum(max(session.left, seen.get(number, 0)) for number, session in self.sessions.items())
+        left = sum(self._to_come(session, seen.get(number, 0)) for number, session in self.sessions.items())
         for number, images in seen.items():
             self.sessions[number].left = max(self.sessions[number].left - images, 0)
         total = sum(seen.values())
         self.progress = min(before + (1.0 - before) * total / max(left, total, 1), 1.0)
         return before, self.progress
+
+    def _to_come(self, session: Session, seen: int) -> float:
+        """Images that `session`, of which `seen` are here, may be expected to see: it rests now, or might later."""
+        later = min(session.later, session.left)
+        if session.resting and self.active < 1.0:
+            return seen + self.active * later
+        now = max(session.left - later, seen)
+        return now + self.active * max(session.left - now, 0)
 
     def in_order(self) -> list[Session]:
         """The sessions, in the order of their devices' names."""

@@ -58,6 +58,8 @@ class RoundPolicy(NamedTuple):
             raise UnknownName("policy of norms", self.norms, NORMS, f"there are: {', '.join(NORMS)}")
         if not 0 <= self.momentum < 1:
             raise UsageError(f"--server-momentum {self.momentum}: expected 0 or more, and below 1")
+        if self.sampling != Sampling() and not self.every:
+            raise UsageError("--sampling: who rests is drawn at every round, and there is none: give --sync-every")
 
 
 class Rounds:
@@ -82,6 +84,11 @@ class Rounds:
         """Rounds in an epoch where one comes after so many steps of the device that has most."""
         steps = max(session.hello.steps for session in sessions)
         return max(round(steps / self.policy.every.steps), 1) if self.policy.every.steps else 0
+
+    def images(self, session: Session, per_epoch: int) -> int:
+        """Images that `session` plans from one round to the next, or skips; 0 where rounds go by the clock."""
+        every = self.policy.every
+        return session.hello.images // max(per_epoch, 1) if every.steps else session.hello.images * every.epochs
 
     def whole(self) -> bytes:
         """The weights themselves, for a device that has not those of the last round."""
