@@ -50,6 +50,19 @@ def test_what_a_device_that_left_had_planned_is_not_waited_for() -> None:
     assert fleet.progress == 1.0 and fleet.lost == {"device-2"}
 
 
+def test_what_a_device_skips_is_no_part_of_the_run() -> None:
+    fleet, found = joined(Fleet(), session(1, epochs=4), session(2, epochs=4)), []
+    fleet.active = 0.5
+    for epoch in range(4):
+        for each in fleet.sessions.values():
+            each.later = each.left - 60
+            each.resting = each.number == 1 + epoch % 2
+        trains = 2 - epoch % 2
+        found += [fleet.advance({trains: 30})[1] for _ in range(2)]
+        fleet.sessions[3 - trains].left -= 60
+    assert found == pytest.approx([(step + 1) / 8 for step in range(8)]) and found[-1] == 1.0
+
+
 def test_a_device_may_see_more_than_it_planned() -> None:
     fleet = joined(Fleet(), session(1, images=10, epochs=1))
     for _ in range(3):
