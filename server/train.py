@@ -41,7 +41,7 @@ class OptimizerConfig(NamedTuple):
 
     def rate(self, images: int) -> float:
         """The learning rate of a step on `images` images, before the schedule."""
-        return self.lr * max(images / self.per, 1.0) ** self.growth
+        return float(self.lr * max(images / self.per, 1.0) ** self.growth)
 
     def check(self) -> None:
         """Raises UnknownName or UsageError unless both sides can train like this."""
@@ -249,10 +249,10 @@ def _pass(program: Program, parts: Sequence[Part]) -> _Pass:
     # One part alone is not joined: that would be a copy more.
     logits = program(features[0] if len(parts) == 1 else torch.cat(features))
     loss = cross_entropy(logits, torch.cat(targets))
-    predicted = [own.argmax(1).cpu().numpy() for own in logits.detach().split(sizes)]
+    predicted = [own.argmax(1).cpu().numpy() for own in torch.split(logits.detach(), sizes)]
     if len(parts) == 1:
         return _Pass(loss, [loss.detach()], predicted)
-    split = zip(logits.detach().split(sizes), targets, strict=True)
+    split = zip(torch.split(logits.detach(), sizes), targets, strict=True)
     return _Pass(loss, [cross_entropy(own, target) for own, target in split], predicted)
 
 
