@@ -8,9 +8,9 @@ from hypothesis.extra import numpy as arrays
 from edgekit.moves import LEAST_VARIANCE, moved, shapes, shared
 
 STATE = {
-    "conv.weight": np.float32([[1, -2], [3, 4]]),
-    "norm.running_mean": np.float32([0.5, -0.5]),
-    "norm.running_var": np.float32([1, 4]),
+    "conv.weight": np.array([[1, -2], [3, 4]], np.float32),
+    "norm.running_mean": np.array([0.5, -0.5], np.float32),
+    "norm.running_var": np.array([1, 4], np.float32),
     "norm.num_batches_tracked": np.array(7),
 }
 FLOATS = ["conv.weight", "norm.running_mean", "norm.running_var"]
@@ -43,8 +43,8 @@ def test_a_variance_stays_positive_and_a_mean_may_be_negative() -> None:
     state = shared(STATE)
     update = {name: np.full_like(array, -3) for name, array in state.items()}
     new = moved(state, update, ["norm.running_var"])
-    np.testing.assert_array_equal(new["norm.running_var"], np.float32([LEAST_VARIANCE * 1, 1]))
-    np.testing.assert_array_equal(new["norm.running_mean"], np.float32([-2.5, -3.5]))
+    np.testing.assert_array_equal(new["norm.running_var"], np.array([LEAST_VARIANCE * 1, 1], np.float32))
+    np.testing.assert_array_equal(new["norm.running_mean"], np.array([-2.5, -3.5], np.float32))
 
 
 finite = st.floats(-(2.0**100), 2.0**100, width=32)

@@ -18,7 +18,6 @@ from edgekit.errors import PayloadError, ShapeError, UsageError
 from edgekit.line.frame import Message
 from edgekit.line.messages import Weights, Welcome
 from edgekit.line.meter import Meter
-from edgekit.runtime import rounds as module
 from edgekit.runtime.learn import FrontHalf
 from edgekit.runtime.loop import Device
 from edgekit.runtime.rounds import Rounds
@@ -37,7 +36,7 @@ NOTHING = Weights(1, 1, b"", b"")
 
 def front_of(**values: float) -> Any:
     """What rounds need of a front half: a weight, a mean and a variance of these values, and a count."""
-    state: Arrays = {name: np.float32([value, 2 * value]) for name, value in values.items()}
+    state: Arrays = {name: np.array([value, 2 * value], np.float32) for name, value in values.items()}
     state["count"] = np.array(0)
     front = SimpleNamespace(state=state, statistics=("mean", "variance"), variances=("variance",))
     front.set_state = lambda arrays: state.update({name: array.copy() for name, array in arrays.items()})
@@ -85,7 +84,7 @@ class TestLegs:
     def clock(self, monkeypatch: pytest.MonkeyPatch) -> list[float]:
         """The time, which a batch moves on by a second."""
         now = [100.0]
-        monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+        monkeypatch.setattr("edgekit.runtime.rounds.time.monotonic", lambda: now[0])
         return now
 
     def timed(self, rounds: Rounds, clock: list[float], n: int, ends: bool) -> list[tuple[int, bool]]:
@@ -123,12 +122,12 @@ class TestWeights:
         front = front_of(weight=1.0, mean=2.0, variance=3.0)
         rounds = rounds_of(front, round_epochs=1)
         front.state["weight"] += np.float32(0.5)
-        shapes = dict.fromkeys(("weight", "mean", "variance"), (2,))
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("weight", "mean", "variance"), (2,))
         change = FedAvg().unpack(rounds.update(True), shapes)
         np.testing.assert_array_equal(change["weight"], [0.5, 0.5])
         np.testing.assert_array_equal(change["mean"], [0, 0])
         # The average of all devices moved less, and that is where this one goes on from.
-        average = FedAvg().pack({name: np.float32([0.25, -9]) for name in shapes}, np.random.default_rng(0))
+        average = FedAvg().pack({name: np.array([0.25, -9], np.float32) for name in shapes}, np.random.default_rng(0))
         rounds.adopt(Weights(1, 1, average, b""))
         np.testing.assert_array_equal(front.state["weight"], [1.25, -7])
         np.testing.assert_allclose(front.state["variance"], [3.25, 0.6], rtol=1e-6)
@@ -163,7 +162,9 @@ class TestWeights:
         update = rounds.update(True)
         assert len(update) == 4 * 2
         rounds.adopt(Weights(1, 1, update, b""))
-        rounds.adopt(Weights(1, 2, FedAvg().pack({"weight": np.float32([7, 7])}, np.random.default_rng(0)), b"", True))
+        rounds.adopt(
+            Weights(1, 2, FedAvg().pack({"weight": np.array([7, 7], np.float32)}, np.random.default_rng(0)), b"", True)
+        )
         np.testing.assert_array_equal(front.state["weight"], [7, 7])
         np.testing.assert_array_equal(front.state["mean"], [3, 5])
         np.testing.assert_array_equal(front.state["variance"], [4, 7])
@@ -171,7 +172,7 @@ class TestWeights:
     def test_whole_weights_are_taken_as_they_are(self) -> None:
         front = front_of(weight=1.0, mean=2.0, variance=3.0)
         rounds = rounds_of(front, round_epochs=1)
-        whole = {name: np.float32([8, 9]) for name in ("weight", "mean", "variance")}
+        whole = {name: np.array([8, 9], np.float32) for name in ("weight", "mean", "variance")}
         packed = FedAvg().pack(whole, np.random.default_rng(0))
         rounds.adopt(Weights(1, 5, packed, b"", True, True))
         assert all(front.state[name].tolist() == [8, 9] for name in whole)

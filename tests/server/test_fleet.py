@@ -26,7 +26,7 @@ def joined(fleet: Fleet, *given: Session) -> Fleet:
 
 def test_progress_is_the_share_of_the_images_that_were_seen() -> None:
     fleet = joined(Fleet(), session(1), session(2, images=180))
-    assert fleet.advance({1: 30}) == (0.0, pytest.approx(30 / 480))
+    assert fleet.advance({1: 30}) == pytest.approx((0.0, 30 / 480))
     assert fleet.advance({1: 30, 2: 60})[1] == pytest.approx(120 / 480)
     assert [each.left for each in fleet.in_order()] == [60, 300]
 
@@ -156,7 +156,7 @@ class TestRuns:
         assert not fleet.over and over(fleet, "a", "b")
         fleet.progress, fleet.rounds_per_epoch = 1.0, 4
         fleet.join(session(9, "c"))
-        assert (fleet.progress, fleet.rounds_per_epoch, fleet.ended) == (0.0, None, 0)
+        assert fleet.progress == 0.0 and not fleet.rounds_per_epoch and fleet.ended == 0
         assert fleet.sessions[9].left == 120 and not fleet.over
 
     def test_not_while_one_that_lost_its_line_may_come_back(self) -> None:

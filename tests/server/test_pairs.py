@@ -18,7 +18,7 @@ from tests.server.talk import TABLES, feature, hello
 
 
 def arrays(value: float) -> Arrays:
-    return {"weight": np.float32([value])}
+    return {"weight": np.array([value], np.float32)}
 
 
 def kept(folder: Path) -> dict[str, float]:
@@ -50,7 +50,7 @@ class TestService:
     """When a service keeps them."""
 
     def test_after_every_test(self, make: Callable[..., Service], tmp_path: Path) -> None:
-        front = {"weight": np.float32([1]), "count": np.array(3)}
+        front = {"weight": np.array([1], np.float32), "count": np.array(3)}
         policy = RoundPolicy(Every(epochs=1), FedAvg())
         service = Service(make().setup._replace(front=front), rounds=policy, pairs=Pairs(str(tmp_path)))
         session, found, step = hello(service), [], 0

@@ -27,9 +27,9 @@ from tests.server.talk import CODEC, TABLES, feature, greeting, hello, refusal
 
 CODED = FedAvg()
 FRONT = {
-    "conv.weight": np.float32([[1, 2], [3, 4]]),
-    "norm.running_mean": np.float32([0, 0]),
-    "norm.running_var": np.float32([1, 1]),
+    "conv.weight": np.array([[1, 2], [3, 4]], np.float32),
+    "norm.running_mean": np.array([0, 0], np.float32),
+    "norm.running_var": np.array([1, 1], np.float32),
     "norm.num_batches_tracked": np.array(0),
 }
 STATISTICS = ("norm.running_mean", "norm.running_var")
@@ -68,8 +68,8 @@ class Line:
         for session in self.sessions:
             session.round = self.rounds.number
         if payload:
-            update = CODED.unpack(payload, shapes(self.weights))
-            self.weights = moved(self.weights, update, ["norm.running_var"])
+            arrived = CODED.unpack(payload, shapes(self.weights))
+            self.weights = moved(self.weights, arrived, ["norm.running_var"])
         return payload
 
 
@@ -251,10 +251,10 @@ class TestService:
         service = Service(make().setup._replace(front=FRONT), patience=Patience(round_quorum=1.0), rounds=EPOCH)
         sessions = [hello(service), hello(service)]
         devices, images = [dict(TABLES), dict(TABLES)], [30, 10]
-        for session, (device, by) in zip(sessions, enumerate((1.5, 0.5)), strict=True):
+        for session, (number, by) in zip(sessions, enumerate((1.5, 0.5)), strict=True):
             patch = CODEC.diff(TABLES, {**TABLES, "codebook": TABLES["codebook"] * np.float32(by)}, 0.0)
             assert service.handle(Message("codebook", session, 1, {}, (patch,))).kind == "ack"
-            devices[device] = CODEC.patch(devices[device], patch)
+            devices[number] = CODEC.patch(devices[number], patch)
         expected = sum(n / 40 * device["codebook"] for n, device in zip(images, devices, strict=True))
         both = zip(sessions, images, strict=True)
         replies = in_threads([partial(self.update, service, session, 1.0, n) for session, n in both])
@@ -311,7 +311,7 @@ class TestService:
         assert seen == set(sessions), "each has its turn"
 
     def test_without_rounds_the_last_message_is_answered_with_nothing(self, make: Callable[..., Service]) -> None:
-        service, events = make(), []
+        service, events = make(), list[dict[str, Any]]()
         session = hello(service)
         service.on_event = events.append
         reply = self.update(service, session, None, 0)
