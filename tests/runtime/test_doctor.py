@@ -195,7 +195,7 @@ def test_a_real_server(small_bundle: Bundle) -> None:
             subprocess.run([*device, "--limit", "64", "--epochs", "1"], check=True, capture_output=True, timeout=300)
             rest, errors = process.communicate(timeout=300)
             assert process.returncode == 0, errors
-            assert [json.loads(text)["event"] for text in rest.splitlines()] == ["joined", "left"]
+            assert [json.loads(text)["event"] for text in rest.splitlines()] == ["joined", "tested", "left"]
         finally:
             process.kill()
 
