@@ -126,8 +126,9 @@ def _service(bundle: Bundle, plan: dict[str, Any], fleet: FleetSettings, tell: A
         OptimizerConfig(lr=plan["lr"], weight_decay=5e-4), "cosine",
     )  # fmt: skip
     devices = plan["devices"]
-    watch = Watch(setup.classes, setup.golden_size)
-    return Service(setup, tell, fleet.patience(devices), fleet.rounds(devices), seed=plan["seed"], watch=watch)
+    rounds = fleet.rounds(devices)
+    watch = Watch(setup.classes, setup.golden_size, bool(rounds.every))
+    return Service(setup, tell, fleet.patience(devices), rounds, seed=plan["seed"], watch=watch)
 
 
 def _device(

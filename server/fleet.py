@@ -28,6 +28,8 @@ class Fleet:
         self.batch = 1
         #: Steps of an epoch of every device; 0: each makes its own; None: the run has not begun.
         self.steps_per_epoch: int | None = None
+        #: The share of the devices that do not rest; 1 where those that rest skip nothing.
+        self.active = 1.0
         #: Joint steps of the back half; those that did not wait for all; rounds; updates that came too late for theirs.
         self.steps = 0
         self.short_steps = 0
@@ -95,15 +97,20 @@ class Fleet:
     def advance(self, seen: dict[int, int]) -> tuple[float, float]:
         """The progress before and after a step on ``seen[session]`` images of each session."""
         before = self.progress
-        planned = sum(max(session.left, seen.get(number, 0)) for number, session in self.sessions.items())
-        # As many as rest now will rest later.
-        awake = sum(not session.resting for session in self.sessions.values())
-        left = planned * awake / len(self.sessions) if awake else planned
+        left = sum(self._to_come(session, seen.get(number, 0)) for number, session in self.sessions.items())
         for number, images in seen.items():
             self.sessions[number].left = max(self.sessions[number].left - images, 0)
         total = sum(seen.values())
         self.progress = min(before + (1.0 - before) * total / max(left, total, 1), 1.0)
         return before, self.progress
+
+    def _to_come(self, session: Session, seen: int) -> float:
+        """Images that `session`, of which `seen` are here, may be expected to see: it rests now, or might later."""
+        later = min(session.later, session.left)
+        if session.resting and self.active < 1.0:
+            return seen + self.active * later
+        now = max(session.left - later, seen)
+        return now + self.active * max(session.left - now, 0)
 
     def in_order(self) -> list[Session]:
         """The sessions, in the order of their devices' names."""

@@ -85,6 +85,8 @@ class RoundPolicy(NamedTuple):
             raise UnknownName("policy of norms", self.norms, NORMS, f"there are: {', '.join(NORMS)}")
         if not 0 <= self.momentum < 1:
             raise UsageError(f"--server-momentum {self.momentum}: expected 0 or more, and below 1")
+        if self.sampling != Sampling() and not self.every:
+            raise UsageError("--sampling: who rests is drawn at every round, and there is none: give --sync-every")
 
 
 def parse_every(text: str) -> Every:

@@ -49,6 +49,11 @@ class Rounds:
         steps = max(fleet.steps_of(session) for session in fleet.sessions.values())
         return max(round(steps / self.policy.every.steps), 1) if self.policy.every.steps else 0
 
+    def images(self, session: Session, per_epoch: int) -> int:
+        """Images that `session` plans from one round to the next, or skips; 0 where rounds go by the clock."""
+        every = self.policy.every
+        return session.hello.images // max(per_epoch, 1) if every.steps else session.hello.images * every.epochs
+
     def whole(self) -> bytes:
         """The weights themselves, for a device that has not those of the last round."""
         return FedAvg().pack(self.weights, np.random.default_rng(0))

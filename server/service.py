@@ -213,11 +213,15 @@ class Service:
         self._end(session, finished=False)
 
     def _rest(self) -> None:
-        """Draws who sits the next round out."""
+        """Draws who sits the next round out, and tells the fleet what is skipped by that."""
         names = [session.device for session in self.fleet.in_order()]
         resting = self.rounds.policy.sampling.resting(names, self.rounds.number, self._seed) if names else set()
         for session in self.fleet.sessions.values():
             session.resting = session.device in resting
+            now = self.rounds.images(session, self.rounds.per_epoch(self.fleet))
+            session.later = max(session.left - now, 0) if now else 0
+        by_clock = bool(self.rounds.policy.every.seconds)
+        self.fleet.active = 1.0 if by_clock else 1.0 - len(resting) / max(len(names), 1)
 
     def _keep(self, best: bool) -> None:
         if self._pairs is not None:

@@ -28,8 +28,9 @@ class Session:
     #: The next step; and the steps that the slowest of the others had made when it joined.
     step: int = 0
     others: int = 0
-    #: Images that the device still plans to train on.
+    #: Images that the device still plans to train on; and those of them that come after the next round.
     left: int = 0
+    later: int = 0
     #: The number of the round whose weights the device has.
     round: int = 0
     #: Whether it sits the present round out.

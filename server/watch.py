@@ -25,9 +25,10 @@ STRIKES = 5
 ALL_STRIKES = 3
 #: A batch is too large when its size is this many times what is usual.
 LARGE = 10.0
-#: Images are noise when their coherence is below this share of what is usual: of the device's peers, which differ by a
-#: factor of 2, but no more than `COHERENT`; `ALONE` where it has none. Noise came to 8 at most, in every network tried.
-NOISE, COHERENT, ALONE = 0.25, 40.0, 24.0
+#: Images are noise when their coherence is below this share of that of the device's peers, which differ by a factor of
+#: 2, but no more than `COHERENT`. Of a device without peers nothing is said: features of 4x4 and less, before anything
+#: is learned, have the coherence of noise.
+NOISE, COHERENT = 0.25, 40.0
 #: Fewest images that are not all alike, and fewest that are not in the places of the batch before, by chance.
 FEW_ALIKE, FEW_REPEATED = 4, 8
 #: A batch is the one before when this share of its images are in the same places.
@@ -68,11 +69,13 @@ class Record:
 class Watch:
     """The records of all devices. A deep copy goes on as the original would.
 
-    `golden_size`: see `edgekit.server.look.golden_size`.
+    `golden_size`: see `edgekit.server.look.golden_size`. Where front halves are not `in_step`, one that does not fit
+    the back half has high losses too: then losses only warn.
     """
 
     classes: int
     golden_size: float | None = None
+    in_step: bool = True
     records: dict[str, Record] = field(default_factory=dict)
     #: Mean loss over all images of the latest steps, and how many steps in a row it was ruinous.
     loss: float | None = None
@@ -174,8 +177,8 @@ class Watch:
         if seen.images >= FEW_ALIKE and seen.variety < ALIKE:
             return f"all {seen.images} images are the same: is the camera covered, or its training broken?"
         coherences = [peer.coherence for peer in self._peers(device) if peer.coherence is not None]
-        ordinary = min(_low_median(coherences) or ALONE, COHERENT)
-        if seen.coherence is not None and seen.coherence < NOISE * ordinary:
+        ordinary = _low_median(coherences)
+        if seen.coherence is not None and ordinary is not None and seen.coherence < NOISE * min(ordinary, COHERENT):
             return f"the images are noise: coherence {seen.coherence:.1f} where {ordinary:.1f} is usual; broken camera?"
         return None
 
@@ -192,7 +195,7 @@ class Watch:
         # Peers that learn nothing either prove nothing.
         if middle < NOTHING * self._guessing and record.loss - middle >= AHEAD * self._guessing:
             record.evidence += min(1.0, record.images / sorted(images)[len(images) // 2])
-        if record.evidence >= CONVICTED and record.verdict is None:
+        if record.evidence >= CONVICTED and record.verdict is None and self.in_step:
             record.verdict = (
                 f"the loss of its images stays at {record.loss:.2f}, guessing has {record.guessing:.2f} and its peers "
                 f"{middle:.2f}: do its labels belong to them?"

@@ -40,6 +40,6 @@ def test_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert summary["event"] == "summary" and summary["images"] == 128 and summary["lr"] == 0.02
     assert (tmp_path / "run" / "record.jsonl").is_file()
     assert names["bundle"].codec.coding == "context" and isinstance(names["service"], edgekit.Service)
-    # Two epochs of 1,438 images in batches of 32, a last partial batch left out.
+    # Two epochs of 1,438 images, in batches of about 32.
     assert done["images"] == 2 * 1438 and done["accuracy"] > 80
     assert f"{done['bytes_up']} B up" in printed

@@ -59,7 +59,7 @@ def serve(**given: Any) -> None:
         given["schedule"],
         noise_filling(given["noise_filling"], opened.codec, seed),
     )
-    watch = Watch(setup.classes, setup.golden_size) if given["quarantine"] else None
+    watch = Watch(setup.classes, setup.golden_size, bool(rounds.every) or devices == 1) if given["quarantine"] else None
     service = Service(setup, patience=patience, rounds=rounds, pairs=pairs, seed=seed, watch=watch)
     record = Recorder(sys.stdout)
     finished = threading.Event()

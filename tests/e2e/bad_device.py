@@ -46,7 +46,7 @@ def spoil_images(kind: str) -> None:
     def spoiled(*given: Any) -> Dataset:
         return IMAGES[kind](load(*given), np.random.default_rng(9))
 
-    registry.load = spoiled
+    registry.load = spoiled  # type: ignore[assignment]
 
 
 def repeat() -> None:

@@ -10,14 +10,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import edgekit
-from edgekit.bundle import Bundle
+from edgekit import tensorfile
+from edgekit.bundle import Bundle, open_bundle
 from edgekit.data.base import Dataset
+from edgekit.data.partition import shares
 
 ENVIRONMENT = dict(os.environ, PYTHONPATH=str(Path(edgekit.__file__).parent.parent), OMP_NUM_THREADS="1")
 PYTHON = [sys.executable, "-m"]
+DEVICES = ("device-0", "device-1", "device-2")
 
 
 def start(*arguments: str, module: str = "edgekit", python: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
@@ -231,4 +235,31 @@ def test_share_is_used(small_bundle: Bundle, shared_server: Server, digits: Data
     out, _ = process.communicate(timeout=300)
     last = json.loads(out.splitlines()[-1])
     assert last["device"] == "mine"
-    assert last["images"] == len(digits.train_labels) // 4 // 32 * 32
+    assert last["images"] == len(shares(digits.train_labels, 4, "iid", 0)[1]) < len(digits.train_labels) / 3
+
+
+def test_devices_in_step_end_with_one_front_half(tmp_path: Path) -> None:
+    """Three devices of different numbers of images, averaged in rounds: the front half is one, to the last bit."""
+    size = ["--input", "1,16,16", "--epochs", "2", "--limit", "300", "--devices", "3", "--partition", "dirichlet:1"]
+    process = start("train", "vgg11_thin", *size, "--sync-every", "2", "--out", str(tmp_path), "--json")
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    lines = [json.loads(line) for line in (tmp_path / "record.jsonl").read_text().splitlines()]
+    rounds = [line for line in lines if line["event"] == "round"]
+    assert len(rounds) >= 4 and {line["devices"] for line in rounds} == {3}
+    assert sum(line["images"] for line in rounds) == 2 * 300 == json.loads(out)["images"]
+    tests = [line for line in lines if line["event"] == "tested"]
+    assert len(tests) == 2 and all(line["devices"] == 3 for line in tests)
+    for folder in ("", "best"):
+        for name in ("front", "tables"):
+            files = [tmp_path / part / folder / f"{name}.safetensors" for part in ("server", *DEVICES)]
+            server, *devices = (file.read_bytes() for file in files)
+            assert devices == [server] * 3, f"{folder} {name}"
+        assert (tmp_path / "server" / folder / "back.safetensors").exists()
+    bundle = open_bundle(str(tmp_path / "bundle"))
+    moved = tensorfile.loads((tmp_path / "server" / "front.safetensors").read_bytes())
+    before = bundle.arrays("front.safetensors")
+    still = [name for name, array in moved.items() if np.array_equal(array, before[name])]
+    assert not [name for name in still if not name.endswith("num_batches_tracked")]
+    tables = tensorfile.loads((tmp_path / "server" / "tables.safetensors").read_bytes())
+    assert not np.array_equal(tables["codebook"], bundle.tables()["codebook"])

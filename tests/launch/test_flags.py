@@ -15,7 +15,31 @@ RUN = Run(
     as_coding("raw"),
     BoardSettings(),
     Training(3, "dirichlet:0.5", 4, 16, 2, 5, 3, "reference", "10mbit+50ms"),
-    Server("adam", 0.01, 0.8, 1e-4, "constant", "dct:zone=2", "0.4", "cpu", 2),
+    Server(
+        "adam",
+        0.01,
+        0.8,
+        1e-4,
+        "constant",
+        "dct:zone=2",
+        "0.4",
+        "cpu",
+        2,
+        "async",
+        "30s",
+        "fedavg",
+        "trimmed",
+        "local",
+        0.5,
+        "static:0.5",
+        7.0,
+        1.5,
+        8.0,
+        quorum=0.25,
+        joint_batch=64,
+        quarantine=False,
+        ahead=4,
+    ),  # fmt: skip
     seed=7,
 )
 PLAIN = RUN._replace(data=NamedData(), training=Training(), server=Server())
@@ -47,7 +71,9 @@ def test_the_link_is_told_its_settings() -> None:
     assert got.items() >= expected.items()
 
 
-@pytest.mark.parametrize("flag", ["--gradient-codec", "--data", "--limit"])
+@pytest.mark.parametrize(
+    "flag", ["--gradient-codec", "--data", "--limit", "--sync-every", "--step-wait", "--quorum", "--ahead"]
+)
 def test_what_is_not_chosen_is_left_to_the_process(flag: str) -> None:
     lines = (flags.server(PLAIN, "bundle", "out"), flags.device(PLAIN, "bundle", "out", 0, 50051))
     assert not any(flag in line for line in lines)

@@ -218,7 +218,10 @@ def test_a_field_of_another_type_is_named(message: AnyMessage, header: dict[str,
         (HELLO._replace(device=""), "device name '' of 0 characters"),
         (HELLO._replace(device="a\nb"), "of 3 characters: expected 1 to 64, all printable"),
         (HELLO._replace(device=" a"), "no space at either end"),
-        (HELLO._replace(classes=["a", 1]), "hello message: 'classes' is ['a', 1], expected names"),
+        (
+            HELLO._replace(classes=["a", 1]),  # type: ignore[list-item]
+            "hello message: 'classes' is ['a', 1], expected names",
+        ),
         (Welcome(1, 45, "raw", {}, True, *SGD, round=-1), "welcome message: 'round' is -1, expected 0 to 4294967295"),
         (Welcome(1, 45, "raw", {}, True, *SGD, rounds=-2), "welcome message: 'rounds' is -2"),
         (Welcome(1, 45, "raw", {}, True, *SGD, epoch=MOST_PLANNED + 1), "welcome message: 'epoch' is 4294967296"),

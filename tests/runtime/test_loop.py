@@ -120,7 +120,8 @@ def test_a_share_is_split_evenly_and_nothing_is_left_out(
         assert [len(each) for each in batches] == sizes
         assert sorted(np.concatenate(batches)) == list(range(images))
     if images > 3:
-        assert not np.array_equal(*(np.concatenate(batches) for batches in epochs)), "each epoch has its own order"
+        first, second = (np.concatenate(batches) for batches in epochs)
+        assert not np.array_equal(first, second), "each epoch has its own order"
 
 
 def test_every_image_is_learned_from(small_bundle: Bundle, digits: Dataset) -> None:
@@ -147,7 +148,7 @@ def test_a_test_tells_of_the_fleet_and_keeps_the_best(small_bundle: Bundle, digi
 
 
 def test_validation_images_decide_which_is_the_best(small_bundle: Bundle, digits: Dataset) -> None:
-    server, events = service(small_bundle), []
+    server, events = service(small_bundle), list[dict[str, Any]]()
     server.on_event = events.append
     told: list[dict[str, Any]] = []
     front = FrontHalf(small_bundle, "onnxruntime", 1)

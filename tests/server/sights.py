@@ -17,9 +17,11 @@ def sights(n: int, seed: int) -> torch.Tensor:
     row, column = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij")
     middles = torch.rand((n, 3, 2, 1, 1), generator=random) * 16
     distances = (row - middles[:, :, 0]).square() + (column - middles[:, :, 1]).square()
-    return front()(torch.exp(-distances / 18).sum(1, keepdim=True)).detach()
+    feature: torch.Tensor = front()(torch.exp(-distances / 18).sum(1, keepdim=True)).detach()
+    return feature
 
 
 def noise(n: int, seed: int) -> torch.Tensor:
     """Of `n` images of white noise."""
-    return front()(torch.rand((n, 1, 16, 16), generator=torch.Generator().manual_seed(seed))).detach()
+    feature: torch.Tensor = front()(torch.rand((n, 1, 16, 16), generator=torch.Generator().manual_seed(seed)))
+    return feature.detach()

@@ -12,7 +12,7 @@ from edgekit.server.averaging import AVERAGES, LONGEST, check_average, clipped, 
 
 def update(*values: float) -> Arrays:
     """Two arrays of these values."""
-    return {"a": np.float32(values), "b": np.float32([values[:1]])}
+    return {"a": np.array(values, np.float32), "b": np.array([values[:1]], np.float32)}
 
 
 def test_the_mean_counts_images() -> None:
@@ -89,5 +89,5 @@ def test_an_unknown_average_lists_the_known_ones() -> None:
 
 
 def test_length_is_that_of_all_values() -> None:
-    assert length({"a": np.float32([3]), "b": np.float32([[4]])}) == 5
-    assert length({"a": np.float32([1e30])}) == pytest.approx(1e30), "squares that no float32 holds"
+    assert length({"a": np.array([3], np.float32), "b": np.array([[4]], np.float32)}) == 5
+    assert length({"a": np.array([1e30], np.float32)}) == pytest.approx(1e30), "squares that no float32 holds"

@@ -26,7 +26,7 @@ def joined(fleet: Fleet, *given: Session) -> Fleet:
 
 def test_progress_is_the_share_of_the_images_that_were_seen() -> None:
     fleet = joined(Fleet(), session(1), session(2, images=180))
-    assert fleet.advance({1: 30}) == (0.0, pytest.approx(30 / 480))
+    assert fleet.advance({1: 30}) == pytest.approx((0.0, 30 / 480))
     assert fleet.advance({1: 30, 2: 60})[1] == pytest.approx(120 / 480)
     assert [each.left for each in fleet.in_order()] == [60, 300]
 
@@ -48,6 +48,19 @@ def test_what_a_device_that_left_had_planned_is_not_waited_for() -> None:
     fleet.leave(fleet.sessions[2], finished=False)
     fleet.advance({1: 60})
     assert fleet.progress == 1.0 and fleet.lost == {"device-2"}
+
+
+def test_what_a_device_skips_is_no_part_of_the_run() -> None:
+    fleet, found = joined(Fleet(), session(1, epochs=4), session(2, epochs=4)), []
+    fleet.active = 0.5
+    for epoch in range(4):
+        for each in fleet.sessions.values():
+            each.later = each.left - 60
+            each.resting = each.number == 1 + epoch % 2
+        trains = 2 - epoch % 2
+        found += [fleet.advance({trains: 30})[1] for _ in range(2)]
+        fleet.sessions[3 - trains].left -= 60
+    assert found == pytest.approx([(step + 1) / 8 for step in range(8)]) and found[-1] == 1.0
 
 
 def test_a_device_may_see_more_than_it_planned() -> None:
@@ -143,7 +156,7 @@ class TestRuns:
         assert not fleet.over and over(fleet, "a", "b")
         fleet.progress, fleet.steps_per_epoch = 1.0, 4
         fleet.join(session(9, "c"))
-        assert (fleet.progress, fleet.steps_per_epoch, fleet.ended) == (0.0, None, 0)
+        assert fleet.progress == 0.0 and not fleet.steps_per_epoch and fleet.ended == 0
         assert fleet.sessions[9].left == 120 and not fleet.over
 
     def test_not_while_one_that_lost_its_line_may_come_back(self) -> None:

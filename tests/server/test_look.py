@@ -52,7 +52,7 @@ def test_the_same_images_are_repeated_also_for_a_front_half_that_learned() -> No
     before = look_at(module(images).detach()).outline
     with torch.no_grad():
         for weight in module.parameters():
-            weight += 0.1 * weight.std() * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
+            weight.add_(0.1 * weight.std() * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
     now = look_at(module(images).detach()).outline
     assert not np.allclose(before, now, rtol=0.05) and repeated(before, now) >= 0.9
     assert repeated(before, now[::-1]) == 0

@@ -18,7 +18,7 @@ from edgekit.data.base import Dataset
 from edgekit.export.build import build_bundle
 from edgekit.export.settings import BoardSettings, CalibrationImages, Coding, Network
 
-EPOCHS = 4
+EPOCHS = 5
 
 
 def environment(engines: Path) -> dict[str, str]:

@@ -1,0 +1,96 @@
+"""Pairs of halves in a folder: the last one always, the best one when it is that."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgekit import tensorfile
+from edgekit.codecs.base import Arrays
+from edgekit.codecs.updates.fedavg import FedAvg
+from edgekit.errors import UsageError
+from edgekit.line.frame import Message
+from edgekit.server.pairs import BEST, Pairs
+from edgekit.server.policy import Every, RoundPolicy
+from edgekit.server.service import Service
+from tests.server.talk import TABLES, feature, hello
+
+
+def arrays(value: float) -> Arrays:
+    return {"weight": np.array([value], np.float32)}
+
+
+def kept(folder: Path) -> dict[str, float]:
+    """File -> the value in it."""
+    return {path.stem: float(tensorfile.loads(path.read_bytes())["weight"][0]) for path in folder.glob("*.safetensors")}
+
+
+def test_the_last_pair_and_the_best_one(tmp_path: Path) -> None:
+    pairs = Pairs(str(tmp_path / "out"))
+    assert kept(tmp_path / "out" / BEST) == {}
+    for value, best in ((1.0, True), (2.0, True), (3.0, False)):
+        pairs.keep(arrays(value), arrays(-value), arrays(10 * value), best)
+    assert kept(tmp_path / "out") == {"back": 3.0, "front": -3.0, "tables": 30.0}
+    assert kept(tmp_path / "out" / BEST) == {"back": 2.0, "front": -2.0, "tables": 20.0}
+
+
+def test_front_halves_that_are_not_in_step_are_the_devices_own(tmp_path: Path) -> None:
+    Pairs(str(tmp_path)).keep(arrays(1.0), None, arrays(2.0), best=True)
+    assert kept(tmp_path) == kept(tmp_path / BEST) == {"back": 1.0}
+
+
+def test_a_folder_that_cannot_be_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("here")
+    with pytest.raises(UsageError, match="cannot be a folder"):
+        Pairs(str(tmp_path / "file"))
+
+
+class TestService:
+    """When a service keeps them."""
+
+    def test_after_every_test(self, make: Callable[..., Service], tmp_path: Path) -> None:
+        front = {"weight": np.array([1], np.float32), "count": np.array(3)}
+        policy = RoundPolicy(Every(epochs=1), FedAvg())
+        service = Service(make().setup._replace(front=front), rounds=policy, pairs=Pairs(str(tmp_path)))
+        session, found, step = hello(service), [], 0
+        for _ in range(12):
+            for _ in range(3):
+                assert service.handle(feature(session, step)).kind == "gradient"
+                step += 1
+            assert service.handle(feature(session, 0, kind="evaluate")).kind == "result"
+            tally = service.handle(Message("tested", session, step))
+            found.append((tally.header["right"], tally.header["best"]))
+            last = tensorfile.loads((tmp_path / "back.safetensors").read_bytes())
+            best = tensorfile.loads((tmp_path / BEST / "back.safetensors").read_bytes())
+            for name, array in service.setup.back.state_dict().items():
+                np.testing.assert_array_equal(last[name], array)
+            same = all(np.array_equal(best[name], last[name]) for name in last)
+            assert same == tally.header["best"]
+        counts = [right for right, _ in found]
+        assert [best for _, best in found] == [right > max(counts[:n], default=-1) for n, right in enumerate(counts)]
+        assert {best for _, best in found} == {True, False}
+        kept_front, tables = (
+            tensorfile.loads((tmp_path / f"{name}.safetensors").read_bytes()) for name in ("front", "tables")
+        )
+        assert set(kept_front) == set(front) and kept_front["count"] == 3
+        np.testing.assert_array_equal(tables["codebook"], TABLES["codebook"])
+
+    def test_a_test_of_no_images_is_not_the_best(self, make: Callable[..., Service], tmp_path: Path) -> None:
+        service = Service(make().setup, pairs=Pairs(str(tmp_path)))
+        reply = service.handle(Message("tested", hello(service), 1))
+        assert (reply.header["n"], reply.header["best"]) == (0, False) and not list((tmp_path / BEST).iterdir())
+
+    def test_counts_begin_anew_with_every_test(self, make: Callable[..., Service]) -> None:
+        service = make()
+        session = hello(service)
+        for images in (24, 12):
+            for _ in range(images // 12):
+                service.handle(feature(session, 0, kind="evaluate"))
+            assert service.handle(Message("tested", session, 1)).header["n"] == images
+
+    def test_at_the_end(self, make: Callable[..., Service], tmp_path: Path) -> None:
+        service = Service(make().setup, pairs=Pairs(str(tmp_path)))
+        service.keep_last()
+        assert [path.name for path in tmp_path.glob("*.safetensors")] == ["back.safetensors"]
+        make().keep_last()
