@@ -39,9 +39,9 @@ RUN = Run(
         joint_batch=64,
         quarantine=False,
         ahead=4,
-    ),  # fmt: skip
+    ),
     seed=7,
-)
+)  # fmt: skip
 PLAIN = RUN._replace(data=NamedData(), training=Training(), server=Server())
 
 
