@@ -222,18 +222,39 @@ def show(table: list[dict[str, Any]]) -> str:
     return markdown.table(["model", "shares", "devices", *modes], lines)
 
 
+def curves(table: list[dict[str, Any]]) -> str:
+    """Accuracy and megabytes, both ways, of all devices, against images seen; and the bytes by kind at the end."""
+    lines = []
+    for row in table:
+        sums = {
+            name: sum(n for kind, n in row["bytes"].items() if kind in kinds) / 1e6
+            for name, kinds in (
+                ("features", ("up.feature", "up.codebook", "down.ack")), ("gradients", ("down.gradient",)),
+                ("rounds", ("up.update", "down.weights")),
+            )
+        }  # fmt: skip
+        spent = [
+            f"{each['accuracy']:.1f} % / {(each['bytes_up'] + each['bytes_down']) / 1e6:.1f} MB"
+            for each in row["curve"]
+        ]
+        lines.append([row["mode"], str(row["devices"]), *spent, *(f"{n:.1f}" for n in sums.values())])
+    heads = [f"{each['images']:,} images" for each in table[0]["curve"]]
+    return markdown.table(["mode", "devices", *heads, "features, MB", "gradients, MB", "rounds, MB"], lines)
+
+
 def main() -> None:
     parser = Arguments(__doc__)
     parser.add(models="vgg11_thin", devices="1,2,4,8,16", modes="sync", seeds="0,1,2", partitions="iid")
     parser.add(dataset="digits", data=None, limit=None, out=None, json=None, sync_every="", joint_batch=0)
     parser.add(epochs=10, times=2, batch=32, every=1000, lr=0.05)
     parser.add_argument("--show", nargs="+", metavar="FOLDER")
+    parser.add(curves=False)
     options = parser.parse_args()
     if options.show:
         table = rows(options.show)
         if options.json:
             record.write({**record.head("torch", "numpy", "onnxruntime"), "rows": table}, options.json)
-        sys.stdout.write(show(table) + "\n")
+        sys.stdout.write((curves if options.curves else show)(table) + "\n")
         return
     torch.set_num_threads(1)
     os.makedirs(options.out, exist_ok=True)
