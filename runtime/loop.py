@@ -54,7 +54,6 @@ class Device:
         self._on_event(self._event("connected", begun, 0.0))
         event = self._event("epoch", begun, 0.0)
         for epoch in range(begun + 1, options.epochs + 1):
-            event = self._event("epoch", epoch, 0.0)
             last = epoch == options.epochs
             evaluated = last or epoch % options.evaluate_every == 0
             start = time.perf_counter()
@@ -74,7 +73,7 @@ class Device:
             self._on_event(event)
         if begun >= options.epochs:
             # The run was over when this device came: it takes the network that came of it.
-            session.round(0, test=True, last=True)
+            session.round(0, test=True)
             event.update(self._test(test, validation, options.epochs))
             self._save(best=False)
         session.bye()
@@ -157,10 +156,10 @@ class Device:
                     shown = time.perf_counter()
             ahead -= sum(map(len, chosen))
             if rounds.due:
-                session.round(left + ahead, test=ends and not ahead, last=last and not ahead)
+                session.round(left + ahead, test=ends and not ahead)
         if last and not rounds.averaged:
             # Nothing is averaged: all devices wait here for each other, so that the last test is of the last back half.
-            session.round(0, test=True, last=True)
+            session.round(0, test=True)
         return loss / max(images, 1), right, images
 
     def _test(self, test: Images, validation: Optional[Images], epoch: int) -> Event:

@@ -149,7 +149,7 @@ class Session:
         self.transport.send(Bye(self._welcome.session))
         self.transport.expect(Ack)
 
-    def round(self, left: int, test: bool, last: bool) -> None:
+    def round(self, left: int, test: bool) -> None:
         """Puts what was learned into the average of all devices and goes on from that; no batch may be in flight.
 
         `left` images are still planned. It waits for the other devices.
@@ -157,9 +157,7 @@ class Session:
         self.settle()
         with self.meter.timed("encode"):
             update = self.rounds.update(self._since_round > 0)
-        self.transport.send(
-            Update(self._welcome.session, self.rounds.number, self._since_round, left, update, test, last)
-        )
+        self.transport.send(Update(self._welcome.session, self.rounds.number, self._since_round, left, update, test))
         with self.meter.timed("round"):
             weights = self.transport.expect(Weights)
         with self.meter.timed("encode"):

@@ -10,6 +10,8 @@ from edgekit.runtime.loop import balanced
 
 #: A network whose balanced accuracy is at most this many times that of guessing has learned nothing.
 WORSE = 1.2
+#: After so many steps it should have; a loss of so many times that of guessing is a fault at any time.
+ENOUGH, RUINED = 200, 2.0
 
 
 def summary(run: Event, done: list[Event], quarantined: dict[str, str], server: Event) -> Event:
@@ -82,14 +84,17 @@ def summary(run: Event, done: list[Event], quarantined: dict[str, str], server: 
 
 
 def collapsed(summary: Event, classes: int) -> str | None:
-    """Why the network of `summary` is no better than guessing; None where it is."""
+    """Why the network of `summary` is no better than guessing; None where it is, or where too little was trained."""
     guessing, loss = 100.0 / classes, math.log(classes)
-    if summary["balanced_accuracy"] <= WORSE * guessing and (summary["loss"] >= loss or summary["test_loss"] >= loss):
-        return (
-            f"the network came to {summary['balanced_accuracy']:.2f} % (mean over classes), guessing among {classes} "
-            f"gives {guessing:.2f}; training loss {summary['loss']:.3f}, guessing {loss:.3f}"
-        )
-    return None
+    worst = max(summary["loss"], summary["test_loss"])
+    learned_nothing = worst >= loss and summary["fleet"]["steps"] >= ENOUGH
+    if summary["balanced_accuracy"] > WORSE * guessing or not (learned_nothing or worst >= RUINED * loss):
+        return None
+    return (
+        f"the network came to {summary['balanced_accuracy']:.2f} % (mean over classes), guessing among {classes} gives "
+        f"{guessing:.2f}; loss {summary['loss']:.3f} in training, {summary['test_loss']:.3f} in the test, guessing "
+        f"{loss:.3f}"
+    )
 
 
 def _add(counts: list[dict[str, int]]) -> dict[str, int]:

@@ -144,9 +144,8 @@ class Update(NamedTuple):
     left: int
     #: Bytes of the update codec, or none: nothing was learned, or front halves are not averaged.
     update: bytes
-    #: Whether the device tests the new weights before it goes on, and whether it trains no more after them.
+    #: Whether the device tests the new weights before it goes on.
     test: bool = False
-    last: bool = False
 
 
 class Weights(NamedTuple):

@@ -78,11 +78,14 @@ def test_what_others_read_is_there(field):
 
 
 @pytest.mark.parametrize(
-    ("balanced", "loss", "test_loss", "ruined"),
-    [(33.3, 1.2, 1.0, True), (33.3, 0.9, 1.3, True), (33.3, 0.9, 1.0, False), (60.0, 1.2, 1.3, False)],
-)
-def test_a_network_no_better_than_guessing_has_collapsed(balanced, loss, test_loss, ruined):
-    last = {"balanced_accuracy": balanced, "loss": loss, "test_loss": test_loss}
+    ("balanced", "loss", "test_loss", "steps", "ruined"),
+    [
+        (33.3, 1.2, 1.0, 500, True), (33.3, 0.9, 1.3, 500, True), (33.3, 0.9, 1.0, 500, False),
+        (60.0, 1.2, 1.3, 500, False), (33.3, 1.2, 1.3, 20, False), (33.3, 2.5, 1.3, 20, True),
+    ],
+)  # fmt: skip
+def test_a_network_no_better_than_guessing_has_collapsed(balanced, loss, test_loss, steps, ruined):
+    last = {"balanced_accuracy": balanced, "loss": loss, "test_loss": test_loss, "fleet": {"steps": steps}}
     told = collapsed(last, 3)
     assert (told is not None) == ruined
     assert told is None or "guessing among 3" in told

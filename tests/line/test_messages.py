@@ -80,7 +80,7 @@ EXAMPLES: list[tuple[AnyMessage, dict[str, Any]]] = [
     ),
     (Codebook(1, 4, b"moved"), {}),
     (Update(1, 3, 90, 270, b"change"), {"n": 90, "left": 270}),
-    (Update(1, 3, 90, 0, b"", True, True), {"n": 90, "left": 0, "test": True, "last": True}),
+    (Update(1, 3, 90, 0, b"", True), {"n": 90, "left": 0, "test": True}),
     (Weights(1, 4, b"change", b"books"), {}),
     (Weights(1, 4, b"weights", b"", True, True), {"whole": True, "resting": True}),
     (Evaluate(1, 0, 2, 1, b"l", b"codes"), {"v": 2, "n": 1}),

@@ -29,7 +29,7 @@ JSON = st.recursive(
 HELLO = {"bundle": "b", "device": "board", "images": 12, "steps": 3, "epochs": 1}
 #: The change of the one weight that front halves have here, as the update codec packs it.
 CHANGE = CODEC_OF_UPDATES.pack({"weight": np.ones((2, 3), np.float32)}, np.random.default_rng(0))
-KEYS = ["bundle", "device", "images", "steps", "epochs", "classes", "n", "v", "left", "test", "last", "validation"]
+KEYS = ["bundle", "device", "images", "steps", "epochs", "classes", "n", "v", "left", "test", "validation"]
 HEADERS = st.dictionaries(st.sampled_from(KEYS), JSON | st.integers(0, 12) | st.booleans())
 GOOD_HEADERS = st.sampled_from(
     [{"n": 4, "v": 0}, {**HELLO, "device": "other"}, {"n": 4, "left": 8}, {"n": 4, "left": 8, "test": True}]
