@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Type, Union
 from edgekit.errors import Diverged, EdgekitError, PayloadError, Quarantined, Refused, TransportError
 from edgekit.line import frame, messages
 from edgekit.line.frame import MAX_FRAME, METHOD, Message, check_address
-from edgekit.line.messages import AnyMessage, Error, M
+from edgekit.line.messages import AnyMessage, Error, M, Tally, Weights
 from edgekit.line.meter import Meter
 
 #: Seconds without a reply after which the server is given up.
@@ -33,12 +33,12 @@ class Transport(ABC):
         self._send(data)
         self.meter.count("up", messages.KIND_OF[type(message)], len(data))
 
-    def recv(self) -> Message:
-        """The next reply as its frame has it, waiting for it.
+    def recv(self, patient: bool = False) -> Message:
+        """The next reply as its frame has it, waiting for it; `patient`: as long as the line holds.
 
         Refused, or what `REASONS` says, when it is an error message; TransportError when none comes.
         """
-        data = self._recv()
+        data = self._recv(patient)
         reply = frame.decode(data)
         self.meter.count("down", reply.kind, len(data))
         if reply.kind == "error":
@@ -48,8 +48,11 @@ class Transport(ABC):
         return reply
 
     def expect(self, cls: Type[M], step: Optional[int] = None) -> M:
-        """`recv`, parsed; PayloadError unless it is a `cls` (and answers `step`)."""
-        reply = self.recv()
+        """`recv`, parsed; PayloadError unless it is a `cls` (and answers `step`).
+
+        Weights and Tally wait for other devices, which may take their time.
+        """
+        reply = self.recv(cls in (Weights, Tally))
         kind = messages.KIND_OF[cls]
         if reply.kind != kind or (step is not None and reply.step != step):
             raise PayloadError(
@@ -67,7 +70,7 @@ class Transport(ABC):
     def _send(self, data: bytes) -> None: ...
 
     @abstractmethod
-    def _recv(self) -> bytes: ...
+    def _recv(self, patient: bool) -> bytes: ...
 
 
 class Loopback(Transport):
@@ -81,7 +84,7 @@ class Loopback(Transport):
     def _send(self, data: bytes) -> None:
         self._replies.append(frame.encode(self._handle(frame.decode(data))))
 
-    def _recv(self) -> bytes:
+    def _recv(self, patient: bool) -> bytes:
         if not self._replies:
             raise TransportError("nothing was sent that a reply could answer")
         return self._replies.pop(0)
@@ -130,7 +133,7 @@ class Grpc(Transport):
     def _send(self, data: bytes) -> None:
         self._outbox.put(data)
 
-    def _recv(self) -> bytes:
+    def _recv(self, patient: bool) -> bytes:
         deadline = time.monotonic() + self._timeout_s
         data: Union[bytes, TransportError, None] = None
         # In slices: a signal that the system hands to a thread of gRPC's does not wake a wait without end.
@@ -138,7 +141,7 @@ class Grpc(Transport):
             try:
                 data = self._inbox.get(timeout=0.5)
             except queue.Empty:
-                if time.monotonic() > deadline:
+                if time.monotonic() > deadline and not patient:
                     raise TransportError(
                         "no reply from {} for {:.0f} s; look at the server, or allow more by --timeout".format(
                             self._address, self._timeout_s

@@ -33,8 +33,9 @@ class FleetSettings(NamedTuple):
     server_momentum: float = 0.0
     #: "all", "static:SHARE" or "dynamic:DECAY".
     sampling: str = "all"
-    #: Seconds that a run waits for its devices; that a step and a round wait for devices that are not there yet.
-    start_wait: float = 300.0
+    #: Seconds that a run waits for its devices, which themselves wait for 300 s (`edgekit run --timeout`); that a step
+    #: and a round wait for devices that are not there yet.
+    start_wait: float = 240.0
     step_wait: float | None = None
     round_wait: float = 60.0
     #: Share of the devices without which a step or round waits longer.

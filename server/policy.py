@@ -17,7 +17,7 @@ class Patience(NamedTuple):
     #: Devices that a run begins with; None: it begins with the first.
     devices: int | None = None
     #: How long those are waited for.
-    start_s: float = 300.0
+    start_s: float = 240.0
     #: How long a step waits for the devices that are not there yet, and the share of the devices present without which
     #: it is not made then. With 0 and 0 every batch is a step of its own.
     step_s: float = 0.0

@@ -184,7 +184,7 @@ fleet = options(
         help="Devices that take part until the next round: all, static:SHARE, or dynamic:DECAY, fewer every round.",
     ),
     click.option(
-        "--start-wait", default=300.0, metavar="SECONDS", help="Start without devices that are not there by then."
+        "--start-wait", default=240.0, metavar="SECONDS", help="Start without devices that are not there by then."
     ),
     click.option(
         "--step-wait",

@@ -74,7 +74,7 @@ class Server(NamedTuple):
     norm_statistics: str = "average"
     server_momentum: float = 0.0
     sampling: str = "all"
-    start_wait: float = 300.0
+    start_wait: float = 240.0
     step_wait: float | None = None
     round_wait: float = 60.0
     quorum: float | None = None

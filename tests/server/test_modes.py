@@ -14,7 +14,7 @@ from edgekit.server.sampling import Sampling
 @pytest.mark.parametrize("mode", ["sync", "async"])
 def test_each_mode_has_its_patience(mode: str) -> None:
     patience = FleetSettings(mode=mode).patience(3)
-    assert (patience.devices, patience.start_s, patience.ahead) == (3, 300.0, None)
+    assert (patience.devices, patience.start_s, patience.ahead) == (3, 240.0, None)
     assert (patience.step_s, patience.step_quorum) == (WAIT_S[mode], QUORUM[mode])
     assert (patience.round_s, patience.round_quorum) == (60.0, QUORUM["sync"])
 
