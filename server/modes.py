@@ -60,6 +60,8 @@ class FleetSettings(NamedTuple):
         wait = WAIT_S[self.mode] if self.step_wait is None else self.step_wait
         step_quorum, round_quorum = QUORUM[self.mode], QUORUM["sync"]
         if self.quorum is not None:
+            if not 0 <= self.quorum <= 1:
+                raise UsageError(f"--quorum {self.quorum}: expected a share of the devices, 0 to 1")
             step_quorum = round_quorum = self.quorum
         patience = Patience(
             devices, self.start_wait, wait, step_quorum, self.round_wait, round_quorum, self.mode == "sync",

@@ -53,7 +53,7 @@ def test_the_policy_of_rounds() -> None:
         ({"server_momentum": 1.0}, UsageError, "--server-momentum 1.0"),
         ({"sampling": "some"}, UsageError, "--sampling some"),
         ({"sampling": "static:0.5", "sync_every": "0"}, UsageError, "--sampling: .* give --sync-every"),
-        ({"quorum": 1.5}, UsageError, "quorum of 1.5"),
+        ({"quorum": 1.5}, UsageError, "--quorum 1.5"),
         ({"ahead": -1}, UsageError, "ahead of -1"),
         ({"step_wait": -1.0}, UsageError, "step_s of -1.0"),
         ({"round_wait": math.inf}, UsageError, "round_s of inf"),
