@@ -30,7 +30,7 @@ LARGE = 10.0
 #: is learned, have the coherence of noise.
 NOISE, COHERENT = 0.25, 40.0
 #: Fewest images that are not all alike, and fewest that are not in the places of the batch before, by chance.
-FEW_ALIKE, FEW_REPEATED = 4, 8
+FEW_ALIKE, FEW_REPEATED = 4, 12
 #: A batch is the one before when this share of its images are in the same places.
 SAME = 0.75
 #: What a mean over the latest steps keeps in each, and what the labels' counts keep.

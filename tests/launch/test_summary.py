@@ -80,7 +80,7 @@ def test_what_others_read_is_there(field):
 @pytest.mark.parametrize(
     ("balanced", "loss", "test_loss", "steps", "ruined"),
     [
-        (33.3, 1.2, 1.0, 500, True), (33.3, 0.9, 1.3, 500, True), (33.3, 0.9, 1.0, 500, False),
+        (33.3, 1.2, 1.0, 500, True), (33.3, 0.9, 1.3, 500, False), (33.3, 0.9, 1.0, 500, False),
         (60.0, 1.2, 1.3, 500, False), (33.3, 1.2, 1.3, 20, False), (33.3, 2.5, 1.3, 20, True),
     ],
 )  # fmt: skip
