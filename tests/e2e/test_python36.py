@@ -145,7 +145,7 @@ def run(python: str, bundle: Bundle, folder: Path, environment: dict[str, str]) 
 def imported_from(python: str, folder: Path, package: str, path: str) -> set[str]:
     """Where modules of edgekit come from when all that `package` holds are imported, with `path` as PYTHONPATH."""
     with zipfile.ZipFile(package) as opened:
-        files = [name for name in opened.namelist() if name.startswith("edgekit/")]
+        files = [name for name in opened.namelist() if name.startswith("edgekit/") and name.endswith(".py")]
     names = [name[: -len(".py")].replace("/", ".") for name in files]
     code = f"import sys, {', '.join(names)}\nprint(*(m.__file__ for n, m in sys.modules.items() if n[:7] == 'edgekit'))"
     done = subprocess.run(
