@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from edgekit.errors import UsageError
 from edgekit.line.frame import Message
 from edgekit.server.pairs import BEST, Pairs
 from edgekit.server.policy import Every, RoundPolicy
-from edgekit.server.service import Service
+from edgekit.server.service import AT_ONCE, Service
 from tests.server.talk import TABLES, feature, hello
 
 
@@ -88,6 +89,22 @@ class TestService:
             for _ in range(images // 12):
                 service.handle(feature(session, 0, kind="evaluate"))
             assert service.handle(Message("tested", session, 1)).header["n"] == images
+
+    def test_a_test_that_ends_without_a_device(self, make: Callable[..., Service]) -> None:
+        service, told = Service(make().setup, patience=AT_ONCE._replace(test_s=0.05)), list[dict[str, Any]]()
+        first, second = hello(service), hello(service)
+        service.on_event = told.append
+        for session in (first, second):
+            reply = service.handle(Message("update", session, 0, {"n": 0, "left": 0, "test": True}, (b"",)))
+            assert reply.kind == "weights"
+        service.handle(feature(second, 0, kind="evaluate"))
+        service.handle(feature(first, 0, kind="evaluate"))
+        tally = service.handle(Message("tested", first, 1))
+        assert tally.header["n"] == 12 and tally.header["best"], "the second says nothing"
+        service.handle(feature(second, 1, kind="evaluate"))
+        assert service.handle(Message("tested", second, 2)) == tally._replace(session=second, step=2)
+        assert [(event["devices"], event["images"]) for event in told] == [(1, 12)], "what came too late is no test"
+        assert service.handle(Message("tested", second, 3)).header["n"] == 0, "nor is it counted in the next"
 
     def test_at_the_end(self, make: Callable[..., Service], tmp_path: Path) -> None:
         service = Service(make().setup, pairs=Pairs(str(tmp_path)))
