@@ -20,11 +20,11 @@ from edgekit.line.messages import Ack, AnyMessage, Bye, Error, Feature, Hello, P
 from edgekit.server.fleet import Fleet
 from edgekit.server.gate import Gate, Ticket
 from edgekit.server.handlers import training
-from edgekit.server.handlers.averaging import close_round
 from edgekit.server.handlers.codebook import patch_tables
 from edgekit.server.handlers.evaluation import evaluate, missed, tally, tally_message, tested_event
 from edgekit.server.handlers.health import pong
 from edgekit.server.handlers.joining import check_hello, welcome
+from edgekit.server.handlers.update import close_round
 from edgekit.server.pairs import Pairs
 from edgekit.server.policy import Every, Patience, RoundPolicy
 from edgekit.server.rounds import Rounds
