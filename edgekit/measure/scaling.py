@@ -71,7 +71,9 @@ class Plan(NamedTuple):
             # A test takes time that is not training's.
             evaluate_every=self.epochs, link=None if self.links[link] is None else link,
         )  # fmt: skip
-        return training, self.server._replace(mode=mode, gradient_codec=method.gradient)
+        return training, self.server._replace(
+            fleet=self.server.fleet._replace(mode=mode), gradient_codec=method.gradient
+        )
 
     def cells(self) -> Iterator[tuple[int, str, str, int, Method]]:
         """(repeat, link, mode, devices, method) in the order of measuring, methods in turn: A B A B."""
