@@ -93,7 +93,10 @@ def train(
                 tell(dict(event, process=name))
             if not done:
                 reasons = "; ".join(f"{device}: {reason}" for device, reason in sorted(quarantined.items()))
-                raise Quarantined(f"every device was put in quarantine, nothing came of the run: {reasons}")
+                raise Quarantined(
+                    f"every device was put in quarantine, nothing came of the run: {reasons}. If the devices are sound "
+                    "training diverged: lower --lr"
+                )
             last = summary(described, done, quarantined, ended)
             wrong = collapsed(last, bundle.classes)
             last["collapsed"] = wrong
