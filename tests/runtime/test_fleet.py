@@ -124,6 +124,8 @@ def test_all_end_with_one_network(small_bundle: Bundle, digits: Dataset, setting
     assert any("conv" in name or "weight" in name for name in moved)
     if rests:
         assert 0 < sum(event["images"] for event in done) < 3 * 640, "some sat rounds out"
+        epochs = [event for event in run.of("epoch") if event["images"]]
+        assert all(event["loss"] > 0 and event["train_accuracy"] > 0 for event in epochs)
 
 
 def initial(bundle: Bundle) -> dict[str, np.ndarray]:
