@@ -198,7 +198,12 @@ fleet = options(
         metavar="SECONDS",
         help="Make a step without the devices that are later than this (default: 60; 0.02 with --mode async).",
     ),
-    click.option("--round-wait", default=60.0, metavar="SECONDS", help="The same for a round."),
+    click.option(
+        "--round-wait",
+        default=60.0,
+        metavar="SECONDS",
+        help="The same for a round; where it is more than 60, also how long a device may say nothing in a test.",
+    ),
     click.option(
         "--quorum",
         type=float,
