@@ -41,10 +41,10 @@ class MnnEngine:
         feature = expr.convert(feature, expr.NCHW)
         if self._read_feature:
             feature.read()
-        # Sum and product of MNN.expr itself cast what they are given. A cast has no gradient, and the step would do
-        # nothing; those beneath do not cast.
-        bare = expr._F
-        if not self._optimizer.step(bare.reduce_sum(bare.multiply(feature, _input(self._task.gradient)), [], False)):
+        # `expr.reduce_sum` casts what it is given. A cast has no gradient, and the step would do nothing; the function
+        # beneath does not cast.
+        product = expr.multiply(feature, _input(self._task.gradient))
+        if not self._optimizer.step(expr._F.reduce_sum(product, [], False)):
             raise SystemExit("MNN made no step, as it found no gradient: expected that it differentiates every layer")
 
     def weights(self) -> Arrays:
