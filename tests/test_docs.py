@@ -95,6 +95,7 @@ TABLES = [
     ("docs/fleet.md", "bench/fleet.py --show bench/results/fleet.json"),
     ("docs/fleet.md", "bench/fleet.py --show bench/results/fleet-cifar10.json --curves"),
     ("docs/measure.md", "bench/link.py --show bench/results/link.json"),
+    ("docs/measure.md", "bench/peer_steps.py --show bench/results/peer_steps.json"),
     (
         "README.md",
         "bench/accuracy.py --show bench/results/accuracy.json --brief "
