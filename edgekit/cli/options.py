@@ -69,6 +69,12 @@ board = options(
         default=32,
         help="Batch of the deployed graph on boards of static shapes.",
     ),
+    click.option(
+        "--train-layers",
+        type=click.IntRange(min=1),
+        metavar="K",
+        help="Let only the last K layers of the front half learn: a lighter step, and smaller rounds (default: all).",
+    ),
 )
 cut = click.option("--cut", metavar="LAYER", help="Layer after which the model is cut (default: the model's own).")
 bundle = click.argument("bundle", metavar="BUNDLE")

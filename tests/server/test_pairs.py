@@ -61,7 +61,9 @@ class TestService:
     def test_after_every_test(self, make: Callable[..., Service], tmp_path: Path) -> None:
         front = {"weight": np.array([1], np.float32), "count": np.array(3)}
         policy = RoundPolicy(Every(epochs=1), FedAvg())
-        service = Service(make().setup._replace(front=front), rounds=policy, pairs=Pairs(str(tmp_path)))
+        service = Service(
+            make().setup._replace(front=front, learned=("weight",)), rounds=policy, pairs=Pairs(str(tmp_path))
+        )
         session, found, step = hello(service), [], 0
         for _ in range(12):
             for _ in range(3):
