@@ -29,6 +29,5 @@ class Pairs:
         files: dict[str, Any] = {"back": back, **({} if front is None else {"front": front, "tables": tables})}
         for folder in (self._folder, *([os.path.join(self._folder, BEST)] if best else [])):
             for name, arrays in files.items():
-                tensorfile.write(
-                    os.path.join(folder, f"{name}.safetensors"), arrays, self._said if name == "back" else None
-                )
+                said = self._said if name == "back" else {}
+                tensorfile.write(os.path.join(folder, f"{name}.safetensors"), arrays, said)
