@@ -3,20 +3,28 @@
 ::
 
     hello --> a new Session --> welcome
-    evaluate, codebook --> its session --> handlers/ --> result, ack
+    codebook, evaluate --> its session --> handlers/ --> ack, result
     feature, update, tested --> gate.py, until the other devices are there --> handlers/, rounds.py
     bye, or a line that broke --> the session ends
+
+Each device's messages come in a thread of its own. Two things keep the threads apart:
+
+- The lock is held by who touches what devices share: the fleet, the gate, the rounds, the watch, and the back half.
+- A session belongs to the thread that answers its message, from then on until the reply; a second message finds it
+  busy, and is refused. Its stream and tables are that thread's: what is coded or decoded needs no lock. While the
+  message waits at the gate, who holds the lock may change the session.
 """
 
-from collections.abc import Callable
-from threading import Condition
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import BoundedSemaphore, Condition
 from typing import Any
 
 from edgekit.codecs.updates.fedavg import FedAvg
 from edgekit.errors import EdgekitError, Quarantined, Refused
 from edgekit.line import messages
 from edgekit.line.frame import Message
-from edgekit.line.messages import Ack, AnyMessage, Bye, Error, Feature, Hello, Ping, Update
+from edgekit.line.messages import Ack, AnyMessage, Bye, Codebook, Error, Evaluate, Feature, Hello, Ping, Update
 from edgekit.server.fleet import Fleet
 from edgekit.server.gate import Gate, Ticket
 from edgekit.server.handlers import training
@@ -32,11 +40,7 @@ from edgekit.server.session import Session
 from edgekit.server.setup import Setup
 from edgekit.server.watch import Watch
 
-#: Kind of message -> what answers it at once, within a session.
-HANDLERS: dict[str, Callable[[Setup, Session, Any], AnyMessage]] = {"codebook": patch_tables, "evaluate": evaluate}
-#: Kinds that wait for other devices.
-WAITING = ("feature", "update", "tested")
-TAKEN = ("hello", *HANDLERS, *WAITING, "bye")
+TAKEN = ("hello", "codebook", "evaluate", "feature", "update", "tested", "bye")
 #: Nobody waits for anybody: each batch is a step of its own.
 AT_ONCE = Patience(round_s=0.0, round_quorum=0.0)
 #: Every device learns alone.
@@ -70,7 +74,11 @@ class Service:
         self._patience = patience
         self._pairs = pairs
         self._best: float | None = None
+        #: Numbers of the sessions whose message is being answered.
+        self._busy: set[int] = set()
         self._lock = Condition()
+        import os
+        self._coders = BoundedSemaphore(int(os.environ.get("CODERS", "1")))
         self._gate = Gate(self._lock, self.fleet, patience, self._act)
 
     def handle(self, message: Message, alive: Callable[[], bool] = lambda: True) -> Message:
@@ -82,8 +90,7 @@ class Service:
             if message.kind == "ping":
                 # Without the lock: behind a step of training the time in it would be old.
                 return messages.pack(self._pong(message))
-            with self._lock:
-                return messages.pack(self._answer(message, alive))
+            return messages.pack(self._answer(message, alive))
         except EdgekitError as error:
             return error_message(error, message.session, message.step)
 
@@ -117,28 +124,58 @@ class Service:
         if message.kind == "hello":
             hello = messages.parse(message)
             assert isinstance(hello, Hello)
-            check_hello(self.setup, self.fleet, hello, self._gate.names())
-            return self._gate.wait(Ticket("hello", None, hello, alive))
-        if message.session not in self.fleet.sessions:
-            raise Refused(f"there is no session {message.session} here, or it has ended: say hello first")
-        session, request = self.fleet.sessions[message.session], messages.parse(message)
-        if isinstance(request, Bye):
-            self._end(session, finished=True)
-            return Ack(session.number, message.step)
-        if message.kind in HANDLERS:
-            return HANDLERS[message.kind](self.setup, session, request)
+            with self._lock:
+                check_hello(self.setup, self.fleet, hello, self._gate.names())
+                welcomed: AnyMessage = self._gate.wait(Ticket("hello", None, hello, alive))
+            return welcomed
+        with self._owned(message.session) as session:
+            return self._within(session, message, alive)
+
+    @contextmanager
+    def _owned(self, number: int) -> Iterator[Session]:
+        """Session `number`, which is this thread's meanwhile. Refused where it has ended or is busy."""
+        with self._lock:
+            if number not in self.fleet.sessions:
+                raise Refused(f"there is no session {number} here, or it has ended: say hello first")
+            if number in self._busy:
+                raise Refused(f"a message of session {number} still waits for its answer: one comes after another")
+            self._busy.add(number)
+            session = self.fleet.sessions[number]
+        try:
+            yield session
+        finally:
+            with self._lock:
+                self._busy.remove(number)
+
+    def _within(self, session: Session, message: Message, alive: Callable[[], bool]) -> AnyMessage:
+        """The answer to a message of `session`."""
+        request: Any = messages.parse(message)
         work: Any = None
+        if isinstance(request, Codebook):
+            return patch_tables(self.setup, session, request)
+        if isinstance(request, Evaluate):
+            return evaluate(self.setup, session, request, self._lock)
+        if isinstance(request, Bye):
+            with self._lock:
+                self._end(session, finished=True)
+            return Ack(session.number, message.step)
         if isinstance(request, Feature):
             again = training.repeated(session, request)
             if again:
                 return again
-            work = training.take(self.setup, session, request)
+            with self._coders:
+                work = training.take(self.setup, session, request, self._watch is not None)
         elif isinstance(request, Update):
             work = self.rounds.take(session, request)
-        return self._gate.wait(Ticket(message.kind, session, request, alive, work))
+        with self._lock:
+            reply = self._gate.wait(Ticket(message.kind, session, request, alive, work))
+        if isinstance(reply, training.Learned):
+            with self._coders:
+                return training.answer(self.setup, reply)
+        return reply
 
     def _act(self, kind: str, tickets: list[Ticket]) -> None:
-        """Answers tickets of one kind together."""
+        """Answers tickets of one kind together, with the lock held."""
         {"hello": self._welcome, "feature": self._train, "update": self._round, "tested": self._tested}[kind](tickets)
 
     def _welcome(self, tickets: list[Ticket]) -> None:
@@ -159,13 +196,13 @@ class Service:
 
     def _train(self, tickets: list[Ticket]) -> None:
         self.fleet.short_steps += not self._gate.complete
-        replies = training.train(self.setup, self.fleet, self._watch, [ticket.work for ticket in tickets])
-        for ticket, reply in zip(tickets, replies, strict=True):
+        outcomes = training.train(self.setup, self.fleet, self._watch, [ticket.work for ticket in tickets])
+        for ticket, learned in zip(tickets, outcomes, strict=True):
             assert ticket.session is not None
             verdict = self._watch.verdict(ticket.session.device) if self._watch else None
             if verdict is None:
-                ticket.reply = reply
-                self._warn(ticket.session, reply.warning)
+                ticket.reply = learned
+                self._warn(ticket.session, learned.warning)
             else:
                 ticket.error = Quarantined(f"{ticket.session.device} is in quarantine: {verdict}")
                 self._quarantine(ticket.session, verdict)

@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 from edgekit.line.labels import pack_labels
 from edgekit.line.messages import Evaluate, Result, Tally
@@ -11,11 +13,12 @@ from edgekit.server.setup import Setup
 from edgekit.server.tally import Count
 
 
-def evaluate(setup: Setup, session: Session, message: Evaluate) -> Result:
-    """The classes that the images in `message` are taken for, and the loss."""
+def evaluate(setup: Setup, session: Session, message: Evaluate, lock: AbstractContextManager[Any]) -> Result:
+    """The classes that the images in `message` are taken for, and the loss; the back half is used under `lock`."""
     start = time.perf_counter()
     batch = unpack_batch(setup, session, message)
-    loss, predicted = setup.back.evaluate(batch.feature, batch.order, batch.labels)
+    with lock:
+        loss, predicted = setup.back.evaluate(batch.feature, batch.order, batch.labels)
     count = session.validation if message.validation else session.test
     count.add(message.images, int((predicted == batch.labels).sum()), loss)
     seconds = round(time.perf_counter() - start, 6)
