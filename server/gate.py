@@ -63,7 +63,6 @@ class Gate:
             raise Refused(f"{session.device} said that it tests, and sent {ticket.kind}: say tested first")
         ticket.arrived = time.monotonic()
         self._waiting.append(ticket)
-        self._lock.notify_all()
         while ticket.reply is None and ticket.error is None:
             if ticket not in self._waiting:
                 raise Refused("the session ended while its message waited")

@@ -7,17 +7,18 @@
     feature, update, tested --> gate.py, until the other devices are there --> handlers/, rounds.py
     bye, or a line that broke --> the session ends
 
-Each device's messages come in a thread of its own. Two things keep the threads apart:
+Each device's messages come in a thread of its own. Three things keep the threads apart:
 
 - The lock is held by who touches what devices share: the fleet, the gate, the rounds, the watch, and the back half.
-- A session belongs to the thread that answers its message, from then on until the reply; a second message finds it
-  busy, and is refused. Its stream and tables are that thread's: what is coded or decoded needs no lock. While the
-  message waits at the gate, who holds the lock may change the session.
+- A session is its thread's, from when a message comes until the reply is there: a second message is refused meanwhile.
+  So its stream and tables need no lock. While the message waits at the gate, who holds the lock may change the session.
+- One thread at a time codes and decodes, while another may train: two that code only take the interpreter from each
+  other (docs/decisions.md).
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import BoundedSemaphore, Condition
+from threading import Condition, Lock
 from typing import Any
 
 from edgekit.codecs.updates.fedavg import FedAvg
@@ -77,8 +78,7 @@ class Service:
         #: Numbers of the sessions whose message is being answered.
         self._busy: set[int] = set()
         self._lock = Condition()
-        import os
-        self._coders = BoundedSemaphore(int(os.environ.get("CODERS", "1")))
+        self._coder = Lock()
         self._gate = Gate(self._lock, self.fleet, patience, self._act)
 
     def handle(self, message: Message, alive: Callable[[], bool] = lambda: True) -> Message:
@@ -163,14 +163,14 @@ class Service:
             again = training.repeated(session, request)
             if again:
                 return again
-            with self._coders:
+            with self._coder:
                 work = training.take(self.setup, session, request, self._watch is not None)
         elif isinstance(request, Update):
             work = self.rounds.take(session, request)
         with self._lock:
             reply = self._gate.wait(Ticket(message.kind, session, request, alive, work))
         if isinstance(reply, training.Learned):
-            with self._coders:
+            with self._coder:
                 return training.answer(self.setup, reply)
         return reply
 
