@@ -50,11 +50,16 @@ from edgekit.runtime.transport import Grpc
 PARTS = {
     "unpack": [("edgekit.codecs.entropy.context", "ContextStream", "unpack")],
     "decode": [("edgekit.server.handlers.batch", "", "decode")],
-    "watch": [("edgekit.server.watch", "Watch", "look"), ("edgekit.server.watch", "Watch", "learned")],
+    "watch": [
+        ("edgekit.server.handlers.training", "", "look_at"),
+        ("edgekit.server.watch", "Watch", "look"),
+        ("edgekit.server.watch", "Watch", "learned"),
+    ],
     "forward": [("edgekit.server.train", "", "_pass")],
     "backward": [("torch", "Tensor", "backward")],
     "optimiser": [("torch.optim.sgd", "SGD", "step"), ("torch.optim.sgd", "SGD", "zero_grad")],
     "guards": [("edgekit.server.guard", "Guards", name) for name in ("calm", "clip_weights", "clip_parts")],
+    "step, other": [("edgekit.server.train", "BackHalf", "step")],
     "gradient pack": [("edgekit.codecs.gradients.dct", "DCT", "pack")],
     "deviation": [("edgekit.codecs.gradients.dct", "DCT", "unpack")],
     "tables": [("edgekit.codecs.entropy.context", "ContextStream", "update")],
@@ -83,16 +88,16 @@ class Shares:
 
     def _timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*given: Any, **named: Any) -> Any:
-            # What a part calls of another one is its own.
-            if getattr(self._inside, "part", None):
-                return function(*given, **named)
-            self._inside.part, start = part, time.thread_time()
+            # What a part calls of another one is that one's.
+            outer, self._inside.seconds = getattr(self._inside, "seconds", 0.0), 0.0
+            start = time.thread_time()
             try:
                 return function(*given, **named)
             finally:
-                self._inside.part, took = None, time.thread_time() - start
+                took = time.thread_time() - start
                 with self._lock:
-                    self.seconds[part] += took
+                    self.seconds[part] += took - self._inside.seconds
+                self._inside.seconds = outer + took
 
         return timed
 
