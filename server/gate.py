@@ -59,6 +59,8 @@ class Gate:
     def wait(self, ticket: Ticket) -> Any:
         """The reply of `ticket`; the lock is held, and let go of while the ticket waits. Refused out of turn."""
         session = ticket.session
+        if session and session.number not in self._fleet.sessions:
+            raise Refused("the session ended while its message was read")
         if session and session.number in self.testing and ticket.kind != "tested":
             raise Refused(f"{session.device} said that it tests, and sent {ticket.kind}: say tested first")
         ticket.arrived = time.monotonic()

@@ -10,14 +10,13 @@
 Each device's messages come in a thread of its own. Three things keep the threads apart:
 
 - The lock is held by who touches what devices share: the fleet, the gate, the rounds, the watch, and the back half.
-- A session is its thread's, from when a message comes until the reply is there: a second message is refused meanwhile.
-  So its stream and tables need no lock. While the message waits at the gate, who holds the lock may change the session.
-- One thread at a time codes and decodes, while another may train: two that code only take the interpreter from each
-  other (docs/decisions.md).
+- A session is its thread's while a message has its turn, from when it comes until the reply is there. So its stream
+  and tables need no lock. While the message waits at the gate, who holds the lock may change the session.
+- One thread at a time codes or decodes, while another may train: two that code only take the interpreter from each
+  other (docs/decisions.md). Nobody waits for the lock who holds the coder.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from threading import Condition, Lock
 from typing import Any
 
@@ -25,13 +24,13 @@ from edgekit.codecs.updates.fedavg import FedAvg
 from edgekit.errors import EdgekitError, Quarantined, Refused
 from edgekit.line import messages
 from edgekit.line.frame import Message
-from edgekit.line.messages import Ack, AnyMessage, Bye, Codebook, Error, Evaluate, Feature, Hello, Ping, Update
+from edgekit.line.messages import Ack, AnyMessage, Bye, Codebook, Error, Evaluate, Feature, Hello, Update
 from edgekit.server.fleet import Fleet
 from edgekit.server.gate import Gate, Ticket
 from edgekit.server.handlers import training
 from edgekit.server.handlers.averaging import close_round
 from edgekit.server.handlers.codebook import patch_tables
-from edgekit.server.handlers.evaluation import evaluate, tally, tally_message
+from edgekit.server.handlers.evaluation import evaluate, tally, tally_message, tested_event
 from edgekit.server.handlers.health import pong
 from edgekit.server.handlers.joining import check_hello, welcome
 from edgekit.server.pairs import Pairs
@@ -39,6 +38,7 @@ from edgekit.server.policy import Every, Patience, RoundPolicy
 from edgekit.server.rounds import Rounds
 from edgekit.server.session import Session
 from edgekit.server.setup import Setup
+from edgekit.server.turns import Turns
 from edgekit.server.watch import Watch
 
 TAKEN = ("hello", "codebook", "evaluate", "feature", "update", "tested", "bye")
@@ -70,15 +70,13 @@ class Service:
         self.on_event = on_event
         self.fleet = Fleet(patience.devices)
         self.rounds = Rounds(rounds, setup, seed)
-        self._seed = seed
         self._watch = watch
         self._patience = patience
         self._pairs = pairs
         self._best: float | None = None
-        #: Numbers of the sessions whose message is being answered.
-        self._busy: set[int] = set()
         self._lock = Condition()
         self._coder = Lock()
+        self._turns = Turns()
         self._gate = Gate(self._lock, self.fleet, patience, self._act)
 
     def handle(self, message: Message, alive: Callable[[], bool] = lambda: True) -> Message:
@@ -89,7 +87,7 @@ class Service:
         try:
             if message.kind == "ping":
                 # Without the lock: behind a step of training the time in it would be old.
-                return messages.pack(self._pong(message))
+                return messages.pack(pong(self.setup, message, len(self.fleet.sessions)))
             return messages.pack(self._answer(message, alive))
         except EdgekitError as error:
             return error_message(error, message.session, message.step)
@@ -128,24 +126,12 @@ class Service:
                 check_hello(self.setup, self.fleet, hello, self._gate.names())
                 welcomed: AnyMessage = self._gate.wait(Ticket("hello", None, hello, alive))
             return welcomed
-        with self._owned(message.session) as session:
+        # Not under the lock: it is held for as long as a step takes, and decoding need not wait for that.
+        session = self.fleet.sessions.get(message.session)
+        if session is None:
+            raise Refused(f"there is no session {message.session} here, or it has ended: say hello first")
+        with self._turns.of(session.number):
             return self._within(session, message, alive)
-
-    @contextmanager
-    def _owned(self, number: int) -> Iterator[Session]:
-        """Session `number`, which is this thread's meanwhile. Refused where it has ended or is busy."""
-        with self._lock:
-            if number not in self.fleet.sessions:
-                raise Refused(f"there is no session {number} here, or it has ended: say hello first")
-            if number in self._busy:
-                raise Refused(f"a message of session {number} still waits for its answer: one comes after another")
-            self._busy.add(number)
-            session = self.fleet.sessions[number]
-        try:
-            yield session
-        finally:
-            with self._lock:
-                self._busy.remove(number)
 
     def _within(self, session: Session, message: Message, alive: Callable[[], bool]) -> AnyMessage:
         """The answer to a message of `session`."""
@@ -154,7 +140,7 @@ class Service:
         if isinstance(request, Codebook):
             return patch_tables(self.setup, session, request)
         if isinstance(request, Evaluate):
-            return evaluate(self.setup, session, request, self._lock)
+            return evaluate(self.setup, session, request, self._coder, self._lock)
         if isinstance(request, Bye):
             with self._lock:
                 self._end(session, finished=True)
@@ -168,7 +154,7 @@ class Service:
         elif isinstance(request, Update):
             work = self.rounds.take(session, request)
         with self._lock:
-            reply = self._gate.wait(Ticket(message.kind, session, request, alive, work))
+            reply: AnyMessage | training.Learned = self._gate.wait(Ticket(message.kind, session, request, alive, work))
         if isinstance(reply, training.Learned):
             with self._coder:
                 return training.answer(self.setup, reply)
@@ -190,7 +176,7 @@ class Service:
             )
         if self.fleet.steps_per_epoch is None:
             self.fleet.begin(self._patience)
-        self._rest()
+        self.rounds.rest(self.fleet)
         for ticket, session in new:
             ticket.reply = welcome(self.setup, self.fleet, self.rounds, session)
 
@@ -209,7 +195,7 @@ class Service:
 
     def _round(self, tickets: list[Ticket]) -> None:
         entries = [(ticket.session, ticket.request, ticket.work) for ticket in tickets if ticket.session]
-        closed = close_round(self.fleet, self.rounds, entries, self._rest)
+        closed = close_round(self.fleet, self.rounds, entries)
         for ticket, (session, update, _) in zip(tickets, entries, strict=True):
             ticket.reply = closed.replies[session.number]
             if update.test:
@@ -227,13 +213,9 @@ class Service:
         if best:
             self._best = accuracy
         self._keep(best)
-        event: dict[str, Any] = {
-            "event": "tested", "epoch": max(ticket.request.step for ticket in tickets), "devices": len(sessions),
-            "images": test.images, "accuracy": test.accuracy, "test_loss": test.mean_loss, "best": best,
-        }  # fmt: skip
-        if validation.images:
-            event.update(validation_accuracy=validation.accuracy, validation_loss=validation.mean_loss)
-        self.on_event(event)
+        self.on_event(
+            tested_event(max(ticket.request.step for ticket in tickets), len(sessions), test, validation, best)
+        )
         for ticket, session in zip(tickets, sessions, strict=True):
             ticket.reply = tally_message(session, ticket.request.step, test, best)
 
@@ -249,27 +231,11 @@ class Service:
         self.on_event({"event": "quarantined", "device": session.device, "step": session.step, "reason": reason})
         self._end(session, finished=False)
 
-    def _rest(self) -> None:
-        """Draws who sits the next round out, and tells the fleet what is skipped by that."""
-        names = [session.device for session in self.fleet.in_order()]
-        resting = self.rounds.policy.sampling.resting(names, self.rounds.number, self._seed) if names else set()
-        for session in self.fleet.sessions.values():
-            session.resting = session.device in resting
-            now = self.rounds.images(session, self.rounds.per_epoch(self.fleet))
-            session.later = max(session.left - now, 0) if now else 0
-        by_clock = bool(self.rounds.policy.every.seconds)
-        self.fleet.active = 1.0 if by_clock else 1.0 - len(resting) / max(len(names), 1)
-
     def _keep(self, best: bool) -> None:
         if self._pairs is not None:
             in_step = bool(self.rounds.policy.every)
             front = {**self.setup.front, **self.rounds.weights} if in_step else None
             self._pairs.keep(self.setup.back.state_dict(), front, self.rounds.tables, best)
-
-    def _pong(self, message: Message) -> AnyMessage:
-        ping = messages.parse(message)
-        assert isinstance(ping, Ping)
-        return pong(self.setup, ping, len(self.fleet.sessions))
 
     def _end(self, session: Session, finished: bool) -> None:
         self.fleet.leave(session, finished)

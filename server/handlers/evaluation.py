@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from threading import Condition, Lock
 from typing import Any
 
 from edgekit.line.labels import pack_labels
@@ -13,10 +13,14 @@ from edgekit.server.setup import Setup
 from edgekit.server.tally import Count
 
 
-def evaluate(setup: Setup, session: Session, message: Evaluate, lock: AbstractContextManager[Any]) -> Result:
-    """The classes that the images in `message` are taken for, and the loss; the back half is used under `lock`."""
+def evaluate(setup: Setup, session: Session, message: Evaluate, coder: Lock, lock: Condition) -> Result:
+    """The classes that the images in `message` are taken for, and the loss.
+
+    `coder` is held while they are decoded, `lock` while the back half is used.
+    """
     start = time.perf_counter()
-    batch = unpack_batch(setup, session, message)
+    with coder:
+        batch = unpack_batch(setup, session, message)
     with lock:
         loss, predicted = setup.back.evaluate(batch.feature, batch.order, batch.labels)
     count = session.validation if message.validation else session.test
@@ -38,3 +42,14 @@ def tally(sessions: Sequence[Session]) -> tuple[Count, Count]:
 def tally_message(session: Session, epoch: int, test: Count, best: bool) -> Tally:
     """What the device is told of them."""
     return Tally(session.number, epoch, test.images, test.correct, round(test.mean_loss, 6), best)
+
+
+def tested_event(epoch: int, devices: int, test: Count, validation: Count, best: bool) -> dict[str, Any]:
+    """The "tested" event of a test by so many `devices`."""
+    event = {
+        "event": "tested", "epoch": epoch, "devices": devices, "images": test.images, "accuracy": test.accuracy,
+        "test_loss": test.mean_loss, "best": best,
+    }  # fmt: skip
+    if validation.images:
+        event.update(validation_accuracy=validation.accuracy, validation_loss=validation.mean_loss)
+    return event

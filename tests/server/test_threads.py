@@ -10,23 +10,51 @@ import pytest
 from edgekit.codecs.features.sgq import SGQ
 from edgekit.server.calibrate import Calibrator
 from edgekit.server.service import Service
+from edgekit.server.train import BackHalf
 from tests.server.talk import feature, hello, refusal
 
 
-@pytest.mark.parametrize("coding", [(SGQ, "unpack"), (Calibrator, "send")])
-def test_two_devices_are_coded_at_once(
-    make: Callable[..., Service], monkeypatch: pytest.MonkeyPatch, coding: tuple[type, str]
+class Count:
+    """Counts what is done; `wait` returns when it was done so often, and fails after a minute."""
+
+    def __init__(self) -> None:
+        self._done, self._more = 0, threading.Condition()
+
+    def add(self) -> None:
+        with self._more:
+            self._done += 1
+            self._more.notify_all()
+
+    def wait(self, times: int) -> None:
+        with self._more:
+            assert self._more.wait_for(lambda: self._done >= times, 60)
+
+
+def test_one_device_is_coded_while_another_trains(
+    make: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each device's coding waits for the other's to begin: under one lock none would end."""
-    service, both = make(), threading.Barrier(2, timeout=60)
+    """The first step waits for both features to be decoded, the first gradient for the second step to begin."""
+    service, decoded, stepped = make(), Count(), Count()
     sessions = [hello(service) for _ in range(2)]
-    code = getattr(*coding)
+    unpack, send, step = SGQ.unpack, Calibrator.send, BackHalf.step
 
-    def together(*given: Any) -> Any:
-        both.wait()
-        return code(*given)
+    def counted_unpack(*given: Any) -> Any:
+        codes = unpack(*given)
+        decoded.add()
+        return codes
 
-    monkeypatch.setattr(*coding, together)
+    def late_step(*given: Any) -> Any:
+        stepped.add()
+        decoded.wait(2)
+        return step(*given)
+
+    def late_send(*given: Any) -> Any:
+        stepped.wait(2)
+        return send(*given)
+
+    monkeypatch.setattr(SGQ, "unpack", counted_unpack)
+    monkeypatch.setattr(BackHalf, "step", late_step)
+    monkeypatch.setattr(Calibrator, "send", late_send)
     with ThreadPoolExecutor(2) as pool:
         replies = list(pool.map(lambda session: service.handle(feature(session, 0)), sessions))
     assert [reply.kind for reply in replies] == ["gradient", "gradient"]
@@ -36,7 +64,7 @@ def test_a_session_is_busy_until_its_reply_is_there(
     make: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service, begun, go_on = make(), threading.Event(), threading.Event()
-    session, other = hello(service), hello(service)
+    session = hello(service)
     send = Calibrator.send
 
     def slow(*given: Any) -> Any:
@@ -50,7 +78,6 @@ def test_a_session_is_busy_until_its_reply_is_there(
         assert begun.wait(60)
         told = f"a message of session {session} still waits for its answer"
         assert told in refusal(service, feature(session, 1)) and told in refusal(service, feature(session, 0))
-        assert service.handle(feature(other, 0, kind="evaluate")).kind == "result", "others are answered meanwhile"
         go_on.set()
         assert first.result(60).kind == "gradient"
     assert service.handle(feature(session, 1)).kind == "gradient"
