@@ -43,7 +43,10 @@ class Ticket:
 
 
 class Gate:
-    """`act` answers tickets of one kind, in the order of their devices' names, with the lock held."""
+    """`act` answers tickets of one kind, in the order of their devices' names, with the lock held.
+
+    Those that it leaves without an answer wait on.
+    """
 
     def __init__(
         self, lock: Condition, fleet: Fleet, patience: Patience, act: Callable[[str, list[Ticket]], None]
@@ -122,6 +125,10 @@ class Gate:
         self._waiting = [each for each in self._waiting if each not in group]
         try:
             self._act(group[0].kind, group)
+            for ticket in group:
+                if ticket.reply is None and ticket.error is None:
+                    ticket.arrived = time.monotonic()
+                    self._waiting.append(ticket)
         except Exception as error:
             for ticket in group:
                 ticket.error = error

@@ -202,8 +202,10 @@ class Service:
         entries = [(ticket.session, ticket.request, ticket.work) for ticket in tickets if ticket.session]
         closed = close_round(self.fleet, self.rounds, entries)
         for ticket, (session, update, _) in zip(tickets, entries, strict=True):
-            ticket.reply = closed.replies[session.number]
-            if update.test:
+            ticket.reply = closed.replies.get(session.number)
+            if ticket.reply is None:
+                ticket.request, ticket.work = update._replace(images=0, update=b""), None
+            elif update.test:
                 session.missed = None
                 self._gate.test(session)
         if self.rounds.policy.every:
@@ -239,8 +241,7 @@ class Service:
 
     def _keep(self, best: bool) -> None:
         if self._pairs is not None:
-            in_step = bool(self.rounds.policy.every)
-            front = {**self.setup.front, **self.rounds.weights} if in_step else None
+            front = {**self.setup.front, **self.rounds.weights} if self.rounds.policy.every else None
             self._pairs.keep(self.setup.back.state_dict(), front, self.rounds.tables, best)
 
     def _end(self, session: Session, finished: bool) -> None:
