@@ -57,6 +57,17 @@ class Rounds:
         every = self.policy.every
         return session.hello.images // max(per_epoch, 1) if every.steps else session.hello.images * every.epochs
 
+    def rest(self, fleet: Fleet) -> None:
+        """Draws who sits the next round out, and tells `fleet` what is skipped by that."""
+        names = [session.device for session in fleet.in_order()]
+        resting = self.policy.sampling.resting(names, self.number, self._seed) if names else set()
+        for session in fleet.sessions.values():
+            session.resting = session.device in resting
+            now = self.images(session, self.per_epoch(fleet))
+            session.later = max(session.left - now, 0) if now else 0
+        by_clock = bool(self.policy.every.seconds)
+        fleet.active = 1.0 if by_clock else 1.0 - len(resting) / max(len(names), 1)
+
     def whole(self) -> bytes:
         """The weights themselves, for a device that has not those of the last round."""
         return FedAvg().pack(self.weights, np.random.default_rng(0))

@@ -1,6 +1,6 @@
 """Answers update messages: a round is closed, and every device gets what brings it to the new weights."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from edgekit.codecs.base import Arrays
@@ -17,23 +17,15 @@ class Closed(NamedTuple):
     told: dict[str, Any]
 
 
-def close_round(
-    fleet: Fleet,
-    rounds: Rounds,
-    entries: Sequence[tuple[Session, Update, Arrays | None]],
-    rest: Callable[[], None],
-) -> Closed:
-    """Closes a round with `entries`, what each session sent and what `Rounds.take` made of it.
-
-    `rest` draws who sits the next round out.
-    """
+def close_round(fleet: Fleet, rounds: Rounds, entries: Sequence[tuple[Session, Update, Arrays | None]]) -> Closed:
+    """Closes a round with `entries`, what each session sent and what `Rounds.take` made of it."""
     number, late = rounds.number, fleet.late_updates
     payload = rounds.close(fleet, entries)
     behind = {session.number for session, _, _ in entries if session.round != number}
     waiting = _at_end(rounds, entries)
     for session, update, _ in entries:
         session.left, session.round = update.left, NONE if session.number in waiting else rounds.number
-    rest()
+    rounds.rest(fleet)
     replies = {}
     for session in (session for session, _, _ in entries if session.number not in waiting):
         whole = session.number in behind and bool(rounds.policy.every)
