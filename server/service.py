@@ -24,15 +24,15 @@ from edgekit.codecs.updates.fedavg import FedAvg
 from edgekit.errors import EdgekitError, Quarantined, Refused
 from edgekit.line import messages
 from edgekit.line.frame import Message
-from edgekit.line.messages import Ack, AnyMessage, Bye, Codebook, Error, Evaluate, Feature, Hello, Update
+from edgekit.line.messages import Ack, AnyMessage, Bye, Codebook, Error, Evaluate, Feature, Hello, Tested, Update
 from edgekit.server.fleet import Fleet
 from edgekit.server.gate import Gate, Ticket
 from edgekit.server.handlers import training
-from edgekit.server.handlers.averaging import close_round
 from edgekit.server.handlers.codebook import patch_tables
-from edgekit.server.handlers.evaluation import evaluate, tally, tally_message, tested_event
+from edgekit.server.handlers.evaluation import evaluate, missed, tally, tally_message, tested_event
 from edgekit.server.handlers.health import pong
 from edgekit.server.handlers.joining import check_hello, welcome
+from edgekit.server.handlers.update import close_round
 from edgekit.server.pairs import Pairs
 from edgekit.server.policy import Every, Patience, RoundPolicy
 from edgekit.server.rounds import Rounds
@@ -74,9 +74,7 @@ class Service:
         self._patience = patience
         self._pairs = pairs
         self._best: float | None = None
-        self._lock = Condition()
-        self._coder = Lock()
-        self._turns = Turns()
+        self._lock, self._coder, self._turns = Condition(), Lock(), Turns()
         self._gate = Gate(self._lock, self.fleet, patience, self._act)
 
     def handle(self, message: Message, alive: Callable[[], bool] = lambda: True) -> Message:
@@ -131,6 +129,7 @@ class Service:
         if session is None:
             raise Refused(f"there is no session {message.session} here, or it has ended: say hello first")
         with self._turns.of(session.number):
+            self._gate.heard(session)
             return self._within(session, message, alive)
 
     def _within(self, session: Session, message: Message, alive: Callable[[], bool]) -> AnyMessage:
@@ -151,6 +150,8 @@ class Service:
                 return again
             with self._coder:
                 work = training.take(self.setup, session, request, self._watch is not None)
+        elif isinstance(request, Tested) and session.missed is not None:
+            return missed(session, request)
         elif isinstance(request, Update):
             work = self.rounds.take(session, request)
         with self._lock:
@@ -199,13 +200,14 @@ class Service:
         for ticket, (session, update, _) in zip(tickets, entries, strict=True):
             ticket.reply = closed.replies[session.number]
             if update.test:
-                self._gate.testing.add(session.number)
+                session.missed = None
+                self._gate.test(session)
         if self.rounds.policy.every:
             self.on_event(closed.told)
 
     def _tested(self, tickets: list[Ticket]) -> None:
         sessions = [ticket.session for ticket in tickets if ticket.session]
-        self._gate.testing.difference_update(session.number for session in sessions)
+        epoch = max(ticket.request.step for ticket in tickets)
         test, validation = tally(sessions)
         # The validation split decides where there is one: the test split is for the user to judge by.
         accuracy = (validation if validation.images else test).accuracy
@@ -213,11 +215,11 @@ class Service:
         if best:
             self._best = accuracy
         self._keep(best)
-        self.on_event(
-            tested_event(max(ticket.request.step for ticket in tickets), len(sessions), test, validation, best)
-        )
+        self.on_event(tested_event(epoch, len(sessions), test, validation, best))
         for ticket, session in zip(tickets, sessions, strict=True):
             ticket.reply = tally_message(session, ticket.request.step, test, best)
+        for late in self._gate.end_test(sessions):
+            late.missed = tally_message(late, epoch, test, best)
 
     def _warn(self, session: Session, warning: str) -> None:
         """Tells of a warning when it is new."""
