@@ -30,6 +30,7 @@ from edgekit.codecs.base import FeatureCodec
 from edgekit.codecs.registry import feature_codec
 from edgekit.errors import BundleError, EdgekitError, PayloadError, ShapeError, UsageError
 from edgekit.folding import fold_from_json
+from edgekit.providers import CPU, PROVIDERS
 from edgekit.tensors import TensorSpec, spec_from_json
 
 FORMAT = 3
@@ -104,6 +105,8 @@ class Bundle:
             self.device: Dict[str, Any] = dict(manifest["device"])
             _text(self.device["name"])
             self.norm = {"batch": "batch", "frozen": "frozen"}[manifest["norm"]]
+            #: The provider (edgekit/providers.py) whose form the graphs that learn have; "cpu" in older bundles.
+            self.provider = {name: name for name in PROVIDERS}[manifest.get("provider", CPU)]
             handed_out = {spec.name for spec in self.graphs["front_train"].outputs}
             for norm in manifest["batch_norms"]:
                 _check_batch_norm(norm)

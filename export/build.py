@@ -24,6 +24,7 @@ from edgekit.export.settings import BoardSettings, CalibrationImages, Coding, Ne
 from edgekit.export.significance import significance as channel_significance
 from edgekit.export.split import split
 from edgekit.export.targets.check import check_range, refuse
+from edgekit.providers import AUTO, check_provider
 
 #: What batch norm does while a front half learns: use the batch's statistics, or none, being folded into convolutions.
 NORMS = ("batch", "frozen")
@@ -59,6 +60,8 @@ def build_bundle(
     norm = board.norm or ("batch" if is_fresh(front) else device.target.norm)
     if norm not in NORMS:
         raise UsageError(f"norm policy '{norm}': expected one of {', '.join(NORMS)}")
+    check_provider(board.provider)
+    provider = device.provider if board.provider == AUTO else board.provider
     scale = np.array(std, dtype=np.float32).reshape(-1, 1, 1)
     batch = (images.astype(np.float32) / 255 - np.array(mean, dtype=np.float32).reshape(-1, 1, 1)) / scale
     _require_same(copy.deepcopy(model), front, back, torch.from_numpy(batch[:2]))
@@ -80,9 +83,11 @@ def build_bundle(
     tables = codec.calibrate(features.numpy(), seed, weights)
     order = codec.order(features.shape[1], tables)
     refusal = check_range(ENCODERS[codec.codec_id].largest(codec, features.numpy()[:, order], tables), device)
-    refuse([refusal] if refusal else [], device)
+    refuse([refusal] if refusal else [], f"{device.name} ({device.title})")
     shape = batch.shape[1:]
-    graphs = front_graphs(front, shape, codec, tables, device=device, norm=norm, batch_size=board.static_batch)
+    graphs = front_graphs(
+        front, shape, codec, tables, device=device, norm=norm, batch_size=board.static_batch, provider=provider
+    )
     golden = golden_arrays(graphs, codec, tables, batch[:4], seed)
     require_pytorch(front, norm == "frozen", golden, codec, tables)
     files = {
@@ -105,6 +110,7 @@ def build_bundle(
         "normalise": {"mean": list(mean), "std": list(std)},
         "device": device.to_json(),
         "norm": norm,
+        "provider": provider,
         "folds": [each._asdict() for each in graphs.folds],
         "batch_norms": [each._asdict() for each in graphs.batch_norms],
         "graphs": {key: spec.to_json() for key, spec in graphs.specs.items()},
