@@ -13,8 +13,7 @@ import numpy as np
 
 from edgekit.bundle import Bundle
 from edgekit.codecs.base import Arrays
-from edgekit.errors import UsageError
-from edgekit.providers import AUTO, CPU, Choice, check_provider, choose
+from edgekit.providers import AUTO, check_provider
 from edgekit.runtime.backends.base import Backend, Fed, Kept
 from edgekit.runtime.backends.registry import learner_class
 from edgekit.runtime.golden import require_codes, require_gradients, require_names
@@ -25,7 +24,7 @@ class Passes:
 
     def __init__(self, bundle: Bundle, learner: Type[Backend], threads: int, provider: str = AUTO) -> None:
         self.backend_id = learner.backend_id
-        self.provider = choice(learner, provider, bundle.provider)
+        self.provider = learner.provider_for(provider, bundle.provider)
 
         def load(key: str) -> Backend:
             model, graph = bundle.read(bundle.graphs[key].file), bundle.graphs[key]
@@ -78,18 +77,4 @@ def check_offered(asked: str, backend_id: str) -> None:
     """What a device would say of `asked` as soon as it opened its bundle: UsageError and BackendError."""
     check_provider(asked)
     if asked != AUTO:
-        choice(learner_class(backend_id), asked, asked)
-
-
-def choice(learner: Type[Backend], asked: str, exported_for: str) -> Choice:
-    """The provider that runs graphs `exported_for` one, when `asked` for one, or `AUTO`.
-
-    UsageError for a backend that has none; besides, the errors of `edgekit.providers.choose`.
-    """
-    if learner.has_providers:
-        return choose(asked, exported_for, learner.offered())
-    check_provider(asked)
-    if asked not in (AUTO, CPU):
-        told = "--provider {}: providers are ONNX Runtime's, and here {} runs the graphs that learn: leave it out"
-        raise UsageError(told.format(asked, learner.backend_id))
-    return Choice(CPU, "{} has no other".format(learner.backend_id), CPU)
+        learner_class(backend_id).provider_for(asked, asked)

@@ -3,14 +3,14 @@
 import contextlib
 import time
 from abc import ABC, abstractmethod
-from typing import Any, Dict, Iterator, Mapping, Optional, Tuple, Union
+from typing import Any, Dict, Iterator, Mapping, Optional, Union
 
 import numpy as np
 
 from edgekit.bundle import GraphSpec
 from edgekit.codecs.base import Arrays
-from edgekit.errors import BackendError, ShapeError
-from edgekit.providers import CPU
+from edgekit.errors import BackendError, ShapeError, UsageError
+from edgekit.providers import AUTO, CPU, Choice, check_provider
 from edgekit.tensors import check_all
 
 
@@ -40,8 +40,6 @@ class Backend(ABC):
     backend_id = ""
     #: Id of the backend for the learning graphs, front_train and front_grad; "" when this one runs them too.
     learns_on = ""
-    #: Whether it runs graphs on the providers of `edgekit.providers`.
-    has_providers = False
 
     @classmethod
     def missing(cls) -> Optional[str]:
@@ -49,9 +47,17 @@ class Backend(ABC):
         return None
 
     @classmethod
-    def offered(cls) -> Tuple[str, ...]:
-        """ONNX Runtime's names of the providers that are installed, of a class that has providers."""
-        return ()
+    def provider_for(cls, asked: str, exported_for: str) -> Choice:
+        """The provider (edgekit/providers.py) for graphs `exported_for` one, when `asked` for one or "auto".
+
+        UsageError for a name that this backend has nothing to do with, UnknownName for one that nobody knows; where a
+        backend has providers, the errors of `edgekit.providers.choose`.
+        """
+        check_provider(asked)
+        if asked not in (AUTO, CPU):
+            told = "--provider {}: providers are ONNX Runtime's, and here {} runs the graphs that learn: leave it out"
+            raise UsageError(told.format(asked, cls.backend_id))
+        return Choice(CPU, "{} has no other".format(cls.backend_id), CPU)
 
     def __init__(
         self,

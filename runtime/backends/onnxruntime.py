@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple, Type
 import numpy as np
 
 from edgekit.errors import BackendError
-from edgekit.providers import CPU, PROVIDERS
+from edgekit.providers import CPU, PROVIDERS, Choice, choose
 from edgekit.runtime.backends import graphfile
 from edgekit.runtime.backends.base import Backend, Fed, Kept
 
@@ -37,7 +37,6 @@ class OnnxRuntime(Backend):
     """
 
     backend_id = "onnxruntime"
-    has_providers = True
 
     @classmethod
     def missing(cls) -> Optional[str]:
@@ -46,18 +45,15 @@ class OnnxRuntime(Backend):
         return None
 
     @classmethod
-    def offered(cls) -> Tuple[str, ...]:
-        """ONNX Runtime's names of the providers that the installed package was built with."""
+    def provider_for(cls, asked: str, exported_for: str) -> Choice:
         import onnxruntime
 
-        return tuple(onnxruntime.get_available_providers())
-
-    @classmethod
-    def is_strict(cls) -> bool:
-        """Whether the installed version refuses to run on the CPU what a provider lacks a kernel for."""
-        import onnxruntime
-
-        return tuple(int(part) for part in onnxruntime.__version__.split(".")[:2]) >= STRICT
+        found = choose(asked, exported_for, onnxruntime.get_available_providers())
+        version = onnxruntime.__version__
+        if found.name == CPU or tuple(int(part) for part in version.split(".")[:2]) >= STRICT:
+            return found
+        told = "; ONNX Runtime {} does not say what it runs on the CPU instead, version {}.{} does"
+        return found._replace(reason=found.reason + told.format(version, *STRICT))
 
     def _open(self, model: bytes) -> None:
         self._where = PROVIDERS[self.provider]
