@@ -25,6 +25,8 @@ class Passes:
     def __init__(self, bundle: Bundle, learner: Type[Backend], threads: int, provider: str = AUTO) -> None:
         self.backend_id = learner.backend_id
         self.provider = learner.provider_for(provider, bundle.provider)
+        if provider == AUTO and bundle.wanted_provider != bundle.provider:
+            self.provider = self.provider._replace(wanted=bundle.wanted_provider, reason=bundle.provider_reason)
 
         def load(key: str) -> Backend:
             model, graph = bundle.read(bundle.graphs[key].file), bundle.graphs[key]

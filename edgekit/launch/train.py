@@ -140,7 +140,7 @@ def _described(run: Run, bundle: Bundle) -> Event:
     return {
         "model": run.network.name,
         "device": board.device if isinstance(board.device, str) else board.device.name,
-        "provider": bundle.provider,
+        "provider": bundle.wanted_provider,
         "codec": run.coding.codec.codec_id,
         "significance": run.coding.significance,
         "dataset": run.data.dataset,

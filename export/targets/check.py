@@ -156,9 +156,9 @@ def require(
     refuse(check(model, profile, layers, replaceable), f"{profile.name} ({profile.title})")
 
 
-def refuse(found: Sequence[Refusal], who: str) -> None:
-    """ExportError that `who` does not take the graph, with the first of the refusals `found`, if there are any."""
+def refuse(found: Sequence[Refusal], who: str, error: type[ExportError] = ExportError) -> None:
+    """The `error` that `who` does not take the graph, with the first of the refusals `found`, if there are any."""
     if found:
         more = len(found) - SHOWN
         lines = [f"{who} does not take this graph:", *map(str, found[:SHOWN])]
-        raise ExportError("\n  ".join(lines + ([f"and {more} more"] if more > 0 else [])))
+        raise error("\n  ".join(lines + ([f"and {more} more"] if more > 0 else [])))

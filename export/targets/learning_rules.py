@@ -6,6 +6,7 @@ ONNX Runtime runs what a provider has no kernel for on the CPU, and copies its i
 import onnx
 
 from edgekit.device_profiles.registry import profile
+from edgekit.errors import ExportError
 from edgekit.export.graph import TRAINING
 from edgekit.export.targets.board_rule import BoardRule, each, told
 from edgekit.export.targets.check import ALWAYS, refusals, refuse
@@ -26,6 +27,10 @@ OPERATORS = (
 )  # fmt: skip
 
 
+class ProviderRefusal(ExportError):
+    """Graphs that learn, which have to run on the CPU."""
+
+
 def _given_statistics(view: View, node: onnx.NodeProto) -> str | None:
     if attributes(node).get("training_mode", 0):
         return told("statistics of the batch", "given ones", "compute them by reductions (export/portable.py)")
@@ -44,9 +49,8 @@ RULES = {
 
 
 def check_learning(model: onnx.ModelProto, provider: str, layers: dict[str, str]) -> None:
-    """ExportError with node and layer of what `model`, which is to learn on `provider`, holds against `RULES`."""
+    """ProviderRefusal with node and layer of what `model`, which is to learn on `provider`, holds against `RULES`."""
     target = profile("cpu").target._replace(
         opset=TRAINING.opset, ir_version=TRAINING.ir_version, rules=(), operators=OPERATORS
     )
-    found = refusals(View(model, target), RULES, layers)
-    refuse(found, f"provider {provider}")
+    refuse(refusals(View(model, target), RULES, layers), f"provider {provider}", ProviderRefusal)

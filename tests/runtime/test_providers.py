@@ -15,9 +15,10 @@ from torch import nn
 from edgekit.bundle import Bundle
 from edgekit.codecs.registry import feature_codec
 from edgekit.data.base import Dataset
-from edgekit.errors import BackendError, BundleError, UnknownName, UsageError
+from edgekit.errors import BackendError, BundleError, ExportError, UnknownName, UsageError
 from edgekit.export.build import build_bundle
 from edgekit.export.settings import BoardSettings, CalibrationImages, Coding, Network
+from edgekit.export.targets import learning_rules
 from edgekit.runtime.learn import FrontHalf
 from edgekit.runtime.optim import optimizer
 from edgekit.runtime.passes import check_offered
@@ -176,6 +177,31 @@ def test_a_bundle_in_the_form_of_the_cpu_is_not_run_elsewhere(small_bundle: Bund
     assert FrontHalf(small_bundle, "onnxruntime", 1).passes.provider.name == "cpu"
     with pytest.raises(UnknownName, match=r"unknown provider 'cudda': did you mean cuda"):
         FrontHalf(small_bundle, "onnxruntime", 1, "cudda")
+
+
+def test_what_no_provider_has_is_exported_for_the_cpu_and_said(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning_rules, "OPERATORS", tuple(set(learning_rules.OPERATORS) - {"Relu"}))
+
+    def export(provider: str) -> Bundle:
+        return build_bundle(
+            str(tmp_path / "bundle"),
+            Network(network(), "depthwise", "5"),
+            CalibrationImages(digits.train_images[:64], digits.mean, digits.std, 10),
+            Coding(feature_codec("sgq", {"groups": 4, "bits": 4})),
+            BoardSettings("jetson-orin-nano", "batch", provider=provider),
+        )
+
+    with pytest.raises(
+        ExportError, match=r"provider cuda does not take this graph:\n  Relu '.*' of layer '2', rule oper"
+    ):
+        export("cuda")
+    made = export("auto")
+    assert (made.provider, made.wanted_provider) == ("cpu", "cuda")
+    front = FrontHalf(made, "onnxruntime", 1)
+    assert (front.passes.provider.name, front.passes.provider.wanted) == ("cpu", "cuda")
+    assert "Relu" in front.passes.provider.reason and "of layer '2'" in front.passes.provider.reason
 
 
 def test_backends_without_providers_say_so(bundle: Bundle) -> None:
