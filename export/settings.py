@@ -111,6 +111,8 @@ class BoardSettings(NamedTuple):
     norm: str | None = None
     #: Images of the deployed graph's batch, on boards of static shapes.
     static_batch: int = 32
+    #: The last layers of the front half that learn, the others staying as they are; None: all learn.
+    train_layers: int | None = None
     #: What the graphs that learn are to run on: a name of `edgekit.providers`, or "auto", the board's.
     provider: str = AUTO
 

@@ -118,6 +118,7 @@ def examine(
         rest = "nothing else was looked at: edgekit needs numpy for it"
         return [*found, Finding("edgekit", "unknown", rest, edgekit.__version__)]
     from edgekit.runtime.health.board import board
+    from edgekit.runtime.health.coder import coder
     from edgekit.runtime.health.engine import engine
     from edgekit.runtime.health.room import disk, memory
     from edgekit.runtime.health.server import server as answers
@@ -125,7 +126,7 @@ def examine(
     needed = entry_of(backend).libraries
     versions = _versions(profile)
     found += [libraries.library(name, versions) for name in ("grpc", *needed)]
-    found += engine(backend, versions, root)
+    found += [coder(), *engine(backend, versions, root)]
     if "onnxruntime" in needed and all(each.state != "failed" for each in found if each.name == "onnxruntime"):
         wanted = bundle.provider if bundle is not None else profile.get("provider", CPU)
         found.append(libraries.provider(provider, wanted if wanted in PROVIDERS else CPU, bundle is not None))

@@ -12,6 +12,7 @@ from edgekit.codecs.features.sgq import SGQ
 from edgekit.codecs.table_updates import pack_tables
 from edgekit.errors import PayloadError, ShapeError, UsageError
 
+pytestmark = pytest.mark.usefixtures("coder")
 CONFIGS = [(1, 1), (2, 4), (4, 2), (3, 3), (12, 4), (2, 8)]
 CHANNELS = 12
 
