@@ -10,6 +10,7 @@ from edgekit.codecs.base import Arrays, FeatureCodec
 from edgekit.device_profiles.profile import Profile
 from edgekit.device_profiles.registry import profile
 from edgekit.errors import ExportError
+from edgekit.export.commute import pool_first
 from edgekit.export.encoders.registry import ENCODERS
 from edgekit.export.fold import fold_norms, state_of
 from edgekit.export.front import BatchNorm, FrontBuilder, image_input
@@ -139,6 +140,7 @@ def learning_graph(
     graph = Graph()
     builder = FrontBuilder(graph, training=True)
     raw = builder.build(front, image_input(graph, shape))
+    pool_first(graph, raw)
     graph.in_layer("codec")
     feature = ordered(graph, raw, codec, tables)
     ENCODERS[codec.codec_id].encode(graph, feature, codec, tables, "conv")
@@ -154,7 +156,6 @@ def learning_graph(
         graph.add("Identity", [computed[name]], graph.shape(name), outputs=[f"gradient.{name}"])[0]
         for name in trainable
     ]
-    # Collected after differentiation, which may give a node of the forward pass one more output.
     forward = {name for node in graph.nodes[:n_forward] for name in node.output}
     if portable:
         make_portable(graph)
