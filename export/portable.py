@@ -54,6 +54,20 @@ def _batch_norm(graph: Graph, node: onnx.NodeProto) -> None:
     )  # fmt: skip
 
 
+def _hard_sigmoid(graph: Graph, node: onnx.NodeProto) -> None:
+    """Without beta, by Mul and Clip: OpenVINO's provider (1.24.1) takes a beta of 0 for its default, 0.5."""
+    attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+    if attributes.get("beta", 0.5) != 0:
+        _same(graph, node)
+        return
+    alpha, zero, one = (
+        graph.constant(np.array(value, dtype=np.float32)) for value in (attributes.get("alpha", 0.2), 0, 1)
+    )
+    shape = graph.shape(node.input[0])
+    scaled = graph.op("Mul", [node.input[0], alpha], shape)
+    graph.add("Clip", [scaled, zero, one], shape, outputs=list(node.output))
+
+
 def _cast(graph: Graph, node: onnx.NodeProto) -> None:
     """The number of values of a tensor by a sum of ones, where it was Size, Div and Cast.
 
@@ -80,4 +94,4 @@ def _producer(graph: Graph, name: str, operator: str) -> onnx.NodeProto | None:
     return next((n for n in graph.nodes if name in n.output and n.op_type == operator), None)
 
 
-REWRITES: dict[str, Rewrite] = {"BatchNormalization": _batch_norm, "Cast": _cast}
+REWRITES: dict[str, Rewrite] = {"BatchNormalization": _batch_norm, "Cast": _cast, "HardSigmoid": _hard_sigmoid}

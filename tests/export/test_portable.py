@@ -59,6 +59,7 @@ def test_it_computes_what_the_form_of_the_cpu_does(n: int, rng: np.random.Genera
         nodes = onnx.load_from_string(portable.models[f"{key}.onnx"]).graph.node
         assert {node.op_type for node in nodes} <= set(OPERATORS)
         assert not any(a.name == "training_mode" and a.i for node in nodes for a in node.attribute)
+        assert not any(a.name == "beta" and a.f == 0 for node in nodes for a in node.attribute)
 
 
 def norm_graph(portable: bool, x: np.ndarray, channels: int) -> list[np.ndarray]:
