@@ -120,9 +120,7 @@ def _depthwise(graph: Graph, x: str, g: str, shape: Shape, window: Window) -> st
     high = -(-h // stride)
     if high * stride > h:
         x = graph.op("Pad", [x, graph.ints(0, 0, 0, 0, 0, 0, high * stride - h, 0)], (BATCH, c, high * stride, w))
-    rows = graph.op(
-        "Reshape", [_channels_first(graph, x), graph.ints(c, 1, -1, stride * w)], (c, 1, BATCH, stride * w)
-    )
+    rows = graph.op("Reshape", [_channels_first(graph, x), graph.ints(c, 1, -1, stride * w)], (c, 1, BATCH, stride * w))
     g = _channels_first(graph, g)
     #: Shift of rows -> where the taps are: 1 in (wo, stride, w, kh, kw).
     places: dict[int, np.ndarray] = {}
