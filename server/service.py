@@ -174,13 +174,8 @@ class Service:
             session = Session.begin(self.fleet.joined, ticket.request, self.setup)
             self.fleet.join(session)
             new.append((ticket, session))
-            told = {
-                "event": "joined",
-                "session": session.number,
-                "device": session.device,
-                "steps": session.hello.steps,
-            }
-            self.on_event(told)
+            told = {"session": session.number, "device": session.device, "steps": session.hello.steps}
+            self.on_event({"event": "joined", **told})
         if self.fleet.steps_per_epoch is None:
             self.fleet.begin(self._patience)
         self.rounds.rest(self.fleet)
