@@ -30,6 +30,7 @@ from edgekit.codecs.base import FeatureCodec
 from edgekit.codecs.registry import feature_codec
 from edgekit.errors import BundleError, EdgekitError, PayloadError, ShapeError, UsageError
 from edgekit.folding import fold_from_json
+from edgekit.providers import CPU, PROVIDERS
 from edgekit.tensors import TensorSpec, spec_from_json
 
 FORMAT = 3
@@ -104,12 +105,23 @@ class Bundle:
             self.device: Dict[str, Any] = dict(manifest["device"])
             _text(self.device["name"])
             self.norm = {"batch": "batch", "frozen": "frozen"}[manifest["norm"]]
+            #: The provider (edgekit/providers.py) whose form the graphs that learn have, "cpu" in older bundles; which
+            #: one the board wants, and why it is another, "" where it is that.
+            self.provider, self.wanted_provider = (
+                {name: name for name in PROVIDERS}[manifest.get(key, manifest.get("provider", CPU))]
+                for key in ("provider", "wanted_provider")
+            )
+            self.provider_reason = _text(manifest.get("provider_reason", ""))
             handed_out = {spec.name for spec in self.graphs["front_train"].outputs}
             for norm in manifest["batch_norms"]:
                 _check_batch_norm(norm)
                 handed_out.remove(norm["batch_mean"])
                 handed_out.remove(norm["batch_var"])
             handed_out.remove(self.feature_tensor)
+            weights = [spec.name[len("gradient.") :] for spec in self.graphs["front_grad"].outputs]
+            statistics = [norm[key] for norm in manifest["batch_norms"] for key in ("running_mean", "running_var")]
+            #: Names of what learns in the front half: its weights, but for frozen ones, and batch norms' statistics.
+            self.learned: Tuple[str, ...] = (*weights, *statistics)
             for spec in self.graphs["front"].constants:
                 if spec.name in self.graphs["front"].ordered and spec.shape[:1] != self.feature_shape[:1]:
                     raise ValueError("'{}' has other channels than the feature".format(spec.name))

@@ -1,5 +1,6 @@
 """Modes: how the devices of a run are kept together, as the command line says it."""
 
+import math
 from typing import NamedTuple
 
 from edgekit.codecs.registry import parse_update_codec
@@ -14,6 +15,7 @@ MODES = ("sync", "async")
 #: Of devices whose images are of few classes, one alone is no step to make: docs/decisions.md.
 WAIT_S = {"sync": 60.0, "async": 0.02}
 QUORUM = {"sync": 0.5, "async": 0.25}
+TEST_S = 60.0
 #: --sync-every where nothing is said and there is more than one device.
 EVERY = "1epoch"
 
@@ -34,7 +36,8 @@ class FleetSettings(NamedTuple):
     #: "all", "static:SHARE" or "dynamic:DECAY".
     sampling: str = "all"
     #: Seconds that a run waits for its devices, which themselves wait for 300 s (`edgekit run --timeout`); that a step
-    #: and a round wait for devices that are not there yet.
+    #: and a round wait for devices that are not there yet. All wait as long as a round for a device that says nothing
+    #: in its test, but `TEST_S` at least.
     start_wait: float = 240.0
     step_wait: float | None = None
     round_wait: float = 60.0
@@ -57,18 +60,20 @@ class FleetSettings(NamedTuple):
             raise UnknownName("mode", self.mode, MODES, f"there are: {', '.join(MODES)}")
         if devices is not None and devices < 1:
             raise UsageError(f"--devices {devices}: expected at least 1")
+        for name in ("start_wait", "step_wait", "round_wait", "ahead"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise UsageError(f"--{name.replace('_', '-')} {value}: expected a number of 0 or more")
         wait = WAIT_S[self.mode] if self.step_wait is None else self.step_wait
         step_quorum, round_quorum = QUORUM[self.mode], QUORUM["sync"]
         if self.quorum is not None:
             if not 0 <= self.quorum <= 1:
                 raise UsageError(f"--quorum {self.quorum}: expected a share of the devices, 0 to 1")
             step_quorum = round_quorum = self.quorum
-        patience = Patience(
-            devices, self.start_wait, wait, step_quorum, self.round_wait, round_quorum, self.mode == "sync",
-            self.joint_batch, self.ahead,
+        return Patience(
+            devices, self.start_wait, wait, step_quorum, self.round_wait, round_quorum,
+            max(self.round_wait, TEST_S), self.mode == "sync", self.joint_batch, self.ahead,
         )  # fmt: skip
-        patience.check()
-        return patience
 
     def rounds(self, devices: int | None) -> RoundPolicy:
         """How front halves are averaged on a server of `devices` devices."""

@@ -22,6 +22,7 @@ from edgekit.launch.processes import Children, Event
 from edgekit.launch.settings import Run, Server, Training
 from edgekit.launch.summary import collapsed, summary
 from edgekit.line.meter import Recorder
+from edgekit.runtime.passes import check_offered
 from edgekit.schedule import check_schedule
 from edgekit.server.calibrate import calibrator
 from edgekit.server.noise_filling import noise_filling
@@ -61,43 +62,64 @@ def train(
     with tempfile.TemporaryDirectory() as scratch:
         folder = out or scratch
         make_folder(folder)
-        bundle = export_named(
-            os.path.join(folder, "bundle"), network, data.load(seed), run.coding, run.board, seed=seed, overwrite=True
-        )
-        described = _described(run, bundle)
-        done = []
-        quarantined: dict[str, str] = {}
-        ended: Event = {}
-        with (
-            open(os.path.join(folder, "record.jsonl"), "w", encoding="utf-8") as file,
-            Children(on_start=on_process) as children,
-        ):
-            record = Recorder(file)
+        bundle = export_run(run, os.path.join(folder, "bundle"))
+        return train_bundle(run, bundle, folder, command, on_event, on_process)
 
-            def tell(event: Event) -> None:
-                if event["event"] != "progress":
-                    record(event)
-                on_event(event)
 
-            called = ["python", *sys.argv] if command is None else list(command)
-            tell(dict(described, event="start", command=called, time=time.time()))
-            for name, event in _events(run, bundle.path, folder, children):
-                if name == "server" and event["event"] == "listening":
-                    described["calibrate"] = event["calibrate"]
-                if event["event"] == "done":
-                    done.append(event)
-                elif event["event"] == "quarantined":
-                    quarantined[event["device"]] = event["reason"]
-                elif event["event"] == "ended" and name == "server":
-                    ended = event
-                tell(dict(event, process=name))
-            if not done:
-                reasons = "; ".join(f"{device}: {reason}" for device, reason in sorted(quarantined.items()))
-                raise Quarantined(f"every device was put in quarantine, nothing came of the run: {reasons}")
-            last = summary(described, done, quarantined, ended)
-            wrong = collapsed(last, bundle.classes)
-            last["collapsed"] = wrong
-            tell(last)
+def export_run(run: Run, path: str) -> Bundle:
+    """The bundle that `run` trains, written to the folder `path`; UsageError for fewer images than its devices need."""
+    calibration, devices = run.data.load(run.seed), run.training.devices
+    images = len(calibration.dataset.train_labels)
+    if images < 2 * devices:
+        raise UsageError(f"--devices {devices}: {images} training images, expected at least 2 for each")
+    return export_named(path, run.network, calibration, run.coding, run.board, seed=run.seed, overwrite=True)
+
+
+def train_bundle(
+    run: Run,
+    bundle: Bundle,
+    folder: str,
+    command: Sequence[str] | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+    on_process: "Callable[[str, subprocess.Popen[str]], None]" = lambda name, process: None,
+) -> Event:
+    """The "summary" event of the training of `run`, whose `bundle` is exported; `folder` keeps what comes of it."""
+    described = _described(run, bundle)
+    done = []
+    quarantined: dict[str, str] = {}
+    ended: Event = {}
+    with (
+        open(os.path.join(folder, "record.jsonl"), "w", encoding="utf-8") as file,
+        Children(on_start=on_process) as children,
+    ):
+        record = Recorder(file)
+
+        def tell(event: Event) -> None:
+            if event["event"] != "progress":
+                record(event)
+            on_event(event)
+
+        called = ["python", *sys.argv] if command is None else list(command)
+        tell(dict(described, event="start", command=called, time=time.time()))
+        for name, event in _events(run, bundle.path, folder, children):
+            if name == "server" and event["event"] == "listening":
+                described["calibrate"] = event["calibrate"]
+            if event["event"] == "done":
+                done.append(event)
+            elif event["event"] == "quarantined":
+                quarantined[event["device"]] = event["reason"]
+            elif event["event"] == "ended" and name == "server":
+                ended = event
+            tell(dict(event, process=name))
+        if not done:
+            reasons = "; ".join(f"{device}: {reason}" for device, reason in sorted(quarantined.items()))
+            raise Quarantined(
+                f"every device was put in quarantine, nothing came of the run: {reasons}. If the devices are sound "
+                "training diverged: lower --lr"
+            )
+        last = summary(described, done, quarantined, ended)
+        last["collapsed"] = collapsed(last, bundle.classes)
+        tell(last)
     return last
 
 
@@ -105,12 +127,13 @@ def check(run: Run) -> None:
     """UsageError for what the processes would refuse, but only after the export."""
     server = run.server
     run.training.check()
+    check_offered(run.board.provider, run.training.backend)
     OptimizerConfig(server.optimizer, server.lr, server.momentum, server.weight_decay).check()
     check_schedule(server.schedule)
     if server.gradient_codec is not None:
         calibrator(server.gradient_codec, run.seed)
     noise_filling(server.noise_filling, run.coding.codec, run.seed)
-    run.fleet.check()
+    server.fleet.check()
     if run.training.regroup_every and run.in_step:
         raise UsageError(
             f"--regroup-every {run.training.regroup_every}: devices whose front halves are averaged keep one grouping: "
@@ -134,10 +157,11 @@ def _events(run: Run, bundle: str, folder: str, children: Children) -> Iterator[
 
 def _described(run: Run, bundle: Bundle) -> Event:
     """What was run, as "start" and "summary" say it."""
-    server, board = run.server._asdict(), run.board
+    server, board = run.server.as_options(), run.board
     return {
         "model": run.network.name,
         "device": board.device if isinstance(board.device, str) else board.device.name,
+        "provider": bundle.wanted_provider,
         "codec": run.coding.codec.codec_id,
         "significance": run.coding.significance,
         "dataset": run.data.dataset,

@@ -25,7 +25,7 @@ def test_in_sync_a_step_waits_for_all_and_in_async_hardly() -> None:
 
 def test_what_is_said_is_done() -> None:
     given = FleetSettings("async", start_wait=1.0, step_wait=2.0, round_wait=3.0, quorum=0.75, ahead=4)
-    assert given.patience(None) == Patience(None, 1.0, 2.0, 0.75, 3.0, 0.75, False, None, 4)
+    assert given.patience(None) == Patience(None, 1.0, 2.0, 0.75, 3.0, 0.75, 60.0, False, None, 4)
 
 
 def test_front_halves_are_averaged_unless_there_is_one() -> None:
@@ -54,10 +54,10 @@ def test_the_policy_of_rounds() -> None:
         ({"sampling": "some"}, UsageError, "--sampling some"),
         ({"sampling": "static:0.5", "sync_every": "0"}, UsageError, "--sampling: .* give --sync-every"),
         ({"quorum": 1.5}, UsageError, "--quorum 1.5"),
-        ({"ahead": -1}, UsageError, "ahead of -1"),
-        ({"step_wait": -1.0}, UsageError, "step_s of -1.0"),
-        ({"round_wait": math.inf}, UsageError, "round_s of inf"),
-        ({"start_wait": math.nan}, UsageError, "start_s of nan"),
+        ({"ahead": -1}, UsageError, "--ahead -1: expected"),
+        ({"step_wait": -1.0}, UsageError, "--step-wait -1.0"),
+        ({"round_wait": math.inf}, UsageError, "--round-wait inf"),
+        ({"start_wait": math.nan}, UsageError, "--start-wait nan"),
     ],
 )
 def test_what_makes_no_sense_is_found_before_anything_starts(wrong: dict[str, Any], error: Any, reason: str) -> None:
