@@ -14,6 +14,7 @@ order of channels) arrives as `tables`, named float arrays that live in the bund
 
 import inspect
 from abc import ABC, abstractmethod
+from functools import lru_cache
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
@@ -22,6 +23,12 @@ from edgekit.errors import Diverged, PayloadError
 from edgekit.tensors import TensorSpec
 
 Arrays = Dict[str, np.ndarray]
+
+
+@lru_cache(maxsize=None)
+def _parameters(kind: type) -> Tuple[str, ...]:
+    """The names of the constructor's arguments."""
+    return tuple(inspect.signature(kind).parameters)
 
 
 class Codec:
@@ -36,7 +43,7 @@ class Codec:
 
         They are read from the attributes of their names; a codec that keeps another thing there gives its own.
         """
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        return {name: getattr(self, name) for name in _parameters(type(self))}
 
     def check(self, channels: int) -> None:
         """Raises UsageError when this configuration cannot code `channels` channels."""
@@ -195,6 +202,13 @@ class GradientCodec(Codec, ABC):
     @abstractmethod
     def pack(self, gradient: np.ndarray, mask: Optional[np.ndarray], rng: np.random.Generator) -> bytes:
         """Bytes of `gradient` (n,C,h,w) f32; where `mask` (same shape, bool) is False nothing is sent, or little."""
+
+    def send(
+        self, gradient: np.ndarray, mask: Optional[np.ndarray], rng: np.random.Generator
+    ) -> Tuple[bytes, np.ndarray]:
+        """The bytes of `pack`, and what `unpack` makes of them; a codec that knows it need not read its own bytes."""
+        payload = self.pack(gradient, mask, rng)
+        return payload, self.unpack(payload, gradient.shape, mask)
 
     @abstractmethod
     def unpack(self, payload: bytes, shape: Sequence[int], mask: Optional[np.ndarray]) -> np.ndarray:

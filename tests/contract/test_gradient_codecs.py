@@ -78,6 +78,17 @@ def test_what_arrives_is_a_gradient(codec: GradientCodec, mask: np.ndarray | Non
     assert mask is None or not codec.drops or not arrives[~mask].any()
 
 
+@each_codec
+@pytest.mark.parametrize("mask", masks(), ids=["unmasked", "some", "all", "none"])
+@pytest.mark.parametrize("scale", [0, 1, 1e-44, 1e36])
+def test_what_sending_says_is_what_arrives(codec: GradientCodec, mask: np.ndarray | None, scale: float) -> None:
+    gradient = draw(4) * np.float32(scale)
+    payload, arrives = codec.send(gradient, mask, np.random.default_rng(5))
+    assert payload == codec.pack(gradient, mask, np.random.default_rng(5))
+    unpacked = codec.unpack(payload, SHAPE, mask)
+    assert (arrives.dtype, arrives.shape, arrives.tobytes()) == (unpacked.dtype, SHAPE, unpacked.tobytes())
+
+
 @each_rounding
 @pytest.mark.parametrize("mask", masks(), ids=["unmasked", "some", "all", "none"])
 def test_round_trip_is_within_one_level_and_zero_where_masked(codec: GradientCodec, mask: np.ndarray | None) -> None:

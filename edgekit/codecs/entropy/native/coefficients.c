@@ -1,0 +1,107 @@
+/* Coefficients of gradients <-> levels, see ../reference/coefficients.py for the same in numpy. */
+#include <math.h>
+
+#include "coder.h"
+
+/* The sum of the squares of `values`, added up in the order of numpy's sum: by halves, down to 128 at most, and of those
+ * every eighth. */
+static double sum_of_squares(const float *values, int64_t count)
+{
+    double sums[8], sum = 0;
+    if (count > 128) {
+        const int64_t half = count / 2 - count / 2 % 8;
+        return sum_of_squares(values, half) + sum_of_squares(values + half, count - half);
+    }
+    int64_t i = 0;
+    if (count >= 8) {
+        for (; i < 8; i++)
+            sums[i] = (double)values[i] * values[i];
+        for (; i < count - count % 8; i += 8)
+            for (int32_t k = 0; k < 8; k++)
+                sums[k] += (double)values[i + k] * values[i + k];
+        sum = ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+    }
+    for (; i < count; i++)
+        sum += (double)values[i] * values[i];
+    return sum;
+}
+
+/* For each of the `rows` of `values`, `length` long: the sum of squares, and the largest magnitude. */
+EDGEKIT_EXPORT void edgekit_measure(const float *values, int64_t rows, int64_t length, double *squares, float *largest)
+{
+    for (int64_t row = 0; row < rows; row++, values += length) {
+        float most = 0;
+        for (int64_t i = 0; i < length; i++) {
+            const float size = fabsf(values[i]);
+            most = size > most ? size : most;
+        }
+        largest[row] = most;
+        squares[row] = sum_of_squares(values, length);
+    }
+}
+
+/* Quantises `coefficients`, planes (images, channels) of `area` each. What is as long as its image's unit, of `units`, or
+ * longer is sent: its length in units, cut off, is its level. Returns how many are sent.
+ *
+ * Frequency `order[k]` of all planes comes as number k, so `places` rise. `levels` have their signs, `sizes` are the
+ * coefficients' magnitudes, `own` their units. These four have room for all coefficients, `found` for one more, `next` and
+ * `first` for `area` numbers. */
+EDGEKIT_EXPORT int64_t edgekit_quantise(const float *coefficients, int64_t images, int64_t channels, int64_t area,
+                                        const float *units, const int64_t *order, int64_t *found, int64_t *next,
+                                        int64_t *first, int64_t *places, int64_t *levels, float *sizes, float *own)
+{
+    const int64_t planes = images * channels;
+    int64_t sent = 0, at = 0;
+    memset(next, 0, (size_t)area * sizeof *next);
+    for (int64_t plane = 0; plane < planes; plane++) {
+        const int64_t begin = plane * area, before = sent;
+        const float unit = units[plane / channels];
+        for (int64_t i = begin; i < begin + area; i++) {
+            /* Written in any case: a branch would be guessed wrong too often. */
+            found[sent] = i;
+            sent += fabsf(coefficients[i]) >= unit;
+        }
+        for (int64_t i = before; i < sent; i++)
+            next[found[i] - begin]++;
+    }
+    for (int64_t k = 0; k < area; k++) {
+        const int64_t count = next[order[k]];
+        next[order[k]] = at;
+        first[order[k]] = k * planes;
+        at += count;
+    }
+    int64_t plane = 0, begin = 0;
+    for (int64_t i = 0; i < sent; i++) {
+        for (; found[i] >= begin + area; begin += area)
+            plane++;
+        const float value = coefficients[found[i]], size = fabsf(value), unit = units[plane / channels];
+        const int64_t level = (int64_t)(size / unit), frequency = found[i] - begin;
+        at = next[frequency]++;
+        places[at] = first[frequency] + plane;
+        levels[at] = value < 0 ? -level : level;
+        sizes[at] = size;
+        own[at] = unit;
+    }
+    return sent;
+}
+
+/* The inverse of edgekit_quantise: writes `levels` (count) at `places` to `coefficients`, which are 0. A level l stands
+ * for |l| + excess units, of the coefficient times `weights` (area), over `scales` of images and of channels. No
+ * magnitude is above `most`. */
+EDGEKIT_EXPORT void edgekit_restore(const int64_t *places, const int64_t *levels, int64_t count, int64_t images,
+                                    int64_t channels, int64_t area, const int64_t *order, const float *weights,
+                                    const float *scales, double unit, double excess, double most, float *coefficients)
+{
+    const int64_t planes = images * channels;
+    int64_t k = 0, first = 0;
+    for (int64_t i = 0; i < count; i++) {
+        for (; places[i] >= first + planes; first += planes)
+            k++;
+        const int64_t plane = places[i] - first, frequency = order[k], image = plane / channels;
+        const double length = (double)levels[i] + (levels[i] < 0 ? -excess : excess);
+        double value = length * unit / (double)weights[frequency];
+        value *= (double)scales[image] * (double)scales[images + plane - image * channels];
+        value = value > most ? most : value < -most ? -most : value;
+        coefficients[plane * area + frequency] = (float)value;
+    }
+}
