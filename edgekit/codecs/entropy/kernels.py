@@ -21,6 +21,8 @@ class Choice(NamedTuple):
 
     name: str
     reason: str
+    #: Whether the environment asked for them.
+    asked: bool
 
 
 #: The choice that holds, once one was made.
@@ -42,14 +44,16 @@ def choose(asked: Optional[str]) -> Choice:
     if asked and asked not in NAMES:
         raise UnknownName(VARIABLE, asked, NAMES, "it is one of {}".format(", ".join(NAMES)))
     if asked == "numpy":
-        return Choice("numpy", "asked for by {}".format(VARIABLE))
+        return Choice("numpy", "asked for by {}".format(VARIABLE), True)
     try:
         library.load()
     except BackendError as error:
         if asked:
             raise BackendError("{}={}, but {}; without it numpy is used".format(VARIABLE, asked, error)) from None
-        return Choice("numpy", str(error))
-    return Choice("native", "asked for by {}".format(VARIABLE) if asked else "the library for this machine loads")
+        return Choice("numpy", str(error), False)
+    if asked:
+        return Choice("native", "asked for by {}".format(VARIABLE), True)
+    return Choice("native", "the library for this machine loads", False)
 
 
 def pick(native: Kernel, numpy: Kernel) -> Kernel:
