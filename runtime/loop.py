@@ -38,6 +38,8 @@ class Device:
         self._on_event = on_event
         self._rng = np.random.default_rng(options.seed)
         self._train_s = 0.0
+        #: What the server noticed about this device at the latest step.
+        self._warning = ""
 
     def train(self, train: Images, test: Images, validation: Optional[Images] = None) -> Event:
         """Trains for the planned epochs, evaluating after each or every few; returns the "done" event.
@@ -144,13 +146,15 @@ class Device:
             chosen = list(leg) if rounds.resting else []
             for sent, reply in session.steps(train, leg):
                 n = len(sent.images)
-                loss, images = loss + reply.loss * n, images + n
-                right += check_count(reply.correct, n, "gradient message: 'correct'")
+                if reply.gradient:
+                    loss, images = loss + reply.loss * n, images + n
+                    right += check_count(reply.correct, n, "gradient message: 'correct'")
                 ahead -= n
-                if reply.warning:
+                if reply.warning not in ("", self._warning):
                     self._on_event(dict(self._event("warned", epoch, reply.loss), warning=reply.warning))
+                self._warning = reply.warning
                 if time.perf_counter() - shown > 0.3:
-                    event = self._event("progress", epoch, loss / images)
+                    event = self._event("progress", epoch, loss / max(images, 1))
                     event["images_per_s"] = images / (time.perf_counter() - begun)
                     self._on_event(event)
                     shown = time.perf_counter()

@@ -8,7 +8,7 @@
     tested    until every device that tests is done; meanwhile nobody trains
 
 A device that waits is a thread that waits. The last one to come does the work for all. So the order in which messages
-arrive decides nothing, as long as none comes too late.
+arrive decides nothing, as long as none comes too late. Who was too late is not waited for again before it is heard of.
 """
 
 import time
@@ -39,7 +39,7 @@ class Ticket:
     work: Any = None
     arrived: float = 0.0
     reply: AnyMessage | None = None
-    error: BaseException | None = None
+    error: Exception | None = None
 
 
 class Gate:
@@ -53,8 +53,10 @@ class Gate:
         self._waiting: list[Ticket] = []
         #: Whether all devices present waited when the latest tickets were answered.
         self.complete = True
-        #: Numbers of the sessions that test.
-        self.testing: set[int] = set()
+        #: Numbers of the sessions that test -> when each was last heard of.
+        self.testing: dict[int, float] = {}
+        #: Numbers of the sessions that were too late for something, and that were not heard of since.
+        self._absent: set[int] = set()
 
     def wait(self, ticket: Ticket) -> AnyMessage:
         """The answer to `ticket`; the lock is held, and let go of while the ticket waits. Refused out of turn."""
@@ -91,17 +93,36 @@ class Gate:
         """Names of the devices that wait to join."""
         return [ticket.request.device for ticket in self._waiting if ticket.kind == "hello"]
 
+    def heard(self, session: Session) -> None:
+        """For every message of `session`: it is there."""
+        self._absent.discard(session.number)
+        if session.number in self.testing:
+            self.testing[session.number] = time.monotonic()
+
+    def test(self, session: Session) -> None:
+        """Nobody trains until `session` says that its test is over, or says nothing for too long."""
+        self.testing[session.number] = time.monotonic()
+
+    def end_test(self, sessions: Sequence[Session]) -> list[Session]:
+        """Ends the test of all, with what `sessions` found; those whose test it ended without."""
+        missed = self.testing.keys() - {session.number for session in sessions}
+        self.testing.clear()
+        return [self._fleet.sessions[number] for number in sorted(missed)]
+
     def leave(self, session: Session) -> None:
         """Forgets `session`, for which nobody has to wait any more."""
-        self.testing.discard(session.number)
+        self.testing.pop(session.number, None)
+        self._absent.discard(session.number)
         self._waiting = [each for each in self._waiting if each.session is not session]
         self._lock.notify_all()
 
     def _answer(self, group: list[Ticket]) -> None:
+        if group[0].kind == "update" or (group[0].kind == "feature" and self._patience.lockstep):
+            self._absent |= self._fleet.sessions.keys() - self._numbers(self._waiting)
         self._waiting = [each for each in self._waiting if each not in group]
         try:
             self._act(group[0].kind, group)
-        except BaseException as error:
+        except Exception as error:
             for ticket in group:
                 ticket.error = error
             if not isinstance(error, EdgekitError):
@@ -117,21 +138,22 @@ class Gate:
         if hello and (begun or come >= (patience.devices or 1) or self._late(hello, now, patience.start_s)):
             return hello
         tested = self._of("tested")
-        if self.testing:
-            done = {ticket.session.number for ticket in tested if ticket.session}
-            return tested if self.testing <= done else []
+        busy = {number: heard for number, heard in self.testing.items() if number not in self._numbers(tested)}
+        self._absent |= {number for number, heard in busy.items() if now - heard >= patience.test_s}
+        if busy.keys() - self._absent:
+            return []
         if tested:
             return tested
-        all_wait = len({ticket.session.number for ticket in self._waiting if ticket.session}) == len(sessions)
-        self.complete = all_wait
+        waiting = self._numbers(self._waiting)
+        self.complete = waiting == sessions.keys()
+        all_wait = waiting >= sessions.keys() - self._absent
         feature, update = self._of("feature"), self._of("update")
         if feature:
             wanted = patience.step_quorum * (len(sessions) - len(update))
-            in_time = self._late(feature, now, patience.step_s) and len(feature) >= wanted
-            return self._not_ahead(feature) if all_wait or in_time else []
-        if update and (all_wait or (self._late(update, now, patience.round_s)
-                                    and len(update) >= patience.round_quorum * len(sessions))):  # fmt: skip
-            return update
+            enough = len(feature) >= wanted and (all_wait or self._late(feature, now, patience.step_s))
+            return self._not_ahead(feature) if enough else []
+        if update and len(update) >= patience.round_quorum * len(sessions):
+            return update if all_wait or self._late(update, now, patience.round_s) else []
         return []
 
     def _of(self, kind: str) -> list[Ticket]:
@@ -146,7 +168,7 @@ class Gate:
         """
         if self._patience.ahead is None:
             return tickets
-        in_round = {ticket.session.number for ticket in self._of("update") if ticket.session}
+        in_round = self._numbers(self._of("update"))
         pace = {
             number: session.others + session.step
             for number, session in self._fleet.sessions.items()
@@ -156,6 +178,11 @@ class Gate:
         slowest = min(pace.values(), default=0)
         return [each for each in tickets if each.session
                 and pace.get(each.session.number, slowest) - slowest <= self._patience.ahead]  # fmt: skip
+
+    @staticmethod
+    def _numbers(tickets: Sequence[Ticket]) -> set[int]:
+        """Numbers of the sessions of `tickets`."""
+        return {ticket.session.number for ticket in tickets if ticket.session}
 
     @staticmethod
     def _late(tickets: Sequence[Ticket], now: float, seconds: float) -> bool:

@@ -36,7 +36,7 @@ class Rounds:
         #: Number of the next round.
         self.number = 0
         #: The weights in step, and batch norm's statistics where they are averaged.
-        self.weights = shared(setup.front, setup.statistics if policy.norms == "local" else ())
+        self.weights = shared(setup.front, setup.learned, setup.statistics if policy.norms == "local" else ())
         #: The codec's tables in step.
         self.tables = {name: array.copy() for name, array in setup.tables.items()}
         self._variances = setup.variances

@@ -16,15 +16,15 @@ from edgekit.codecs.updates.fedavg import FedAvg
 from edgekit.errors import EdgekitError, Quarantined, Refused
 from edgekit.line import messages
 from edgekit.line.frame import Message
-from edgekit.line.messages import Ack, AnyMessage, Bye, Error, Feature, Hello, Ping, Update
+from edgekit.line.messages import Ack, AnyMessage, Bye, Error, Feature, Hello, Ping, Tested, Update
 from edgekit.server.fleet import Fleet
 from edgekit.server.gate import Gate, Ticket
 from edgekit.server.handlers import training
-from edgekit.server.handlers.averaging import close_round
 from edgekit.server.handlers.codebook import patch_tables
-from edgekit.server.handlers.evaluation import evaluate, tally, tally_message
+from edgekit.server.handlers.evaluation import evaluate, missed, tally, tally_message, tested_event
 from edgekit.server.handlers.health import pong
 from edgekit.server.handlers.joining import check_hello, welcome
+from edgekit.server.handlers.update import close_round
 from edgekit.server.pairs import Pairs
 from edgekit.server.policy import Every, Patience, RoundPolicy
 from edgekit.server.rounds import Rounds
@@ -122,6 +122,7 @@ class Service:
         if message.session not in self.fleet.sessions:
             raise Refused(f"there is no session {message.session} here, or it has ended: say hello first")
         session, request = self.fleet.sessions[message.session], messages.parse(message)
+        self._gate.heard(session)
         if isinstance(request, Bye):
             self._end(session, finished=True)
             return Ack(session.number, message.step)
@@ -133,6 +134,8 @@ class Service:
             if again:
                 return again
             work = training.take(self.setup, session, request)
+        elif isinstance(request, Tested) and session.missed is not None:
+            return missed(session, request)
         elif isinstance(request, Update):
             work = self.rounds.take(session, request)
         return self._gate.wait(Ticket(message.kind, session, request, alive, work))
@@ -176,13 +179,14 @@ class Service:
         for ticket, (session, update, _) in zip(tickets, entries, strict=True):
             ticket.reply = closed.replies[session.number]
             if update.test:
-                self._gate.testing.add(session.number)
+                session.missed = None
+                self._gate.test(session)
         if self.rounds.policy.every:
             self.on_event(closed.told)
 
     def _tested(self, tickets: list[Ticket]) -> None:
         sessions = [ticket.session for ticket in tickets if ticket.session]
-        self._gate.testing.difference_update(session.number for session in sessions)
+        epoch = max(ticket.request.step for ticket in tickets)
         test, validation = tally(sessions)
         # The validation split decides where there is one: the test split is for the user to judge by.
         accuracy = (validation if validation.images else test).accuracy
@@ -190,15 +194,11 @@ class Service:
         if best:
             self._best = accuracy
         self._keep(best)
-        event: dict[str, Any] = {
-            "event": "tested", "epoch": max(ticket.request.step for ticket in tickets), "devices": len(sessions),
-            "images": test.images, "accuracy": test.accuracy, "test_loss": test.mean_loss, "best": best,
-        }  # fmt: skip
-        if validation.images:
-            event.update(validation_accuracy=validation.accuracy, validation_loss=validation.mean_loss)
-        self.on_event(event)
+        self.on_event(tested_event(epoch, len(sessions), test, validation, best))
         for ticket, session in zip(tickets, sessions, strict=True):
             ticket.reply = tally_message(session, ticket.request.step, test, best)
+        for late in self._gate.end_test(sessions):
+            late.missed = tally_message(late, epoch, test, best)
 
     def _warn(self, session: Session, warning: str) -> None:
         """Tells of a warning when it is new."""

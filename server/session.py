@@ -5,7 +5,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from edgekit.codecs.base import Arrays, FeatureStream
-from edgekit.line.messages import Gradient, Hello
+from edgekit.line.messages import Gradient, Hello, Tally
 from edgekit.server.setup import Setup
 from edgekit.server.tally import Count
 
@@ -42,6 +42,8 @@ class Session:
     #: What its test came to so far.
     test: Count = field(default_factory=Count)
     validation: Count = field(default_factory=Count)
+    #: What the others' test came to, where it ended without this device.
+    missed: Tally | None = None
 
     @classmethod
     def begin(cls, number: int, hello: Hello, setup: Setup) -> "Session":

@@ -20,7 +20,7 @@ from torch.export.passes import move_to_device_pass
 from torch.nn import Parameter
 from torch.nn.functional import cross_entropy
 
-from edgekit.errors import BundleError, Refused, UnknownName, UsageError
+from edgekit.errors import BundleError, Diverged, Refused, UnknownName, UsageError
 from edgekit.server.decode import to_network_order
 from edgekit.server.guard import Guards
 from edgekit.server.program import load_program
@@ -158,8 +158,8 @@ class BackHalf:
         Gradients far longer than ever are shortened (see `edgekit.server.guard`). Where a statistic of batch norm moved
         far further than ever, nothing changes and all gradients are 0: `guards` counts such steps.
 
-        Refused, with the weights as they were, when the images in all are too few or too many for the program, or when
-        the loss or a gradient is no number any more.
+        Refused, with the weights as they were, when the images in all are too few or too many for the program; Diverged
+        when the loss or a gradient is no number any more.
         """
         before = {name: buffer.clone() for name, buffer in self._buffers.items()}
         leaves = [part.coded.detach().requires_grad_() for part in parts]
@@ -172,7 +172,7 @@ class BackHalf:
         loss, moved = joint.loss.item(), [*of_weights, *self._buffers.values(), *gradients]
         if not math.isfinite(loss) or not all(bool(torch.isfinite(tensor).all()) for tensor in moved):
             self._put_back(before)
-            raise Refused(f"the loss is {loss} and its gradient not finite: training diverged, lower --lr")
+            raise Diverged(f"the loss is {loss} and its gradient not finite: training diverged, lower --lr")
         if self.guards.calm(before, self._buffers):
             self.guards.clip_weights(of_weights)
             self.guards.clip_parts(gradients)
@@ -197,7 +197,7 @@ class BackHalf:
             joint = _pass(self._eval, [Part(coded, order, labels)])
         loss = joint.loss.item()
         if not math.isfinite(loss):
-            raise Refused(f"the loss is {loss}: training diverged, lower --lr")
+            raise Diverged(f"the loss is {loss}: training diverged, lower --lr")
         return loss, joint.predicted[0]
 
     def state_dict(self) -> dict[str, np.ndarray]:

@@ -173,7 +173,10 @@ class Watch:
         own = self.records[device].size
         # Features may grow in training, step by step.
         if usual is not None and seen.size > LARGE * max(usual, own or 0.0):
-            return f"features of size {seen.size:.3g} where {usual:.3g} is usual: are weights or codebooks broken?"
+            return (
+                f"features of size {seen.size:.3g} where {usual:.3g} is usual: are weights or codebooks broken, or is "
+                "--lr too high?"
+            )
         if seen.images >= FEW_ALIKE and seen.variety < ALIKE:
             return f"all {seen.images} images are the same: is the camera covered, or its training broken?"
         coherences = [peer.coherence for peer in self._peers(device) if peer.coherence is not None]

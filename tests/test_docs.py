@@ -91,9 +91,11 @@ TABLES = [
         "bench/calibration.py --show bench/results/calibration-vgg11_thin.json --accuracy bench/results/accuracy.json",
     ),
     ("docs/compression.md", "bench/coder.py --show bench/results/coder.json"),
+    ("docs/export.md", "bench/train_layers.py --show bench/results/train_layers.json"),
     ("docs/fleet.md", "bench/fleet.py --show bench/results/fleet.json"),
     ("docs/fleet.md", "bench/fleet.py --show bench/results/fleet-cifar10.json --curves"),
     ("docs/measure.md", "bench/link.py --show bench/results/link.json"),
+    ("docs/measure.md", "bench/peer_steps.py --show bench/results/peer_steps.json"),
     (
         "README.md",
         "bench/accuracy.py --show bench/results/accuracy.json --brief "

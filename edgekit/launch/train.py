@@ -93,7 +93,10 @@ def train(
                 tell(dict(event, process=name))
             if not done:
                 reasons = "; ".join(f"{device}: {reason}" for device, reason in sorted(quarantined.items()))
-                raise Quarantined(f"every device was put in quarantine, nothing came of the run: {reasons}")
+                raise Quarantined(
+                    f"every device was put in quarantine, nothing came of the run: {reasons}. If the devices are sound "
+                    "training diverged: lower --lr"
+                )
             last = summary(described, done, quarantined, ended)
             wrong = collapsed(last, bundle.classes)
             last["collapsed"] = wrong
@@ -110,7 +113,7 @@ def check(run: Run) -> None:
     if server.gradient_codec is not None:
         calibrator(server.gradient_codec, run.seed)
     noise_filling(server.noise_filling, run.coding.codec, run.seed)
-    run.fleet.check()
+    server.fleet.check()
     if run.training.regroup_every and run.in_step:
         raise UsageError(
             f"--regroup-every {run.training.regroup_every}: devices whose front halves are averaged keep one grouping: "
@@ -134,7 +137,7 @@ def _events(run: Run, bundle: str, folder: str, children: Children) -> Iterator[
 
 def _described(run: Run, bundle: Bundle) -> Event:
     """What was run, as "start" and "summary" say it."""
-    server, board = run.server._asdict(), run.board
+    server, board = run.server.as_options(), run.board
     return {
         "model": run.network.name,
         "device": board.device if isinstance(board.device, str) else board.device.name,

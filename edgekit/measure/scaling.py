@@ -4,7 +4,7 @@
 
     for each repeat, line, mode and number of devices: the methods in turn
         edgekit.launch.train: server, line, K devices --events--> images/s, bytes, accuracy
-        watch.py: processor seconds of each process ------------> how busy the server was
+        cpu_time.py: processor seconds of each process ---------> how busy the server was
         throttle.py: the devices' share of a core, where boards slower than one are emulated
 """
 
@@ -23,9 +23,9 @@ from edgekit.launch.settings import Run, Server, Training
 from edgekit.launch.train import check, train
 from edgekit.line.meter import TRAINING_KINDS
 from edgekit.link.link import Link
+from edgekit.measure.cpu_time import MACHINE, CpuTime
 from edgekit.measure.methods import Method
 from edgekit.measure.throttle import Throttle
-from edgekit.measure.watch import MACHINE, Watch
 
 Cell = dict[str, Any]
 Event = dict[str, Any]
@@ -71,7 +71,9 @@ class Plan(NamedTuple):
             # A test takes time that is not training's.
             evaluate_every=self.epochs, link=None if self.links[link] is None else link,
         )  # fmt: skip
-        return training, self.server._replace(mode=mode, gradient_codec=method.gradient)
+        return training, self.server._replace(
+            fleet=self.server.fleet._replace(mode=mode), gradient_codec=method.gradient
+        )
 
     def cells(self) -> Iterator[tuple[int, str, str, int, Method]]:
         """(repeat, link, mode, devices, method) in the order of measuring, methods in turn: A B A B."""
@@ -133,13 +135,13 @@ def cell(
     begun: list[float] = []
     done: list[Event] = []
     with contextlib.ExitStack() as stack:
-        watch = stack.enter_context(Watch())
-        watch.add(HERE, os.getpid())
+        cpu = stack.enter_context(CpuTime())
+        cpu.add(HERE, os.getpid())
         throttle = stack.enter_context(Throttle(plan.share)) if plan.share else None
 
         def on_process(name: str, process: "subprocess.Popen[str]") -> None:
             processes[name] = process
-            watch.add(name, process.pid)
+            cpu.add(name, process.pid)
 
         def see(event: Event) -> None:
             if event["event"] == "connected":
@@ -156,7 +158,7 @@ def cell(
         )  # fmt: skip
     seconds = max(event["train_s"] for event in done)
     start = min(begun)
-    spent = {name: watch.spent(name, start, start + seconds) for name in (*processes, HERE, MACHINE)}
+    spent = {name: cpu.spent(name, start, start + seconds) for name in (*processes, HERE, MACHINE)}
     return {**_trained(summary, seconds), **_spent(spent, seconds, summary["images"], devices)}
 
 

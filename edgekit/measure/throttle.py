@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 
 from edgekit.errors import UsageError
-from edgekit.measure.watch import cpu_seconds
+from edgekit.measure.cpu_time import cpu_seconds
 
 #: Seconds between two looks at a process: one that runs may owe so much processor time.
 TICK_S = 0.005

@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from edgekit.line.labels import pack_labels
-from edgekit.line.messages import Evaluate, Result, Tally
+from edgekit.line.messages import Evaluate, Result, Tally, Tested
 from edgekit.server.handlers.batch import unpack_batch
 from edgekit.server.session import Session
 from edgekit.server.setup import Setup
@@ -35,3 +36,22 @@ def tally(sessions: Sequence[Session]) -> tuple[Count, Count]:
 def tally_message(session: Session, epoch: int, test: Count, best: bool) -> Tally:
     """What the device is told of them."""
     return Tally(session.number, epoch, test.images, test.correct, round(test.mean_loss, 6), best)
+
+
+def tested_event(epoch: int, devices: int, test: Count, validation: Count, best: bool) -> dict[str, Any]:
+    """The "tested" event: what the test of so many devices came to."""
+    event = {
+        "event": "tested", "epoch": epoch, "devices": devices,
+        "images": test.images, "accuracy": test.accuracy, "test_loss": test.mean_loss, "best": best,
+    }  # fmt: skip
+    if validation.images:
+        event.update(validation_accuracy=validation.accuracy, validation_loss=validation.mean_loss)
+    return event
+
+
+def missed(session: Session, message: Tested) -> Tally:
+    """For a device whose test ended after that of the others: what theirs came to. Its own images are not counted."""
+    assert session.missed is not None
+    test, session.missed = session.missed, None
+    session.test, session.validation = Count(), Count()
+    return test._replace(step=message.step)

@@ -13,6 +13,7 @@ from edgekit.link.link import parse_link
 from edgekit.measure.methods import parse_list
 from edgekit.measure.scaling import Plan, passes
 from edgekit.measure.scaling_record import binds, crowded, record, summarise, warnings
+from edgekit.server.modes import FleetSettings
 
 SETTING = {"devices": [1, 2, 4], "device_share": None, "cores": 8, "threads": {"device": 1, "server": 1}}
 
@@ -57,9 +58,9 @@ def test_methods_take_turns_within_all_else() -> None:
 
 def test_settings_of_a_training() -> None:
     uq, sgq = plan().methods
-    training, server = plan(server=Server(sync_every="4")).settings(4, uq, "1mbit", "async")
+    training, server = plan(server=Server(fleet=FleetSettings(sync_every="4"))).settings(4, uq, "1mbit", "async")
     assert (training.devices, training.link, training.epochs, training.evaluate_every) == (4, "1mbit", 3, 3)
-    assert (server.mode, server.sync_every, server.gradient_codec) == ("async", "4", "stochastic:bits=4")
+    assert (server.fleet.mode, server.fleet.sync_every, server.gradient_codec) == ("async", "4", "stochastic:bits=4")
     assert plan().settings(1, sgq, "loopback", "sync")[0].link is None
 
 
@@ -69,7 +70,7 @@ def test_settings_of_a_training() -> None:
         ({"devices": (0,)}, UsageError, "--devices 0"),
         ({"batch": 1}, UsageError, "batch of 1"),
         ({"modes": ("synk",)}, UnknownName, "did you mean sync"),
-        ({"server": Server(sync_every="often")}, UsageError, "often"),
+        ({"server": Server(fleet=FleetSettings(sync_every="often"))}, UsageError, "often"),
         ({"server": Server(lr=-1.0)}, UsageError, "lr"),
         ({"share": 2.0}, UsageError, r"expected 0\.01 to 1"),
     ],

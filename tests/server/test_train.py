@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from edgekit.errors import BundleError, Refused, UnknownName, UsageError
+from edgekit.errors import BundleError, Diverged, Refused, UnknownName, UsageError
 from edgekit.server.train import BackHalf, OptimizerConfig, Part, torch_device
 
 CPU = torch.device("cpu")
@@ -160,13 +160,13 @@ def test_a_batch_of_one_is_refused_in_training_and_leaves_the_statistics_alone(a
     assert np.isfinite(back.evaluate(coded, PLAIN, labels)[0])
 
 
-def test_divergence_is_refused_and_leaves_the_weights_alone(archives: Any) -> None:
+def test_divergence_is_told_and_leaves_the_weights_alone(archives: Any) -> None:
     back = half(archives)
     coded, labels = batch(4, 0)
-    with pytest.raises(Refused, match="diverged"):
+    with pytest.raises(Diverged, match="lower --lr"):
         back.step([Part(coded * float("nan"), PLAIN, labels)], 0.1)
     assert np.array_equal(back.state_dict()["linear.weight"], archives[2]["linear.weight"])
-    with pytest.raises(Refused, match="diverged"):
+    with pytest.raises(Diverged, match="lower --lr"):
         back.evaluate(coded * float("nan"), PLAIN, labels)
 
 
