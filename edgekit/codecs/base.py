@@ -203,12 +203,15 @@ class GradientCodec(Codec, ABC):
     def pack(self, gradient: np.ndarray, mask: Optional[np.ndarray], rng: np.random.Generator) -> bytes:
         """Bytes of `gradient` (n,C,h,w) f32; where `mask` (same shape, bool) is False nothing is sent, or little."""
 
-    def send(
-        self, gradient: np.ndarray, mask: Optional[np.ndarray], rng: np.random.Generator
-    ) -> Tuple[bytes, np.ndarray]:
-        """The bytes of `pack`, and what `unpack` makes of them; a codec that knows it need not read its own bytes."""
+    def send(self, gradient: np.ndarray, mask: Optional[np.ndarray], rng: np.random.Generator) -> Tuple[bytes, float]:
+        """The bytes of `pack`, and their deviation: ``||gradient - what arrives|| / ||gradient||``, 0 for zeros.
+
+        A codec that knows it need not read its own bytes.
+        """
         payload = self.pack(gradient, mask, rng)
-        return payload, self.unpack(payload, gradient.shape, mask)
+        arrives = self.unpack(payload, gradient.shape, mask)
+        norm = float(np.linalg.norm(gradient))
+        return payload, float(np.linalg.norm(gradient - arrives)) / norm if norm else 0.0
 
     @abstractmethod
     def unpack(self, payload: bytes, shape: Sequence[int], mask: Optional[np.ndarray]) -> np.ndarray:

@@ -80,13 +80,16 @@ def test_what_arrives_is_a_gradient(codec: GradientCodec, mask: np.ndarray | Non
 
 @each_codec
 @pytest.mark.parametrize("mask", masks(), ids=["unmasked", "some", "all", "none"])
-@pytest.mark.parametrize("scale", [0, 1, 1e-44, 1e36])
-def test_what_sending_says_is_what_arrives(codec: GradientCodec, mask: np.ndarray | None, scale: float) -> None:
+@pytest.mark.parametrize("scale", [0, 1, 1e-10, 1e10])
+def test_sending_tells_the_deviation_of_what_arrives(
+    codec: GradientCodec, mask: np.ndarray | None, scale: float
+) -> None:
     gradient = draw(4) * np.float32(scale)
-    payload, arrives = codec.send(gradient, mask, np.random.default_rng(5))
+    payload, deviation = codec.send(gradient, mask, np.random.default_rng(5))
     assert payload == codec.pack(gradient, mask, np.random.default_rng(5))
-    unpacked = codec.unpack(payload, SHAPE, mask)
-    assert (arrives.dtype, arrives.shape, arrives.tobytes()) == (unpacked.dtype, SHAPE, unpacked.tobytes())
+    exact, arrives = gradient.astype(np.float64), codec.unpack(payload, SHAPE, mask)
+    expected = np.linalg.norm(exact - arrives) / (np.linalg.norm(exact) or 1)
+    assert deviation == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
 @each_rounding

@@ -4,6 +4,7 @@ A device needs the gradient for the gradients of its weights: sums over position
 a ReLU, features are smooth and of one sign, so these sums depend mostly on low frequencies, most of all on the mean.
 """
 
+import math
 import struct
 from functools import lru_cache
 from typing import NamedTuple, Optional, Sequence, Tuple
@@ -73,34 +74,35 @@ class DCT(GradientCodec):
 
     def pack(self, gradient: np.ndarray, mask: Optional[np.ndarray], rng: np.random.Generator) -> bytes:
         """UsageError when `gradient` holds NaN or infinity, which no unit can carry."""
-        return _write(self._quantised(gradient, mask), gradient.shape)
+        return _write(self._quantised(gradient, mask)[0], gradient.shape)
 
-    def send(
-        self, gradient: np.ndarray, mask: Optional[np.ndarray], rng: np.random.Generator
-    ) -> Tuple[bytes, np.ndarray]:
-        sent = self._quantised(gradient, mask)
-        return _write(sent, gradient.shape), self._restored(sent, gradient.shape, mask)
+    def send(self, gradient: np.ndarray, mask: Optional[np.ndarray], rng: np.random.Generator) -> Tuple[bytes, float]:
+        if mask is not None:
+            return super().send(gradient, mask, rng)
+        sent, deviation = self._quantised(gradient, mask)
+        return _write(sent, gradient.shape), deviation
 
     def unpack(self, payload: bytes, shape: Sequence[int], mask: Optional[np.ndarray]) -> np.ndarray:
         return self._restored(_read(payload, shape), shape, mask)
 
-    def _quantised(self, gradient: np.ndarray, mask: Optional[np.ndarray]) -> "Optional[_Sent]":
-        """What is sent of `gradient`; None where all of it is 0."""
+    def _quantised(self, gradient: np.ndarray, mask: Optional[np.ndarray]) -> "Tuple[Optional[_Sent], float]":
+        """What is sent of `gradient`, None where all of it is 0; and its deviation from that, before the mask."""
         self.check_arrays(gradient, mask)
         if mask is not None:
             gradient = np.where(mask, gradient, np.float32(0))
         largest = max(float(gradient.max()), -float(gradient.min()))
         check_sendable(largest)
         if not largest:
-            return None
+            return None, 0.0
         n, c, h, w = gradient.shape
         # So that squares neither overflow nor underflow.
         planes = gradient.reshape(n, c, h * w) / np.float32(largest)
-        squares, _ = _measure(planes.reshape(n * c, -1))
-        channels = _notches(np.sqrt(squares.reshape(n, c).sum(axis=0) / (n * h * w)) ** _BALANCE)
-        planes /= _spread(channels)[:, None]
+        energies, _ = _measure(planes.reshape(n * c, -1))
+        channels = _notches(np.sqrt(energies.reshape(n, c).sum(axis=0) / (n * h * w)) ** _BALANCE)
+        weights, scales = self._weights(h, w), _spread(channels)
+        planes /= scales[:, None]
         coefficients = _transform(planes.reshape(n, c, h, w), False)
-        coefficients *= self._weights(h, w)
+        coefficients *= weights
         squares, largest_of = _measure(coefficients.reshape(n, -1))
         # At most half a notch below the largest, so that this one is sent however the notch is rounded.
         most = largest_of.astype(np.float64) / self.zone * 2 ** (-0.5 / _NOTCHES - 1e-3)
@@ -108,14 +110,19 @@ class DCT(GradientCodec):
         rms = _rms(lengths)
         images = _notches(lengths)
         units = self.zone * rms * _spread(images)
-        quantise = pick(native.quantise, reference.quantise)
-        places, levels, sizes, own = quantise(coefficients.reshape(n, c, h * w), units, _bands(h, w)[0])
+        places, levels, sizes, own, back = pick(native.quantise, reference.quantise)(
+            coefficients.reshape(n, c, h * w), units, _bands(h, w)[0], weights.reshape(-1), scales
+        )
         whole = np.abs(levels)
         excess = float(np.float32((sizes / own - whole).mean())) if len(levels) else 0.0
-        along = float(((whole + excess) * own * sizes).sum())
-        longer = min(float(squares.sum()) / along, _LONGEST)
+        arriving = (whole + excess) * own
+        longer = min(float(squares.sum()) / float((arriving * sizes).sum()), _LONGEST)
         unit = min(max(largest * self.zone * rms * longer, _SMALLEST), _LARGEST)
-        return _Sent(float(np.float32(unit)), excess, images, channels, places, levels)
+        sent = _Sent(float(np.float32(unit)), excess, images, channels, places, levels)
+        # The transform keeps lengths. Of the energy before balance and weights, this part arrives.
+        arriving *= longer
+        kept = float((np.square(back, dtype=np.float64) * arriving * (2 * sizes - arriving)).sum())
+        return sent, math.sqrt(max(1 - kept / float(energies.sum()), 0.0))
 
     def _restored(self, sent: "Optional[_Sent]", shape: Sequence[int], mask: Optional[np.ndarray]) -> np.ndarray:
         """The gradient that arrives."""

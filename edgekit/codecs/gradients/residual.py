@@ -47,8 +47,9 @@ class Residual(GradientCodec):
 
     def pack(self, gradient: np.ndarray, mask: Optional[np.ndarray], rng: np.random.Generator) -> bytes:
         self.check_arrays(gradient, mask)
-        head, arrives = self.first.send(gradient, mask, rng)
-        return struct.pack("<I", len(head)) + head + self.second.pack(gradient - arrives, mask, rng)
+        head = self.first.pack(gradient, mask, rng)
+        left = gradient - self.first.unpack(head, gradient.shape, mask)
+        return struct.pack("<I", len(head)) + head + self.second.pack(left, mask, rng)
 
     def unpack(self, payload: bytes, shape: Sequence[int], mask: Optional[np.ndarray]) -> np.ndarray:
         size = struct.unpack_from("<I", payload)[0] if len(payload) >= 4 else 0

@@ -44,11 +44,13 @@ EDGEKIT_EXPORT void edgekit_measure(const float *values, int64_t rows, int64_t l
  * longer is sent: its length in units, cut off, is its level. Returns how many are sent.
  *
  * Frequency `order[k]` of all planes comes as number k, so `places` rise. `levels` have their signs, `sizes` are the
- * coefficients' magnitudes, `own` their units. These four have room for all coefficients, `found` for one more, `next` and
- * `first` for `area` numbers. */
+ * coefficients' magnitudes, `own` their units, `back` is the scale of the channel, of `scales`, over the weight of the
+ * frequency, of `weights`. These five have room for all coefficients, `found` for one more, `next` and `first` for
+ * `area` numbers. */
 EDGEKIT_EXPORT int64_t edgekit_quantise(const float *coefficients, int64_t images, int64_t channels, int64_t area,
-                                        const float *units, const int64_t *order, int64_t *found, int64_t *next,
-                                        int64_t *first, int64_t *places, int64_t *levels, float *sizes, float *own)
+                                        const float *units, const int64_t *order, const float *weights,
+                                        const float *scales, int64_t *found, int64_t *next, int64_t *first,
+                                        int64_t *places, int64_t *levels, float *sizes, float *own, float *back)
 {
     const int64_t planes = images * channels;
     int64_t sent = 0, at = 0;
@@ -74,13 +76,15 @@ EDGEKIT_EXPORT int64_t edgekit_quantise(const float *coefficients, int64_t image
     for (int64_t i = 0; i < sent; i++) {
         for (; found[i] >= begin + area; begin += area)
             plane++;
-        const float value = coefficients[found[i]], size = fabsf(value), unit = units[plane / channels];
+        const int64_t image = plane / channels;
+        const float value = coefficients[found[i]], size = fabsf(value), unit = units[image];
         const int64_t level = (int64_t)(size / unit), frequency = found[i] - begin;
         at = next[frequency]++;
         places[at] = first[frequency] + plane;
         levels[at] = value < 0 ? -level : level;
         sizes[at] = size;
         own[at] = unit;
+        back[at] = scales[plane - image * channels] / weights[frequency];
     }
     return sent;
 }

@@ -9,8 +9,9 @@ from edgekit.codecs.entropy.native.library import Function, array
 
 _measure = Function("edgekit_measure", array("f4"), c_int64, c_int64, array("f8"), array("f4"))
 _quantise = Function(
-    "edgekit_quantise", array("f4"), c_int64, c_int64, c_int64, array("f4"), array("i8"), array("i8"), array("i8"),
-    array("i8"), array("i8"), array("i8"), array("f4"), array("f4"), result=c_int64,
+    "edgekit_quantise", array("f4"), c_int64, c_int64, c_int64, array("f4"), array("i8"), array("f4"), array("f4"),
+    array("i8"), array("i8"), array("i8"), array("i8"), array("i8"), array("f4"), array("f4"), array("f4"),
+    result=c_int64,
 )  # fmt: skip
 _restore = Function(
     "edgekit_restore", array("i8"), array("i8"), c_int64, c_int64, c_int64, c_int64, array("i8"), array("f4"),
@@ -26,17 +27,18 @@ def measure(rows: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
 
 
 def quantise(
-    coefficients: np.ndarray, units: np.ndarray, order: np.ndarray
-) -> Tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    coefficients: np.ndarray, units: np.ndarray, order: np.ndarray, weights: np.ndarray, scales: np.ndarray
+) -> Tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """What `edgekit.codecs.entropy.reference.coefficients.quantise` gives."""
     count, area = coefficients.size, coefficients.shape[2]
     found, places, levels = np.empty((3, count + 1), dtype=np.int64)
-    sizes, own = np.empty((2, count), dtype=np.float32)
+    sizes, own, back = np.empty((3, count), dtype=np.float32)
     numbers = np.empty((2, area), dtype=np.int64)
     sent = _quantise(
-        coefficients, *coefficients.shape, units, order, found, *numbers, places, levels, sizes, own
+        coefficients, *coefficients.shape, units, order, weights, scales, found, *numbers, places, levels, sizes, own,
+        back,
     )  # fmt: skip
-    return places[:sent], levels[:sent], sizes[:sent], own[:sent]
+    return places[:sent], levels[:sent], sizes[:sent], own[:sent], back[:sent]
 
 
 def restore(

@@ -12,19 +12,21 @@ def measure(rows: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
 
 
 def quantise(
-    coefficients: np.ndarray, units: np.ndarray, order: np.ndarray
-) -> Tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    coefficients: np.ndarray, units: np.ndarray, order: np.ndarray, weights: np.ndarray, scales: np.ndarray
+) -> Tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """What is sent of `coefficients` (n,C,f) f32: those at least as long as their image's unit, of `units` (n,) f32.
 
     (k,) int64 each, the rising places in the order frequency, image, channel, frequencies as `order` (f,) has them, and
-    the levels: whole units, cut off. Then (k,) f32 each, the coefficients' magnitudes and their units.
+    the levels: whole units, cut off. Then (k,) f32 each, the coefficients' magnitudes, their units, and
+    the scales of their channels, of `scales` (C,) f32, over the weights of their frequencies, of `weights` (f,) f32.
     """
-    _, channels, area = coefficients.shape
+    n, channels, area = coefficients.shape
     bands = coefficients.reshape(-1, area).T[order].reshape(-1)
     own = np.tile(np.repeat(units, channels), area)
     levels = (bands / own).astype(np.int64)
     places = np.flatnonzero(levels)
-    return places, levels[places], np.abs(bands[places]), own[places]
+    back = (scales / weights[order][:, None]).reshape(-1)[places // (n * channels) * channels + places % channels]
+    return places, levels[places], np.abs(bands[places]), own[places], back
 
 
 def restore(

@@ -63,12 +63,13 @@ def test_quantise_and_restore(n: int, channels: int, area: int, seed: int) -> No
     # The largest of the first image is as long as a unit, exactly.
     units[0] = np.abs(given_[0]).max()
     order = rng.permutation(area)
-    sent = coefficients.quantise(given_, units, order)
-    for ours, theirs in zip(native_coefficients.quantise(given_, units, order), sent, strict=True):
-        np.testing.assert_array_equal(ours, theirs, strict=True)
-    assert len(sent[0])
     scales = rng.random(n).astype(np.float32), rng.random(channels).astype(np.float32)
     weights = rng.random(area).astype(np.float32) + np.float32(0.1)
+    shares = given_, units, order, weights, scales[1]
+    sent = coefficients.quantise(*shares)
+    for ours, theirs in zip(native_coefficients.quantise(*shares), sent, strict=True):
+        np.testing.assert_array_equal(ours, theirs, strict=True)
+    assert len(sent[0])
     known = sent[0], sent[1], order, weights, scales, 0.7, float(rng.random()), 10.0 ** int(rng.integers(0, 6))
     ours, theirs = native_coefficients.restore(*known), coefficients.restore(*known)
     np.testing.assert_array_equal(ours, theirs, strict=True)
