@@ -211,11 +211,11 @@ def _bands(h: int, w: int) -> Tuple[np.ndarray, np.ndarray]:
 
 
 def _transform(planes: np.ndarray, inverse: bool) -> np.ndarray:
-    """(n,C,h,w) f32: orthonormal DCT-II of every plane, or its inverse."""
+    """Replaces every plane of (n,C,h,w) f32 by its orthonormal DCT-II, or by the inverse of that."""
     rows, columns = (_basis(size) for size in planes.shape[2:])
     if inverse:
-        return np.matmul(rows.T, np.matmul(planes, columns))
-    return np.matmul(rows, np.matmul(planes, columns.T))
+        return np.matmul(rows.T, np.matmul(planes, columns), out=planes)
+    return np.matmul(rows, np.matmul(planes, columns.T), out=planes)
 
 
 @lru_cache(maxsize=8)

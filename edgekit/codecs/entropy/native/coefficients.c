@@ -40,45 +40,53 @@ EDGEKIT_EXPORT void edgekit_measure(const float *values, int64_t rows, int64_t l
     }
 }
 
-/* Quantises `coefficients`, planes (images, channels) of `area` each. What is as long as its image's unit, of `units`, or
- * longer is sent: its length in units, cut off, is its level. Returns how many are sent.
- *
- * Frequency `order[k]` of all planes comes as number k, so `places` rise. `levels` have their signs, `sizes` are the
- * coefficients' magnitudes, `own` their units, `back` is the scale of the channel, of `scales`, over the weight of the
- * frequency, of `weights`. These five have room for all coefficients, `found` for one more, `next` and `first` for
- * `area` numbers. */
-EDGEKIT_EXPORT int64_t edgekit_quantise(const float *coefficients, int64_t images, int64_t channels, int64_t area,
-                                        const float *units, const int64_t *order, const float *weights,
-                                        const float *scales, int64_t *found, int64_t *next, int64_t *first,
-                                        int64_t *places, int64_t *levels, float *sizes, float *own, float *back)
+/* Finds which of `coefficients`, planes (images, channels) of `area` each, are at least as long as their image's unit, of
+ * `units`: writes their places to `found`, which has room for all and one more, and of each frequency how many there are
+ * to `counts` (area), which are 0. Returns how many there are. */
+EDGEKIT_EXPORT int64_t edgekit_find(const float *coefficients, int64_t images, int64_t channels, int64_t area,
+                                    const float *units, int32_t *found, int64_t *counts)
 {
-    const int64_t planes = images * channels;
-    int64_t sent = 0, at = 0;
-    memset(next, 0, (size_t)area * sizeof *next);
-    for (int64_t plane = 0; plane < planes; plane++) {
+    int64_t sent = 0;
+    for (int64_t plane = 0; plane < images * channels; plane++) {
         const int64_t begin = plane * area, before = sent;
         const float unit = units[plane / channels];
         for (int64_t i = begin; i < begin + area; i++) {
             /* Written in any case: a branch would be guessed wrong too often. */
-            found[sent] = i;
+            found[sent] = (int32_t)i;
             sent += fabsf(coefficients[i]) >= unit;
         }
         for (int64_t i = before; i < sent; i++)
-            next[found[i] - begin]++;
+            counts[found[i] - begin]++;
     }
+    return sent;
+}
+
+/* Quantises the coefficients `found`, as edgekit_find has found them (sent): their length in units, cut off, is their
+ * level.
+ *
+ * Frequency `order[k]` of all planes comes as number k, so `places` rise. `levels` have their signs, `sizes` are the
+ * coefficients' magnitudes, `own` their units, `back` is the scale of the channel, of `scales`, over the weight of the
+ * frequency, of `weights`. `counts` are lost; `first` has room for `area` numbers. */
+EDGEKIT_EXPORT void edgekit_quantise(const float *coefficients, int64_t images, int64_t channels, int64_t area,
+                                     const float *units, const int64_t *order, const float *weights,
+                                     const float *scales, const int32_t *found, int64_t sent, int64_t *counts,
+                                     int64_t *first, int64_t *places, int64_t *levels, float *sizes, float *own,
+                                     float *back)
+{
+    int64_t *const next = counts;
+    int64_t at = 0, plane = 0, begin = 0;
     for (int64_t k = 0; k < area; k++) {
-        const int64_t count = next[order[k]];
+        const int64_t count = counts[order[k]];
         next[order[k]] = at;
-        first[order[k]] = k * planes;
+        first[order[k]] = k * images * channels;
         at += count;
     }
-    int64_t plane = 0, begin = 0;
     for (int64_t i = 0; i < sent; i++) {
         for (; found[i] >= begin + area; begin += area)
             plane++;
-        const int64_t image = plane / channels;
+        const int64_t image = plane / channels, frequency = found[i] - begin;
         const float value = coefficients[found[i]], size = fabsf(value), unit = units[image];
-        const int64_t level = (int64_t)(size / unit), frequency = found[i] - begin;
+        const int64_t level = (int64_t)(size / unit);
         at = next[frequency]++;
         places[at] = first[frequency] + plane;
         levels[at] = value < 0 ? -level : level;
@@ -86,7 +94,6 @@ EDGEKIT_EXPORT int64_t edgekit_quantise(const float *coefficients, int64_t image
         own[at] = unit;
         back[at] = scales[plane - image * channels] / weights[frequency];
     }
-    return sent;
 }
 
 /* The inverse of edgekit_quantise: writes `levels` (count) at `places` to `coefficients`, which are 0. A level l stands

@@ -8,10 +8,12 @@ import numpy as np
 from edgekit.codecs.entropy.native.library import Function, array
 
 _measure = Function("edgekit_measure", array("f4"), c_int64, c_int64, array("f8"), array("f4"))
+_find = Function(
+    "edgekit_find", array("f4"), c_int64, c_int64, c_int64, array("f4"), array("i4"), array("i8"), result=c_int64
+)
 _quantise = Function(
     "edgekit_quantise", array("f4"), c_int64, c_int64, c_int64, array("f4"), array("i8"), array("f4"), array("f4"),
-    array("i8"), array("i8"), array("i8"), array("i8"), array("i8"), array("f4"), array("f4"), array("f4"),
-    result=c_int64,
+    array("i4"), c_int64, array("i8"), array("i8"), array("i8"), array("i8"), array("f4"), array("f4"), array("f4"),
 )  # fmt: skip
 _restore = Function(
     "edgekit_restore", array("i8"), array("i8"), c_int64, c_int64, c_int64, c_int64, array("i8"), array("f4"),
@@ -30,15 +32,17 @@ def quantise(
     coefficients: np.ndarray, units: np.ndarray, order: np.ndarray, weights: np.ndarray, scales: np.ndarray
 ) -> Tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """What `edgekit.codecs.entropy.reference.coefficients.quantise` gives."""
-    count, area = coefficients.size, coefficients.shape[2]
-    found, places, levels = np.empty((3, count + 1), dtype=np.int64)
-    sizes, own, back = np.empty((3, count), dtype=np.float32)
-    numbers = np.empty((2, area), dtype=np.int64)
-    sent = _quantise(
-        coefficients, *coefficients.shape, units, order, weights, scales, found, *numbers, places, levels, sizes, own,
-        back,
+    area = coefficients.shape[2]
+    found, counts = np.empty(coefficients.size + 1, dtype=np.int32), np.zeros(area, dtype=np.int64)
+    sent = _find(coefficients, *coefficients.shape, units, found, counts)
+    places, levels = np.empty((2, sent), dtype=np.int64)
+    sizes, own, back = np.empty((3, sent), dtype=np.float32)
+    first = np.empty(area, dtype=np.int64)
+    _quantise(
+        coefficients, *coefficients.shape, units, order, weights, scales, found, sent, counts, first, places, levels,
+        sizes, own, back,
     )  # fmt: skip
-    return places[:sent], levels[:sent], sizes[:sent], own[:sent], back[:sent]
+    return places, levels, sizes, own, back
 
 
 def restore(
