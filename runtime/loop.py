@@ -64,7 +64,10 @@ class Device:
                 session.regroup()
             elapsed = time.perf_counter() - start
             self._train_s += elapsed
-            tested = self._test(test, validation, epoch) if evaluated else {}
+            tested: Event = {}
+            if evaluated:
+                self._on_event(self._event("testing", epoch, loss))
+                tested = self._test(test, validation, epoch)
             event = self._event("epoch", epoch, loss)
             event["train_accuracy"] = 100.0 * right / max(images, 1)
             event.update(tested)

@@ -61,46 +61,62 @@ def train(
     with tempfile.TemporaryDirectory() as scratch:
         folder = out or scratch
         make_folder(folder)
-        bundle = export_named(
-            os.path.join(folder, "bundle"), network, data.load(seed), run.coding, run.board, seed=seed, overwrite=True
-        )
-        described = _described(run, bundle)
-        done = []
-        quarantined: dict[str, str] = {}
-        ended: Event = {}
-        with (
-            open(os.path.join(folder, "record.jsonl"), "w", encoding="utf-8") as file,
-            Children(on_start=on_process) as children,
-        ):
-            record = Recorder(file)
+        bundle = export_run(run, os.path.join(folder, "bundle"))
+        return train_bundle(run, bundle, folder, command, on_event, on_process)
 
-            def tell(event: Event) -> None:
-                if event["event"] != "progress":
-                    record(event)
-                on_event(event)
 
-            called = ["python", *sys.argv] if command is None else list(command)
-            tell(dict(described, event="start", command=called, time=time.time()))
-            for name, event in _events(run, bundle.path, folder, children):
-                if name == "server" and event["event"] == "listening":
-                    described["calibrate"] = event["calibrate"]
-                if event["event"] == "done":
-                    done.append(event)
-                elif event["event"] == "quarantined":
-                    quarantined[event["device"]] = event["reason"]
-                elif event["event"] == "ended" and name == "server":
-                    ended = event
-                tell(dict(event, process=name))
-            if not done:
-                reasons = "; ".join(f"{device}: {reason}" for device, reason in sorted(quarantined.items()))
-                raise Quarantined(
-                    f"every device was put in quarantine, nothing came of the run: {reasons}. If the devices are sound "
-                    "training diverged: lower --lr"
-                )
-            last = summary(described, done, quarantined, ended)
-            wrong = collapsed(last, bundle.classes)
-            last["collapsed"] = wrong
-            tell(last)
+def export_run(run: Run, path: str) -> Bundle:
+    """The bundle that `run` trains, written to the folder `path`."""
+    return export_named(
+        path, run.network, run.data.load(run.seed), run.coding, run.board, seed=run.seed, overwrite=True
+    )  # fmt: skip
+
+
+def train_bundle(
+    run: Run,
+    bundle: Bundle,
+    folder: str,
+    command: Sequence[str] | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+    on_process: "Callable[[str, subprocess.Popen[str]], None]" = lambda name, process: None,
+) -> Event:
+    """The "summary" event of the training of `run`, whose `bundle` is exported; `folder` keeps what comes of it."""
+    described = _described(run, bundle)
+    done = []
+    quarantined: dict[str, str] = {}
+    ended: Event = {}
+    with (
+        open(os.path.join(folder, "record.jsonl"), "w", encoding="utf-8") as file,
+        Children(on_start=on_process) as children,
+    ):
+        record = Recorder(file)
+
+        def tell(event: Event) -> None:
+            if event["event"] != "progress":
+                record(event)
+            on_event(event)
+
+        called = ["python", *sys.argv] if command is None else list(command)
+        tell(dict(described, event="start", command=called, time=time.time()))
+        for name, event in _events(run, bundle.path, folder, children):
+            if name == "server" and event["event"] == "listening":
+                described["calibrate"] = event["calibrate"]
+            if event["event"] == "done":
+                done.append(event)
+            elif event["event"] == "quarantined":
+                quarantined[event["device"]] = event["reason"]
+            elif event["event"] == "ended" and name == "server":
+                ended = event
+            tell(dict(event, process=name))
+        if not done:
+            reasons = "; ".join(f"{device}: {reason}" for device, reason in sorted(quarantined.items()))
+            raise Quarantined(
+                f"every device was put in quarantine, nothing came of the run: {reasons}. If the devices are sound "
+                "training diverged: lower --lr"
+            )
+        last = summary(described, done, quarantined, ended)
+        last["collapsed"] = collapsed(last, bundle.classes)
+        tell(last)
     return last
 
 

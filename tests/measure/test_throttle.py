@@ -55,6 +55,19 @@ def test_one_that_has_ended_is_let_go() -> None:
         cpu_seconds(ended.pid)
 
 
+def test_one_that_is_released_runs_as_before(process: "subprocess.Popen[str]") -> None:
+    with Throttle(0.01) as throttle:
+        throttle.hold(process)
+        time.sleep(0.1)
+        throttle.release(process)
+        before = cpu_seconds(process.pid)
+        until = time.monotonic() + 30
+        # At a hundredth of a core this takes longer.
+        while cpu_seconds(process.pid) < before + 0.5:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
+
 @pytest.mark.parametrize("share", [0.0, -1.0, 1.5, float("nan")])
 def test_shares_that_are_none(share: float) -> None:
     with pytest.raises(UsageError, match=r"expected 0\.01 to 1"):

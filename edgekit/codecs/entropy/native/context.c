@@ -52,28 +52,73 @@ static struct plan plan_of(struct shape s, int64_t *first, int64_t *runs, int32_
     return (struct plan){first, waves, numbers, numbers + all, numbers + 2 * all};
 }
 
-/* Writes to `ends` the weight of all words below each, and that of all. `rows` are the rows of the tables that the
- * neighbours choose. */
+/* Eight numbers that are worked on at once, in a register of SSE2 or NEON. Sums wrap, as numpy's do. */
+typedef int16_t eight __attribute__((vector_size(16)));
+typedef uint16_t eight_wrapping __attribute__((vector_size(16)));
+
+static inline eight load(const int16_t *from)
+{
+    eight loaded;
+    memcpy(&loaded, from, sizeof loaded);
+    return loaded;
+}
+
+static inline eight add(eight a, eight b) { return (eight)((eight_wrapping)a + (eight_wrapping)b); }
+static inline eight subtract(eight a, eight b) { return (eight)((eight_wrapping)a - (eight_wrapping)b); }
+static inline eight larger(eight a, eight b) { return (a & (a > b)) | (b & ~(a > b)); }
+static inline eight smaller(eight a, eight b) { return (a & (a < b)) | (b & ~(a < b)); }
+
+/* Writes to `less` how much less probable each word is than the most probable one, from 0 to `last`. `rows` are the rows
+ * of the tables that the neighbours choose. */
+static inline __attribute__((always_inline)) void compare(const struct tables *tables, const int16_t *const *rows,
+                                                          int words, int16_t *less)
+{
+    const eight none = {0}, last = none + tables->last;
+    eight likely[32], most;
+    for (int i = 0; i < words / 8; i++) {
+        likely[i] = load(rows[0] + 8 * i);
+        for (int k = 1; k < tables->neighbours; k++)
+            likely[i] = add(likely[i], load(rows[k] + 8 * i));
+        most = i ? larger(most, likely[i]) : likely[i];
+    }
+    int16_t best = most[0];
+    for (int i = 1; i < 8; i++)
+        best = most[i] > best ? most[i] : best;
+    for (int i = 0; i < words / 8; i++) {
+        const eight found = smaller(larger(subtract(none + best, likely[i]), none), last);
+        memcpy(less + 8 * i, &found, sizeof found);
+    }
+}
+
+/* The same for fewer words than eight. */
+static inline __attribute__((always_inline)) void compare_few(const struct tables *tables, const int16_t *const *rows,
+                                                              int words, int16_t *less)
+{
+    int16_t best = INT16_MIN;
+    for (int i = 0; i < words; i++) {
+        less[i] = rows[0][i];
+        for (int k = 1; k < tables->neighbours; k++)
+            less[i] = (int16_t)(less[i] + rows[k][i]);
+        best = less[i] > best ? less[i] : best;
+    }
+    for (int i = 0; i < words; i++) {
+        const int16_t found = (int16_t)(best - less[i]);
+        less[i] = found < 0 ? 0 : found < tables->last ? found : tables->last;
+    }
+}
+
+/* Writes to `ends` the weight of all words below each, and that of all. */
 static inline __attribute__((always_inline)) void weigh(const struct tables *tables, const int16_t *const *rows,
                                                         int words, uint32_t *ends)
 {
-    int16_t likely[256];
+    int16_t less[256];
+    if (words < 8)
+        compare_few(tables, rows, words, less);
+    else
+        compare(tables, rows, words, less);
+    uint32_t all = ends[0] = 0;
     for (int i = 0; i < words; i++)
-        likely[i] = rows[0][i];
-    for (int k = 1; k < tables->neighbours; k++)
-        for (int i = 0; i < words; i++)
-            likely[i] = (int16_t)(likely[i] + rows[k][i]);
-    int16_t most = likely[0];
-    for (int i = 1; i < words; i++)
-        most = likely[i] > most ? likely[i] : most;
-    for (int i = 0; i < words; i++) {
-        int16_t less = (int16_t)(most - likely[i]);
-        less = less < 0 ? 0 : less;
-        likely[i] = less < tables->last ? less : tables->last;
-    }
-    ends[0] = 0;
-    for (int i = 0; i < words; i++)
-        ends[i + 1] = ends[i] + tables->weights[likely[i]];
+        ends[i + 1] = all += tables->weights[less[i]];
 }
 
 /* The slots of `word`, as rans.h has them: its share of those that are left when every word has one. */
