@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from threading import Condition, Lock
 from typing import Any
 
 from edgekit.line.labels import pack_labels
@@ -12,11 +13,16 @@ from edgekit.server.setup import Setup
 from edgekit.server.tally import Count
 
 
-def evaluate(setup: Setup, session: Session, message: Evaluate) -> Result:
-    """The classes that the images in `message` are taken for, and the loss."""
+def evaluate(setup: Setup, session: Session, message: Evaluate, coder: Lock, lock: Condition) -> Result:
+    """The classes that the images in `message` are taken for, and the loss.
+
+    `coder` is held while they are decoded, `lock` while the back half is used.
+    """
     start = time.perf_counter()
-    batch = unpack_batch(setup, session, message)
-    loss, predicted = setup.back.evaluate(batch.feature, batch.order, batch.labels)
+    with coder:
+        batch = unpack_batch(setup, session, message)
+    with lock:
+        loss, predicted = setup.back.evaluate(batch.feature, batch.order, batch.labels)
     count = session.validation if message.validation else session.test
     count.add(message.images, int((predicted == batch.labels).sum()), loss)
     seconds = round(time.perf_counter() - start, 6)
@@ -41,8 +47,8 @@ def tally_message(session: Session, epoch: int, test: Count, best: bool) -> Tall
 def tested_event(epoch: int, devices: int, test: Count, validation: Count, best: bool) -> dict[str, Any]:
     """The "tested" event: what the test of so many devices came to."""
     event = {
-        "event": "tested", "epoch": epoch, "devices": devices,
-        "images": test.images, "accuracy": test.accuracy, "test_loss": test.mean_loss, "best": best,
+        "event": "tested", "epoch": epoch, "devices": devices, "images": test.images, "accuracy": test.accuracy,
+        "test_loss": test.mean_loss, "best": best,
     }  # fmt: skip
     if validation.images:
         event.update(validation_accuracy=validation.accuracy, validation_loss=validation.mean_loss)
