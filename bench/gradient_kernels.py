@@ -93,19 +93,19 @@ def bench(model: str, options: argparse.Namespace) -> dict[str, Any]:
     labels = torch.zeros(BATCH, dtype=torch.long)
     timed = {
         "front": quantise_stage(fold_norms(training.front.module)[0], pixels, feature_codec("raw", {}), {}),
-        "back": lambda: cross_entropy(training.back(leaf), labels).backward(),
+        "back": lambda: cross_entropy(training.back(leaf), labels).backward(),  # type: ignore[no-untyped-call]
     }
     each = parts(codec, gradient, payloads[0], lambda: book.update(feature, codes))
     for kernel in kernels.NAMES:
         timed |= {f"{kernel}.{name}": by(kernel, function) for name, function in each.items()}
     ms = alternate(timed, options.repeats, time.process_time)
     told = {name: quartiles(ms[name], 3) for name in ("front", "back")}
-    rows = {}
+    rows: dict[str, dict[str, Any]] = {}
     for name, half in PARTS.items():
         rows[name] = {kernel: quartiles(ms[f"{kernel}.{name}"], 3) for kernel in kernels.NAMES}
         ratios = ms[f"numpy.{name}"] / ms[f"native.{name}"]
-        rows[name] |= {"numpy_over_native": round(float(np.median(ratios)), 2)}
-        rows[name] |= {f"share_of_{half}": round(float(np.median(ms[f"native.{name}"] / ms[half])), 4)}
+        rows[name]["numpy_over_native"] = round(float(np.median(ratios)), 2)
+        rows[name][f"share_of_{half}"] = round(float(np.median(ms[f"native.{name}"] / ms[half])), 4)
     return {
         "model": model, "cut": CUTS[model], "feature": list(training.shape), "bytes": len(payloads[0]), **told,
         "parts": rows,

@@ -14,7 +14,6 @@ order of channels) arrives as `tables`, named float arrays that live in the bund
 
 import inspect
 from abc import ABC, abstractmethod
-from functools import lru_cache
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
@@ -25,17 +24,17 @@ from edgekit.tensors import TensorSpec
 Arrays = Dict[str, np.ndarray]
 
 
-@lru_cache(maxsize=None)
-def _parameters(kind: type) -> Tuple[str, ...]:
-    """The names of the constructor's arguments."""
-    return tuple(inspect.signature(kind).parameters)
-
-
 class Codec:
     """What all codecs have. Subclasses are registered in `edgekit.codecs.registry`."""
 
     #: Names a byte format for ever: a changed format takes a new id.
     codec_id = ""
+    _arguments: Tuple[str, ...] = ()
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        # Once: `config` is asked for with every gradient.
+        cls._arguments = tuple(inspect.signature(cls).parameters)
 
     @property
     def config(self) -> Dict[str, Any]:
@@ -43,7 +42,7 @@ class Codec:
 
         They are read from the attributes of their names; a codec that keeps another thing there gives its own.
         """
-        return {name: getattr(self, name) for name in _parameters(type(self))}
+        return {name: getattr(self, name) for name in self._arguments}
 
     def check(self, channels: int) -> None:
         """Raises UsageError when this configuration cannot code `channels` channels."""

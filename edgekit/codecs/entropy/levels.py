@@ -24,6 +24,7 @@ import numpy as np
 
 from edgekit.codecs.entropy.kernels import pick
 from edgekit.codecs.entropy.native import levels as native
+from edgekit.codecs.entropy.rans import BITS_PER_LANE
 from edgekit.codecs.entropy.reference import levels as reference
 
 
@@ -32,7 +33,7 @@ def encode(places: np.ndarray, values: np.ndarray, sizes: np.ndarray) -> bytes:
 
     The segments are of `sizes` (s,) int64, fewer than 2**31 elements in all. Magnitudes are below 2**41.
     """
-    return pick(native.encode, reference.encode)(places, values, sizes)
+    return pick(native.encode, reference.encode)(places, values, sizes, BITS_PER_LANE)
 
 
 def decode(payload: bytes, start: int, sizes: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,6 @@ import numpy as np
 from edgekit.codecs.entropy import gaps
 from edgekit.codecs.entropy.native.library import Function, array
 from edgekit.codecs.entropy.native.rans import decoder_space, encoder_space
-from edgekit.codecs.entropy.rans import BITS_PER_LANE
 from edgekit.codecs.entropy.reference import levels as reference
 from edgekit.codecs.entropy.slots import COST
 
@@ -26,7 +25,7 @@ _decode = Function(
 )  # fmt: skip
 
 
-def encode(places: np.ndarray, values: np.ndarray, sizes: np.ndarray) -> bytes:
+def encode(places: np.ndarray, values: np.ndarray, sizes: np.ndarray, bits_per_lane: int) -> bytes:
     """What `edgekit.codecs.entropy.reference.levels.encode` gives."""
     count, segments = len(places), len(sizes)
     slots = gaps.tables(gaps.octaves(int(sizes.sum())))
@@ -34,11 +33,11 @@ def encode(places: np.ndarray, values: np.ndarray, sizes: np.ndarray) -> bytes:
     fields = np.empty(_HEAD.size + (31 * (segments + 1) + 140 * count) // 8 + 1, dtype=np.uint8)
     written, space = np.empty(1, dtype=np.int64), encoder_space(2 * count)
     size = _encode(
-        places, values, count, sizes, segments, slots.starts, slots.widths, slots.starts.shape[1], BITS_PER_LANE, COST,
+        places, values, count, sizes, segments, slots.starts, slots.widths, slots.starts.shape[1], bits_per_lane, COST,
         np.empty(segments + 1, dtype=np.int64), np.empty(count, dtype=np.int64), fields, written, *space
     )  # fmt: skip
     if size < 0:
-        return reference.encode(places, values, sizes)
+        return reference.encode(places, values, sizes, bits_per_lane)
     return fields[: written[0]].tobytes() + space[-1][:size].tobytes()
 
 

@@ -5,13 +5,14 @@ from typing import Tuple
 
 import numpy as np
 
-from edgekit.codecs.entropy import fields, gaps, rans, tables
+from edgekit.codecs.entropy import fields, gaps
+from edgekit.codecs.entropy.reference import rans
 from edgekit.errors import PayloadError
 
 _HEAD = struct.Struct("<BI")
 
 
-def encode(places: np.ndarray, values: np.ndarray, sizes: np.ndarray) -> bytes:
+def encode(places: np.ndarray, values: np.ndarray, sizes: np.ndarray, bits_per_lane: int) -> bytes:
     """The bytes of the levels that are not 0, see `edgekit.codecs.entropy.levels.encode`."""
     elements, ends = int(sizes.sum()), np.searchsorted(places, np.cumsum(sizes))
     counts = np.diff(ends, prepend=0)
@@ -35,7 +36,7 @@ def encode(places: np.ndarray, values: np.ndarray, sizes: np.ndarray) -> bytes:
         ]
     )
     packed = np.packbits(bits).tobytes()
-    coded = rans.encode(slots.starts[kind, buckets], slots.widths[kind, buckets], [len(buckets)])
+    coded = rans.encode(slots.starts[kind, buckets], slots.widths[kind, buckets], [len(buckets)], bits_per_lane)
     return _HEAD.pack(width, len(packed)) + packed + coded
 
 
@@ -49,7 +50,7 @@ def decode(payload: bytes, start: int, sizes: np.ndarray) -> Tuple[np.ndarray, n
     if (counts > sizes).any():
         raise PayloadError("a segment of {} elements has {} that are not 0".format(*_first(sizes, counts)), start)
     kinds = np.repeat(gaps.classes(counts, sizes), counts)
-    buckets = tables.decode(payload, reader.end, kinds, gaps.tables(gaps.octaves(elements)))
+    buckets = rans.decode(payload, reader.end, kinds, *gaps.tables(gaps.octaves(elements)))
     negative = reader.take(np.ones(chosen, dtype=np.int64)).astype(bool)
     passed = gaps.join(buckets, reader.take(gaps.widths(buckets)))
     lengths = reader.unary(int(counts[-1]))

@@ -30,8 +30,8 @@ def sparse_levels(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 @given(data=st.data(), known=sparse_levels())
 def test_levels(data: st.DataObject, known: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     places, values, sizes = known
-    payload = levels.encode(places, values, sizes)
-    assert native_levels.encode(places, values, sizes) == payload
+    payload = levels.encode(places, values, sizes, 256)
+    assert native_levels.encode(places, values, sizes, 256) == payload
     start = data.draw(st.integers(0, 3))
     whole = bytes(start) + payload
     for found in (levels.decode(whole, start, sizes), native_levels.decode(whole, start, sizes)):
