@@ -75,6 +75,9 @@ for number, (codec_id, config) in enumerate(json.loads(features)):
         arrays[where + "feature"] = codec.dequantize(symbols, tables)
         sender.update(codes)
         receiver.update(symbols)
+    moves = given.get("moves.{}".format(number))
+    if moves is not None:
+        arrays["{!r} tables".format(codec)] = codec.patch(tables, moves.tobytes())["codebook"]
 for codec_id, config in json.loads(gradients):
     codec = gradient_codec(codec_id, config)
     for masked in (False, True):
@@ -175,8 +178,13 @@ def test_every_codec_gives_the_same_bytes(board: list[str], tmp_path: Path, rng:
     given.update({f"update.{name}": np.float32(rng.laplace(size=shape)) for name, shape in shapes.items()})
     for number, (codec_id, config) in enumerate(FEATURE_CODECS):
         significance = rng.random(16).astype(np.float32) if config.get("weighted") else None
-        tables = feature_codec(codec_id, config).calibrate(features[0], 0, significance)
+        codec = feature_codec(codec_id, config)
+        tables = codec.calibrate(features[0], 0, significance)
         given.update({f"tables.{number}.{name}": array for name, array in tables.items()})
+        if "codebook" in tables:
+            codebook = tables["codebook"] + np.float32(0.2 * rng.standard_normal(tables["codebook"].shape))
+            moves = codec.diff(tables, {**tables, "codebook": codebook}, 0.1)
+            given[f"moves.{number}"] = np.frombuffer(moves, dtype=np.uint8)
     tensorfile.write(str(tmp_path / "given"), given)
     lists = [json.dumps(each) for each in (FEATURE_CODECS, GRADIENT_CODECS, BY_PRODUCTS, UPDATE_CODECS)]
 
