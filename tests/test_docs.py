@@ -91,6 +91,7 @@ TABLES = [
         "bench/calibration.py --show bench/results/calibration-vgg11_thin.json --accuracy bench/results/accuracy.json",
     ),
     ("docs/compression.md", "bench/coder.py --show bench/results/coder.json"),
+    ("docs/compression.md", "bench/uplink.py --show bench/results/uplink.json"),
     ("docs/fleet.md", "bench/fleet.py --show bench/results/fleet.json"),
     ("docs/fleet.md", "bench/fleet.py --show bench/results/fleet-cifar10.json --curves"),
     ("docs/measure.md", "bench/link.py --show bench/results/link.json"),
