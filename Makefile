@@ -3,13 +3,14 @@
 # make fast    the tests of a minute: all but those that train, export large networks or start many processes
 # make check   ruff (rules and formatting) and mypy (types); changes no file
 # make format  apply the fixes and the formatting of ruff
+# make native  compile the kernels of entropy coding again, for all machines
 # make venv    the set-up alone: .venv with the versions of constraints.txt
 PYTHON ?= python3
 MODEL ?= mobilenet_v1
 # One more than processors: tests of real processes wait a good part of their time.
 WORKERS ?= $$(($$(nproc) + 1))
 
-.PHONY: demo test fast check format venv
+.PHONY: demo test fast check format native venv
 .DEFAULT_GOAL := demo
 
 demo: venv
@@ -29,6 +30,9 @@ check: venv
 format: venv
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
+
+native: venv
+	.venv/bin/python -m edgekit.codecs.entropy.native.build
 
 venv: .venv/installed
 

@@ -94,7 +94,7 @@ def run(plan: dict[str, Any], data: str | None, folder: str) -> dict[str, Any]:
 
     service = _service(bundle, plan, fleet, tell)
     start = time.perf_counter()
-    failed: list[BaseException] = []
+    failed: list[Exception] = []
     in_step = bool(fleet.rounds(plan["devices"]).every)
     threads = [
         threading.Thread(target=_device, args=(bundle, plan, dataset, index, in_step, service, tell, failed))
@@ -136,7 +136,7 @@ def _service(bundle: Bundle, plan: dict[str, Any], fleet: FleetSettings, tell: A
 
 def _device(
     bundle: Bundle, plan: dict[str, Any], dataset: Dataset, index: int, in_step: bool, service: Service, tell: Any,
-    failed: list[BaseException],
+    failed: list[Exception],
 ) -> None:  # fmt: skip
     """Trains device number `index`; an error goes into `failed`, and ends its session."""
     try:
@@ -155,7 +155,7 @@ def _device(
         )  # fmt: skip
         device = Device(FrontHalf(bundle, "onnxruntime", 1), Loopback(service.handle, Meter()), options, tell)
         device.train(Images(mine.train_images, mine.train_labels), Images(mine.test_images, mine.test_labels))
-    except BaseException as error:  # noqa: BLE001 - raised again when all threads have ended
+    except Exception as error:  # noqa: BLE001 - raised again when all threads have ended
         failed.append(error)
         for session in service.fleet.in_order():
             if session.device == f"device-{index:02d}":
@@ -187,14 +187,15 @@ def _curve(events: list[dict[str, Any]], devices: int) -> list[dict[str, Any]]:
 def rows(folders: list[str]) -> list[dict[str, Any]]:
     """One row for each setting, over its seeds, from folders of runs and files of rows."""
     found: dict[str, list[dict[str, Any]]] = {}
+    made: list[dict[str, Any]] = []
     for source in folders:
         if os.path.isfile(source):
-            return list(record.read(source)["rows"])
+            made += record.read(source)["rows"]
+            continue
         for name in sorted(os.listdir(source)):
             if name.endswith(".json"):
                 each = record.read(os.path.join(source, name))
                 found.setdefault(json.dumps([each["plan"][key] for key in SETTING]), []).append(each)
-    made = []
     for runs in found.values():
         runs.sort(key=lambda each: each["plan"]["seed"])
         plan = runs[0]["plan"]

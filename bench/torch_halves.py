@@ -42,6 +42,7 @@ class TorchFront(Front):
         norms = [name for name, layer in module.named_modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
         self.statistics = tuple(f"{name}.{key}" for name in norms for key in ("running_mean", "running_var"))
         self.variances = tuple(f"{name}.running_var" for name in norms)
+        self.learned = (*(name for name, _ in module.named_parameters()), *self.statistics)
         self._mixed, self._frozen, self._crops = mixed, frozen, crops
         # PyTorch's own: it rounds otherwise than numpy's, and is faster. The rate comes with every step.
         self._optimizer = torch.optim.SGD(module.parameters(), 0.0, momentum=0.9, weight_decay=weight_decay)

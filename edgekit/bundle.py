@@ -110,6 +110,10 @@ class Bundle:
                 handed_out.remove(norm["batch_mean"])
                 handed_out.remove(norm["batch_var"])
             handed_out.remove(self.feature_tensor)
+            weights = [spec.name[len("gradient.") :] for spec in self.graphs["front_grad"].outputs]
+            statistics = [norm[key] for norm in manifest["batch_norms"] for key in ("running_mean", "running_var")]
+            #: Names of what learns in the front half: its weights, but for frozen ones, and batch norms' statistics.
+            self.learned: Tuple[str, ...] = (*weights, *statistics)
             for spec in self.graphs["front"].constants:
                 if spec.name in self.graphs["front"].ordered and spec.shape[:1] != self.feature_shape[:1]:
                     raise ValueError("'{}' has other channels than the feature".format(spec.name))

@@ -4,7 +4,13 @@ Labels are numbers, and a number means a class by its place in such a list. So t
 when their lists are the same.
 """
 
-from typing import Any, Optional
+import json
+from typing import Any, Dict, Optional, Sequence, Tuple
+
+from edgekit.errors import PayloadError
+
+#: The name that weights' files have them by (`edgekit.tensorfile.metadata`).
+_SAID = "classes"
 
 
 def class_names_error(names: Any, count: int) -> Optional[str]:
@@ -24,3 +30,22 @@ def class_names_error(names: Any, count: int) -> Optional[str]:
             return "class name {!r:.100} stands there twice, expected different ones".format(name)
         seen.add(name)
     return None
+
+
+def said_of(names: Sequence[str]) -> Dict[str, str]:
+    """What a file of weights says of itself: the names of the classes that they tell apart; nothing of none."""
+    return {_SAID: json.dumps(list(names))} if names else {}
+
+
+def said_in(metadata: Dict[str, str]) -> Tuple[str, ...]:
+    """The names that a file says by `said_of`; none where it does not. PayloadError for anything but names."""
+    if _SAID not in metadata:
+        return ()
+    try:
+        names = json.loads(metadata[_SAID])
+    except (ValueError, RecursionError) as error:
+        raise PayloadError("class names do not parse: {!r}".format(error), 8) from None
+    wrong = class_names_error(names, len(names) if isinstance(names, list) else 0)
+    if wrong:
+        raise PayloadError(wrong, 8)
+    return tuple(names)

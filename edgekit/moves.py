@@ -10,10 +10,13 @@ from edgekit.codecs.base import Arrays
 LEAST_VARIANCE = 0.1
 
 
-def shared(state: Arrays, kept: Iterable[str] = ()) -> Arrays:
-    """Copies of the arrays of `state` that rounds average: floats, but for those of the names `kept`."""
-    left_out = set(kept)
-    return {name: array.copy() for name, array in state.items() if array.dtype == np.float32 and name not in left_out}
+def shared(state: Arrays, learned: Iterable[str], kept: Iterable[str] = ()) -> Arrays:
+    """Copies of the arrays of `state` that rounds average: those that are `learned`, but for those of the names `kept`.
+
+    In the order of `state`, which is the same on both sides.
+    """
+    names = set(learned) - set(kept)
+    return {name: array.copy() for name, array in state.items() if name in names}
 
 
 def moved(state: Arrays, update: Arrays, variances: Iterable[str]) -> Arrays:

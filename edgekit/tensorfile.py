@@ -7,7 +7,7 @@ the data. A test compares this with the library in both directions.
 import json
 import os
 import struct
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 
@@ -17,15 +17,16 @@ _DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
     "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1",
 }  # fmt: skip
+_METADATA = "__metadata__"
 _NAMES = {np.dtype(code): name for name, code in _DTYPES.items()}
 
 
-def dumps(arrays: Dict[str, np.ndarray]) -> bytes:
+def dumps(arrays: Dict[str, np.ndarray], metadata: Optional[Dict[str, str]] = None) -> bytes:
     """The file's bytes. Tensors are in order of name, so that equal arrays give equal bytes.
 
-    ShapeError for a dtype that the format lacks.
+    `metadata`: what the file says of itself besides, texts by name. ShapeError for a dtype that the format lacks.
     """
-    header: Dict[str, Any] = {}
+    header: Dict[str, Any] = {_METADATA: metadata} if metadata else {}
     chunks = []
     offset = 0
     for name in sorted(arrays):
@@ -54,11 +55,11 @@ def make_folder(path: str) -> None:
         raise UsageError("{} cannot be a folder: {}; choose another".format(path, error.strerror)) from None
 
 
-def write(path: str, arrays: Dict[str, np.ndarray]) -> None:
-    """Writes `arrays` to the file `path`, whole or not at all; UsageError when the file cannot be written."""
+def write(path: str, arrays: Dict[str, np.ndarray], metadata: Optional[Dict[str, str]] = None) -> None:
+    """Writes what `dumps` gives to the file `path`, whole or not at all; UsageError when it cannot be written."""
     try:
         with open(path + ".new", "wb") as file:
-            file.write(dumps(arrays))
+            file.write(dumps(arrays, metadata))
         os.replace(path + ".new", path)
     except OSError as error:
         raise UsageError("{} cannot be written: {}".format(path, error.strerror)) from None
@@ -66,15 +67,10 @@ def write(path: str, arrays: Dict[str, np.ndarray]) -> None:
 
 def loads(data: bytes) -> Dict[str, np.ndarray]:
     """The arrays of a safetensors file, as copies. PayloadError on any bytes that are not one."""
-    if len(data) < 8:
-        raise PayloadError("safetensors file of {} B, expected at least 8".format(len(data)), len(data))
-    (length,) = struct.unpack_from("<Q", data)
-    if 8 + length > len(data):
-        raise PayloadError("safetensors header of {} B ends past the file of {} B".format(length, len(data)))
+    header, length = _header(data)
     try:
-        header = json.loads(data[8 : 8 + length].decode())
-        entries = [(*_entry(entry), name) for name, entry in header.items() if name != "__metadata__"]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        entries = [(*_entry(entry), name) for name, entry in header.items() if name != _METADATA]
+    except (ValueError, KeyError, TypeError) as error:
         raise PayloadError("safetensors header does not parse: {!r}".format(error), 8) from None
     at = 8 + length
     arrays = {}
@@ -93,6 +89,30 @@ def loads(data: bytes) -> Dict[str, np.ndarray]:
     if at != len(data):
         raise PayloadError("{} B after the last tensor".format(len(data) - at), at)
     return arrays
+
+
+def metadata(data: bytes) -> Dict[str, str]:
+    """What a safetensors file says of itself besides its tensors, texts by name. PayloadError when it has no header."""
+    said = _header(data)[0].get(_METADATA, {})
+    if not isinstance(said, dict) or not all(isinstance(text, str) for text in said.values()):
+        raise PayloadError("safetensors metadata {!r:.100}: expected texts by name".format(said), 8)
+    return said
+
+
+def _header(data: bytes) -> Tuple[Dict[str, Any], int]:
+    """The header of a file, and its length in bytes."""
+    if len(data) < 8:
+        raise PayloadError("safetensors file of {} B, expected at least 8".format(len(data)), len(data))
+    (length,) = struct.unpack_from("<Q", data)
+    if 8 + length > len(data):
+        raise PayloadError("safetensors header of {} B ends past the file of {} B".format(length, len(data)))
+    try:
+        header = json.loads(data[8 : 8 + length].decode())
+        if not isinstance(header, dict):
+            raise ValueError("{!r:.100} is no object".format(header))
+    except (ValueError, RecursionError) as error:
+        raise PayloadError("safetensors header does not parse: {!r}".format(error), 8) from None
+    return header, length
 
 
 def _entry(entry: Dict[str, Any]) -> Tuple[int, int, "np.dtype[Any]", Tuple[int, ...]]:

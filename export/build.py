@@ -14,6 +14,7 @@ from edgekit.class_names import class_names_error
 from edgekit.errors import ExportError, UsageError
 from edgekit.export.encoders.registry import ENCODERS
 from edgekit.export.fold import is_fresh, settle_norms, state_of, with_batch_statistics
+from edgekit.export.freeze import freeze_all_but
 from edgekit.export.graphs import front_graphs
 from edgekit.export.parity.golden import golden_arrays
 from edgekit.export.parity.pytorch import require_pytorch
@@ -62,8 +63,10 @@ def build_bundle(
     scale = np.array(std, dtype=np.float32).reshape(-1, 1, 1)
     batch = (images.astype(np.float32) / 255 - np.array(mean, dtype=np.float32).reshape(-1, 1, 1)) / scale
     _require_same(copy.deepcopy(model), front, back, torch.from_numpy(batch[:2]))
-    if norm == "frozen":
+    if norm == "frozen" or board.train_layers:
         settle_norms(front, torch.from_numpy(batch))
+    if board.train_layers:
+        freeze_all_but(front, board.train_layers)
     with torch.no_grad():
         # In mode "batch" with the batch's statistics: the running ones of an untrained network say nothing yet.
         features = (with_batch_statistics(front) if norm == "batch" else front.eval())(torch.from_numpy(batch))

@@ -1,7 +1,8 @@
 """The front half as an ONNX graph: torch.export gives ATen operators, the lowerings write each as ONNX nodes.
 
-Batch norm is written in one of two forms: with its running statistics, for the deployed graph, or with those of the
-batch, as after PyTorch's ``train()``, for the graphs that learn.
+Batch norm is written in one of two forms: with its running statistics, for the deployed graph and in layers that are
+frozen, or with those of the batch, as after PyTorch's ``train()``, for the graphs that learn. There, weights that are
+frozen are constants, which an engine can prepare for its kernels once and for all.
 """
 
 import operator
@@ -15,6 +16,7 @@ from torch import fx, nn
 from torch._ops import OpOverload
 
 from edgekit.errors import ExportError
+from edgekit.export.freeze import frozen_names
 from edgekit.export.graph import BATCH, Graph, Shape
 from edgekit.export.lowerings import conv, linear, norm, pieces, pointwise, pool, resample, shape
 from edgekit.export.lowerings.advice import no_lowering
@@ -97,6 +99,7 @@ class FrontBuilder:
         # Of the names of a weight that several layers share, named_parameters() knows the first, torch.export the last.
         first = {id(value): name for name, value in front.named_parameters()}
         shared = {name: first[id(value)] for name, value in front.named_parameters(remove_duplicate=False)}
+        frozen = frozen_names(front) if self.training else set()
         for node in program.graph.find_nodes(op="placeholder"):
             if node.name in signature.user_inputs:
                 yield node, image
@@ -104,7 +107,8 @@ class FrontBuilder:
                 name = names[node.name]
                 value = tensors[name].detach()
                 weight = name in program.state_dict and value.is_floating_point()
-                yield node, self.graph.weight(shared.get(name, name), value.numpy()) if weight else value
+                name = shared.get(name, name)
+                yield node, self.graph.weight(name, value.numpy()) if weight and name not in frozen else value
 
     def _value(self, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
         """The value of `node`, once its ONNX nodes are added to the graph."""
@@ -153,7 +157,7 @@ class FrontBuilder:
             return self.graph.constant(np.full(channels, value, dtype=np.float32))
 
         scale, bias, epsilon = a.weight or per_channel(1.0), a.bias or per_channel(0.0), float(a.eps)
-        if not self.training:
+        if not self.training or a.running_mean not in self.graph.weights:
             return c.op("BatchNormalization", [a.x, scale, bias, a.running_mean, a.running_var], epsilon=epsilon)
         if not a.momentum:
             raise c.refused("with momentum=None or 0", "give it a momentum, such as 0.1")

@@ -131,7 +131,7 @@ def learning_graph(front: nn.Module, shape: tuple[int, ...], codec: FeatureCodec
     ENCODERS[codec.codec_id].encode(graph, feature, codec, tables, "conv")
     n_forward = len(graph.nodes)
     gradient = graph.input(TensorSpec("gradient", "float32", graph.shape(feature)))
-    trainable = [name for name, weight in front.named_parameters() if weight.requires_grad and name in graph.weights]
+    trainable = [name for name, _ in front.named_parameters() if name in graph.weights]
     if not trainable:
         raise ExportError("no weight of the front half has requires_grad: nothing is left for the device to train")
     arrived = ordered(graph, gradient, codec, tables, back=True)

@@ -37,7 +37,7 @@ def export_named(
     # Only now what imports torch, which takes seconds: mistakes show at once.
     from edgekit.export.build import build_bundle
 
-    module = build(name, shape, classes, seed, network.weights)
+    module = build(name, shape, classes, seed, network.weights, dataset.classes)
     return build_bundle(path, Network(module, name, cut), chosen, coding, board, seed=seed, overwrite=overwrite)
 
 

@@ -110,6 +110,8 @@ class BoardSettings(NamedTuple):
     norm: str | None = None
     #: Images of the deployed graph's batch, on boards of static shapes.
     static_batch: int = 32
+    #: The last layers of the front half that learn, the others staying as they are; None: all learn.
+    train_layers: int | None = None
 
     @property
     def profile(self) -> Profile:

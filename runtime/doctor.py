@@ -108,6 +108,7 @@ def examine(
         rest = "nothing else was looked at: edgekit needs numpy for it"
         return [*found, Finding("edgekit", "unknown", rest, edgekit.__version__)]
     from edgekit.runtime.health.board import board
+    from edgekit.runtime.health.coder import coder
     from edgekit.runtime.health.engine import engine
     from edgekit.runtime.health.room import disk, memory
     from edgekit.runtime.health.server import server as answers
@@ -115,7 +116,7 @@ def examine(
     needed = entry_of(backend).libraries
     versions = _versions(profile)
     found += [libraries.library(name, versions) for name in ("grpc", *needed)]
-    found += engine(backend, versions, root)
+    found += [coder(), *engine(backend, versions, root)]
     if bundle is not None:
         text = "{} cut at {} for {}, {}".format(bundle.model, bundle.cut, bundle.device["name"], bundle.digest[:12])
         found.append(Finding("bundle", "ok", text + ": every hash is right", bundle.digest))

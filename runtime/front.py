@@ -41,7 +41,9 @@ class Front(ABC):
     #: Per channel of the image, in units of 0..1.
     mean: np.ndarray
     std: np.ndarray
-    #: Names of the buffers in `state` that are batch norms' running statistics, and of the variances among them.
+    #: Names in `state` of what learns: weights, and batch norms' running statistics.
+    learned: Tuple[str, ...] = ()
+    #: Names of the running statistics among them, and of the variances among these.
     statistics: Tuple[str, ...] = ()
     variances: Tuple[str, ...] = ()
     #: Most images of one `encode`; None: any number.

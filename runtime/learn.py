@@ -62,6 +62,7 @@ class FrontHalf(Front):
             self.set_tables(self.tables)
             self._feature = bundle.feature_tensor
             self._norms = bundle.manifest["batch_norms"]
+            self.learned = bundle.learned
             self.statistics = tuple(norm[key] for norm in self._norms for key in ("running_mean", "running_var"))
             self.variances = tuple(norm["running_var"] for norm in self._norms)
             for backend in (self._train, self._grad):

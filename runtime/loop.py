@@ -38,6 +38,8 @@ class Device:
         self._on_event = on_event
         self._rng = np.random.default_rng(options.seed)
         self._train_s = 0.0
+        #: What the server noticed about this device at the latest step.
+        self._warning = ""
 
     def train(self, train: Images, test: Images, validation: Optional[Images] = None) -> Event:
         """Trains for the planned epochs, evaluating after each or every few; returns the "done" event.
@@ -53,18 +55,25 @@ class Device:
             make_folder(options.out)
         self._on_event(self._event("connected", begun, 0.0))
         event = self._event("epoch", begun, 0.0)
+        loss, accuracy = 0.0, 0.0
         for epoch in range(begun + 1, options.epochs + 1):
             last = epoch == options.epochs
             evaluated = last or epoch % options.evaluate_every == 0
             start = time.perf_counter()
-            loss, right, images = self._epoch(train, epoch, steps, evaluated)
+            mean, right, images = self._epoch(train, epoch, steps, evaluated)
+            # A device that rested all the time keeps the figures that it had.
+            if images:
+                loss, accuracy = mean, 100.0 * right / images
             if options.regroup_every and epoch % options.regroup_every == 0 and not last:
                 session.regroup()
             elapsed = time.perf_counter() - start
             self._train_s += elapsed
-            tested = self._test(test, validation, epoch) if evaluated else {}
+            tested: Event = {}
+            if evaluated:
+                self._on_event(self._event("testing", epoch, loss))
+                tested = self._test(test, validation, epoch)
             event = self._event("epoch", epoch, loss)
-            event["train_accuracy"] = 100.0 * right / max(images, 1)
+            event["train_accuracy"] = accuracy
             event.update(tested)
             self._save(bool(tested) and tested["fleet"]["best"])
             event["images_per_s"] = images / elapsed
@@ -144,13 +153,15 @@ class Device:
             chosen = list(leg) if rounds.resting else []
             for sent, reply in session.steps(train, leg):
                 n = len(sent.images)
-                loss, images = loss + reply.loss * n, images + n
-                right += check_count(reply.correct, n, "gradient message: 'correct'")
+                if reply.gradient:
+                    loss, images = loss + reply.loss * n, images + n
+                    right += check_count(reply.correct, n, "gradient message: 'correct'")
                 ahead -= n
-                if reply.warning:
+                if reply.warning not in ("", self._warning):
                     self._on_event(dict(self._event("warned", epoch, reply.loss), warning=reply.warning))
+                self._warning = reply.warning
                 if time.perf_counter() - shown > 0.3:
-                    event = self._event("progress", epoch, loss / images)
+                    event = self._event("progress", epoch, loss / max(images, 1))
                     event["images_per_s"] = images / (time.perf_counter() - begun)
                     self._on_event(event)
                     shown = time.perf_counter()

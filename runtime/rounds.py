@@ -35,12 +35,12 @@ class Rounds:
         self.averaged = bool(welcome.rounds or welcome.round_epochs or welcome.round_seconds)
         self._kept = front.statistics if welcome.norms == "local" else ()
         if welcome.front:
-            whole = FedAvg().unpack(welcome.front, shapes_of(shared(front.state, self._kept)))
+            whole = FedAvg().unpack(welcome.front, shapes_of(shared(front.state, front.learned, self._kept)))
             front.set_state(whole)
         #: Whether there is a round after the leg that is under way.
         self.due = False
         #: The weights of the last round.
-        self._base = shared(front.state, self._kept)
+        self._base = shared(front.state, front.learned, self._kept)
         self._up = ErrorFeedback(update_codec(welcome.update_codec, welcome.update_config)) if self.averaged else None
         self._since = time.monotonic()
 
@@ -68,7 +68,7 @@ class Rounds:
         """What the device learned since the last round; none where it did not, or where nothing is averaged."""
         if self._up is None or not learned:
             return b""
-        now = shared(self._front.state, self._kept)
+        now = shared(self._front.state, self._front.learned, self._kept)
         change = {name: now[name] - self._base[name] for name in now}
         return self._up.send(change, self._rng)[0]
 

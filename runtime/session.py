@@ -104,7 +104,7 @@ class Session:
         self.planned = 0
         self.step = 0
         self.images = 0
-        #: Sum over batches of ||g - what arrives|| / ||g||, as the server reports it.
+        #: Sum over batches learned from of ||g - what arrives|| / ||g||, as the server reports it.
         self.deviation = 0.0
         #: Weight updates so far, and the sum over batches of those between forward pass and gradient.
         self.updates = 0
@@ -181,7 +181,7 @@ class Session:
 
     def steps(self, train: Images, batches: Iterable[np.ndarray]) -> Iterator[Tuple[InFlight, Gradient]]:
         """Trains on every batch, each the indices of its images, with up to `in_flight` of them under way; gives each
-        batch with the reply to it once it was learned from."""
+        batch with the reply to it, once it was learned from or left out."""
         waiting: "Deque[InFlight]" = deque()
         for batch in batches:
             waiting.append(self._send(train.images[batch], train.labels[batch], batch))
@@ -252,10 +252,6 @@ class Session:
             self.stream.update(batch.forward.codes, batch.images)
         if self.codebooks:
             self._publish()
-        self.images += len(batch.forward.image)
-        self.deviation += reply.deviation
-        self.staleness += self.updates - batch.updates
-        self.updates += 1
         return batch, reply
 
     def _learn(self, batch: InFlight, reply: Gradient) -> None:
@@ -270,6 +266,10 @@ class Session:
             with self.meter.timed("encode"):
                 self.codebooks.follow(batch.forward, gradient)
         self._since_round += len(batch.forward.image)
+        self.images += len(batch.forward.image)
+        self.deviation += reply.deviation
+        self.staleness += self.updates - batch.updates
+        self.updates += 1
 
     def _publish(self) -> None:
         """Brings the engines and the server to the codebooks as they are now, where they moved enough."""

@@ -49,11 +49,11 @@ class Calibrator:
 
 def calibrator(policy: str, seed: int) -> Calibrator:
     """The calibrator of `policy`: one of `POLICIES`, or one with settings, such as "sparse-masked:step=14,coarse=3"."""
-    name, _, pairs = policy.partition(":")
+    name, settings = parse_settings(policy)
     if name not in POLICIES:
         raise UnknownName("gradient policy", name, POLICIES, "there are: {}".format(", ".join(sorted(POLICIES))))
     codec_id, config, masked = POLICIES[name]
-    return Calibrator(gradient_codec(codec_id, {**config, **parse_settings(pairs)}), masked, seed)
+    return Calibrator(gradient_codec(codec_id, {**config, **settings}), masked, seed)
 
 
 def default_policy(bundle: Bundle) -> str:

@@ -8,7 +8,7 @@
     tested    until every device that tests is done; meanwhile nobody trains
 
 A device that waits is a thread that waits. The last one to come does the work for all. So the order in which messages
-arrive decides nothing, as long as none comes too late.
+arrive decides nothing, as long as none comes too late. Who was too late is not waited for again before it is heard of.
 """
 
 import time
@@ -18,7 +18,6 @@ from threading import Condition
 from typing import Any
 
 from edgekit.errors import EdgekitError, Refused, TransportError
-from edgekit.line.messages import AnyMessage
 from edgekit.server.fleet import Fleet
 from edgekit.server.policy import Patience
 from edgekit.server.session import Session
@@ -38,12 +37,16 @@ class Ticket:
     alive: Callable[[], bool]
     work: Any = None
     arrived: float = 0.0
-    reply: AnyMessage | None = None
-    error: BaseException | None = None
+    #: The reply, or what the thread that waits makes one of.
+    reply: Any = None
+    error: Exception | None = None
 
 
 class Gate:
-    """`act` answers tickets of one kind, in the order of their devices' names, with the lock held."""
+    """`act` answers tickets of one kind, in the order of their devices' names, with the lock held.
+
+    Those that it leaves without an answer wait on.
+    """
 
     def __init__(
         self, lock: Condition, fleet: Fleet, patience: Patience, act: Callable[[str, list[Ticket]], None]
@@ -53,19 +56,22 @@ class Gate:
         self._waiting: list[Ticket] = []
         #: Whether all devices present waited when the latest tickets were answered.
         self.complete = True
-        #: Numbers of the sessions that test.
-        self.testing: set[int] = set()
+        #: Numbers of the sessions that test -> when each was last heard of.
+        self.testing: dict[int, float] = {}
+        #: Numbers of the sessions that were too late for something, and that were not heard of since.
+        self._absent: set[int] = set()
 
-    def wait(self, ticket: Ticket) -> AnyMessage:
-        """The answer to `ticket`; the lock is held, and let go of while the ticket waits. Refused out of turn."""
+    def wait(self, ticket: Ticket) -> Any:
+        """The reply of `ticket`; the lock is held, and let go of while the ticket waits. Refused out of turn."""
         session = ticket.session
-        if session and any(each.session is session for each in self._waiting):
-            raise Refused(f"a message of session {session.number} still waits for its answer: one comes after another")
+        if session and session.number not in self._fleet.sessions:
+            raise Refused("the session ended while its message was read")
+        if session:
+            self.heard(session)
         if session and session.number in self.testing and ticket.kind != "tested":
             raise Refused(f"{session.device} said that it tests, and sent {ticket.kind}: say tested first")
         ticket.arrived = time.monotonic()
         self._waiting.append(ticket)
-        self._lock.notify_all()
         while ticket.reply is None and ticket.error is None:
             if ticket not in self._waiting:
                 raise Refused("the session ended while its message waited")
@@ -79,7 +85,6 @@ class Gate:
                 self._lock.wait(self._nap(time.monotonic()))
         if ticket.error is not None:
             raise ticket.error
-        assert ticket.reply is not None
         return ticket.reply
 
     @property
@@ -91,17 +96,40 @@ class Gate:
         """Names of the devices that wait to join."""
         return [ticket.request.device for ticket in self._waiting if ticket.kind == "hello"]
 
+    def heard(self, session: Session) -> None:
+        """For the messages of `session` that take the lock: it is there."""
+        self._absent.discard(session.number)
+        if session.number in self.testing:
+            self.testing[session.number] = time.monotonic()
+
+    def test(self, session: Session) -> None:
+        """Nobody trains until `session` says that its test is over, or says nothing for too long."""
+        self.testing[session.number] = time.monotonic()
+
+    def end_test(self, sessions: Sequence[Session]) -> list[Session]:
+        """Ends the test of all, with what `sessions` found; those whose test it ended without."""
+        missed = self.testing.keys() - {session.number for session in sessions}
+        self.testing.clear()
+        return [self._fleet.sessions[number] for number in sorted(missed)]
+
     def leave(self, session: Session) -> None:
         """Forgets `session`, for which nobody has to wait any more."""
-        self.testing.discard(session.number)
+        self.testing.pop(session.number, None)
+        self._absent.discard(session.number)
         self._waiting = [each for each in self._waiting if each.session is not session]
         self._lock.notify_all()
 
     def _answer(self, group: list[Ticket]) -> None:
+        if group[0].kind == "update" or (group[0].kind == "feature" and self._patience.lockstep):
+            self._absent |= self._fleet.sessions.keys() - self._numbers(self._waiting)
         self._waiting = [each for each in self._waiting if each not in group]
         try:
             self._act(group[0].kind, group)
-        except BaseException as error:
+            for ticket in group:
+                if ticket.reply is None and ticket.error is None:
+                    ticket.arrived = time.monotonic()
+                    self._waiting.append(ticket)
+        except Exception as error:
             for ticket in group:
                 ticket.error = error
             if not isinstance(error, EdgekitError):
@@ -117,21 +145,22 @@ class Gate:
         if hello and (begun or come >= (patience.devices or 1) or self._late(hello, now, patience.start_s)):
             return hello
         tested = self._of("tested")
-        if self.testing:
-            done = {ticket.session.number for ticket in tested if ticket.session}
-            return tested if self.testing <= done else []
+        busy = {number: heard for number, heard in self.testing.items() if number not in self._numbers(tested)}
+        self._absent |= {number for number, heard in busy.items() if now - heard >= patience.test_s}
+        if busy.keys() - self._absent:
+            return []
         if tested:
             return tested
-        all_wait = len({ticket.session.number for ticket in self._waiting if ticket.session}) == len(sessions)
-        self.complete = all_wait
+        waiting = self._numbers(self._waiting)
+        self.complete = waiting == sessions.keys()
+        all_wait = waiting >= sessions.keys() - self._absent
         feature, update = self._of("feature"), self._of("update")
         if feature:
             wanted = patience.step_quorum * (len(sessions) - len(update))
-            in_time = self._late(feature, now, patience.step_s) and len(feature) >= wanted
-            return self._not_ahead(feature) if all_wait or in_time else []
-        if update and (all_wait or (self._late(update, now, patience.round_s)
-                                    and len(update) >= patience.round_quorum * len(sessions))):  # fmt: skip
-            return update
+            enough = len(feature) >= wanted and (all_wait or self._late(feature, now, patience.step_s))
+            return self._not_ahead(feature) if enough else []
+        if update and len(update) >= patience.round_quorum * len(sessions):
+            return update if all_wait or self._late(update, now, patience.round_s) else []
         return []
 
     def _of(self, kind: str) -> list[Ticket]:
@@ -146,7 +175,7 @@ class Gate:
         """
         if self._patience.ahead is None:
             return tickets
-        in_round = {ticket.session.number for ticket in self._of("update") if ticket.session}
+        in_round = self._numbers(self._of("update"))
         pace = {
             number: session.others + session.step
             for number, session in self._fleet.sessions.items()
@@ -156,6 +185,11 @@ class Gate:
         slowest = min(pace.values(), default=0)
         return [each for each in tickets if each.session
                 and pace.get(each.session.number, slowest) - slowest <= self._patience.ahead]  # fmt: skip
+
+    @staticmethod
+    def _numbers(tickets: Sequence[Ticket]) -> set[int]:
+        """Numbers of the sessions of `tickets`."""
+        return {ticket.session.number for ticket in tickets if ticket.session}
 
     @staticmethod
     def _late(tickets: Sequence[Ticket], now: float, seconds: float) -> bool:

@@ -14,6 +14,7 @@ MODES = ("sync", "async")
 #: Of devices whose images are of few classes, one alone is no step to make: docs/decisions.md.
 WAIT_S = {"sync": 60.0, "async": 0.02}
 QUORUM = {"sync": 0.5, "async": 0.25}
+TEST_S = 60.0
 #: --sync-every where nothing is said and there is more than one device.
 EVERY = "1epoch"
 
@@ -34,7 +35,8 @@ class FleetSettings(NamedTuple):
     #: "all", "static:SHARE" or "dynamic:DECAY".
     sampling: str = "all"
     #: Seconds that a run waits for its devices, which themselves wait for 300 s (`edgekit run --timeout`); that a step
-    #: and a round wait for devices that are not there yet.
+    #: and a round wait for devices that are not there yet. All wait as long as a round for a device that says nothing
+    #: in its test, but `TEST_S` at least.
     start_wait: float = 240.0
     step_wait: float | None = None
     round_wait: float = 60.0
@@ -64,8 +66,8 @@ class FleetSettings(NamedTuple):
                 raise UsageError(f"--quorum {self.quorum}: expected a share of the devices, 0 to 1")
             step_quorum = round_quorum = self.quorum
         patience = Patience(
-            devices, self.start_wait, wait, step_quorum, self.round_wait, round_quorum, self.mode == "sync",
-            self.joint_batch, self.ahead,
+            devices, self.start_wait, wait, step_quorum, self.round_wait, round_quorum,
+            max(self.round_wait, TEST_S), self.mode == "sync", self.joint_batch, self.ahead,
         )  # fmt: skip
         patience.check()
         return patience

@@ -1,9 +1,11 @@
 """Pairs: the two halves as they were at the last test, and at the best one, kept in a folder."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from edgekit import tensorfile
+from edgekit.class_names import said_of
 from edgekit.codecs.base import Arrays
 from edgekit.tensorfile import make_folder
 
@@ -12,10 +14,14 @@ BEST = "best"
 
 
 class Pairs:
-    """Writes ``back.safetensors``, and where front halves are in step ``front`` and ``tables`` too."""
+    """Writes ``back.safetensors``, and where front halves are in step ``front`` and ``tables`` too.
 
-    def __init__(self, folder: str) -> None:
+    Each says the names of its classes, where `classes` has them.
+    """
+
+    def __init__(self, folder: str, classes: Sequence[str] = ()) -> None:
         self._folder = folder
+        self._said = said_of(classes)
         make_folder(os.path.join(folder, BEST))
 
     def keep(self, back: Arrays, front: Arrays | None, tables: Arrays, best: bool) -> None:
@@ -23,4 +29,4 @@ class Pairs:
         files: dict[str, Any] = {"back": back, **({} if front is None else {"front": front, "tables": tables})}
         for folder in (self._folder, *([os.path.join(self._folder, BEST)] if best else [])):
             for name, arrays in files.items():
-                tensorfile.write(os.path.join(folder, f"{name}.safetensors"), arrays)
+                tensorfile.write(os.path.join(folder, f"{name}.safetensors"), arrays, self._said)

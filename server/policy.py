@@ -25,6 +25,8 @@ class Patience(NamedTuple):
     #: The same for a round.
     round_s: float = 60.0
     round_quorum: float = 0.5
+    #: How long a device that tests may say nothing.
+    test_s: float = 60.0
     #: Whether all devices make the same number of steps an epoch, each step on a batch of every one of them, in
     #: proportion to its share; and the images of such a step. None: `Patience.joint_images` says.
     lockstep: bool = False

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from edgekit.codecs.base import Arrays, FeatureStream
-from edgekit.line.messages import Gradient, Hello
+from edgekit.line.messages import Gradient, Hello, Tally
 from edgekit.server.setup import Setup
 from edgekit.server.tally import Count
 
@@ -42,6 +42,8 @@ class Session:
     #: What its test came to so far.
     test: Count = field(default_factory=Count)
     validation: Count = field(default_factory=Count)
+    #: What the others' test came to, where it ended without this device.
+    missed: Tally | None = None
 
     @classmethod
     def begin(cls, number: int, hello: Hello, setup: Setup) -> "Session":
@@ -60,8 +62,7 @@ class Session:
         return zlib.crc32(self.hello.device.encode())
 
     def keep(self, reply: Gradient) -> None:
-        """Ends the step that `reply` answers."""
-        self.step += 1
+        """Keeps the reply to a step that is done, should its message come again."""
         self.replies[reply.step] = reply
         if len(self.replies) > RECORD:
             self.replies.popitem(last=False)

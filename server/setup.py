@@ -31,9 +31,10 @@ class Setup(NamedTuple):
     #: Schedule of the learning rate, see `edgekit.schedule`.
     schedule: str
     noise_filling: NoiseFilling | None = None
-    #: Weights and buffers that every front half begins with; names of batch norms' statistics, and of the variances
-    #: among them.
+    #: Weights and buffers that every front half begins with; names of those that learn, of batch norms' statistics
+    #: among them, and of the variances among these.
     front: Arrays = {}  # noqa: RUF012 - never mutated; a NamedTuple default cannot be a factory
+    learned: tuple[str, ...] = ()
     statistics: tuple[str, ...] = ()
     variances: tuple[str, ...] = ()
     #: Names of the classes; none where the bundle does not name them.
@@ -65,6 +66,6 @@ def setup_from_bundle(
     return Setup(
         bundle.digest, bundle.codec, bundle.tables(), shape, classes, back, calibrator, optimizer, schedule,
         noise_filling, bundle.arrays("front.safetensors") if "front.safetensors" in bundle.manifest["files"] else {},
-        tuple(norm[key] for norm in norms for key in ("running_mean", "running_var")),
+        bundle.learned, tuple(norm[key] for norm in norms for key in ("running_mean", "running_var")),
         tuple(norm["running_var"] for norm in norms), bundle.class_names, golden_size(bundle),
     )  # fmt: skip

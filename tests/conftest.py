@@ -1,5 +1,6 @@
 """What several test folders share: a small network and the bundle it exports to; and which files start first."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,11 @@ import torch
 from torch import nn
 
 from edgekit.bundle import Bundle
+from edgekit.codecs.entropy import kernels
 from edgekit.codecs.registry import feature_codec
 from edgekit.data import images, registry
 from edgekit.data.base import Dataset
+from edgekit.errors import BackendError
 from edgekit.export.build import build_bundle
 from edgekit.export.settings import CalibrationImages, Coding, Network
 
@@ -23,7 +26,8 @@ SLOW = (
     "export/models/test_registry.py", "device/ascend/test_training.py", "device/ascend/test_backend.py",
     "runtime/test_session.py", "runtime/test_codebooks.py", "runtime/test_loop.py", "test_python_page.py",
     "test_api.py", "report/test_page.py", "export/parity/test_check.py", "runtime/test_doctor.py",
-    "report/test_browser.py", "device/tensorrt/test_bindings.py", "deploy/test_package.py", "test_docs.py",
+    "report/test_browser.py", "codecs/entropy/native/test_build.py", "device/tensorrt/test_bindings.py",
+    "deploy/test_package.py", "test_docs.py",
     "export/lowerings/test_lowerings.py", "export/plan/test_cuts.py", "export/test_own_network.py", "e2e",
 )  # fmt: skip
 
@@ -114,6 +118,17 @@ def any_bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     config = {"groups": 4} if request.param == "sgq" else {}
     path = tmp_path_factory.mktemp(str(request.param)) / "bundle"
     return export_small(path, digits, str(request.param), **config)
+
+
+@pytest.fixture(scope="module", params=kernels.NAMES)
+def coder(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Everything of a module once with the compiled kernels of entropy coding, and once with those of numpy."""
+    try:
+        chosen = kernels.choose(request.param)
+    except BackendError as error:
+        pytest.skip(str(error))
+    with kernels.using(chosen.name):
+        yield chosen.name
 
 
 @pytest.fixture

@@ -118,7 +118,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         ({"training": Training(link="10mb")}, "link '10mb': expected RATE"),
         ({"server": Server(schedule="cosin")}, "cosin"),
         ({"server": Server(gradient_codec="dtc")}, "dtc"),
-        ({"codec": "sgq:groups"}, "'groups' of 'groups' lacks its value"),
+        ({"codec": "sgq:groups"}, "'groups' of 'sgq:groups' lacks its value"),
         ({"data": "digit"}, "unknown dataset 'digit': did you mean digits"),
     ],
 )

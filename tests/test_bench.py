@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -112,3 +113,41 @@ def test_rounding_is_what_autocast_computes(monkeypatch: pytest.MonkeyPatch) -> 
     for one, other in zip(*(half.parameters() for half in halves), strict=True):
         assert one.grad is not None and other.grad is not None
         assert (one.grad - other.grad).norm() < 0.02 * other.grad.norm() + 1e-3
+
+
+def test_engines_are_compared_in_a_step(tmp_path: Path) -> None:
+    """PyTorch in two memory formats and edgekit, whose weights agree; MNN is left out without an interpreter."""
+    record = tmp_path / "steps.json"
+    options = ["--models", "vgg11_thin@features.4", "--engines", "pytorch,pytorch-channels-last,mnn,edgekit-sgq"]
+    options += ["--batch", "4", "--repeats", "2", "--steps", "2", "--out", str(record)]
+    script = str(BENCH / "peer_steps.py")
+    ended, shown = run_together([[script, *options], [script, "--show", str(record)]], BENCH.parent)
+    assert ended.code == 0 and "mnn is left out" in ended.err, ended.err
+    rows = {row["engine"]: row for row in json.loads(record.read_text(encoding="utf-8"))["results"]}
+    assert list(rows) == ["pytorch", "pytorch-channels-last", "edgekit-sgq"]
+    for row in rows.values():
+        assert row["ms"]["median_ms"] > 0 and row["peak_bytes"] > 1e7 and row["deviation"] < 1e-2
+    needs = [{name.split()[0] for name in row["installed"]} for row in rows.values()]
+    assert {"numpy", "torch", "sympy"} <= needs[0] == needs[1]
+    assert {"numpy", "onnxruntime", "edgekit's"} <= needs[2] and "torch" not in needs[2]
+    assert len(shown.out.splitlines()) == 2 + 3
+
+
+def test_engines_get_chains_alone_and_other_weights_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(BENCH)
+    import peer_steps
+    import step_task
+
+    from edgekit.export.models.registry import build
+    from edgekit.export.split import split
+
+    with pytest.raises(SystemExit, match="expected a chain"):
+        peer_steps.layers(split(build("resnet18", (3, 32, 32), 10, 0), "layer1")[0])
+    for of, value in (("given", 0.0), ("one", 1.1), ("other", 1.001)):
+        step_task.write_weights({"weight": np.full(3, value, dtype=np.float32)}, str(tmp_path), of)
+    expected = {"weight": np.ones(3, dtype=np.float32)}
+    assert peer_steps.deviation("other", expected, str(tmp_path)) == pytest.approx(1e-3, rel=1e-2)
+    with pytest.raises(SystemExit, match=r"one: weights deviate by 0\.1"):
+        peer_steps.deviation("one", expected, str(tmp_path))

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekit.class_names import class_names_error
+from edgekit.class_names import class_names_error, said_in, said_of
+from edgekit.errors import PayloadError
 
 
 @given(st.lists(st.text(min_size=1).filter(str.isprintable), unique=True))
@@ -30,3 +31,14 @@ def test_different_printable_texts_are_names(names: list[str]) -> None:
 def test_others_are_refused(names: object, message: str) -> None:
     error = class_names_error(names, 2)
     assert error is not None and message in error and error.encode()  # can be shown
+
+
+@given(st.lists(st.text(min_size=1).filter(str.isprintable), unique=True))
+def test_a_file_says_them(names: list[str]) -> None:
+    assert said_in({"other": "x", **said_of(names)}) == tuple(names)
+
+
+@pytest.mark.parametrize("said", ["", "[", "{}", '"ab"', '["a", "a"]', '["a", 1]', "[" * 60_000])
+def test_a_file_that_says_something_else_is_refused(said: str) -> None:
+    with pytest.raises(PayloadError, match="class name"):
+        said_in({"classes": said})

@@ -83,6 +83,17 @@ def test_files_that_are_named_exist(page: Path) -> None:
             assert list(DOCS.parent.glob(re.sub("NAME|MODEL", "*", path))), path
 
 
+def test_fleet_page_says_how_fast_as_the_record_does() -> None:
+    results = json.loads((DOCS.parent / "bench/results/scaling.json").read_text(encoding="utf-8"))["results"]
+    page = (DOCS / "fleet.md").read_text(encoding="utf-8")
+    for devices in sorted({each["devices"] for each in results}):
+        row = [str(devices)]
+        for mode in ("sync", "async"):
+            (found,) = (each for each in results if (each["mode"], each["devices"]) == (mode, devices))
+            row += [f"{found['images_per_s']['median']:.0f}", f"{100 * found['busy']['server']:.0f} %"]
+        assert f"| {' | '.join(row)} |" in page
+
+
 #: Page, and a command that prints a table which stands there.
 TABLES = [
     ("docs/compression.md", "bench/accuracy.py --show bench/results/accuracy.json"),
@@ -92,9 +103,11 @@ TABLES = [
     ),
     ("docs/compression.md", "bench/coder.py --show bench/results/coder.json"),
     ("docs/compression.md", "bench/uplink.py --show bench/results/uplink.json"),
+    ("docs/export.md", "bench/train_layers.py --show bench/results/train_layers.json"),
     ("docs/fleet.md", "bench/fleet.py --show bench/results/fleet.json"),
     ("docs/fleet.md", "bench/fleet.py --show bench/results/fleet-cifar10.json --curves"),
     ("docs/measure.md", "bench/link.py --show bench/results/link.json"),
+    ("docs/measure.md", "bench/peer_steps.py --show bench/results/peer_steps.json"),
     (
         "README.md",
         "bench/accuracy.py --show bench/results/accuracy.json --brief "

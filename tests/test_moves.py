@@ -13,19 +13,20 @@ STATE = {
     "norm.running_var": np.array([1, 4], np.float32),
     "norm.num_batches_tracked": np.array(7),
 }
-FLOATS = ["conv.weight", "norm.running_mean", "norm.running_var"]
+LEARNED = ["conv.weight", "norm.running_mean", "norm.running_var"]
 
 
-def test_floats_are_shared_and_copied() -> None:
-    found = shared(STATE)
-    assert list(found) == FLOATS
+def test_what_learns_is_shared_and_copied_in_the_order_of_the_state() -> None:
+    found = shared(STATE, reversed(LEARNED))
+    assert list(found) == LEARNED
     found["conv.weight"][:] = 0
     assert STATE["conv.weight"][0, 0] == 1
-    assert list(shared(STATE, iter(["norm.running_mean", "norm.running_var"]))) == ["conv.weight"]
+    assert list(shared(STATE, LEARNED, iter(["norm.running_mean", "norm.running_var"]))) == ["conv.weight"]
+    assert list(shared(STATE, ["norm.running_mean"])) == ["norm.running_mean"]
 
 
 def test_an_update_is_added_and_the_state_stays() -> None:
-    state = shared(STATE)
+    state = shared(STATE, LEARNED)
     update = {name: np.full_like(array, 0.25) for name, array in state.items()}
     new = moved(state, update, ["norm.running_var", "of another network"])
     for name, array in new.items():
@@ -34,7 +35,7 @@ def test_an_update_is_added_and_the_state_stays() -> None:
 
 
 def test_a_variance_stays_positive_and_a_mean_may_be_negative() -> None:
-    state = shared(STATE)
+    state = shared(STATE, LEARNED)
     update = {name: np.full_like(array, -3) for name, array in state.items()}
     new = moved(state, update, ["norm.running_var"])
     np.testing.assert_array_equal(new["norm.running_var"], np.array([LEAST_VARIANCE * 1, 1], np.float32))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edgekit.errors import PayloadError, ShapeError
-from edgekit.tensorfile import dumps, loads
+from edgekit.tensorfile import dumps, loads, metadata, write
 
 DTYPES = ["f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "?"]
 SHAPES = [(), (1,), (0,), (5,), (2, 3), (3, 0, 2), (1, 2, 3, 4)]
@@ -82,6 +82,21 @@ def test_equal_arrays_give_equal_bytes_whatever_their_order_in_memory():
     plain = dumps({"a": array, "b": array})
     assert dumps({"b": np.asfortranarray(array), "a": np.arange(12, dtype=np.float32)[::2].reshape(2, 3) / 2}) == plain
     assert dumps({"a": array.astype(">f4"), "b": array}) == plain
+
+
+def test_a_file_says_texts_of_itself_as_the_library_reads_them(tmp_path):
+    path = tmp_path / "file"
+    write(str(path), {"a": np.ones(2)}, {"of": "öne"})
+    assert metadata(path.read_bytes()) == {"of": "öne"} and list(loads(path.read_bytes())) == ["a"]
+    with safetensors.safe_open(path, "numpy") as opened:
+        assert opened.metadata() == {"of": "öne"}
+    assert metadata(dumps({"a": np.ones(2)})) == {}
+
+
+@pytest.mark.parametrize("said", [[], "x", {"a": 1}, {"a": ["b"]}, None])
+def test_metadata_that_is_no_texts_is_refused(said):
+    with pytest.raises(PayloadError, match="expected texts by name"):
+        metadata(file({"__metadata__": said}))
 
 
 def test_arrays_come_back_as_copies():

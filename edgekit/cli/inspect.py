@@ -32,6 +32,7 @@ def inspect(bundle: str, as_json: bool) -> None:
     click.echo(f"normal   mean {opened.mean.tolist()}, std {opened.std.tolist()}")
     click.echo(f"device   {opened.device['name']}, batch norm: {opened.norm}")
     click.echo(f"feature  {'x'.join(map(str, opened.feature_shape))}, coded by {opened.codec!r}")
+    click.echo(f"learns   {_listed(opened.learned)}")
     if isinstance(opened.codec, SGQ):
         click.echo(f"indices  grouping {opened.codec.grouping}, coding {opened.codec.coding}")
     if "rate" in manifest:

@@ -69,6 +69,12 @@ board = options(
         default=32,
         help="Batch of the deployed graph on boards of static shapes.",
     ),
+    click.option(
+        "--train-layers",
+        type=click.IntRange(min=1),
+        metavar="K",
+        help="Let only the last K layers of the front half learn: a lighter step, and smaller rounds (default: all).",
+    ),
 )
 cut = click.option("--cut", metavar="LAYER", help="Layer after which the model is cut (default: the model's own).")
 bundle = click.argument("bundle", metavar="BUNDLE")
@@ -192,7 +198,12 @@ fleet = options(
         metavar="SECONDS",
         help="Make a step without the devices that are later than this (default: 60; 0.02 with --mode async).",
     ),
-    click.option("--round-wait", default=60.0, metavar="SECONDS", help="The same for a round."),
+    click.option(
+        "--round-wait",
+        default=60.0,
+        metavar="SECONDS",
+        help="The same for a round; where it is more than 60, also how long a device may say nothing in a test.",
+    ),
     click.option(
         "--quorum",
         type=float,

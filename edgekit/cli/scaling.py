@@ -102,6 +102,7 @@ def _plan(
     from edgekit.export.settings import BoardSettings
     from edgekit.launch.settings import Server
     from edgekit.measure.scaling import Plan, passes
+    from edgekit.server.modes import FleetSettings
 
     data = settings.data(given)
     there = len(data.load(given["seed"]).dataset.train_labels)
@@ -123,9 +124,9 @@ def _plan(
         in_flight=in_flight,
         server=Server(
             lr=given["lr"],
-            sync_every=given["sync_every"],
             server_threads=given["server_threads"],
             torch_device=given["torch_device"],
+            fleet=FleetSettings(sync_every=given["sync_every"]),
         ),
         share=given["device_share"],
         seed=given["seed"],

@@ -48,7 +48,7 @@ def serve(**given: Any) -> None:
 
     fleet = FleetSettings(**{name: given[name] for name in FleetSettings._fields})
     patience, rounds = fleet.patience(devices), fleet.rounds(devices)
-    pairs = Pairs(out) if out is not None else None
+    pairs = Pairs(out, opened.class_names) if out is not None else None
     train.prepare(given["server_threads"], seed)
     policy = given["gradient_codec"] or default_policy(opened)
     setup = setup_from_bundle(

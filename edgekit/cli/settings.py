@@ -22,7 +22,7 @@ def data(given: dict[str, Any]) -> "NamedData":
 
 
 def board(given: dict[str, Any]) -> "BoardSettings":
-    """The board that --device, --norm and --static-batch name."""
+    """The board that --device, --norm, --static-batch and --train-layers name."""
     from edgekit.export.settings import BoardSettings
 
-    return BoardSettings(given["device"], given["norm"], given["static_batch"])
+    return BoardSettings(given["device"], given["norm"], given["static_batch"], given["train_layers"])

@@ -84,7 +84,7 @@ def train(**given: Any) -> None:
             codec=Coding(rate.codec(given), given["significance"], goal),
             board=settings.board(given),
             training=training,
-            server=Server(**{name: given[name] for name in Server._fields}),
+            server=Server.from_options(given),
             seed=given["seed"],
             out=out,
             command=sys.argv[1:],

@@ -3,7 +3,7 @@
 import importlib
 import inspect
 import json
-from typing import Any, Dict
+from typing import Any, Dict, Tuple
 
 from edgekit.codecs.base import FeatureCodec, GradientCodec, UpdateCodec
 from edgekit.errors import UnknownName, UsageError
@@ -45,8 +45,7 @@ def parse_feature_codec(text: str) -> FeatureCodec:
     >>> parse_feature_codec("sgq:groups=4,bits=6").config["bits"]
     6
     """
-    codec_id, _, pairs = text.partition(":")
-    return feature_codec(codec_id, parse_settings(pairs))
+    return feature_codec(*parse_settings(text))
 
 
 def gradient_codec(codec_id: str, config: Dict[str, Any]) -> GradientCodec:
@@ -69,26 +68,26 @@ def parse_update_codec(text: str) -> UpdateCodec:
     >>> parse_update_codec("quantised:step=0.5").config["step"]
     0.5
     """
-    codec_id, _, pairs = text.partition(":")
-    return update_codec(codec_id, parse_settings(pairs))
+    return update_codec(*parse_settings(text))
 
 
-def parse_settings(text: str) -> Dict[str, Any]:
-    """The constructor arguments in "key=value,key=value": numbers, true and false, else text.
+def parse_settings(text: str) -> Tuple[str, Dict[str, Any]]:
+    """The name in "NAME" or "NAME:KEY=VALUE,...", and the settings behind it: numbers, true and false, else text.
 
-    >>> parse_settings("groups=4,weighted=true,coding=context")
-    {'groups': 4, 'weighted': True, 'coding': 'context'}
+    >>> parse_settings("sgq:groups=4,weighted=true,coding=context")
+    ('sgq', {'groups': 4, 'weighted': True, 'coding': 'context'})
     """
+    name, _, pairs = text.partition(":")
     found = {}
-    for pair in filter(None, text.split(",")):
+    for pair in filter(None, pairs.split(",")):
         key, equals, value = pair.partition("=")
         if not equals:
-            raise UsageError("'{}' of '{}' lacks its value: expected KEY=VALUE,...".format(pair, text))
+            raise UsageError("'{}' of '{}' lacks its value: expected {}:KEY=VALUE,...".format(pair, text, name))
         try:
             found[key] = json.loads(value.lower())
         except ValueError:
             found[key] = value
-    return found
+    return name, found
 
 
 def _make(what: str, table: Dict[str, str], codec_id: str, config: Dict[str, Any]) -> object:

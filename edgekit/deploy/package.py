@@ -18,8 +18,10 @@ from edgekit.errors import UsageError
 from edgekit.tensorfile import make_folder
 
 ROOT = Path(edgekit.__file__).parent
-#: Folders that are packed whole. Of the modules beside them, those are packed that another packed module imports.
+#: Folders that are packed whole, by these endings. Of the modules beside them, those are packed that another packed
+#: module imports.
 PARTS = ("codecs", "data", "line", "runtime")
+ENDINGS = (".py", ".so")
 REQUIRES_PYTHON = ">=3.6"
 REQUIRES = ("numpy>=1.19", "onnxruntime>=1.10", "grpcio>=1.48")
 #: Needed for `--dataset folder` alone.
@@ -65,14 +67,16 @@ sys.exit(main(sys.argv[1:], program))
 
 def device_files() -> dict[str, bytes]:
     """The device part: path, such as "edgekit/line/frame.py" -> content, sorted by path."""
-    paths = [ROOT / "__init__.py", *(path for part in PARTS for path in (ROOT / part).rglob("*.py"))]
+    parts = (path for part in PARTS for path in (ROOT / part).rglob("*"))
+    paths = [ROOT / "__init__.py", *(path for path in parts if path.suffix in ENDINGS)]
     files: dict[str, bytes] = {}
     while paths:
         path = paths.pop()
         name = f"edgekit/{path.relative_to(ROOT).as_posix()}"
         if name not in files:
             files[name] = path.read_bytes()
-            beside = (ROOT / f"{module}.py" for module in _modules_beside(files[name]))
+            modules = _modules_beside(files[name]) if path.suffix == ".py" else ()
+            beside = (ROOT / f"{module}.py" for module in modules)
             paths += [path for path in beside if path.is_file()]
     return dict(sorted(files.items()))
 

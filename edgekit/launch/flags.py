@@ -7,7 +7,7 @@ from edgekit.launch.settings import Run
 
 def server(run: Run, bundle: str, out: str) -> list[str]:
     """`edgekit serve` of the folder `bundle` at a free port, until all devices are done; the weights go to `out`."""
-    values = {**run.server._asdict(), "seed": run.seed, "devices": run.training.devices}
+    values = {**run.server.as_options(), "seed": run.seed, "devices": run.training.devices}
     return ["serve", bundle, "--listen", "127.0.0.1:0", "--json", "--out", out, *as_flags(values)]
 
 

@@ -1,6 +1,7 @@
 """What `train` is told besides what an export is told (edgekit/export/settings.py)."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from edgekit.errors import UsageError
 from edgekit.export.settings import BoardSettings, Coding, NamedData, NamedNetwork
@@ -66,22 +67,22 @@ class Server(NamedTuple):
     torch_device: str = "auto"
     #: Threads of the back half on a CPU.
     server_threads: int = 1
-    #: The rest are those of `edgekit.server.modes.FleetSettings`, which says what they are.
-    mode: str = "sync"
-    sync_every: str | None = None
-    update_codec: str = "quantised"
-    average: str = "clipped"
-    norm_statistics: str = "average"
-    server_momentum: float = 0.0
-    sampling: str = "all"
-    start_wait: float = 240.0
-    step_wait: float | None = None
-    round_wait: float = 60.0
-    quorum: float | None = None
-    joint_batch: int | None = None
     #: Whether batches that stand out are left out, and devices that go on with them (`edgekit.server.watch`).
     quarantine: bool = True
-    ahead: int | None = None
+    #: How the devices are kept together.
+    fleet: FleetSettings = FleetSettings()
+
+    @classmethod
+    def from_options(cls, given: Mapping[str, Any]) -> "Server":
+        """What the options of the command line say, by their names; others among them are passed over."""
+        own = {name: given[name] for name in cls._fields if name != "fleet"}
+        return cls(**own, fleet=FleetSettings(**{name: given[name] for name in FleetSettings._fields}))
+
+    def as_options(self) -> dict[str, Any]:
+        """All of it by the names of the options."""
+        values = self._asdict()
+        values.update(values.pop("fleet")._asdict())
+        return values
 
 
 class Run(NamedTuple):
@@ -97,11 +98,6 @@ class Run(NamedTuple):
     seed: int
 
     @property
-    def fleet(self) -> FleetSettings:
-        """How the server keeps the devices together."""
-        return FleetSettings(**{name: getattr(self.server, name) for name in FleetSettings._fields})
-
-    @property
     def in_step(self) -> bool:
         """Whether the devices' front halves are averaged."""
-        return bool(self.fleet.rounds(self.training.devices).every)
+        return bool(self.server.fleet.rounds(self.training.devices).every)

@@ -61,43 +61,62 @@ def train(
     with tempfile.TemporaryDirectory() as scratch:
         folder = out or scratch
         make_folder(folder)
-        bundle = export_named(
-            os.path.join(folder, "bundle"), network, data.load(seed), run.coding, run.board, seed=seed, overwrite=True
-        )
-        described = _described(run, bundle)
-        done = []
-        quarantined: dict[str, str] = {}
-        ended: Event = {}
-        with (
-            open(os.path.join(folder, "record.jsonl"), "w", encoding="utf-8") as file,
-            Children(on_start=on_process) as children,
-        ):
-            record = Recorder(file)
+        bundle = export_run(run, os.path.join(folder, "bundle"))
+        return train_bundle(run, bundle, folder, command, on_event, on_process)
 
-            def tell(event: Event) -> None:
-                if event["event"] != "progress":
-                    record(event)
-                on_event(event)
 
-            called = ["python", *sys.argv] if command is None else list(command)
-            tell(dict(described, event="start", command=called, time=time.time()))
-            for name, event in _events(run, bundle.path, folder, children):
-                if name == "server" and event["event"] == "listening":
-                    described["calibrate"] = event["calibrate"]
-                if event["event"] == "done":
-                    done.append(event)
-                elif event["event"] == "quarantined":
-                    quarantined[event["device"]] = event["reason"]
-                elif event["event"] == "ended" and name == "server":
-                    ended = event
-                tell(dict(event, process=name))
-            if not done:
-                reasons = "; ".join(f"{device}: {reason}" for device, reason in sorted(quarantined.items()))
-                raise Quarantined(f"every device was put in quarantine, nothing came of the run: {reasons}")
-            last = summary(described, done, quarantined, ended)
-            wrong = collapsed(last, bundle.classes)
-            last["collapsed"] = wrong
-            tell(last)
+def export_run(run: Run, path: str) -> Bundle:
+    """The bundle that `run` trains, written to the folder `path`."""
+    return export_named(
+        path, run.network, run.data.load(run.seed), run.coding, run.board, seed=run.seed, overwrite=True
+    )  # fmt: skip
+
+
+def train_bundle(
+    run: Run,
+    bundle: Bundle,
+    folder: str,
+    command: Sequence[str] | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+    on_process: "Callable[[str, subprocess.Popen[str]], None]" = lambda name, process: None,
+) -> Event:
+    """The "summary" event of the training of `run`, whose `bundle` is exported; `folder` keeps what comes of it."""
+    described = _described(run, bundle)
+    done = []
+    quarantined: dict[str, str] = {}
+    ended: Event = {}
+    with (
+        open(os.path.join(folder, "record.jsonl"), "w", encoding="utf-8") as file,
+        Children(on_start=on_process) as children,
+    ):
+        record = Recorder(file)
+
+        def tell(event: Event) -> None:
+            if event["event"] != "progress":
+                record(event)
+            on_event(event)
+
+        called = ["python", *sys.argv] if command is None else list(command)
+        tell(dict(described, event="start", command=called, time=time.time()))
+        for name, event in _events(run, bundle.path, folder, children):
+            if name == "server" and event["event"] == "listening":
+                described["calibrate"] = event["calibrate"]
+            if event["event"] == "done":
+                done.append(event)
+            elif event["event"] == "quarantined":
+                quarantined[event["device"]] = event["reason"]
+            elif event["event"] == "ended" and name == "server":
+                ended = event
+            tell(dict(event, process=name))
+        if not done:
+            reasons = "; ".join(f"{device}: {reason}" for device, reason in sorted(quarantined.items()))
+            raise Quarantined(
+                f"every device was put in quarantine, nothing came of the run: {reasons}. If the devices are sound "
+                "training diverged: lower --lr"
+            )
+        last = summary(described, done, quarantined, ended)
+        last["collapsed"] = collapsed(last, bundle.classes)
+        tell(last)
     return last
 
 
@@ -110,7 +129,7 @@ def check(run: Run) -> None:
     if server.gradient_codec is not None:
         calibrator(server.gradient_codec, run.seed)
     noise_filling(server.noise_filling, run.coding.codec, run.seed)
-    run.fleet.check()
+    server.fleet.check()
     if run.training.regroup_every and run.in_step:
         raise UsageError(
             f"--regroup-every {run.training.regroup_every}: devices whose front halves are averaged keep one grouping: "
@@ -134,7 +153,7 @@ def _events(run: Run, bundle: str, folder: str, children: Children) -> Iterator[
 
 def _described(run: Run, bundle: Bundle) -> Event:
     """What was run, as "start" and "summary" say it."""
-    server, board = run.server._asdict(), run.board
+    server, board = run.server.as_options(), run.board
     return {
         "model": run.network.name,
         "device": board.device if isinstance(board.device, str) else board.device.name,

@@ -48,8 +48,7 @@ def parse(text: str, names: dict[str, str] = NAMES) -> Method:
     if "," in full.partition(":")[0]:
         raise UsageError(f"methods '{text}': expected ; between methods where one of them is spelt out, not commas")
     codec, _, gradient = full.partition("+")
-    codec_id, _, pairs = codec.partition(":")
-    config = parse_settings(pairs)
+    codec_id, config = parse_settings(codec)
     feature_codec(codec_id, config)
     gradient = gradient or "none"
     calibrator(gradient, 0)

@@ -2,30 +2,33 @@
 
 ::
 
+    for each repeat and method: one export
     for each repeat, line, mode and number of devices: the methods in turn
         edgekit.launch.train: server, line, K devices --events--> images/s, bytes, accuracy
-        watch.py: processor seconds of each process ------------> how busy the server was
-        throttle.py: the devices' share of a core, where boards slower than one are emulated
+        cpu_time.py: processor seconds of each process ---------> how busy the server was
+        throttle.py: the devices' share of a core while they train, where boards slower than one are emulated
 """
 
 import contextlib
 import itertools
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from edgekit.bundle import Bundle
 from edgekit.codecs.registry import feature_codec
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.export.settings import BoardSettings, Coding, NamedData, NamedNetwork
 from edgekit.launch.settings import Run, Server, Training
-from edgekit.launch.train import check, train
+from edgekit.launch.train import check, export_run, train_bundle
 from edgekit.line.meter import TRAINING_KINDS
 from edgekit.link.link import Link
+from edgekit.measure.cpu_time import MACHINE, CpuTime
 from edgekit.measure.methods import Method
 from edgekit.measure.throttle import Throttle
-from edgekit.measure.watch import MACHINE, Watch
 
 Cell = dict[str, Any]
 Event = dict[str, Any]
@@ -59,19 +62,21 @@ class Plan(NamedTuple):
     def check(self) -> None:
         """Raises UsageError now for what a training would refuse, perhaps only after hours."""
         for devices, method, link, mode in itertools.product(self.devices, self.methods, self.links, self.modes):
-            coding, settings = _coding(method), self.settings(devices, method, link, mode)
-            check(Run(self.network, self.data, coding, self.board, *settings, self.seed))
+            check(self.training(devices, method, link, mode, repeat=0))
         if self.share is not None:
             Throttle(self.share)
 
-    def settings(self, devices: int, method: Method, link: str, mode: str) -> tuple[Training, Server]:
+    def training(self, devices: int, method: Method, link: str, mode: str, repeat: int) -> Run:
         """The settings of one training."""
+        coding = Coding(feature_codec(method.codec, method.config))
         training = Training(
             devices=devices, epochs=self.epochs, batch=self.batch, in_flight=self.in_flight,
             # A test takes time that is not training's.
             evaluate_every=self.epochs, link=None if self.links[link] is None else link,
         )  # fmt: skip
-        return training, self.server._replace(mode=mode, gradient_codec=method.gradient)
+        fleet = self.server.fleet._replace(mode=mode)
+        server = self.server._replace(fleet=fleet, gradient_codec=method.gradient)
+        return Run(self.network, self.data, coding, self.board, training, server, self.seed + repeat)
 
     def cells(self) -> Iterator[tuple[int, str, str, int, Method]]:
         """(repeat, link, mode, devices, method) in the order of measuring, methods in turn: A B A B."""
@@ -103,65 +108,63 @@ def run(
 ) -> None:
     """Measures all of `plan`. `on_start` gets each cell's name before it, `on_event` the events of its training, and
     `on_cell` the cell. An error names the cell it came in."""
-    for repeat, link, mode, devices, method in plan.cells():
-        name = f"{method.name} over {link}, {mode}, {devices} device{'' if devices == 1 else 's'}"
-        on_start(name)
-        try:
-            found = cell(plan, devices, method, link, mode, plan.seed + repeat, on_event)
-        except EdgekitError as error:
-            error.args = (f"{name}: {error}",)
-            raise
-        on_cell({"codec": method.name, "link": link, "mode": mode, "devices": devices, "repeat": repeat, **found})
+    for repeat, cells in itertools.groupby(plan.cells(), lambda cell: cell[0]):
+        with tempfile.TemporaryDirectory() as folder:
+            bundles: dict[str, Bundle] = {}
+            for _, link, mode, devices, method in cells:
+                name = f"{method.name} over {link}, {mode}, {devices} device{'' if devices == 1 else 's'}"
+                on_start(name)
+                training = plan.training(devices, method, link, mode, repeat)
+                try:
+                    if method.name not in bundles:
+                        bundles[method.name] = export_run(training, os.path.join(folder, f"bundle-{len(bundles)}"))
+                    found = cell(training, bundles[method.name], plan.share, on_event)
+                except EdgekitError as error:
+                    error.args = (f"{name}: {error}",)
+                    raise
+                on_cell(
+                    {"codec": method.name, "link": link, "mode": mode, "devices": devices, "repeat": repeat, **found}
+                )
 
 
-def cell(
-    plan: Plan,
-    devices: int,
-    method: Method,
-    link: str,
-    mode: str,
-    seed: int,
-    on_event: Callable[[Event], None] = lambda event: None,
-) -> Cell:
-    """One cell: a whole training of `devices` devices.
+def cell(training: Run, bundle: Bundle, share: float | None, on_event: Callable[[Event], None]) -> Cell:
+    """One cell: a whole `training`, whose `bundle` is exported, with `share` of a core for each device.
 
     Its time is that from the moment when the server let the devices begin to the end of the last one's training; what
-    comes before, the export and the start of the processes, and the test behind it are left out.
+    comes before, the start of the processes, and the test behind it are left out.
     """
-    training, server = plan.settings(devices, method, link, mode)
     processes: dict[str, subprocess.Popen[str]] = {}
     begun: list[float] = []
     done: list[Event] = []
     with contextlib.ExitStack() as stack:
-        watch = stack.enter_context(Watch())
-        watch.add(HERE, os.getpid())
-        throttle = stack.enter_context(Throttle(plan.share)) if plan.share else None
+        cpu = stack.enter_context(CpuTime())
+        cpu.add(HERE, os.getpid())
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        throttle = stack.enter_context(Throttle(share)) if share else None
 
         def on_process(name: str, process: "subprocess.Popen[str]") -> None:
             processes[name] = process
-            watch.add(name, process.pid)
+            cpu.add(name, process.pid)
 
         def see(event: Event) -> None:
             if event["event"] == "connected":
                 begun.append(time.monotonic())
                 if throttle:
                     throttle.hold(processes[event["process"]])
+            elif event["event"] == "testing" and throttle:
+                throttle.release(processes[event["process"]])
             elif event["event"] == "done":
                 done.append(event)
             on_event(event)
 
-        summary = train(
-            plan.network, data=plan.data, codec=_coding(method), board=plan.board, training=training, server=server,
-            seed=seed, on_event=see, on_process=on_process,
-        )  # fmt: skip
+        summary = train_bundle(training, bundle, folder, on_event=see, on_process=on_process)
     seconds = max(event["train_s"] for event in done)
     start = min(begun)
-    spent = {name: watch.spent(name, start, start + seconds) for name in (*processes, HERE, MACHINE)}
-    return {**_trained(summary, seconds), **_spent(spent, seconds, summary["images"], devices)}
-
-
-def _coding(method: Method) -> Coding:
-    return Coding(feature_codec(method.codec, method.config))
+    spent = {name: cpu.spent(name, start, start + seconds) for name in (*processes, HERE, MACHINE)}
+    return {
+        **_trained(summary, seconds),
+        **_spent(spent, seconds, summary["images"], training.training.devices),
+    }
 
 
 def _trained(summary: Event, seconds: float) -> Cell:

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 
 from edgekit.errors import UsageError
-from edgekit.measure.watch import cpu_seconds
+from edgekit.measure.cpu_time import cpu_seconds
 
 #: Seconds between two looks at a process: one that runs may owe so much processor time.
 TICK_S = 0.005
@@ -33,7 +33,7 @@ class _Held:
 
 
 class Throttle:
-    """Holds each process to `share` of a core, from `hold` until it ends or the context does. UsageError."""
+    """Holds each process to `share` of a core, from `hold` to `release` or the end of the context. UsageError."""
 
     def __init__(self, share: float) -> None:
         if not 0.01 <= share <= 1:
@@ -51,6 +51,14 @@ class Throttle:
                 self._held.append(_Held(process, 0.0, time.monotonic(), cpu_seconds(process.pid)))
             except OSError:
                 return  # it has ended already
+
+    def release(self, process: "subprocess.Popen[str]") -> None:
+        """From now on `process` runs as before."""
+        with self._lock:
+            for held in self._held:
+                if held.process is process:
+                    process.send_signal(signal.SIGCONT)
+            self._held = [held for held in self._held if held.process is not process]
 
     def __enter__(self) -> "Throttle":
         self._thread.start()

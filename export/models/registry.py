@@ -1,6 +1,7 @@
 """Networks by name, built in or a user's own, imported on demand; and where each built-in one is cut by default."""
 
 import importlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgekit.errors import UnknownName, UsageError
@@ -39,13 +40,19 @@ MODELS = {
 
 
 def build(
-    name: str, input_shape: tuple[int, int, int], classes: int | None, seed: int, weights: str | None = None
+    name: str,
+    input_shape: tuple[int, int, int],
+    classes: int | None,
+    seed: int,
+    weights: str | None = None,
+    class_names: Sequence[str] = (),
 ) -> "nn.Module":
     """Network `name` for images of `input_shape` (C,H,W), in training mode.
 
     `name` is built in or a user's own, "package.module:factory". Its weights are those of the safetensors file
     `weights`, else what `seed` decides; the random state of torch is left as it was. `classes` None: as many as a
-    user's network has, 10 for one that is built in.
+    user's network has, 10 for one that is built in. Weights that say the names of their classes must have
+    `class_names`, if these are given.
     """
     channels = input_shape[0]
     if channels < 1 or (classes is not None and not 2 <= classes <= MOST_CLASSES):
@@ -60,7 +67,7 @@ def build(
         torch.default_generator.manual_seed(seed)
         network = (_own if ":" in name else _built_in)(name, input_shape, classes)
     if weights is not None:
-        load_weights(network, weights)
+        load_weights(network, weights, class_names)
     return network
 
 

@@ -1,13 +1,16 @@
 """Trained weights from a safetensors file into a network, checked tensor by tensor."""
 
 import difflib
+import itertools
 import os
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import nn
 
 from edgekit import tensorfile
+from edgekit.class_names import said_in
 from edgekit.errors import DataError, ExportError, PayloadError, UsageError
 
 #: What PyTorch's own formats are called; they are pickles.
@@ -25,15 +28,25 @@ HALVES = (
 SHOWN = 3
 
 
-def load_weights(network: nn.Module, path: str) -> None:
+def load_weights(network: nn.Module, path: str, classes: Sequence[str] = ()) -> None:
     """Copies the tensors of the safetensors file `path` into `network`, in place; or of both halves in a folder.
 
     Names and shapes must be those of ``network.state_dict()``, except that all names may begin with "module.", as
-    DataParallel writes them; float16 and float64 are converted. UsageError for a file that cannot be read or is a
+    DataParallel writes them; float16 and float64 are converted. Where a file says which classes it tells apart, as
+    those of edgekit do, they must be `classes`, if these are given. UsageError for a file that cannot be read or is a
     pickle, DataError for a damaged one, ExportError for one that does not fit; `network` is then as it was.
     """
-    files = _halves(path) if os.path.isdir(path) else [path]
-    arrays = {name: array for file in files for name, array in _read(file).items()}
+    arrays: dict[str, np.ndarray] = {}
+    for file in _halves(path) if os.path.isdir(path) else [path]:
+        tensors, own = _read(file)
+        arrays.update(tensors)
+        if classes and own and own != tuple(classes):
+            both = enumerate(itertools.zip_longest(own, classes, fillvalue="nothing"))
+            label, (theirs, ours) = next((at, names) for at, names in both if names[0] != names[1])
+            raise ExportError(
+                f"weights {file} are for other classes: label {label} means {theirs} there, and {ours} in the dataset. "
+                "Expected the same names in the same order; without --weights training begins anew"
+            )
     expected = network.state_dict()
     if arrays and all(name.startswith("module.") for name in arrays) and not arrays.keys() & expected.keys():
         arrays = {name[len("module.") :]: array for name, array in arrays.items()}
@@ -47,7 +60,8 @@ def _halves(folder: str) -> list[str]:
     return next((files for files in places if all(map(os.path.exists, files))), places[-1])
 
 
-def _read(path: str) -> dict[str, np.ndarray]:
+def _read(path: str) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """The tensors of the file `path`, and the names of the classes where it says them."""
     if path.endswith(PICKLES):
         target = path[: path.rindex(".")] + ".safetensors"
         raise UsageError(
@@ -57,7 +71,8 @@ def _read(path: str) -> dict[str, np.ndarray]:
         )
     try:
         with open(path, "rb") as file:
-            return tensorfile.loads(file.read())
+            data = file.read()
+        return tensorfile.loads(data), said_in(tensorfile.metadata(data))
     except OSError as error:
         raise UsageError(
             f"weights {path} cannot be read: {error.strerror}; expected a .safetensors file, or the folder of "

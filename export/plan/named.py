@@ -91,7 +91,7 @@ def plan_named(
         classes = len(dataset.classes)
     where = _torch_device(timing.torch_device)
     images = sample_images(shape, batch, seed, dataset)
-    module = build(name, shape, classes, seed, network.weights)
+    module = build(name, shape, classes, seed, network.weights, dataset.classes if dataset else ())
     classes = classes or classes_of(module, shape)
     default = network.cut or default_cut(name)
     table = cut_table(module, shape, codec)

@@ -2,20 +2,27 @@
 
 import time
 from collections.abc import Sequence
+from threading import Condition, Lock
+from typing import Any
 
 from edgekit.line.labels import pack_labels
-from edgekit.line.messages import Evaluate, Result, Tally
+from edgekit.line.messages import Evaluate, Result, Tally, Tested
 from edgekit.server.handlers.batch import unpack_batch
 from edgekit.server.session import Session
 from edgekit.server.setup import Setup
 from edgekit.server.tally import Count
 
 
-def evaluate(setup: Setup, session: Session, message: Evaluate) -> Result:
-    """The classes that the images in `message` are taken for, and the loss."""
+def evaluate(setup: Setup, session: Session, message: Evaluate, coder: Lock, lock: Condition) -> Result:
+    """The classes that the images in `message` are taken for, and the loss.
+
+    `coder` is held while they are decoded, `lock` while the back half is used.
+    """
     start = time.perf_counter()
-    batch = unpack_batch(setup, session, message)
-    loss, predicted = setup.back.evaluate(batch.feature, batch.order, batch.labels)
+    with coder:
+        batch = unpack_batch(setup, session, message)
+    with lock:
+        loss, predicted = setup.back.evaluate(batch.feature, batch.order, batch.labels)
     count = session.validation if message.validation else session.test
     count.add(message.images, int((predicted == batch.labels).sum()), loss)
     seconds = round(time.perf_counter() - start, 6)
@@ -35,3 +42,22 @@ def tally(sessions: Sequence[Session]) -> tuple[Count, Count]:
 def tally_message(session: Session, epoch: int, test: Count, best: bool) -> Tally:
     """What the device is told of them."""
     return Tally(session.number, epoch, test.images, test.correct, round(test.mean_loss, 6), best)
+
+
+def tested_event(epoch: int, devices: int, test: Count, validation: Count, best: bool) -> dict[str, Any]:
+    """The "tested" event: what the test of so many devices came to."""
+    event = {
+        "event": "tested", "epoch": epoch, "devices": devices, "images": test.images, "accuracy": test.accuracy,
+        "test_loss": test.mean_loss, "best": best,
+    }  # fmt: skip
+    if validation.images:
+        event.update(validation_accuracy=validation.accuracy, validation_loss=validation.mean_loss)
+    return event
+
+
+def missed(session: Session, message: Tested) -> Tally:
+    """For a device whose test ended after that of the others: what theirs came to. Its own images are not counted."""
+    assert session.missed is not None
+    test, session.missed = session.missed, None
+    session.test, session.validation = Count(), Count()
+    return test._replace(step=message.step)

@@ -7,6 +7,7 @@ from edgekit.codecs.base import Arrays
 from edgekit.codecs.features.sgq import SGQ
 from edgekit.errors import ShapeError, UsageError
 
+pytestmark = pytest.mark.usefixtures("coder")
 CONFIGS = [(1, 1), (2, 4), (4, 2), (3, 3), (12, 4), (2, 8)]
 CHANNELS = 12
 

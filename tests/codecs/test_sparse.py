@@ -10,11 +10,12 @@ from hypothesis.extra import numpy as hnp
 
 from edgekit.codecs.entropy import fields, gaps
 from edgekit.codecs.entropy.levels import decode, encode
-from edgekit.codecs.entropy.rans import TOTAL
+from edgekit.codecs.entropy.slots import TOTAL
 from edgekit.codecs.gradients.sparse import Sparse, segments
 from edgekit.codecs.gradients.systematic import systematic
 from edgekit.errors import PayloadError, UsageError
 
+pytestmark = pytest.mark.usefixtures("coder")
 SHAPE = (4, 16, 8, 8)
 
 

@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 from edgekit.codecs.features.uniform import Uniform
 from edgekit.errors import PayloadError, UsageError
 
+pytestmark = pytest.mark.usefixtures("coder")
 each_codec = pytest.mark.parametrize("codec", [Uniform(bits) for bits in range(2, 9)], ids=repr)
 
 

@@ -14,6 +14,7 @@ from edgekit.codecs.registry import FEATURES, feature_codec
 from edgekit.errors import PayloadError, UnknownName, UsageError
 from edgekit.tensors import TensorSpec, check_all
 
+pytestmark = pytest.mark.usefixtures("coder")
 GOLDEN = Path(__file__).parent.parent / "golden" / "features.json"
 #: Further configurations, beside each codec's default.
 CONFIGS: list[tuple[str, dict[str, Any]]] = [

@@ -16,6 +16,7 @@ from edgekit.codecs.gradients.vq import VQ
 from edgekit.codecs.registry import GRADIENTS, gradient_codec
 from edgekit.errors import PayloadError, ShapeError
 
+pytestmark = pytest.mark.usefixtures("coder")
 GOLDEN = Path(__file__).parent.parent / "golden"
 #: Further configurations, beside each codec's default.
 CONFIGS: list[tuple[str, dict[str, Any]]] = [("stochastic", {"bits": bits}) for bits in (2, 3, 8)]

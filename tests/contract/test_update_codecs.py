@@ -15,6 +15,7 @@ from edgekit.codecs.registry import UPDATES, parse_update_codec, update_codec
 from edgekit.codecs.updates.feedback import ErrorFeedback
 from edgekit.errors import Diverged, PayloadError, ShapeError, UnknownName, UsageError
 
+pytestmark = pytest.mark.usefixtures("coder")
 GOLDEN = Path(__file__).parent.parent / "golden"
 #: Further configurations, beside each codec's default.
 CONFIGS: list[tuple[str, dict[str, Any]]] = [("quantised", {"step": step}) for step in (0.01, 0.5, 1)]

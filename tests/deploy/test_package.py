@@ -23,6 +23,8 @@ from click.testing import CliRunner
 
 import edgekit
 from edgekit.cli.package_device import package_device
+from edgekit.codecs.entropy import kernels
+from edgekit.codecs.entropy.native import library
 from edgekit.deploy import package
 from edgekit.errors import UsageError
 
@@ -74,20 +76,22 @@ def test_holds_the_device_part_as_it_is(written: Path) -> None:
     assert inside == {name for name in device if name.count("/") > 1} and len(inside) > 60
     assert not any(name.split("/")[1] in HOST for name in device)
     assert {"edgekit/__init__.py", "edgekit/line/frame.py", "edgekit/bundle.py", "edgekit/machine.py"} <= device.keys()
+    libraries = {f"edgekit/codecs/entropy/native/{library.file_name(machine)}" for machine in library.MACHINES}
+    assert {name for name in device if name.endswith(".so")} == libraries
     # The command line, the emulator of lines and the starting of processes are of hosts.
     assert not {"edgekit/__main__.py", "edgekit/link/emulator.py", "edgekit/launch/processes.py"} & device.keys()
 
 
 def walk(folder: Path) -> Iterator[Path]:
     for place, _, files in os.walk(folder, followlinks=True):
-        yield from (Path(place, file) for file in files if file.endswith(".py"))
+        yield from (Path(place, file) for file in files if file.endswith((".py", ".so")))
 
 
 def unsatisfied(files: dict[str, bytes]) -> list[str]:
     """Imports, those inside functions too, and names of modules in tables, that `files` lack."""
     modules = {name.removesuffix(".py").replace("/", ".").removesuffix(".__init__") for name in files}
     found = []
-    for name, content in files.items():
+    for name, content in sources(files).items():
         for node in ast.walk(ast.parse(content)):
             wanted: list[str] = []
             if isinstance(node, ast.Import):
@@ -103,6 +107,10 @@ def unsatisfied(files: dict[str, bytes]) -> list[str]:
             known = modules | OUTSIDE | set(sys.stdlib_module_names)
             found += [f"{name} wants {each}" for each in wanted if each not in known and top(each) not in known]
     return found
+
+
+def sources(files: dict[str, bytes]) -> dict[str, bytes]:
+    return {name: content for name, content in files.items() if name.endswith(".py")}
 
 
 def top(module: str) -> str:
@@ -126,7 +134,7 @@ def test_every_import_is_satisfied_inside() -> None:
 
 def test_every_file_is_python_3_6() -> None:
     files = {**package.device_files(), "__main__.py": package.MAIN.encode()}
-    for name, content in files.items():
+    for name, content in sources(files).items():
         ast.parse(content, name, feature_version=(3, 6))
 
 
@@ -213,12 +221,21 @@ def test_zip_runs(written: Path) -> None:
 
 
 def test_every_module_loads_from_the_zip(written: Path) -> None:
-    names = [name.removesuffix(".py").replace("/", ".") for name in package.device_files()]
+    names = [name.removesuffix(".py").replace("/", ".") for name in sources(package.device_files())]
     code = f"import sys, {', '.join(names)}\nprint(*(m.__file__ for n, m in sys.modules.items() if n[:7] == 'edgekit'))"
     done = python("-W", "error", "-c", code, path=str(written / ZIP))
     assert done.returncode == 0, done.stderr
     files = done.stdout.split()
     assert len(files) > 60 and all(file.startswith(str(written / ZIP)) for file in files)
+
+
+def test_compiled_kernels_load_from_the_zip(written: Path, tmp_path: Path) -> None:
+    """From a file of their own, which is gone afterwards."""
+    code = "import tempfile; tempfile.tempdir = {!r}; from edgekit.codecs.entropy import bits, kernels; import numpy"
+    code += "; print(bits.pack(numpy.arange(4), 4).hex(), kernels.choice().name)"
+    done = python("-W", "error", "-c", code.format(str(tmp_path)), path=str(written / ZIP))
+    assert (done.stdout, done.stderr) == (f"0123 {kernels.choose(None).name}\n", "")
+    assert list(tmp_path.iterdir()) == []
 
 
 def run(*arguments: str) -> Any:

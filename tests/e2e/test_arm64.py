@@ -6,7 +6,6 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,11 +17,12 @@ import edgekit
 from edgekit import tensorfile
 from edgekit.bundle import Bundle
 from edgekit.codecs.base import Arrays
-from edgekit.codecs.registry import FEATURES, GRADIENTS, UPDATES, feature_codec, gradient_codec
+from edgekit.codecs.registry import feature_codec
 from edgekit.data.base import Dataset
 from edgekit.export.build import NORMS, build_bundle
 from edgekit.export.fold import settle_norms
 from edgekit.export.settings import BoardSettings, CalibrationImages, Coding, Network
+from tests.e2e import every_codec
 
 # The board takes 15 s to set up, and more where Debian or the package index is far.
 pytestmark = pytest.mark.timeout(1200)
@@ -31,75 +31,6 @@ BOARD = Path(__file__).parent / "arm64_board.py"
 #: The exit code of BOARD where this machine cannot have one.
 NOT_HERE = 75
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(edgekit.__file__).parent.parent), "OMP_NUM_THREADS": "1"}
-
-#: Every setting that changes what is computed or written.
-FEATURE_CODECS: list[tuple[str, dict[str, Any]]] = [
-    ("raw", {}), ("uniform", {"bits": 4}), ("uniform", {"bits": 3}), ("slicing", {}), ("topk", {}),
-    ("product", {"groups": 4}), ("sgq", {"groups": 4}), ("sgq", {"groups": 4, "weighted": True}),
-    ("sgq", {"groups": 4, "bits": 3}), ("sgq", {"groups": 4, "coding": "context"}),
-]  # fmt: skip
-GRADIENT_CODECS = [
-    ("raw", {}), ("stochastic", {}), ("ternary", {}), ("sparse", {}), ("sparse", {"step": 1}), ("vq", {"groups": 4}),
-    ("vq", {"groups": 4, "exact": False}), ("residual", {}), ("sampled", {}),
-]  # fmt: skip
-#: Packs matrix products of floats, whose last bits are each processor's own: only what it makes of bytes is compared.
-BY_PRODUCTS = ("dct", {"zone": 1})
-UPDATE_CODECS: list[tuple[str, dict[str, Any]]] = [("fedavg", {}), ("quantised", {}), ("quantised", {"step": 1})]
-
-#: Codes, gradients and updates through every codec, to bytes and back.
-CODECS = """
-import json
-import sys
-import numpy as np
-from edgekit import tensorfile
-from edgekit.codecs.registry import feature_codec, gradient_codec, update_codec
-from edgekit.codecs.updates.feedback import ErrorFeedback
-
-given, result, features, gradients, products, updates = sys.argv[1:]
-with open(given, "rb") as file:
-    given = tensorfile.loads(file.read())
-arrays = {}
-for number, (codec_id, config) in enumerate(json.loads(features)):
-    codec = feature_codec(codec_id, config)
-    prefix = "tables.{}.".format(number)
-    tables = {name[len(prefix) :]: array for name, array in given.items() if name.startswith(prefix)}
-    sender, receiver = codec.stream(), codec.stream()
-    for batch, feature in enumerate(given["features"]):
-        codes = codec.quantize(feature[:, codec.order(feature.shape[1], tables)], tables)
-        payload = sender.pack(codes)
-        symbols, _ = receiver.unpack(payload, feature.shape)
-        where = "{!r} {} ".format(codec, batch)
-        arrays[where + "bytes"] = np.frombuffer(payload, dtype=np.uint8)
-        arrays.update({where + "codes " + name: array for name, array in codes.items()})
-        arrays.update({where + "symbols " + name: array for name, array in symbols.items()})
-        arrays[where + "feature"] = codec.dequantize(symbols, tables)
-        sender.update(codes)
-        receiver.update(symbols)
-    moves = given.get("moves.{}".format(number))
-    if moves is not None:
-        arrays["{!r} tables".format(codec)] = codec.patch(tables, moves.tobytes())["codebook"]
-for codec_id, config in json.loads(gradients):
-    codec = gradient_codec(codec_id, config)
-    for masked in (False, True):
-        mask = given["mask"].astype(bool) if masked else None
-        payload = codec.pack(given["gradient"], mask, np.random.Generator(np.random.PCG64(1)))
-        where = "{!r} masked {} ".format(codec, masked)
-        arrays[where + "bytes"] = np.frombuffer(payload, dtype=np.uint8)
-        arrays[where + "gradient"] = codec.unpack(payload, given["gradient"].shape, mask)
-codec_id, config = json.loads(products)
-arrays["by products"] = gradient_codec(codec_id, config).unpack(
-    given["products"].tobytes(), given["gradient"].shape, None
-)
-update = {name: given["update." + name] for name in ("weight", "bias", "scale")}
-for codec_id, config in json.loads(updates):
-    feedback = ErrorFeedback(update_codec(codec_id, config))
-    for time in range(2):
-        payload, arrives = feedback.send(update, np.random.Generator(np.random.PCG64(1)))
-        where = "{!r} time {} ".format(feedback.codec, time)
-        arrays[where + "bytes"] = np.frombuffer(payload, dtype=np.uint8)
-        arrays.update({where + "update " + name: array for name, array in arrives.items()})
-tensorfile.write(result, arrays)
-"""
 
 #: Encodes and packs, takes one training step, encodes again.
 STEP = """
@@ -165,39 +96,15 @@ def run(python: list[str], script: str, result: Path, *arguments: str) -> tuple[
     return done.stdout.strip(), tensorfile.loads(result.read_bytes())
 
 
-def test_every_codec_gives_the_same_bytes(board: list[str], tmp_path: Path, rng: np.random.Generator) -> None:
-    assert {codec_id for codec_id, _ in FEATURE_CODECS} == set(FEATURES)
-    assert {codec_id for codec_id, _ in [*GRADIENT_CODECS, BY_PRODUCTS]} == set(GRADIENTS)
-    assert {codec_id for codec_id, _ in UPDATE_CODECS} == set(UPDATES)
-    features = rng.standard_normal((3, 8, 16, 6, 5)).clip(0).astype(np.float32)
-    gradient = (1e-3 * rng.standard_normal((8, 16, 6, 5))).astype(np.float32)
-    products = gradient_codec(*BY_PRODUCTS).pack(gradient, None, rng)
-    given = {"features": features, "gradient": gradient, "mask": features[0] > 0}
-    given["products"] = np.frombuffer(products, dtype=np.uint8)
-    shapes = {"weight": (32, 16, 3, 3), "bias": (32,), "scale": ()}
-    given.update({f"update.{name}": np.float32(rng.laplace(size=shape)) for name, shape in shapes.items()})
-    for number, (codec_id, config) in enumerate(FEATURE_CODECS):
-        significance = rng.random(16).astype(np.float32) if config.get("weighted") else None
-        codec = feature_codec(codec_id, config)
-        tables = codec.calibrate(features[0], 0, significance)
-        given.update({f"tables.{number}.{name}": array for name, array in tables.items()})
-        if "codebook" in tables:
-            codebook = tables["codebook"] + np.float32(0.2 * rng.standard_normal(tables["codebook"].shape))
-            moves = codec.diff(tables, {**tables, "codebook": codebook}, 0.1)
-            given[f"moves.{number}"] = np.frombuffer(moves, dtype=np.uint8)
-    tensorfile.write(str(tmp_path / "given"), given)
-    lists = [json.dumps(each) for each in (FEATURE_CODECS, GRADIENT_CODECS, BY_PRODUCTS, UPDATE_CODECS)]
+@pytest.fixture(scope="module")
+def given() -> Arrays:
+    return every_codec.given()
 
-    def through(python: list[str], name: str) -> Arrays:
-        return run(python, CODECS, tmp_path / name, str(tmp_path / "given"), str(tmp_path / name), *lists)[1]
 
-    arm, host = through(board, "arm"), through([sys.executable], "host")
-    assert arm.keys() == host.keys() and len(arm) > 150
-    close, exact = arm.pop("by products"), host.pop("by products")
-    np.testing.assert_allclose(close, exact, atol=1e-6 * np.abs(exact).max())
-    assert [name for name in host if arm[name].tobytes() != host[name].tobytes()] == []
-    integers = [name for name in host if " codes " in name and host[name].dtype == np.int32]
-    assert all(np.array_equal(arm[name], host[name.replace(" codes ", " symbols ")]) for name in integers)
+@pytest.mark.parametrize("coder", ["numpy", "native"])
+def test_every_codec_gives_the_same_bytes(board: list[str], given: Arrays, tmp_path: Path, coder: str) -> None:
+    arm = every_codec.through(board, {**ENVIRONMENT, "EDGEKIT_CODER": coder}, given, tmp_path)
+    every_codec.check_equal(arm, given, tmp_path)
 
 
 def export(path: Path, dataset: Dataset, norm: str) -> Bundle:

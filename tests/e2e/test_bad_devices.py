@@ -61,24 +61,13 @@ def test_features_that_are_no_numbers_are_refused(digits: Dataset, tmp_path: Pat
 
 
 def test_a_rate_far_too_high_ends_the_run_with_a_code_of_its_own(tmp_path: Path) -> None:
-    (tmp_path / "tiny.py").write_text(TINY)
     command = [
-        sys.executable, "-m", "edgekit", "train", "tiny:make", "--cut", "2", "--input", "1,16,16", "--lr", "30",
-        "--devices", "2", "--epochs", "3", "--limit", "300", "--groups", "4", "--out", "out", "--json",
+        sys.executable, "-m", "edgekit", "train", "vgg11_thin", "--lr", "3", "--devices", "2", "--epochs", "1",
+        "--limit", "300", "--out", "out", "--json",
     ]  # fmt: skip
     done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
-    assert done.returncode in (Diverged.exit_code, Collapsed.exit_code), done.stderr
-    assert "diverged" in done.stderr or "collapsed" in done.stderr
+    # Which of the three depends on the last bits of the sums, and those on the processor.
+    assert done.returncode in (Diverged.exit_code, Collapsed.exit_code, Quarantined.exit_code), done.stderr
+    assert "lower --lr" in done.stderr
     events = [json.loads(line) for line in (tmp_path / "out" / "record.jsonl").read_text().splitlines()]
     assert events[0]["event"] == "start", "the record is kept"
-
-
-TINY = """
-from torch import nn
-
-def make():
-    return nn.Sequential(
-        nn.Conv2d(1, 16, 3, stride=2, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
-        nn.Conv2d(16, 16, 3, stride=2, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10),
-    )
-"""

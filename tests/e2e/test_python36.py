@@ -22,6 +22,7 @@ import edgekit
 from edgekit import tensorfile
 from edgekit.bundle import Bundle
 from edgekit.codecs.base import Arrays
+from edgekit.codecs.entropy import kernels
 from edgekit.codecs.registry import feature_codec
 from edgekit.data import images, registry
 from edgekit.data.base import Dataset
@@ -29,6 +30,7 @@ from edgekit.export.build import NORMS, build_bundle
 from edgekit.export.fold import settle_norms
 from edgekit.export.models.registry import build
 from edgekit.export.settings import BoardSettings, CalibrationImages, Coding, Network
+from tests.e2e import every_codec
 
 #: The last versions with wheels for Python 3.6; pip 18, which comes with it, does not know the form of those wheels.
 PIP = "pip==21.3.1"
@@ -143,7 +145,7 @@ def run(python: str, bundle: Bundle, folder: Path, environment: dict[str, str]) 
 def imported_from(python: str, folder: Path, package: str, path: str) -> set[str]:
     """Where modules of edgekit come from when all that `package` holds are imported, with `path` as PYTHONPATH."""
     with zipfile.ZipFile(package) as opened:
-        files = [name for name in opened.namelist() if name.startswith("edgekit/")]
+        files = [name for name in opened.namelist() if name.startswith("edgekit/") and name.endswith(".py")]
     names = [name[: -len(".py")].replace("/", ".") for name in files]
     code = f"import sys, {', '.join(names)}\nprint(*(m.__file__ for n, m in sys.modules.items() if n[:7] == 'edgekit'))"
     done = subprocess.run(
@@ -182,6 +184,15 @@ def test_zip_runs(python36: str, package: dict[str, str], tmp_path: Path, small_
     done = run("doctor", "--json")
     findings = {finding["name"]: finding for finding in json.loads(done.stdout)["findings"]}
     assert findings["python"]["value"].startswith("3.6.") and findings["onnxruntime"]["value"] == "1.10.0"
+    # Out of the zip, too.
+    assert findings["entropy coder"]["value"] == kernels.choose(None).name
+
+
+@pytest.mark.parametrize("coder", ["numpy", "native"])
+def test_every_codec_gives_the_same_bytes(python36: str, tmp_path: Path, coder: str) -> None:
+    given = every_codec.given()
+    found = every_codec.through([python36], {**BOARD_ENVIRONMENT, "EDGEKIT_CODER": coder}, given, tmp_path)
+    every_codec.check_equal(found, given, tmp_path)
 
 
 @pytest.mark.parametrize("norm", NORMS)

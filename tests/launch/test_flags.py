@@ -8,6 +8,7 @@ from edgekit.export.settings import BoardSettings, NamedData, NamedNetwork, as_c
 from edgekit.launch import flags
 from edgekit.launch.settings import Run, Server, Training
 from edgekit.runtime.__main__ import parser
+from edgekit.server.modes import FleetSettings
 
 RUN = Run(
     NamedNetwork("vgg11"),
@@ -25,20 +26,11 @@ RUN = Run(
         "0.4",
         "cpu",
         2,
-        "async",
-        "30s",
-        "fedavg",
-        "trimmed",
-        "local",
-        0.5,
-        "static:0.5",
-        7.0,
-        1.5,
-        8.0,
-        quorum=0.25,
-        joint_batch=64,
-        quarantine=False,
-        ahead=4,
+        False,
+        FleetSettings(
+            "async", "30s", "fedavg", "trimmed", "local", 0.5, "static:0.5", 7.0, 1.5, 8.0, 0.25,
+            joint_batch=64, ahead=4,
+        ),
     ),
     seed=7,
 )  # fmt: skip
@@ -48,8 +40,9 @@ PLAIN = RUN._replace(data=NamedData(), training=Training(), server=Server())
 def test_the_server_is_told_its_settings() -> None:
     command, *arguments = flags.server(RUN, "bundle", "out")
     got = serve.make_context(command, arguments).params
-    expected = {**RUN.server._asdict(), "bundle": "bundle", "out": "out", "seed": 7, "devices": 3, "as_json": True}
+    expected = {**RUN.server.as_options(), "bundle": "bundle", "out": "out", "seed": 7, "devices": 3, "as_json": True}
     assert got == {**expected, "listen": "127.0.0.1:0"}
+    assert Server.from_options(got) == RUN.server
 
 
 def test_a_device_is_told_its_settings() -> None:

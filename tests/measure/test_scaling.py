@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 
 from edgekit.errors import UnknownName, UsageError
 from edgekit.export.settings import BoardSettings, NamedData, NamedNetwork
-from edgekit.launch.settings import Server
+from edgekit.launch.settings import Run, Server
 from edgekit.link.link import parse_link
+from edgekit.measure import scaling
 from edgekit.measure.methods import parse_list
 from edgekit.measure.scaling import Plan, passes
 from edgekit.measure.scaling_record import binds, crowded, record, summarise, warnings
+from edgekit.server.modes import FleetSettings
 
 SETTING = {"devices": [1, 2, 4], "device_share": None, "cores": 8, "threads": {"device": 1, "server": 1}}
 
@@ -57,10 +59,12 @@ def test_methods_take_turns_within_all_else() -> None:
 
 def test_settings_of_a_training() -> None:
     uq, sgq = plan().methods
-    training, server = plan(server=Server(sync_every="4")).settings(4, uq, "1mbit", "async")
+    made = plan(server=Server(fleet=FleetSettings(sync_every="4"))).training(4, uq, "1mbit", "async", 2)
+    training, server = made.training, made.server
     assert (training.devices, training.link, training.epochs, training.evaluate_every) == (4, "1mbit", 3, 3)
-    assert (server.mode, server.sync_every, server.gradient_codec) == ("async", "4", "stochastic:bits=4")
-    assert plan().settings(1, sgq, "loopback", "sync")[0].link is None
+    assert (server.fleet.mode, server.fleet.sync_every, server.gradient_codec) == ("async", "4", "stochastic:bits=4")
+    assert plan().training(1, sgq, "loopback", "sync", 0).training.link is None
+    assert made.seed == 2 and made.coding.codec.codec_id == "uniform"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +73,7 @@ def test_settings_of_a_training() -> None:
         ({"devices": (0,)}, UsageError, "--devices 0"),
         ({"batch": 1}, UsageError, "batch of 1"),
         ({"modes": ("synk",)}, UnknownName, "did you mean sync"),
-        ({"server": Server(sync_every="often")}, UsageError, "often"),
+        ({"server": Server(fleet=FleetSettings(sync_every="often"))}, UsageError, "often"),
         ({"server": Server(lr=-1.0)}, UsageError, "lr"),
         ({"share": 2.0}, UsageError, r"expected 0\.01 to 1"),
     ],
@@ -147,3 +151,23 @@ def test_what_failed_is_said_first() -> None:
     made = record(SETTING, {}, {"loopback": None}, [cell(1, 10.0)], {}, [], "", "stopped")
     assert made["warnings"][0] == "not complete: stopped" and made["format"] == "edgekit-scaling"
     assert made["links"] == {"loopback": None} and len(made["results"]) == 1
+
+
+def test_one_export_for_all_cells_of_a_repeat_and_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    exported: list[tuple[str, int]] = []
+    trained: list[tuple[Any, Run]] = []
+
+    def export(run: Run, path: str) -> Any:
+        exported.append((run.coding.codec.codec_id, run.seed))
+        return exported[-1]
+
+    def cell(run: Run, bundle: Any, *_: Any) -> dict[str, Any]:
+        trained.append((bundle, run))
+        return {}
+
+    monkeypatch.setattr(scaling, "export_run", export)
+    monkeypatch.setattr(scaling, "cell", cell)
+    scaling.run(plan(), lambda name: None, lambda event: None, lambda cell: None)
+    assert exported == [("uniform", 0), ("sgq", 0), ("uniform", 1), ("sgq", 1)]
+    assert len(trained) == len(list(plan().cells()))
+    assert all(bundle == (run.coding.codec.codec_id, run.seed) for bundle, run in trained)

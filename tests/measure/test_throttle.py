@@ -1,30 +1,14 @@
-"""The throttle and the watch over real processes: shares that are kept, and no process left stopped."""
+"""The throttle over real processes: shares that are kept, and no process left stopped."""
 
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from edgekit.errors import UsageError
+from edgekit.measure.cpu_time import cpu_seconds
 from edgekit.measure.throttle import Throttle
-from edgekit.measure.watch import MACHINE, Watch, cpu_seconds
-
-#: Computes without end.
-BUSY = "while True: pass"
-
-
-def busy(code: str = BUSY) -> "subprocess.Popen[str]":
-    return subprocess.Popen([sys.executable, "-c", code], text=True)
-
-
-@pytest.fixture
-def process() -> Iterator["subprocess.Popen[str]"]:
-    child = busy()
-    yield child
-    child.kill()
-    child.wait()
 
 
 def test_a_process_gets_its_share_and_no_more(process: "subprocess.Popen[str]") -> None:
@@ -62,7 +46,7 @@ def test_a_stopped_process_can_be_ended(process: "subprocess.Popen[str]") -> Non
 
 
 def test_one_that_has_ended_is_let_go() -> None:
-    ended = busy("pass")
+    ended = subprocess.Popen([sys.executable, "-c", "pass"], text=True)
     ended.wait()
     with Throttle(0.5) as throttle:
         throttle.hold(ended)
@@ -71,25 +55,20 @@ def test_one_that_has_ended_is_let_go() -> None:
         cpu_seconds(ended.pid)
 
 
+def test_one_that_is_released_runs_as_before(process: "subprocess.Popen[str]") -> None:
+    with Throttle(0.01) as throttle:
+        throttle.hold(process)
+        time.sleep(0.1)
+        throttle.release(process)
+        before = cpu_seconds(process.pid)
+        until = time.monotonic() + 30
+        # At a hundredth of a core this takes longer.
+        while cpu_seconds(process.pid) < before + 0.5:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
+
 @pytest.mark.parametrize("share", [0.0, -1.0, 1.5, float("nan")])
 def test_shares_that_are_none(share: float) -> None:
     with pytest.raises(UsageError, match=r"expected 0\.01 to 1"):
         Throttle(share)
-
-
-def test_the_watch_cuts_a_span_out(process: "subprocess.Popen[str]") -> None:
-    with Watch() as watch:
-        watch.add("it", process.pid)
-        time.sleep(0.3)
-        start, before = time.monotonic(), cpu_seconds(process.pid)
-        time.sleep(0.5)
-        end, after = time.monotonic(), cpu_seconds(process.pid)
-        time.sleep(0.2)
-        process.kill()
-        process.wait()
-        time.sleep(0.2)
-    assert watch.spent("it", start, end) == pytest.approx(after - before, abs=0.1)
-    assert watch.spent("it", start, start) == 0.0
-    # After its end it spends nothing more.
-    assert watch.spent("it", end + 0.4, end + 9.0) == 0.0
-    assert watch.spent(MACHINE, start, end) >= 0.0

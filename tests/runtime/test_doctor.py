@@ -18,13 +18,16 @@ from hypothesis import strategies as st
 
 import edgekit
 from edgekit.bundle import Bundle
+from edgekit.codecs.entropy import kernels
+from edgekit.codecs.entropy.native import library
 from edgekit.device_profiles.registry import profile, profiles
-from edgekit.errors import UnknownName, UsageError
+from edgekit.errors import BackendError, UnknownName, UsageError
 from edgekit.line.frame import METHOD, Message, decode, encode
 from edgekit.line.meter import Meter
 from edgekit.runtime.doctor import examine, main
 from edgekit.runtime.health import server as line
 from edgekit.runtime.health import versions
+from edgekit.runtime.health.coder import coder
 from edgekit.runtime.health.finding import STATES, Finding, compared
 from edgekit.runtime.transport import Loopback
 
@@ -42,7 +45,7 @@ def by_name(findings: list[Finding]) -> dict[str, Finding]:
 
 def test_this_machine_is_fit_for_its_cpu(small_bundle: Bundle) -> None:
     found = by_name(examine(small_bundle, CPU, None, "onnxruntime"))
-    for name in ("python", "numpy", "grpc", "onnxruntime", "bundle", "memory", "disk of the bundle"):
+    for name in ("python", "numpy", "grpc", "onnxruntime", "entropy coder", "bundle", "memory", "disk of the bundle"):
         assert found[name].state == "ok", found[name]
     assert not any(finding.state == "failed" for finding in found.values())
     assert found["bundle"].value == small_bundle.digest
@@ -50,6 +53,33 @@ def test_this_machine_is_fit_for_its_cpu(small_bundle: Bundle) -> None:
 
 
 @pytest.mark.skipif(os.path.exists("/dev/nvidiactl"), reason="this machine has an NVIDIA GPU")
+@pytest.mark.parametrize(
+    ("choice", "state", "text"),
+    [
+        (kernels.Choice("native", "it loads", False), "ok", "compiled kernels: it loads"),
+        (kernels.Choice("numpy", "asked for", True), "ok", "numpy: asked for"),
+        (kernels.Choice("numpy", "no library", False), "warning", "numpy: no library"),
+    ],
+)
+def test_which_kernels_code_entropy(
+    choice: kernels.Choice, state: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "choice", lambda: choice)
+    found = coder()
+    assert (found.name, found.state, found.text, found.value) == ("entropy coder", state, text, choice.name)
+
+
+def test_kernels_that_were_asked_for_and_do_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load() -> None:
+        raise BackendError("no library for this machine")
+
+    monkeypatch.setattr(library, "load", load)
+    monkeypatch.setattr(kernels, "choice", lambda: kernels.choose("native"))
+    found = coder()
+    assert (found.state, found.advice) == ("failed", "unset EDGEKIT_CODER")
+    assert "EDGEKIT_CODER=native, but no library for this machine" in found.text
+
+
 def test_this_machine_is_no_jetson() -> None:
     found = by_name(examine(None, NANO, None, "tensorrt"))
     assert found["driver"].state == "failed" and found["driver"].value is None and found["driver"].advice

@@ -95,6 +95,38 @@ def test_weights_are_kept(small_bundle: Bundle, digits: Dataset, tmp_path: Any) 
         np.testing.assert_array_equal(kept[name], value)
 
 
+def test_a_batch_that_is_left_out_does_not_count(small_bundle: Bundle, digits: Dataset) -> None:
+    server = service(small_bundle)
+    learned: list[float] = []
+
+    def handle(message: Message) -> Message:
+        reply = server.handle(message)
+        if reply.kind == "gradient" and reply.step % 4:
+            return reply._replace(header={**reply.header, "loss": 0.0, "right": 0, "dev": 0.0}, parts=(b"",))
+        if reply.kind == "gradient":
+            learned.append(reply.header["loss"])
+        return reply
+
+    _, events = train(small_bundle, digits, handle, epochs=1)
+    (epoch,) = (event for event in events if event["event"] == "epoch")
+    assert (epoch["step"], epoch["images"]) == (20, 5 * 32) and epoch["gradient_deviation"] > 0.1
+    assert epoch["loss"] == pytest.approx(np.mean(learned)) and epoch["staleness"] == 0
+
+
+def test_a_warning_is_told_once_while_it_lasts(small_bundle: Bundle, digits: Dataset) -> None:
+    server, said = service(small_bundle), [""] * 3 + ["odd"] * 5 + [""] * 2 + ["odd"] * 3 + ["odder"] * 7
+
+    def handle(message: Message) -> Message:
+        reply = server.handle(message)
+        return (
+            reply._replace(header={**reply.header, "warning": said[reply.step]}) if reply.kind == "gradient" else reply
+        )
+
+    _, events = train(small_bundle, digits, handle, epochs=1)
+    warned = [(event["step"] - 1, event["warning"]) for event in events if event["event"] == "warned"]
+    assert warned == [(3, "odd"), (10, "odd"), (13, "odder")]
+
+
 def device_of(bundle: Bundle, batch: int) -> Device:
     return Device(FrontHalf(bundle, "onnxruntime", 1), Loopback(service(bundle).handle, Meter()),
                   Options("d", batch=batch), lambda event: None)  # fmt: skip

@@ -37,7 +37,8 @@ def front_of(**values: float) -> Any:
     """What rounds need of a front half: a weight, a mean and a variance of these values, and a count."""
     state: Arrays = {name: np.array([value, 2 * value], np.float32) for name, value in values.items()}
     state["count"] = np.array(0)
-    front = SimpleNamespace(state=state, statistics=("mean", "variance"), variances=("variance",))
+    learned = tuple(values)
+    front = SimpleNamespace(state=state, learned=learned, statistics=("mean", "variance"), variances=("variance",))
     front.set_state = lambda arrays: state.update({name: array.copy() for name, array in arrays.items()})
     return front
 

@@ -52,7 +52,7 @@ def service(archives: Any) -> Service:
     back = BackHalf.from_programs(train, evaluation, state, torch.device("cpu"), optimizer)
     masked = calibrator("ternary-masked", 0)
     front = {"weight": np.zeros((2, 3), np.float32)}
-    setup = Setup("b", CODEC, {}, (8, 4, 4), 3, back, masked, optimizer, "constant", front=front)
+    setup = Setup("b", CODEC, {}, (8, 4, 4), 3, back, masked, optimizer, "constant", front=front, learned=tuple(front))
     service = Service(setup, rounds=RoundPolicy(Every(epochs=1), CODEC_OF_UPDATES))
     assert service.handle(Message("hello", header=HELLO)).session == 1
     return service

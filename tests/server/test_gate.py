@@ -27,6 +27,8 @@ class Hall:
     def __init__(self, patience: Patience, present: int) -> None:
         self.lock, self.fleet = threading.Condition(), Fleet(patience.devices)
         self.groups: list[tuple[str, str]] = []
+        #: Those that the latest test ended without.
+        self.missed: list[Session] = []
         self.error: BaseException | None = None
         self.gate = Gate(self.lock, self.fleet, patience, self._act)
         self._pool = ThreadPoolExecutor(16)
@@ -46,6 +48,8 @@ class Hall:
 
         def wait() -> Any:
             with self.lock:
+                if session:
+                    self.gate.heard(session)
                 return self.gate.wait(ticket)
 
         future = self._pool.submit(wait)
@@ -54,6 +58,13 @@ class Hall:
             assert time.monotonic() < end
             time.sleep(0.001)
         return future
+
+    def test(self, names: str) -> None:
+        """The devices with these names begin to test."""
+        with self.lock:
+            for session in self.fleet.in_order():
+                if session.device in names:
+                    self.gate.test(session)
 
     def leave(self, name: str) -> None:
         """What a service does when a line broke."""
@@ -78,8 +89,9 @@ class Hall:
                 self.fleet.steps_per_epoch = 0
             else:
                 ticket.session.step += kind == "feature"
-                self.gate.testing.discard(ticket.session.number)
             ticket.reply = Ack(step=len(self.groups))
+        if kind == "tested":
+            self.missed = self.gate.end_test([ticket.session for ticket in tickets if ticket.session])
 
     def _join(self, hello: Hello) -> None:
         self.fleet.joined += 1
@@ -183,6 +195,35 @@ class TestSteps:
         assert done(*[it.ask("feature", name) for name in "ba"]) == [1, 2]
 
 
+class TestAbsent:
+    """A device that was too late is not waited for again before it is heard of."""
+
+    @pytest.mark.parametrize("kind", ["feature", "update"])
+    def test_a_deadline_passes_once(self, hall: Callable[..., Hall], kind: str) -> None:
+        it = hall(3, lockstep=True, step_s=SOON, step_quorum=0.5, round_s=SOON, round_quorum=0.5)
+        assert done(*[it.ask(kind, name) for name in "ab"]) == [1, 1] and not it.gate.complete
+        it.gate._patience = it.gate._patience._replace(step_s=LONG, round_s=LONG)
+        assert done(*[it.ask(kind, name) for name in "ab"]) == [2, 2] and not it.gate.complete
+        waiting = [it.ask(kind, name) for name in "ac"]
+        assert not any(each.done() for each in waiting), "c was heard of"
+        assert done(it.ask(kind, "b"), *waiting) == [3, 3, 3] and it.gate.complete
+
+    def test_a_quorum_is_needed_all_the_same(self, hall: Callable[..., Hall]) -> None:
+        it = hall(4, lockstep=True, step_s=SOON, step_quorum=0.5)
+        assert done(*[it.ask("feature", name) for name in "ab"]) == [1, 1]
+        it.leave("a")
+        alone = it.ask("feature", "b")
+        time.sleep(3 * SOON)
+        assert not alone.done(), "one of three is no half"
+        assert done(it.ask("feature", "c"), alone) == [2, 2]
+
+    def test_batches_in_the_order_of_arrival_wait_for_the_next_all_the_same(self, hall: Callable[..., Hall]) -> None:
+        it = hall(2, step_s=SOON, step_quorum=0.5)
+        assert done(it.ask("feature", "a")) == [1]
+        start = time.monotonic()
+        assert done(it.ask("feature", "a")) == [2] and time.monotonic() - start >= SOON
+
+
 class TestRounds:
     def test_after_the_deadline_a_quorum_is_enough(self, hall: Callable[..., Hall]) -> None:
         it = hall(4, round_s=SOON, round_quorum=0.5)
@@ -203,7 +244,7 @@ class TestTests:
 
     def test_training_waits_until_all_that_test_are_done(self, hall: Callable[..., Hall]) -> None:
         it = hall(3, step_s=0.0, step_quorum=0.0, round_s=0.0, round_quorum=0.0)
-        it.gate.testing |= {1, 2}
+        it.test("ab")
         trains, tests = it.ask("feature", "c"), it.ask("tested", "a")
         time.sleep(SOON)
         assert it.groups == [] and not trains.done() and not tests.done()
@@ -212,7 +253,7 @@ class TestTests:
 
     def test_who_leaves_in_a_test_is_not_waited_for(self, hall: Callable[..., Hall]) -> None:
         it = hall(2)
-        it.gate.testing |= {1, 2}
+        it.test("ab")
         tests = it.ask("tested", "a")
         assert not tests.done()
         it.leave("b")
@@ -225,14 +266,38 @@ class TestTests:
     @pytest.mark.parametrize("kind", ["feature", "update"])
     def test_who_says_that_it_tests_trains_no_more_before(self, hall: Callable[..., Hall], kind: str) -> None:
         it = hall(2)
-        it.gate.testing.add(1)
+        it.test("a")
         with pytest.raises(Refused, match=f"a said that it tests, and sent {kind}: say tested first"):
             it.ask(kind, "a").result(60)
         assert done(it.ask("tested", "a")) == [1], "it can go on"
 
+    def test_who_says_nothing_in_its_test_is_not_waited_for(self, hall: Callable[..., Hall]) -> None:
+        it, start = hall(3, test_s=2 * SOON, step_quorum=0.5), time.monotonic()
+        it.test("abc")
+        assert done(*[it.ask("tested", name) for name in "ab"]) == [1, 1] and time.monotonic() - start >= 2 * SOON
+        assert [session.device for session in it.missed] == ["c"]
+        assert done(*[it.ask("feature", name) for name in "ab"]) == [2, 2], "steps go on without it"
+
+    def test_who_goes_on_with_its_test_is_waited_for(self, hall: Callable[..., Hall]) -> None:
+        it = hall(2, test_s=LONG)
+        it.test("ab")
+        first, (_, slow) = it.ask("tested", "a"), it.fleet.in_order()
+        with it.lock:
+            it.gate.testing[slow.number] -= 0.6 * LONG
+            it.gate.heard(slow)
+            it.gate.testing[slow.number] -= 0.6 * LONG
+        time.sleep(SOON)
+        assert not first.done()
+        assert done(it.ask("tested", "b"), first) == [1, 1]
+
+    def test_others_train_on_when_nobody_else_tests(self, hall: Callable[..., Hall]) -> None:
+        it = hall(3, test_s=SOON, step_quorum=0.5)
+        it.test("c")
+        assert done(*[it.ask("feature", name) for name in "ab"]) == [1, 1]
+
     def test_a_new_device_joins_while_others_test(self, hall: Callable[..., Hall]) -> None:
         it = hall(1)
-        it.gate.testing.add(1)
+        it.test("a")
         assert done(it.ask("hello", "b")) == [1]
 
 
@@ -262,13 +327,6 @@ class TestLeaving:
         it.leave("a")
         with pytest.raises(Refused, match="the session ended while its message waited"):
             waiting.result(60)
-
-    def test_a_second_message_before_the_answer_is_refused(self, hall: Callable[..., Hall]) -> None:
-        it = hall(2)
-        first = it.ask("feature", "a")
-        with pytest.raises(Refused, match="a message of session 1 still waits"):
-            it.ask("feature", "a").result(60)
-        assert done(it.ask("feature", "b"), first) == [1, 1]
 
 
 class TestErrors:

@@ -2,18 +2,20 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from edgekit import tensorfile
+from edgekit.class_names import said_in
 from edgekit.codecs.base import Arrays
 from edgekit.codecs.updates.fedavg import FedAvg
 from edgekit.errors import UsageError
 from edgekit.line.frame import Message
 from edgekit.server.pairs import BEST, Pairs
 from edgekit.server.policy import Every, RoundPolicy
-from edgekit.server.service import Service
+from edgekit.server.service import AT_ONCE, Service
 from tests.server.talk import TABLES, feature, hello
 
 
@@ -40,6 +42,13 @@ def test_front_halves_that_are_not_in_step_are_the_devices_own(tmp_path: Path) -
     assert kept(tmp_path) == kept(tmp_path / BEST) == {"back": 1.0}
 
 
+def test_the_files_say_the_names_of_the_classes(tmp_path: Path) -> None:
+    Pairs(str(tmp_path), ["cat", "dog"]).keep(arrays(1.0), arrays(1.0), arrays(2.0), best=False)
+    files = list(tmp_path.glob("*.safetensors"))
+    assert len(files) == 3
+    assert [said_in(tensorfile.metadata(file.read_bytes())) for file in files] == [("cat", "dog")] * 3
+
+
 def test_a_folder_that_cannot_be_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("here")
     with pytest.raises(UsageError, match="cannot be a folder"):
@@ -52,7 +61,9 @@ class TestService:
     def test_after_every_test(self, make: Callable[..., Service], tmp_path: Path) -> None:
         front = {"weight": np.array([1], np.float32), "count": np.array(3)}
         policy = RoundPolicy(Every(epochs=1), FedAvg())
-        service = Service(make().setup._replace(front=front), rounds=policy, pairs=Pairs(str(tmp_path)))
+        service = Service(
+            make().setup._replace(front=front, learned=("weight",)), rounds=policy, pairs=Pairs(str(tmp_path))
+        )
         session, found, step = hello(service), [], 0
         for _ in range(12):
             for _ in range(3):
@@ -88,6 +99,22 @@ class TestService:
             for _ in range(images // 12):
                 service.handle(feature(session, 0, kind="evaluate"))
             assert service.handle(Message("tested", session, 1)).header["n"] == images
+
+    def test_a_test_that_ends_without_a_device(self, make: Callable[..., Service]) -> None:
+        service, told = Service(make().setup, patience=AT_ONCE._replace(test_s=0.05)), list[dict[str, Any]]()
+        first, second = hello(service), hello(service)
+        service.on_event = told.append
+        for session in (first, second):
+            reply = service.handle(Message("update", session, 0, {"n": 0, "left": 0, "test": True}, (b"",)))
+            assert reply.kind == "weights"
+        service.handle(feature(second, 0, kind="evaluate"))
+        service.handle(feature(first, 0, kind="evaluate"))
+        tally = service.handle(Message("tested", first, 1))
+        assert tally.header["n"] == 12 and tally.header["best"], "the second says nothing"
+        service.handle(feature(second, 1, kind="evaluate"))
+        assert service.handle(Message("tested", second, 2)) == tally._replace(session=second, step=2)
+        assert [(event["devices"], event["images"]) for event in told] == [(1, 12)], "what came too late is no test"
+        assert service.handle(Message("tested", second, 3)).header["n"] == 0, "nor is it counted in the next"
 
     def test_at_the_end(self, make: Callable[..., Service], tmp_path: Path) -> None:
         service = Service(make().setup, pairs=Pairs(str(tmp_path)))

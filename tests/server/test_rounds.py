@@ -34,8 +34,9 @@ FRONT = {
     "norm.num_batches_tracked": np.array(0),
 }
 STATISTICS = ("norm.running_mean", "norm.running_var")
+LEARNED = ("conv.weight", *STATISTICS)
 SETUP: Any = SimpleNamespace(
-    front=FRONT, statistics=STATISTICS, variances=("norm.running_var",), tables=TABLES, codec=CODEC
+    front=FRONT, learned=LEARNED, statistics=STATISTICS, variances=("norm.running_var",), tables=TABLES, codec=CODEC
 )
 EPOCH = RoundPolicy(Every(epochs=1), CODED, "mean")
 
@@ -211,7 +212,7 @@ class TestService:
         return self.averaging(make(), EPOCH)
 
     def averaging(self, service: Service, policy: RoundPolicy) -> Service:
-        return Service(service.setup._replace(front=FRONT, statistics=STATISTICS), rounds=policy)
+        return Service(service.setup._replace(front=FRONT, learned=LEARNED, statistics=STATISTICS), rounds=policy)
 
     def update(self, service: Service, session: int, value: float | None = 1.0, images: int = 12) -> Message:
         number = service.fleet.sessions[session].round
@@ -249,7 +250,9 @@ class TestService:
         assert reply.header == {} and service.fleet.late_updates == 1
 
     def test_codebooks_are_merged_and_the_same_on_both_sides(self, make: Callable[..., Service]) -> None:
-        service = Service(make().setup._replace(front=FRONT), patience=Patience(round_quorum=1.0), rounds=EPOCH)
+        service = Service(
+            make().setup._replace(front=FRONT, learned=LEARNED), patience=Patience(round_quorum=1.0), rounds=EPOCH
+        )
         sessions = [hello(service), hello(service)]
         devices, images = [dict(TABLES), dict(TABLES)], [30, 10]
         for session, (number, by) in zip(sessions, enumerate((1.5, 0.5)), strict=True):

@@ -21,6 +21,7 @@ import struct
 import numpy as np
 
 from edgekit.codecs.entropy import fields, gaps, rans, spreads, tables
+from edgekit.codecs.entropy.slots import COST
 from edgekit.errors import PayloadError
 
 _HEAD = struct.Struct("<BI")
@@ -83,4 +84,4 @@ def _cheapest(buckets: np.ndarray, sizes: np.ndarray, slots: np.ndarray) -> np.n
     width = slots.shape[1] - 1
     segments = np.repeat(np.arange(len(sizes)), sizes)
     counts = np.bincount(segments * width + buckets, minlength=len(sizes) * width).reshape(-1, width)
-    return np.asarray(counts.dot(rans.COST[np.diff(slots, axis=1)].T).argmin(axis=1))
+    return np.asarray(counts.dot(COST[np.diff(slots, axis=1)].T).argmin(axis=1))

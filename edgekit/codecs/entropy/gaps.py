@@ -11,7 +11,7 @@ from typing import Tuple
 
 import numpy as np
 
-from edgekit.codecs.entropy.rans import cumulative
+from edgekit.codecs.entropy.slots import cumulative
 from edgekit.codecs.entropy.tables import Tables, tables_of
 
 #: The octaves of larger gaps, up to 2**31.

@@ -12,7 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from edgekit.codecs.entropy import gaps, rans
+from edgekit.codecs.entropy import gaps
+from edgekit.codecs.entropy.slots import cumulative, log2
 
 #: In quarters.
 POWERS = (8, 6, 4, 3)
@@ -22,7 +23,7 @@ _FIRST, _STEP = -8 * 256, 64
 #: From there on a magnitude is as improbable as can be.
 _END = 1 << 13
 #: MANTISSAS[i]: 2**(16 + i/256), rounded up.
-_MANTISSAS = (1 << 16) + np.searchsorted(rans.log2(np.arange(1 << 16, 1 << 17)), 4096 + np.arange(256))
+_MANTISSAS = (1 << 16) + np.searchsorted(log2(np.arange(1 << 16, 1 << 17)), 4096 + np.arange(256))
 #: Bits of the weight of 0.
 _TOP = 30
 
@@ -39,14 +40,14 @@ def buckets(octaves: int) -> int:
 
 @lru_cache(maxsize=32)
 def slots(octaves: int) -> np.ndarray:
-    """(KINDS, buckets + 1) int64: the rANS coder's slots of every bucket, as `rans.cumulative` gives them."""
-    return rans.cumulative(_weights()[:, : buckets(octaves)])
+    """(KINDS, buckets + 1) int64: the rANS coder's slots of every bucket, as `slots.cumulative` gives them."""
+    return cumulative(_weights()[:, : buckets(octaves)])
 
 
 @lru_cache(maxsize=1)
 def _weights() -> np.ndarray:
     """(KINDS, all buckets) int64: about 2**30 times the probability of each bucket, over that of 0."""
-    logs = rans.log2(np.arange(1, _END))
+    logs = log2(np.arange(1, _END))
     starts = gaps.join(np.arange(buckets(31)), np.zeros(buckets(31), dtype=np.int64))
     edges = np.minimum(np.append(starts, 1 << 31), _END)
     weights = np.empty((KINDS, len(starts)), dtype=np.int64)

@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edgekit.codecs.entropy import rans
+from edgekit.codecs.entropy.kernels import pick
+from edgekit.codecs.entropy.native import rans as native
+from edgekit.codecs.entropy.reference import rans as reference
 
 
 class Tables(NamedTuple):
@@ -16,12 +18,12 @@ class Tables(NamedTuple):
     #: (distributions, symbols) uint32: first slot, and number of slots.
     starts: np.ndarray
     widths: np.ndarray
-    #: (distributions, rans.TOTAL) uint8: symbol of a slot.
+    #: (distributions, slots.TOTAL) uint8: symbol of a slot.
     symbols: np.ndarray
 
 
 def tables_of(slots: np.ndarray) -> Tables:
-    """The tables of `slots` (distributions, symbols + 1), as `rans.cumulative` gives them; at most 256 symbols."""
+    """The tables of `slots` (distributions, symbols + 1), as `slots.cumulative` gives them; at most 256 symbols."""
     widths = np.diff(slots, axis=1)
     numbers = np.arange(widths.shape[1], dtype=np.uint8)
     each = [np.repeat(numbers, line) for line in widths]
@@ -33,16 +35,4 @@ def decode(payload: bytes, start: int, kinds: np.ndarray, tables: Tables) -> np.
 
     The inverse of `rans.encode` with the one run m. PayloadError on bytes that it does not write.
     """
-    coded = rans.Decoder(payload, [len(kinds)], start)
-    found = np.empty(len(kinds), dtype=np.int64)
-    first, columns = kinds * rans.TOTAL, kinds * tables.starts.shape[1]
-    of_slot, starts, widths = (table.reshape(-1) for table in (tables.symbols, tables.starts, tables.widths))
-    at = 0
-    for size in coded.sizes:
-        part = slice(at, at + size)
-        found[part] = of_slot[first[part] + coded.slots()]
-        columns[part] += found[part]
-        coded.advance(starts[columns[part]], widths[columns[part]])
-        at += size
-    coded.finish()
-    return found
+    return pick(native.decode, reference.decode)(payload, start, kinds, *tables)

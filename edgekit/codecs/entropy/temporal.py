@@ -62,8 +62,8 @@ class Memory:
         self.check = 0
 
     def recall(self, images: Optional[np.ndarray], shape: Sequence[int], version: int, absent: int) -> np.ndarray:
-        """(n,G,h,w) int64: the codes of `images` (n,) as at `version`, and `absent` where there were none."""
-        codes = np.full(shape, absent, dtype=np.int64)
+        """(n,G,h,w) int16: the codes of `images` (n,) as at `version`, and `absent` where there were none."""
+        codes = np.full(shape, absent, dtype=np.int16)
         if images is None or version == 0:
             return codes
         before: Dict[int, Optional[np.ndarray]] = {}

@@ -9,6 +9,7 @@ from edgekit.codecs.entropy.bits import pack, size, unpack
 from edgekit.errors import PayloadError
 
 WIDTHS = range(1, 17)
+pytestmark = pytest.mark.usefixtures("coder")
 
 
 def by_hand(values, bits):

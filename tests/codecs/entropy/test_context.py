@@ -7,11 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit.codecs.base import Arrays
-from edgekit.codecs.entropy import rans
-from edgekit.codecs.entropy.context import HISTORY, NEIGHBOURS, ContextStream, scan
+from edgekit.codecs.entropy import kernels
+from edgekit.codecs.entropy.context import HISTORY, ContextStream
+from edgekit.codecs.entropy.mixing import NEIGHBOURS
+from edgekit.codecs.entropy.reference import rans
+from edgekit.codecs.entropy.reference.context import scan
+from edgekit.codecs.entropy.slots import PRECISION
 from edgekit.codecs.features.sgq import SGQ
-from edgekit.errors import PayloadError, UnknownName
+from edgekit.errors import PayloadError, ShapeError, UnknownName
 
+pytestmark = pytest.mark.usefixtures("coder")
 each_coding = pytest.mark.parametrize("coding", ["context", "temporal"])
 
 
@@ -138,25 +143,29 @@ def test_neighbours_are_known_before() -> None:
 
 @pytest.mark.parametrize("groups, bits", [(8, 4), (4, 6)])
 def test_learns_and_stays_near_the_entropy_of_its_model(
-    groups: int, bits: int, monkeypatch: pytest.MonkeyPatch
+    groups: int, bits: int, coder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     least: list[float] = []
     encode = rans.encode
 
-    def watched(starts: np.ndarray, widths: np.ndarray, runs: list[int]) -> bytes:
-        least.append(float((rans.PRECISION - np.log2(widths.astype(float))).sum()) / 8)
-        return encode(starts, widths, runs)
+    def watched(starts: np.ndarray, widths: np.ndarray, runs: list[int], bits_per_lane: int) -> bytes:
+        least.append(float((PRECISION - np.log2(widths.astype(float))).sum()) / 8)
+        return encode(starts, widths, runs, bits_per_lane)
 
     monkeypatch.setattr(rans, "encode", watched)
     end = stream(groups, bits)
     sizes = []
     for seed in range(6):
         codes = batch(seed, 32, groups, bits, 8)
-        sizes.append(len(end.pack(*codes)))
+        payload = end.pack(*codes)
+        with kernels.using("numpy"):
+            assert end.pack(*codes) == payload
+        sizes.append(len(payload))
         end.update(*codes)
     fixed = codes.indices.size * bits / 8
     assert sizes[0] < 1.03 * fixed + 64 and sizes[-1] < 0.86 * fixed
-    for size, bound in zip(sizes, least, strict=True):
+    assert len(least) == len(sizes) * (1 if coder == "native" else 2)
+    for size, bound in zip(sizes, least[:: len(least) // len(sizes)], strict=True):
         assert bound <= size <= 1.03 * bound
 
 
@@ -272,3 +281,13 @@ def test_the_coding_is_part_of_the_configuration() -> None:
     assert SGQ(**codec.config) == codec != SGQ(4, 4) and "coding" not in SGQ(4, 4).config
     with pytest.raises(UnknownName, match="did you mean context"):
         SGQ(4, 4, coding="contex")
+
+
+@pytest.mark.parametrize(
+    "codes", [np.full((1, 4, 2, 2), 16), np.full((1, 4, 2, 2), -1), np.zeros((1, 5, 2, 2)), np.zeros(4)]
+)
+def test_what_are_no_indices(codes: np.ndarray) -> None:
+    end = stream(4, 4)
+    for call in (end.pack, end.update):
+        with pytest.raises(ShapeError, match=r"expected \(n,4,h,w\) of 0 to 15"):
+            call({"codes": codes.astype(np.int32)})

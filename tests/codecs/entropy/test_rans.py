@@ -6,7 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit.codecs.entropy import rans
+from edgekit.codecs.entropy.reference.rans import Decoder, chunks
+from edgekit.codecs.entropy.slots import COST, PRECISION, TOTAL, cumulative, log2
 from edgekit.errors import PayloadError
+
+pytestmark = pytest.mark.usefixtures("coder")
 
 
 def noise(n: int, seed: int = 1) -> np.ndarray:
@@ -20,8 +24,8 @@ def noise(n: int, seed: int = 1) -> np.ndarray:
 
 def sample(m: int, symbols: int, seed: int = 1, sharp: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Slots (4,symbols+1) of four distributions, and m contexts and symbols drawn from them."""
-    slots = rans.cumulative((1 + (noise(4 * symbols, seed).reshape(4, symbols) >> 9)) ** sharp)
-    contexts, points = np.arange(m) % 4, noise(m, seed + 1) % rans.TOTAL
+    slots = cumulative((1 + (noise(4 * symbols, seed).reshape(4, symbols) >> 9)) ** sharp)
+    contexts, points = np.arange(m) % 4, noise(m, seed + 1) % TOTAL
     return slots, contexts, (slots[contexts, 1:-1] <= points[:, None]).sum(axis=1)
 
 
@@ -31,7 +35,7 @@ def encode(slots: np.ndarray, contexts: np.ndarray, symbols: np.ndarray, runs: l
 
 
 def decode(payload: bytes, slots: np.ndarray, contexts: np.ndarray, runs: list[int], start: int = 0) -> np.ndarray:
-    decoder = rans.Decoder(payload, runs, start)
+    decoder = Decoder(payload, runs, start)
     found, at = [np.zeros(0, dtype=np.int64)], 0
     for size in decoder.sizes:
         context = contexts[at : at + size]
@@ -47,7 +51,7 @@ def decode(payload: bytes, slots: np.ndarray, contexts: np.ndarray, runs: list[i
 def ideal(slots: np.ndarray, contexts: np.ndarray, symbols: np.ndarray) -> float:
     """Bytes by the entropy of the model."""
     widths = slots[contexts, symbols + 1] - slots[contexts, symbols]
-    return float((rans.PRECISION - np.log2(widths)).sum()) / 8
+    return float((PRECISION - np.log2(widths)).sum()) / 8
 
 
 def test_golden_bytes() -> None:
@@ -78,17 +82,17 @@ def test_within_three_percent_of_the_entropy(runs: list[int], symbols: int) -> N
 
 
 def test_what_is_nearly_certain_takes_few_bytes_and_not_too_many_steps() -> None:
-    slots = np.array([[0, rans.TOTAL - 3, rans.TOTAL]])
+    slots = np.array([[0, TOTAL - 3, TOTAL]])
     contexts, symbols = np.zeros(60_000, dtype=np.int64), (noise(60_000) % 4000 == 0).astype(np.int64)
     payload = encode(slots, contexts, symbols, [60_000])
     assert len(payload) < ideal(slots, contexts, symbols) + 100
-    assert len(rans.Decoder(payload, [60_000]).sizes) < 4000
+    assert len(Decoder(payload, [60_000]).sizes) < 4000
     np.testing.assert_array_equal(decode(payload, slots, contexts, [60_000]), symbols)
 
 
 def test_a_lane_that_finds_the_stack_empty() -> None:
     """All there is to say is said first, so that the last symbols, which open the lanes, give no words."""
-    slots = rans.cumulative(np.array([[1] * 16, [10**6] + [0] * 15]))
+    slots = cumulative(np.array([[1] * 16, [10**6] + [0] * 15]))
     symbols = np.concatenate((noise(8_000) % 16, np.zeros(8_000, dtype=np.int64)))
     contexts = (np.arange(16_000) >= 8_000).astype(np.int64)
     payload = encode(slots, contexts, symbols, [16_000])
@@ -128,13 +132,13 @@ def test_a_payload_that_goes_on(extra: bytes) -> None:
     with pytest.raises(PayloadError):
         decode(payload + extra, slots, contexts, [3_000])
     with pytest.raises(PayloadError):
-        rans.Decoder(extra, [])
+        Decoder(extra, [])
 
 
 @settings(max_examples=80, deadline=None)
 @given(runs=st.lists(st.integers(1, 5_000), min_size=1, max_size=6), bound=st.integers(1, 400))
 def test_chunks_stay_within_runs_and_lanes(runs: list[int], bound: int) -> None:
-    sizes = rans.chunks(runs, min(bound, sum(runs)))
+    sizes = chunks(runs, min(bound, sum(runs)))
     ends = set(np.cumsum(sizes).tolist())
     assert sum(sizes) == sum(runs) and 1 <= min(sizes) <= max(sizes) <= bound
     assert ends.issuperset(np.cumsum(runs).tolist())
@@ -143,15 +147,15 @@ def test_chunks_stay_within_runs_and_lanes(runs: list[int], bound: int) -> None:
 @settings(max_examples=80, deadline=None)
 @given(st.lists(st.integers(0, 1 << 30), min_size=1, max_size=300).filter(any))
 def test_every_symbol_gets_its_share_of_the_slots(counts: list[int]) -> None:
-    slots = rans.cumulative(np.array(counts))
+    slots = cumulative(np.array(counts))
     widths = np.diff(slots)
-    assert slots[0] == 0 and slots[-1] == rans.TOTAL and widths.min() >= 1
-    fair = np.array(counts) / sum(counts) * (rans.TOTAL - len(counts)) + 1
+    assert slots[0] == 0 and slots[-1] == TOTAL and widths.min() >= 1
+    fair = np.array(counts) / sum(counts) * (TOTAL - len(counts)) + 1
     assert np.abs(widths - fair).max() <= 1 + 1e-6
 
 
 def test_logarithm_and_cost() -> None:
     values = np.concatenate((np.arange(1, 70_000), [(1 << 30) - 1, 1 << 30, (1 << 31) - 1]))
-    np.testing.assert_array_equal(rans.log2(values), np.floor(256 * np.log2(values)))
-    assert rans.COST[rans.TOTAL] == 0 and rans.COST[1] == 256 * rans.PRECISION
-    assert rans.COST[rans.TOTAL // 2] == 256
+    np.testing.assert_array_equal(log2(values), np.floor(256 * np.log2(values)))
+    assert COST[TOTAL] == 0 and COST[1] == 256 * PRECISION
+    assert COST[TOTAL // 2] == 256

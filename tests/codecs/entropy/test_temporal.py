@@ -13,6 +13,8 @@ from edgekit.codecs.entropy.temporal import Memory, read_numbers, write_numbers
 from edgekit.codecs.features.sgq import SGQ
 from edgekit.errors import PayloadError
 
+pytestmark = pytest.mark.usefixtures("coder")
+
 
 def stream(coding: str = "temporal") -> ContextStream:
     end = SGQ(4, 4, coding=coding).stream()

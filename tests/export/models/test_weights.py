@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from edgekit import tensorfile
+from edgekit.class_names import said_of
 from edgekit.errors import DataError, EdgekitError, ExportError, UsageError
 from edgekit.export.models.registry import build
 from edgekit.export.models.weights import load_weights
@@ -141,6 +142,30 @@ def test_files_that_are_not_weights(tmp_path: Path) -> None:
     save_file({"x": torch.ones(2, dtype=torch.bfloat16)}, brain)
     with pytest.raises(DataError, match=r"BF16.*float16, float32 or float64"):
         load_weights(small(), brain)
+
+
+@pytest.mark.parametrize(
+    ("classes", "says"),
+    [(("cat", "dog", "cow"), ""), ((), ""), (("cat", "cow", "dog"), "label 1 means dog there, and cow in the dataset"),
+     (("cat", "dog"), "label 2 means cow there, and nothing in the dataset")],
+)  # fmt: skip
+def test_weights_of_other_classes(tmp_path: Path, classes: tuple[str, ...], says: str) -> None:
+    path = str(tmp_path / "w.safetensors")
+    tensorfile.write(path, tensors_but(), said_of(["cat", "dog", "cow"]))
+    network = small(1)
+    if says:
+        with pytest.raises(ExportError, match=says):
+            load_weights(network, path, classes)
+    else:
+        load_weights(network, path, classes)
+    assert same(network, small(1 if says else 0))
+
+
+def test_names_of_classes_that_are_none(tmp_path: Path) -> None:
+    path = str(tmp_path / "w.safetensors")
+    tensorfile.write(path, tensors_but(), {"classes": "cat"})
+    with pytest.raises(DataError, match=r"w.safetensors: class names do not parse"):
+        load_weights(small(), path)
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

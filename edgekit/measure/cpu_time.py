@@ -1,4 +1,4 @@
-"""Watch: processor seconds of processes while they run, read many times a second, so that any span can be cut out."""
+"""CpuTime: processor seconds of processes while they run, read many times a second, so that any span can be cut out."""
 
 import threading
 import time
@@ -23,7 +23,7 @@ def cpu_seconds(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | 2)
 
 
-class Watch:
+class CpuTime:
     """Reads the clocks of the processes that were added, in a thread of its own, until the context ends."""
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Watch:
         first, last = np.interp((start, end), times, values)
         return float(last - first)
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "CpuTime":
         self._thread.start()
         return self
 

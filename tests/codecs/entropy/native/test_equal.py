@@ -1,0 +1,174 @@
+"""The compiled kernels against those of numpy: the same bytes, and the same payloads refused, with the same words."""
+
+import functools
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgekit.codecs.entropy import kernels
+from edgekit.codecs.entropy.mixing import Mixing, mixing
+from edgekit.codecs.entropy.native import bits as native_bits
+from edgekit.codecs.entropy.native import context as native_context
+from edgekit.codecs.entropy.native import rans as native_rans
+from edgekit.codecs.entropy.reference import bits, context, rans
+from edgekit.codecs.entropy.slots import TOTAL, cumulative
+from edgekit.codecs.entropy.tables import tables_of
+from edgekit.errors import BackendError, PayloadError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loads():
+    try:
+        kernels.choose("native")
+    except BackendError as error:
+        pytest.skip(str(error))
+
+
+class Asked(Exception):
+    """A compiled kernel left the work to numpy's."""
+
+
+def outcome(function: Callable[[], Any]) -> tuple[Any, ...]:
+    """What `function` gives or raises, to be compared."""
+    try:
+        result = function()
+    except PayloadError as error:
+        return str(error), error.offset
+    return result.dtype, result.shape, result.tobytes()
+
+
+def alike(native: ModuleType, reference: ModuleType, name: str, *arguments: Any) -> None:
+    """Both decoders say the same of a payload, and the compiled one asks numpy's about none but bad ones."""
+
+    def refuse(*_: Any) -> None:
+        raise Asked
+
+    expected = outcome(functools.partial(getattr(reference, name), *arguments))
+    assert outcome(functools.partial(getattr(native, name), *arguments)) == expected
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "reference", type("Refusing", (), {name: staticmethod(refuse)}))
+        try:
+            getattr(native, name)(*arguments)
+        except Asked:
+            assert len(expected) == 2, "the compiled kernel refused what is right"
+        else:
+            assert len(expected) == 3, "the compiled kernel took what is wrong"
+
+
+@st.composite
+def damaged(draw: st.DrawFn, payload: bytes) -> bytes:
+    """`payload`: as it is, cut, longer, or with other bytes in some places."""
+    changed = bytearray(payload)
+    for at, value in draw(st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(0, 255)), max_size=3)):
+        if changed:
+            changed[at % len(changed)] = value
+    end = draw(st.just(len(changed)) | st.integers(0, len(changed)))
+    return bytes(changed[:end]) + draw(st.just(b"") | st.binary(max_size=4))
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data(), count=st.integers(0, 60), width=st.integers(1, 16), seed=st.integers(0, 99))
+def test_bits(data: st.DataObject, count: int, width: int, seed: int) -> None:
+    values = np.random.default_rng(seed).integers(0, 1 << width, count)
+    payload = bits.pack(values, width)
+    assert native_bits.pack(values, width) == payload
+    start = data.draw(st.integers(0, 3))
+    alike(native_bits, bits, "unpack", bytes(start) + data.draw(damaged(payload)), count, width, start)
+
+
+def model(symbols: int, seed: int) -> tuple[np.ndarray, np.random.Generator]:
+    """Slots (4,symbols+1) of four distributions, of which some are nearly certain."""
+    rng = np.random.default_rng(seed)
+    return cumulative(1 + rng.integers(0, 60, (4, symbols)) ** rng.integers(0, 6)), rng
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    data=st.data(), runs=st.lists(st.integers(0, 900), max_size=6), symbols=st.integers(1, 256),
+    seed=st.integers(0, 99), per_lane=st.sampled_from([1, 40, 256, 1024]),
+)  # fmt: skip
+def test_rans(data: st.DataObject, runs: list[int], symbols: int, seed: int, per_lane: int) -> None:
+    slots, rng = model(symbols, seed)
+    kinds = rng.integers(0, 4, sum(runs))
+    drawn = (slots[kinds, 1:-1] <= rng.integers(0, TOTAL, (len(kinds), 1))).sum(axis=1)
+    starts = slots[kinds, drawn]
+    widths = slots[kinds, drawn + 1] - starts
+    assert native_rans.encode(starts, widths, runs, per_lane) == rans.encode(starts, widths, runs, per_lane)
+    start = data.draw(st.integers(0, 3))
+    payload = bytes(start) + data.draw(damaged(rans.encode(starts, widths, [len(kinds)], per_lane)))
+    alike(native_rans, rans, "decode", payload, start, kinds, *tables_of(slots))
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), payload=st.binary(max_size=600), count=st.integers(0, 5000))
+def test_rans_of_any_bytes(data: st.DataObject, payload: bytes, count: int) -> None:
+    slots, rng = model(5, 1)
+    alike(native_rans, rans, "decode", payload, 0, rng.integers(0, 4, count), *tables_of(slots))
+
+
+def test_long_rans() -> None:
+    """More symbols than lanes for them, and more lanes than fit a head."""
+    slots, rng = model(3, 2)
+    for count, per_lane in ((300_000, 256), (200_000, 1)):
+        kinds = rng.integers(0, 4, count)
+        drawn = (slots[kinds, 1:-1] <= rng.integers(0, TOTAL, (count, 1))).sum(axis=1)
+        starts = slots[kinds, drawn]
+        widths = slots[kinds, drawn + 1] - starts
+        payload = rans.encode(starts, widths, [count], per_lane)
+        assert native_rans.encode(starts, widths, [count], per_lane) == payload
+        alike(native_rans, rans, "decode", payload, 0, kinds, *tables_of(slots))
+
+
+@st.composite
+def learned(draw: st.DrawFn) -> tuple[Mixing, np.ndarray, np.ndarray, np.ndarray | None]:
+    """A mixture, counts of its tables, codes that they foretell more or less, and what a memory has of the codes."""
+    groups, width, memory = draw(st.integers(1, 5)), draw(st.integers(1, 8)), draw(st.booleans())
+    mix = mixing(groups, width, memory)
+    n, h, w = draw(st.integers(0, 6)), draw(st.integers(1, 6)), draw(st.integers(1, 6))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    codes = rng.integers(0, 1 + rng.integers(0, mix.words), (n, groups, h, w), dtype=np.int32)
+    counts = rng.integers(0, 1 << draw(st.integers(0, 16)), (len(mix.exponents), groups, mix.words + 1, mix.words))
+    # As in tables that have learned: every neighbour has seen as much.
+    counts = (counts * (rng.random(counts.shape) < 0.2)).astype(np.int32)
+    past = rng.integers(0, mix.words + 1, codes.shape).astype(np.int16) if memory else None
+    return mix, counts, codes, past
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data(), known=learned())
+def test_context(data: st.DataObject, known: tuple[Mixing, np.ndarray, np.ndarray, np.ndarray | None]) -> None:
+    mix, counts, codes, past = known
+    logs = context.logs(mix, counts)
+    np.testing.assert_array_equal(native_context.logs(mix, counts), logs)
+    payload = context.pack(mix, logs, codes, past, 256)
+    assert native_context.pack(mix, logs, codes, past, 256) == payload
+    start = data.draw(st.integers(0, 3))
+    payload = bytes(start) + data.draw(damaged(payload))
+    alike(native_context, context, "unpack", mix, logs, payload, start, codes.shape, past)
+    expected = counts.copy()
+    context.count(mix, expected, codes, past)
+    native_context.count(mix, counts, codes, past)
+    np.testing.assert_array_equal(counts, expected)
+
+
+def test_a_large_batch() -> None:
+    mix = mixing(8, 4, True)
+    rng = np.random.default_rng(3)
+    codes = (rng.integers(0, 16, (32, 8, 16, 16)) & rng.integers(0, 16, (32, 8, 16, 16))).astype(np.int32)
+    past = np.where(rng.random(codes.shape) < 0.9, codes, 16).astype(np.int16)
+    counts = np.zeros((8, 8, 17, 16), dtype=np.int32)
+    for _ in range(20):
+        expected = counts.copy()
+        context.count(mix, expected, codes, past)
+        native_context.count(mix, counts, codes, past)
+        np.testing.assert_array_equal(counts, expected)
+    logs = native_context.logs(mix, counts)
+    np.testing.assert_array_equal(logs, context.logs(mix, counts))
+    payload = native_context.pack(mix, logs, codes, past, 256)
+    assert payload == context.pack(mix, logs, codes, past, 256)
+    alike(native_context, context, "unpack", mix, logs, payload, 0, codes.shape, past)
