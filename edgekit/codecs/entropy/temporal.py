@@ -55,10 +55,10 @@ def _size(images: np.ndarray) -> int:
 class Past(NamedTuple):
     """What a memory has of a batch's images."""
 
-    #: (n,) uint8, whether it has codes of the image.
-    known: np.ndarray
-    #: (n,G,h,w) uint8, of any value for images that are not known.
-    codes: np.ndarray
+    #: (n,), 1 where it has codes of the image, else 0.
+    known: bytes
+    #: (n,G,h,w), a byte each; of images that are not known, zeros.
+    codes: bytes
 
 
 class Memory:
@@ -74,20 +74,18 @@ class Memory:
 
     def recall(self, images: Optional[np.ndarray], shape: Sequence[int], version: int) -> Past:
         """What it had of `images` (n,), whose codes have `shape` (n,G,h,w), at `version`."""
+        n, groups, h, w = shape
+        nothing = (groups, h, w), bytes(groups * h * w)
         if images is None or version == 0:
-            return Past(np.zeros(shape[0], dtype=np.uint8), np.zeros(shape, dtype=np.uint8))
+            return Past(bytes(n), n * nothing[1])
         before: Dict[int, Optional[_Codes]] = {}
         for since, replaced in reversed(self._replaced):
             if since > version:
                 before.update(replaced)
-        _, groups, h, w = shape
-        nothing = (groups, h, w), bytes(groups * h * w)
         found = [before[image] if image in before else self._codes.get(image) for image in images.tolist()]
         # An image that comes in another size is one that is not known.
         fitting = [codes if codes is not None and codes[0] == nothing[0] else nothing for codes in found]
-        known = bytes([codes is not nothing for codes in fitting])
-        content = b"".join([codes for _, codes in fitting])
-        return Past(np.frombuffer(known, dtype=np.uint8), np.frombuffer(content, dtype=np.uint8).reshape(shape))
+        return Past(bytes([codes is not nothing for codes in fitting]), b"".join([codes for _, codes in fitting]))
 
     def keep(self, images: np.ndarray, codes: np.ndarray, version: int) -> None:
         """Remembers `codes` (n,G,h,w), 0 to 255, of `images` (n,) from `version` on."""

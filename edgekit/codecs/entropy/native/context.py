@@ -13,8 +13,7 @@ from edgekit.codecs.entropy.reference import context as reference
 from edgekit.codecs.entropy.slots import COST
 from edgekit.codecs.entropy.temporal import Past
 
-_NOTHING = np.empty(0, dtype=np.uint8)
-_PAST = (array("u1"), array("u1"))
+_PAST = (c_char_p, c_char_p)
 _SHAPE = (c_int64, c_int64, c_int64, c_int64, c_int32)
 _TABLES = (array("i2"), c_int32, array("u4"), c_int32)
 _PLAN = (c_void_p, c_void_p, c_void_p)
@@ -75,8 +74,8 @@ def _check_groups(mix: Mixing, codes: np.ndarray) -> None:
         reference.check(mix, codes)
 
 
-def _memory(past: Optional[Past]) -> Tuple[np.ndarray, np.ndarray]:
-    return (_NOTHING, _NOTHING) if past is None else past
+def _memory(past: Optional[Past]) -> Tuple[bytes, bytes]:
+    return (b"", b"") if past is None else past
 
 
 def _tables(mix: Mixing, logs: np.ndarray) -> Tuple[np.ndarray, int, np.ndarray, int]:

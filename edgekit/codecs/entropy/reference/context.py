@@ -152,8 +152,9 @@ def _in_turn(past: Optional[Past], mix: Mixing, plan: Scan) -> Optional[np.ndarr
     """(m,) the memory's codes in the order of `plan`, and "none" for images that it does not know."""
     if past is None:
         return None
-    known = past.known.astype(bool)[:, None, None, None]
-    return np.asarray(np.where(known, past.codes, np.int64(mix.words)).reshape(-1)[plan.order])
+    codes = np.frombuffer(past.codes, dtype=np.uint8)
+    known = np.repeat(np.frombuffer(past.known, dtype=bool), len(codes) // max(len(past.known), 1))
+    return np.asarray(np.where(known, codes, np.int64(mix.words))[plan.order])
 
 
 def _rows(mix: Mixing, volume: np.ndarray, known: Optional[np.ndarray], plan: Scan, part: slice) -> np.ndarray:

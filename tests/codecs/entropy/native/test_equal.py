@@ -137,7 +137,7 @@ def learned(draw: st.DrawFn) -> tuple[Mixing, np.ndarray, np.ndarray, Past | Non
     # As in tables that have learned: every neighbour has seen as much.
     counts = (counts * (rng.random(counts.shape) < 0.2)).astype(np.int32)
     before = rng.integers(0, mix.words, codes.shape).astype(np.uint8)
-    past = Past(rng.integers(0, 2, n).astype(np.uint8), before) if memory else None
+    past = Past(rng.integers(0, 2, n).astype(np.uint8).tobytes(), before.tobytes()) if memory else None
     return mix, counts, codes, past
 
 
@@ -163,7 +163,7 @@ def test_a_large_batch() -> None:
     rng = np.random.default_rng(3)
     codes = (rng.integers(0, 16, (32, 8, 16, 16)) & rng.integers(0, 16, (32, 8, 16, 16))).astype(np.int32)
     before = np.where(rng.random(codes.shape) < 0.9, codes, 3).astype(np.uint8)
-    past = Past((rng.random(32) < 0.9).astype(np.uint8), before)
+    past = Past((rng.random(32) < 0.9).tobytes(), before.tobytes())
     counts = np.zeros((8, 8, 17, 16), dtype=np.int32)
     for _ in range(20):
         expected = counts.copy()
