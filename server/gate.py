@@ -14,7 +14,7 @@ arrive decides nothing, as long as none comes too late. Who was too late is not 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from threading import Condition, Lock
+from threading import Condition
 from typing import Any
 
 from edgekit.errors import EdgekitError, Refused, TransportError
@@ -43,7 +43,10 @@ class Ticket:
 
 
 class Gate:
-    """`act` answers tickets of one kind, in the order of their devices' names, with the lock held."""
+    """`act` answers tickets of one kind, in the order of their devices' names, with the lock held.
+
+    Those that it leaves without an answer wait on.
+    """
 
     def __init__(
         self, lock: Condition, fleet: Fleet, patience: Patience, act: Callable[[str, list[Ticket]], None]
@@ -57,14 +60,14 @@ class Gate:
         self.testing: dict[int, float] = {}
         #: Numbers of the sessions that were too late for something, and that were not heard of since.
         self._absent: set[int] = set()
-        #: Held to change the two.
-        self._hearing = Lock()
 
     def wait(self, ticket: Ticket) -> Any:
         """The reply of `ticket`; the lock is held, and let go of while the ticket waits. Refused out of turn."""
         session = ticket.session
         if session and session.number not in self._fleet.sessions:
             raise Refused("the session ended while its message was read")
+        if session:
+            self.heard(session)
         if session and session.number in self.testing and ticket.kind != "tested":
             raise Refused(f"{session.device} said that it tests, and sent {ticket.kind}: say tested first")
         ticket.arrived = time.monotonic()
@@ -94,38 +97,38 @@ class Gate:
         return [ticket.request.device for ticket in self._waiting if ticket.kind == "hello"]
 
     def heard(self, session: Session) -> None:
-        """For every message of `session`, without the lock: it is there."""
-        with self._hearing:
-            self._absent.discard(session.number)
-            if session.number in self.testing:
-                self.testing[session.number] = time.monotonic()
+        """For the messages of `session` that take the lock: it is there."""
+        self._absent.discard(session.number)
+        if session.number in self.testing:
+            self.testing[session.number] = time.monotonic()
 
     def test(self, session: Session) -> None:
         """Nobody trains until `session` says that its test is over, or says nothing for too long."""
-        with self._hearing:
-            self.testing[session.number] = time.monotonic()
+        self.testing[session.number] = time.monotonic()
 
     def end_test(self, sessions: Sequence[Session]) -> list[Session]:
         """Ends the test of all, with what `sessions` found; those whose test it ended without."""
-        with self._hearing:
-            missed = self.testing.keys() - {session.number for session in sessions}
-            self.testing.clear()
+        missed = self.testing.keys() - {session.number for session in sessions}
+        self.testing.clear()
         return [self._fleet.sessions[number] for number in sorted(missed)]
 
     def leave(self, session: Session) -> None:
         """Forgets `session`, for which nobody has to wait any more."""
-        with self._hearing:
-            self.testing.pop(session.number, None)
-            self._absent.discard(session.number)
+        self.testing.pop(session.number, None)
+        self._absent.discard(session.number)
         self._waiting = [each for each in self._waiting if each.session is not session]
         self._lock.notify_all()
 
     def _answer(self, group: list[Ticket]) -> None:
         if group[0].kind == "update" or (group[0].kind == "feature" and self._patience.lockstep):
-            self._missing(self._fleet.sessions.keys() - self._numbers(self._waiting))
+            self._absent |= self._fleet.sessions.keys() - self._numbers(self._waiting)
         self._waiting = [each for each in self._waiting if each not in group]
         try:
             self._act(group[0].kind, group)
+            for ticket in group:
+                if ticket.reply is None and ticket.error is None:
+                    ticket.arrived = time.monotonic()
+                    self._waiting.append(ticket)
         except Exception as error:
             for ticket in group:
                 ticket.error = error
@@ -133,10 +136,6 @@ class Gate:
                 raise
         finally:
             self._lock.notify_all()
-
-    def _missing(self, numbers: set[int]) -> None:
-        with self._hearing:
-            self._absent |= numbers
 
     def _ready(self, now: float) -> list[Ticket]:
         """The tickets to answer now, of one kind; none where others are waited for."""
@@ -147,7 +146,7 @@ class Gate:
             return hello
         tested = self._of("tested")
         busy = {number: heard for number, heard in self.testing.items() if number not in self._numbers(tested)}
-        self._missing({number for number, heard in busy.items() if now - heard >= patience.test_s})
+        self._absent |= {number for number, heard in busy.items() if now - heard >= patience.test_s}
         if busy.keys() - self._absent:
             return []
         if tested:

@@ -25,6 +25,9 @@ from edgekit.server.policy import RoundPolicy
 from edgekit.server.session import Session
 from edgekit.server.setup import Setup
 
+#: In place of a round's number, for a session that waits for weights and has sent all that it learned.
+NONE = -1
+
 
 class Rounds:
     """The front half that all devices of `fleet` have in step. All of it is plain arrays and numbers."""
@@ -94,7 +97,7 @@ class Rounds:
         too late and is only counted.
         """
         in_time = [each for each in updates if each[0].round == self.number]
-        fleet.late_updates += len(updates) - len(in_time)
+        fleet.late_updates += sum(session.round not in (self.number, NONE) for session, _, _ in updates)
         self.number += 1
         arrived = [(session, change, update.images) for session, update, change in in_time if change is not None]
         if not arrived:

@@ -74,7 +74,9 @@ class Service:
         self._patience = patience
         self._pairs = pairs
         self._best: float | None = None
-        self._lock, self._coder, self._turns = Condition(), Lock(), Turns()
+        self._lock = Condition()
+        self._coder = Lock()
+        self._turns = Turns()
         self._gate = Gate(self._lock, self.fleet, patience, self._act)
 
     def handle(self, message: Message, alive: Callable[[], bool] = lambda: True) -> Message:
@@ -129,7 +131,6 @@ class Service:
         if session is None:
             raise Refused(f"there is no session {message.session} here, or it has ended: say hello first")
         with self._turns.of(session.number):
-            self._gate.heard(session)
             return self._within(session, message, alive)
 
     def _within(self, session: Session, message: Message, alive: Callable[[], bool]) -> AnyMessage:
@@ -139,6 +140,8 @@ class Service:
         if isinstance(request, Codebook):
             return patch_tables(self.setup, session, request)
         if isinstance(request, Evaluate):
+            with self._lock:
+                self._gate.heard(session)
             return evaluate(self.setup, session, request, self._coder, self._lock)
         if isinstance(request, Bye):
             with self._lock:
@@ -150,11 +153,12 @@ class Service:
                 return again
             with self._coder:
                 work = training.take(self.setup, session, request, self._watch is not None)
-        elif isinstance(request, Tested) and session.missed is not None:
-            return missed(session, request)
         elif isinstance(request, Update):
             work = self.rounds.take(session, request)
         with self._lock:
+            if isinstance(request, Tested) and session.missed is not None:
+                self._gate.heard(session)
+                return missed(session, request)
             reply: AnyMessage | training.Learned = self._gate.wait(Ticket(message.kind, session, request, alive, work))
         if isinstance(reply, training.Learned):
             with self._coder:
@@ -198,8 +202,10 @@ class Service:
         entries = [(ticket.session, ticket.request, ticket.work) for ticket in tickets if ticket.session]
         closed = close_round(self.fleet, self.rounds, entries)
         for ticket, (session, update, _) in zip(tickets, entries, strict=True):
-            ticket.reply = closed.replies[session.number]
-            if update.test:
+            ticket.reply = closed.replies.get(session.number)
+            if ticket.reply is None:
+                ticket.request, ticket.work = update._replace(images=0, update=b""), None
+            elif update.test:
                 session.missed = None
                 self._gate.test(session)
         if self.rounds.policy.every:
@@ -235,8 +241,7 @@ class Service:
 
     def _keep(self, best: bool) -> None:
         if self._pairs is not None:
-            in_step = bool(self.rounds.policy.every)
-            front = {**self.setup.front, **self.rounds.weights} if in_step else None
+            front = {**self.setup.front, **self.rounds.weights} if self.rounds.policy.every else None
             self._pairs.keep(self.setup.back.state_dict(), front, self.rounds.tables, best)
 
     def _end(self, session: Session, finished: bool) -> None:

@@ -47,8 +47,8 @@ def tally_message(session: Session, epoch: int, test: Count, best: bool) -> Tall
 def tested_event(epoch: int, devices: int, test: Count, validation: Count, best: bool) -> dict[str, Any]:
     """The "tested" event: what the test of so many devices came to."""
     event = {
-        "event": "tested", "epoch": epoch, "devices": devices,
-        "images": test.images, "accuracy": test.accuracy, "test_loss": test.mean_loss, "best": best,
+        "event": "tested", "epoch": epoch, "devices": devices, "images": test.images, "accuracy": test.accuracy,
+        "test_loss": test.mean_loss, "best": best,
     }  # fmt: skip
     if validation.images:
         event.update(validation_accuracy=validation.accuracy, validation_loss=validation.mean_loss)
