@@ -71,6 +71,8 @@ def differentiate(graph: Graph, output: str, gradient: str, weights: Iterable[st
         if depends & set(node.input):
             # Integers (shapes, indices) carry no gradient.
             depends |= {name for name in node.output if graph.specs[name].dtype.startswith("float")}
+    # A node that both parts need is computed twice rather than kept in memory in between.
+    graph.start_part()
     gradients = {output: gradient}
     for node in reversed(forward):
         upstream = [gradients.get(name) for name in node.output]

@@ -46,6 +46,8 @@ class Graph:
         self.layers: dict[str, str] = {}
         self._layer = ""
         self._count = 0
+        #: What a node of one output computes -> its output, of the nodes since `start_part`.
+        self._computed: dict[str, str] = {}
 
     def input(self, spec: TensorSpec) -> str:
         self.inputs[spec.name] = self.specs[spec.name] = spec
@@ -72,6 +74,10 @@ class Graph:
         """Nodes added from here on belong to `layer` of the network."""
         self._layer = layer
 
+    def start_part(self) -> None:
+        """Nodes added from here on are not shared with those before."""
+        self._computed.clear()
+
     def add(
         self,
         op: str,
@@ -92,8 +98,11 @@ class Graph:
         return names
 
     def op(self, op: str, inputs: Sequence[str], shape: Shape, **attributes: Any) -> str:
-        """Appends a node with one float32 output; returns its name."""
-        return self.add(op, inputs, shape, **attributes)[0]
+        """The output of a node of one output, float32 unless `dtypes` says otherwise; equal nodes are added once."""
+        key = repr((op, list(inputs), shape, sorted(attributes.items())))
+        if key not in self._computed:
+            self._computed[key] = self.add(op, inputs, shape, **attributes)[0]
+        return self._computed[key]
 
     def shape(self, name: str) -> Shape:
         return self.specs[name].shape

@@ -105,6 +105,11 @@ TABLES = [
     ("docs/export.md", "bench/train_layers.py --show bench/results/train_layers.json"),
     ("docs/fleet.md", "bench/fleet.py --show bench/results/fleet.json"),
     ("docs/fleet.md", "bench/fleet.py --show bench/results/fleet-cifar10.json --curves"),
+    *[
+        ("docs/measure.md", f"bench/{script}.py --show bench/results/{script}{when}.json")
+        for script in ("line", "server_step")
+        for when in ("", "-before")
+    ],
     ("docs/measure.md", "bench/link.py --show bench/results/link.json"),
     ("docs/measure.md", "bench/peer_steps.py --show bench/results/peer_steps.json"),
     (

@@ -113,7 +113,7 @@ def _plan(
     plan = Plan(
         network=settings.network(given),
         data=data._replace(limit=limit if limit < there else data.limit),
-        board=BoardSettings(given["device"], static_batch=given["batch"]),
+        board=BoardSettings(given["device"], static_batch=given["batch"], provider=given["provider"]),
         devices=devices,
         methods=tuple(compared),
         links=links,

@@ -22,6 +22,7 @@ from edgekit.launch.processes import Children, Event
 from edgekit.launch.settings import Run, Server, Training
 from edgekit.launch.summary import collapsed, summary
 from edgekit.line.meter import Recorder
+from edgekit.runtime.passes import check_offered
 from edgekit.schedule import check_schedule
 from edgekit.server.calibrate import calibrator
 from edgekit.server.noise_filling import noise_filling
@@ -124,6 +125,7 @@ def check(run: Run) -> None:
     """UsageError for what the processes would refuse, but only after the export."""
     server = run.server
     run.training.check()
+    check_offered(run.board.provider, run.training.backend)
     OptimizerConfig(server.optimizer, server.lr, server.momentum, server.weight_decay).check()
     check_schedule(server.schedule)
     if server.gradient_codec is not None:
@@ -157,6 +159,7 @@ def _described(run: Run, bundle: Bundle) -> Event:
     return {
         "model": run.network.name,
         "device": board.device if isinstance(board.device, str) else board.device.name,
+        "provider": bundle.wanted_provider,
         "codec": run.coding.codec.codec_id,
         "significance": run.coding.significance,
         "dataset": run.data.dataset,

@@ -1,8 +1,9 @@
 """Gradient rules of Conv and ConvTranspose.
 
-The gradient of the input is the other one of the two operators. That of the kernels is made of products of matrices;
-for depthwise kernels it is a Conv.
+The gradient of the input is the other one of the two operators. That of the kernels is made of products of matrices.
 """
+
+import numpy as np
 
 from edgekit.export.gradients.step import Step
 from edgekit.export.gradients.window import Window, pad, window_of
@@ -14,15 +15,24 @@ def conv(step: Step) -> list[str | None]:
     window, group = window_of(step, kernels[2:]), step.attributes.get("group", 1)
     dx = dw = None
     if step.needed[0]:
-        # The rows and columns at the far edge that no window covers get a zero gradient.
-        rest = list(window.rest(step.shape(0), graph.shape(g)))
-        dx = graph.op(
-            "ConvTranspose", [g, step.node.input[1]], step.shape(0),
-            **window.attributes(), output_padding=rest, group=group,
-        )  # fmt: skip
+        dx = _image_gradient(step, window, group)
     if step.needed[1]:
         dw = kernel_gradient(graph, step.x, g, kernels, window, group)
     return [dx, dw, *_bias(step)]
+
+
+def _image_gradient(step: Step, window: Window, group: int) -> str:
+    """By ConvTranspose; for kernels of one element by Conv, which has nothing to scatter then."""
+    graph, g, kernels = step.graph, step.g, step.node.input[1]
+    (o, c, _, _), shape = step.shape(1), step.shape(0)
+    # The rows and columns at the far edge that no window covers get a zero gradient.
+    rest = window.rest(shape, graph.shape(g))
+    if group > 1 or window != Window((1, 1), (1, 1), (1, 1), (0, 0, 0, 0)):
+        return graph.op(
+            "ConvTranspose", [g, kernels], shape, **window.attributes(), output_padding=list(rest), group=group
+        )
+    turned = graph.op("Transpose", [kernels], (c, o, 1, 1), perm=[1, 0, 2, 3])
+    return graph.op("Conv", [g, turned], shape, **window.attributes(), group=1)
 
 
 def conv_transpose(step: Step) -> list[str | None]:
@@ -52,8 +62,8 @@ def kernel_gradient(graph: Graph, x: str, g: str, shape: Shape, window: Window, 
     if group > 1 and per_group == 1:
         return _depthwise(graph, x, g, shape, window)
     (_, o, ho, wo), x = graph.shape(g), pad(graph, x, window)
-    # Few columns: one product per image (no transpose of the batch); many: one product per tap over the whole batch.
-    few = per_group * taps <= 64 or (taps == 1 and o * per_group <= ho * wo * (o + per_group))
+    # Few channels: one product per image (no transpose of the batch); many: one product per tap over the whole batch.
+    few = per_group <= 8 or (taps == 1 and o * per_group <= ho * wo * (o + per_group))
     if group == 1 and few:
         return _per_image(graph, x, g, shape, window)
     return _per_tap(graph, x, g, shape, window, group)
@@ -100,24 +110,40 @@ def _per_tap(graph: Graph, x: str, g: str, shape: Shape, window: Window, group: 
 
 
 def _depthwise(graph: Graph, x: str, g: str, shape: Shape, window: Window) -> str:
-    """The kernels' gradient by one convolution of x by g: batch and channels swap roles, stride and dilation too.
+    """The kernels' gradient by one product of matrices per channel and shift of rows.
 
-    Image (1,C*n,H,W), kernels (O,n,ho,wo), C groups.
+    The product of the columns of g (rows,wo) and those of x (rows,w), over the rows of all images, holds each tap as
+    the sum of a diagonal. Where the stride leaves rows out, as many rows of x side by side count as one.
     """
     (_, c, h, w), (_, o, ho, wo), (_, _, kh, kw) = graph.shape(x), graph.shape(g), shape
-    rest, edges = window.rest((h, w), (ho, wo)), [*window.pads]
-    # Rows that no window covers would give extra taps at the end: less padding there, or cut them off.
-    edges[2], edges[3] = edges[2] - rest[0], edges[3] - rest[1]
-    if min(edges) < 0:
-        x, (h, w) = pad(graph, x, window), (size - more for size, more in zip(window.padded((h, w)), rest, strict=True))
-        x = graph.op("Slice", [x, graph.ints(0, 0), graph.ints(h, w), graph.ints(2, 3)], (BATCH, c, h, w))
-        edges = [0, 0, 0, 0]
-    rows = graph.op("Reshape", [_channels_first(graph, x), graph.ints(1, -1, h, w)], (1, BATCH, h, w))
-    taps = graph.op(
-        "Conv", [rows, _channels_first(graph, g)], (1, o, kh, kw), kernel_shape=[ho, wo],
-        strides=list(window.dilations), dilations=list(window.strides), pads=edges, group=c,
-    )  # fmt: skip
-    return graph.op("Reshape", [taps, graph.ints(*shape)], shape)
+    stride, times = window.strides[0], o // c
+    high = -(-h // stride)
+    if high * stride > h:
+        x = graph.op("Pad", [x, graph.ints(0, 0, 0, 0, 0, 0, high * stride - h, 0)], (BATCH, c, high * stride, w))
+    rows = graph.op("Reshape", [_channels_first(graph, x), graph.ints(c, 1, -1, stride * w)], (c, 1, BATCH, stride * w))
+    g = _channels_first(graph, g)
+    #: Shift of rows -> where the taps are: 1 in (wo, stride, w, kh, kw).
+    places: dict[int, np.ndarray] = {}
+    for i in range(kh):
+        shift, part = divmod(i * window.dilations[0] - window.pads[0], stride)
+        # Rows of the kernel that see nothing but padding have no gradient.
+        at = places.setdefault(shift if -ho < shift < high else 0, np.zeros((wo, stride, w, kh, kw), dtype=np.float32))
+        for j in range(kw):
+            columns = np.arange(wo) * window.strides[1] + j * window.dilations[1] - window.pads[1]
+            inside = (-ho < shift < high) & (columns >= 0) & (columns < w)
+            at[np.flatnonzero(inside), part, columns[inside], i, j] = 1
+    total = ""
+    for shift, at in places.items():
+        left = g
+        if shift or high != ho:
+            left = graph.op("Pad", [g, graph.ints(0, 0, shift, 0, 0, 0, high - ho - shift, 0)], (o, BATCH, high, wo))
+        left = graph.op("Reshape", [left, graph.ints(c, times, -1, wo)], (c, times, BATCH, wo))
+        left = graph.op("Transpose", [left], (c, times, wo, BATCH), perm=[0, 1, 3, 2])
+        product = graph.op("MatMul", [left, rows], (c, times, wo, stride * w))
+        product = graph.op("Reshape", [product, graph.ints(o, wo * stride * w)], (o, wo * stride * w))
+        taps = graph.op("MatMul", [product, graph.constant(at.reshape(-1, kh * kw))], (o, kh * kw))
+        total = graph.op("Add", [total, taps], (o, kh * kw)) if total else taps
+    return graph.op("Reshape", [total, graph.ints(*shape)], shape)
 
 
 def _channels_first(graph: Graph, x: str) -> str:

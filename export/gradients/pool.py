@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import onnx
 
 from edgekit.export.gradients.step import Step
 from edgekit.export.gradients.window import Window, pad, window_of
@@ -15,23 +16,37 @@ def max_pool(step: Step) -> list[str | None]:
     window = window_of(step, tuple(step.attributes["kernel_shape"]))
     if window.dilations != (1, 1):
         raise step.refuse(f"with dilations {list(window.dilations)} has no gradient rule, only without")
-    overlap = any(stride < size for stride, size in zip(window.strides, window.kernel, strict=True))
-    return [_share_out(step, window) if overlap or any(window.pads) else _unpool(step, window)]
+    beside = window.kernel == window.strides and not any(window.pads)
+    return [_winners(step, window) if beside else _share_out(step, window)]
 
 
-def _unpool(step: Step, window: Window) -> str:
-    """By MaxUnpool, for windows that do not overlap on an image without padding; MaxPool gives its indices for it."""
-    graph, y = step.graph, step.y
-    if len(step.node.output) == 1:
-        step.node.output.append(f"{y}.indices")
-        graph.specs[f"{y}.indices"] = graph.specs[y]._replace(name=f"{y}.indices", dtype="int64")
-    # MaxUnpool needs the input's size. All of it but the batch is known, so the input need not be saved.
-    batch = graph.op("Shape", [step.g], (1,), dtypes=["int64"], start=0, end=1)
-    size = graph.op("Concat", [batch, graph.ints(*step.shape(0)[1:])], (4,), dtypes=["int64"], axis=0)
-    return graph.op(
-        "MaxUnpool", [step.g, step.node.output[1], size], step.shape(0),
-        kernel_shape=list(window.kernel), strides=list(window.strides),
-    )  # fmt: skip
+def _winners(step: Step, window: Window) -> str:
+    """For windows side by side without padding: each pixel is compared with the largest of its window.
+
+    Of several largest the first takes all: each gets its place in the window as a number, and the highest number wins.
+    """
+    graph, (h, w) = step.graph, step.shape(0)[2:]
+    (kh, kw), small = window.kernel, graph.shape(step.y)
+    shape = (*small[:2], small[2] * kh, small[3] * kw)
+    inside = [graph.ints(0, 0), graph.ints(*shape[2:]), graph.ints(2, 3)]
+    x = step.x if shape[2:] == (h, w) else graph.op("Slice", [step.x, *inside], shape)
+
+    def grown(name: str) -> str:
+        scales = graph.constant(np.array([1, 1, kh, kw], dtype=np.float32))
+        nearest = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        return graph.op("Resize", [name, "", scales], shape, **nearest)
+
+    def where_equal(left: str, right: str) -> str:
+        held = graph.op("Equal", [left, right], shape, dtypes=["bool"])
+        return graph.op("Cast", [held], shape, to=onnx.TensorProto.FLOAT)
+
+    places = np.arange(kh * kw, 0, -1, dtype=np.float32).reshape(kh, kw)
+    numbers = graph.constant(np.tile(places, small[2:]))
+    largest = graph.op("Mul", [where_equal(x, grown(step.y)), numbers], shape)
+    first = graph.op("MaxPool", [largest], small, kernel_shape=[kh, kw], strides=[kh, kw])
+    spread = graph.op("Mul", [grown(step.g), where_equal(largest, grown(first))], shape)
+    rest = (h - shape[2], w - shape[3])
+    return graph.op("Pad", [spread, graph.ints(0, 0, 0, 0, 0, 0, *rest)], step.shape(0)) if any(rest) else spread
 
 
 def _share_out(step: Step, window: Window) -> str:
