@@ -147,7 +147,6 @@ class Service:
             work = self.rounds.take(session, request)
         with self._lock:
             if isinstance(request, Tested) and session.missed is not None:
-                self._gate.heard(session)
                 return missed(session, request)
             reply: AnyMessage | training.Learned = self._gate.wait(Ticket(message.kind, session, request, alive, work))
         if isinstance(reply, training.Learned):
@@ -202,10 +201,8 @@ class Service:
     def _tested(self, tickets: list[Ticket]) -> None:
         sessions = [ticket.session for ticket in tickets if ticket.session]
         epoch = max(ticket.request.step for ticket in tickets)
-        test, validation = tally(sessions)
-        # The validation split decides where there is one: the test split is for the user to judge by.
-        accuracy = (validation if validation.images else test).accuracy
-        best = test.images > 0 and (self._best is None or accuracy > self._best)
+        test, validation, accuracy = tally(sessions)
+        best = accuracy is not None and (self._best is None or accuracy > self._best)
         if best:
             self._best = accuracy
         self._keep(best)
