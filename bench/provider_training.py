@@ -1,9 +1,9 @@
 """Does a provider of ONNX Runtime learn what the CPU's does? Whole trainings on digits, of both, in real processes.
 
 ``python bench/provider_training.py --python FILE [--provider openvino] [--models A,B] [--input C,H,W] [--epochs N]
-[--seeds N] [--out FILE]``: for every model and seed a bundle for the provider, a server, and one device of the Python in
-FILE, which has the provider, numpy and grpcio: once on the provider and once on the CPU. Accuracies on all test images
-in percent, as JSON. ``--show FILE`` prints the table of such a record.
+[--seeds N] [--out FILE]``: for every model and seed a bundle for the provider, a server, and one device of the Python
+in FILE, which has the provider, numpy and grpcio: once on the provider and once on the CPU. Accuracies on all test
+images in percent, as JSON. ``--show FILE`` prints the table of such a record.
 """
 
 import json
