@@ -1,8 +1,15 @@
-"""How weights should reach the training graphs, and whether the gradient graph should recompute the forward pass.
+"""How long the graphs that learn take against PyTorch, and which of their forms is the fastest.
 
 ``python bench/front_graphs.py [--models A,B] [--out FILE]``: per model, its front half at the default cut, 32 images of
 3x32x32 on one core, alternately: forward with weights as constants and as inputs, a new session, the gradient fed with
-saved activations and recomputing them, the deployed graph, and PyTorch. Medians and quartiles in milliseconds, as JSON.
+saved activations and recomputing them, the deployed graph, and PyTorch. Medians and quartiles in milliseconds of the
+processor, as JSON, and `of_pytorch`: forward with weights as inputs and gradient fed, over PyTorch's forward and backward.
+
+Every model is measured in a process of its own, twice: with the C library's usual allocator, which gives large tensors
+back to the system and takes them again at every step, and with one that keeps them (`memory kept`). PyTorch pays for
+that at every layer, ONNX Runtime hardly: it keeps memory itself.
+
+``--table FILE`` prints a record as a table.
 """
 
 import copy
