@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from edgekit.device_profiles.profile import RUNTIMES, Hardware, Profile, Target
 from edgekit.errors import UsageError
+from edgekit.providers import PROVIDERS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -74,6 +75,7 @@ _PROFILE = {
     "title": _Kind("a text", _is_text),
     "runtime": _one_of(*RUNTIMES),
     "python": _matching(r"3\.([6-9]|[1-9]\d)", 'a Python from "3.6" on'),
+    "provider": _one_of(*PROVIDERS),
     "versions": _Kind("a table of texts", lambda v: isinstance(v, dict) and all(map(_is_text, v.values()))),
     "target": _Kind("a table", lambda v: isinstance(v, dict)),
     "hardware": _Kind("a table", lambda v: isinstance(v, dict)),

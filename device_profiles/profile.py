@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+from edgekit.providers import CPU
+
 #: Runtime -> the entry of `Profile.versions` with the runtime's version.
 RUNTIMES = {"onnxruntime": "onnxruntime", "tensorrt": "tensorrt", "acl": "cann"}
 
@@ -58,6 +60,8 @@ class Profile(NamedTuple):
     hardware: Hardware
     #: Where each figure and rule comes from, what is calculated, and what is not confirmed.
     sources: tuple[str, ...]
+    #: What ONNX Runtime runs the graphs that learn on, by its name in edgekit.providers.
+    provider: str = CPU
 
     @property
     def runtime_version(self) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from edgekit.device_profiles.parse import parse
 from edgekit.device_profiles.profile import RUNTIMES, Hardware, Profile, Target
 from edgekit.errors import UnknownName
+from edgekit.providers import PROVIDERS
 
 PROFILES = {
     "cpu": "cpu.toml",
@@ -50,9 +51,19 @@ def from_json(value: dict[str, Any]) -> Profile:
     except (KeyError, TypeError) as error:
         raise ValueError(repr(error)) from None
     kinds = [type(field) for field in profile("cpu").target]
-    texts = [board.name, board.title, board.python, board.runtime, *board.target.rules, *board.target.operators]
+    texts = [
+        board.name,
+        board.title,
+        board.python,
+        board.runtime,
+        board.provider,
+        *board.target.rules,
+        *board.target.operators,
+    ]
     if [type(field) for field in board.target] != kinds or not all(isinstance(text, str) for text in texts):
         raise ValueError(repr(value))
     if board.runtime not in RUNTIMES:
         raise ValueError(f"runtime {board.runtime!r}")
+    if board.provider not in PROVIDERS:
+        raise ValueError(f"provider {board.provider!r}")
     return board

@@ -30,6 +30,7 @@ from edgekit.codecs.base import FeatureCodec
 from edgekit.codecs.registry import feature_codec
 from edgekit.errors import BundleError, EdgekitError, PayloadError, ShapeError, UsageError
 from edgekit.folding import fold_from_json
+from edgekit.providers import CPU, PROVIDERS
 from edgekit.tensors import TensorSpec, spec_from_json
 
 FORMAT = 3
@@ -104,6 +105,13 @@ class Bundle:
             self.device: Dict[str, Any] = dict(manifest["device"])
             _text(self.device["name"])
             self.norm = {"batch": "batch", "frozen": "frozen"}[manifest["norm"]]
+            #: The provider (edgekit/providers.py) whose form the graphs that learn have, "cpu" in older bundles; which
+            #: one the board wants, and why it is another, "" where it is that.
+            self.provider, self.wanted_provider = (
+                {name: name for name in PROVIDERS}[manifest.get(key, manifest.get("provider", CPU))]
+                for key in ("provider", "wanted_provider")
+            )
+            self.provider_reason = _text(manifest.get("provider_reason", ""))
             handed_out = {spec.name for spec in self.graphs["front_train"].outputs}
             for norm in manifest["batch_norms"]:
                 _check_batch_norm(norm)

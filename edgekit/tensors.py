@@ -1,6 +1,6 @@
 """TensorSpec: the name, dtype and shape that an array must have where it enters or leaves a part, and the check."""
 
-from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
@@ -19,8 +19,11 @@ class TensorSpec(NamedTuple):
     dtype: str
     shape: Tuple[int, ...]
 
-    def check(self, array: np.ndarray, where: str) -> None:
-        """Raises ShapeError unless `array` has this dtype and shape; `where` starts the message."""
+    def check(self, array: Any, where: str) -> None:
+        """Raises ShapeError unless `array` has this dtype and shape; `where` starts the message.
+
+        `array` may be anything that has a dtype and a shape, as numpy's arrays have them.
+        """
         if array.dtype != np.dtype(self.dtype) or not self.fits(array.shape):
             raise ShapeError(
                 "{}: '{}' is {} {}, expected {} {}".format(
@@ -45,7 +48,7 @@ def spec_from_json(value: Dict[str, Any]) -> TensorSpec:
     return TensorSpec(name, dtype, tuple(shape))
 
 
-def check_all(specs: Sequence[TensorSpec], arrays: Dict[str, np.ndarray], where: str) -> None:
+def check_all(specs: Sequence[TensorSpec], arrays: Mapping[str, Any], where: str) -> None:
     """Raises ShapeError unless `arrays` holds exactly the tensors of `specs`, each of its dtype and shape."""
     names: List[str] = [spec.name for spec in specs]
     if set(names) != set(arrays):

@@ -1,6 +1,7 @@
 """build: a network and calibration images -> a bundle."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from edgekit.errors import ExportError, UsageError
 from edgekit.export.encoders.registry import ENCODERS
 from edgekit.export.fold import is_fresh, settle_norms, state_of, with_batch_statistics
 from edgekit.export.freeze import freeze_all_but
-from edgekit.export.graphs import front_graphs
+from edgekit.export.graphs import FrontGraphs, front_graphs
 from edgekit.export.parity.golden import golden_arrays
 from edgekit.export.parity.pytorch import require_pytorch
 from edgekit.export.program import back_program
@@ -25,6 +26,8 @@ from edgekit.export.settings import BoardSettings, CalibrationImages, Coding, Ne
 from edgekit.export.significance import significance as channel_significance
 from edgekit.export.split import split
 from edgekit.export.targets.check import check_range, refuse
+from edgekit.export.targets.learning_rules import ProviderRefusal
+from edgekit.providers import AUTO, CPU, check_provider
 
 #: What batch norm does while a front half learns: use the batch's statistics, or none, being folded into convolutions.
 NORMS = ("batch", "frozen")
@@ -60,6 +63,7 @@ def build_bundle(
     norm = board.norm or ("batch" if is_fresh(front) else device.target.norm)
     if norm not in NORMS:
         raise UsageError(f"norm policy '{norm}': expected one of {', '.join(NORMS)}")
+    check_provider(board.provider)
     scale = np.array(std, dtype=np.float32).reshape(-1, 1, 1)
     batch = (images.astype(np.float32) / 255 - np.array(mean, dtype=np.float32).reshape(-1, 1, 1)) / scale
     _require_same(copy.deepcopy(model), front, back, torch.from_numpy(batch[:2]))
@@ -83,9 +87,15 @@ def build_bundle(
     tables = codec.calibrate(features.numpy(), seed, weights)
     order = codec.order(features.shape[1], tables)
     refusal = check_range(ENCODERS[codec.codec_id].largest(codec, features.numpy()[:, order], tables), device)
-    refuse([refusal] if refusal else [], device)
+    refuse([refusal] if refusal else [], f"{device.name} ({device.title})")
     shape = batch.shape[1:]
-    graphs = front_graphs(front, shape, codec, tables, device=device, norm=norm, batch_size=board.static_batch)
+
+    def graphs_for(provider: str) -> FrontGraphs:
+        return front_graphs(
+            front, shape, codec, tables, device=device, norm=norm, batch_size=board.static_batch, provider=provider
+        )
+
+    graphs, learning = _learning_on(board.provider, device.provider, graphs_for)
     golden = golden_arrays(graphs, codec, tables, batch[:4], seed)
     require_pytorch(front, norm == "frozen", golden, codec, tables)
     files = {
@@ -108,12 +118,30 @@ def build_bundle(
         "normalise": {"mean": list(mean), "std": list(std)},
         "device": device.to_json(),
         "norm": norm,
+        **learning,
         "folds": [each._asdict() for each in graphs.folds],
         "batch_norms": [each._asdict() for each in graphs.batch_norms],
         "graphs": {key: spec.to_json() for key, spec in graphs.specs.items()},
         **chosen,
     }
     return write_bundle(path, manifest, files, overwrite)
+
+
+def _learning_on(
+    asked: str, boards: str, graphs_for: Callable[[str], FrontGraphs]
+) -> tuple[FrontGraphs, dict[str, str]]:
+    """The graphs for the provider `asked` for, or with "auto" for the board's, and what the manifest says of it.
+
+    Where the board's provider does not take the graphs, they are those of the CPU, and the manifest says why.
+    """
+    provider = boards if asked == AUTO else asked
+    try:
+        return graphs_for(provider), {"provider": provider}
+    except ProviderRefusal as refusal:
+        if asked != AUTO:
+            raise
+        reason = " ".join(str(refusal).split())
+        return graphs_for(CPU), {"provider": CPU, "wanted_provider": provider, "provider_reason": reason}
 
 
 def _require_same(model: nn.Module, front: nn.Module, back: nn.Module, images: torch.Tensor) -> None:

@@ -17,8 +17,11 @@ from edgekit.export.front import BatchNorm, FrontBuilder, image_input
 from edgekit.export.gradient import differentiate
 from edgekit.export.graph import BATCH, Graph, Versions
 from edgekit.export.ordering import fold_order, ordered
+from edgekit.export.portable import make_portable
 from edgekit.export.targets.check import require
+from edgekit.export.targets.learning_rules import check_learning
 from edgekit.folding import Fold
+from edgekit.providers import CPU
 from edgekit.tensors import TensorSpec
 
 
@@ -45,16 +48,18 @@ def front_graphs(
     device: Profile | None = None,
     norm: str = "batch",
     batch_size: int = 32,
+    provider: str = CPU,
 ) -> FrontGraphs:
     """The deployed graph, the training graph and the gradient graph of `front` for images of `shape` (C,H,W).
 
-    ExportError, naming node and layer, for what has no lowering, has no gradient rule, or breaks a rule of `device`.
+    `provider` is to run the two that learn. ExportError, naming node and layer, for what has no lowering, has no
+    gradient rule, or breaks a rule of `device` or of providers.
     """
     device = device or profile("cpu")
     folded, folds = fold_norms(front)
     if norm == "frozen":
         front, folds = folded, []
-    learning = learning_graph(front, shape, codec, tables)
+    learning = learning_graph(front, shape, codec, tables, portable=provider != CPU)
     if norm == "frozen" and learning.batch_norms:
         kept = ", ".join(each.running_mean.removesuffix(".running_mean") for each in learning.batch_norms)
         raise ExportError(
@@ -74,6 +79,9 @@ def front_graphs(
     statistics = [name for norm in learning.batch_norms for name in (norm.batch_mean, norm.batch_var)]
     outputs = list(dict.fromkeys([*codes, learning.feature, *statistics, *saved]))
     models["front_train.onnx"], specs["front_train"] = graph.model(outputs, held=graph.weights, file="front_train.onnx")
+    if provider != CPU:
+        for file in ("front_train.onnx", "front_grad.onnx"):
+            check_learning(onnx.ModelProto.FromString(models[file]), provider, graph.layers)
     return FrontGraphs(
         models,
         specs,
@@ -122,8 +130,13 @@ class LearningGraph(NamedTuple):
     batch_norms: list[BatchNorm]
 
 
-def learning_graph(front: nn.Module, shape: tuple[int, ...], codec: FeatureCodec, tables: Arrays) -> LearningGraph:
-    """One graph of forward pass and gradients; front_train.onnx and front_grad.onnx are parts of it."""
+def learning_graph(
+    front: nn.Module, shape: tuple[int, ...], codec: FeatureCodec, tables: Arrays, *, portable: bool = False
+) -> LearningGraph:
+    """One graph of forward pass and gradients; front_train.onnx and front_grad.onnx are parts of it.
+
+    `portable`: in the form for other providers than the CPU's (export/portable.py).
+    """
     graph = Graph()
     builder = FrontBuilder(graph, training=True)
     raw = builder.build(front, image_input(graph, shape))
@@ -144,6 +157,8 @@ def learning_graph(front: nn.Module, shape: tuple[int, ...], codec: FeatureCodec
         for name in trainable
     ]
     forward = {name for node in graph.nodes[:n_forward] for name in node.output}
+    if portable:
+        make_portable(graph)
     return LearningGraph(graph, feature, forward, results, builder.batch_norms)
 
 

@@ -16,6 +16,7 @@ from edgekit.data import registry
 from edgekit.data.base import Dataset
 from edgekit.device_profiles.profile import Profile
 from edgekit.device_profiles.registry import profile
+from edgekit.providers import AUTO
 
 if TYPE_CHECKING:  # neither may cost those who only read settings the import of torch, which takes seconds
     from torch import nn
@@ -112,6 +113,8 @@ class BoardSettings(NamedTuple):
     static_batch: int = 32
     #: The last layers of the front half that learn, the others staying as they are; None: all learn.
     train_layers: int | None = None
+    #: What the graphs that learn are to run on: a name of `edgekit.providers`, or "auto", the board's.
+    provider: str = AUTO
 
     @property
     def profile(self) -> Profile:

@@ -12,13 +12,14 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from edgekit.bundle import open_bundle
+from edgekit.bundle import Bundle, open_bundle
 from edgekit.data import images, partition, registry
 from edgekit.data.base import Dataset
 from edgekit.data.classes import mapped
 from edgekit.errors import UsageError
 from edgekit.line.meter import Meter, Recorder
 from edgekit.line.names import check_name
+from edgekit.providers import AUTO
 from edgekit.runtime.learn import FrontHalf
 from edgekit.runtime.loop import Device
 from edgekit.runtime.measure import Span, measure_encoding, measure_training
@@ -70,6 +71,9 @@ def parser(program: str) -> argparse.ArgumentParser:
     p.add_argument("--in-flight", type=int, default=1, metavar="N", help="batches sent before a gradient must be back")
     p.add_argument("--backend", default="onnxruntime",
                    help="inference engine: onnxruntime (default), tensorrt, ascend or reference")  # fmt: skip
+    p.add_argument("--provider", default=AUTO, metavar="NAME",
+                   help="what ONNX Runtime runs the graphs that learn on: cpu, cuda, cann or openvino (default auto: "
+                   "what the bundle was exported for, where the installed onnxruntime has it)")  # fmt: skip
     p.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="SECONDS",
                    help="give the server up after this long without a reply (default %(default)s)")  # fmt: skip
     p.add_argument("--threads", type=int, default=1, help="threads of the engine (default 1)")
@@ -107,7 +111,7 @@ def run(options: argparse.Namespace) -> None:
     name = check_name(_name(options, index))
     bundle = open_bundle(options.bundle)
     if options.server is None and options.dataset == GOLDEN:
-        with contextlib.closing(FrontHalf(bundle, options.backend, options.threads)) as front:
+        with contextlib.closing(_opened(bundle, options, name)) as front:
             golden = bundle.arrays("golden.safetensors")["image"]
             measure_encoding(
                 front, golden, options.batch, Span(options.measure, options.warm_up),
@@ -124,7 +128,7 @@ def run(options: argparse.Namespace) -> None:
             )
         )
     dataset, validation = images_of(options, index, count, dataset, bundle.input_shape)
-    front = FrontHalf(bundle, options.backend, options.threads)
+    front = _opened(bundle, options, name)
     settings = Options(
         name, options.epochs, options.batch, options.in_flight, options.seed + index,
         options.codebook_decay, options.codebook_tolerance, options.regroup_every, options.evaluate_every, options.out,
@@ -142,6 +146,16 @@ def run(options: argparse.Namespace) -> None:
                 device.train(train, Images(dataset.test_images, dataset.test_labels), validation)
             else:
                 measure_training(device, train, Span(options.measure, options.warm_up), show)
+
+
+def _opened(bundle: Bundle, options: argparse.Namespace, name: str) -> FrontHalf:
+    """The front half of `bundle`; says what it learns on."""
+    front = FrontHalf(bundle, options.backend, options.threads, options.provider)
+    engine, provider = front.passes.backend_id, front.passes.provider
+    event = {"event": "opened", "device": name, "backend": options.backend, "learns_on": engine}
+    event.update(provider=provider.name, wanted=provider.wanted, reason=provider.reason)
+    (Recorder(sys.stdout) if options.json else _print)(event)
+    return front
 
 
 def present(dataset: Dataset, names: Sequence[str]) -> List[str]:
@@ -194,6 +208,10 @@ def _print(event: Dict[str, Any]) -> None:
             ),
             flush=True,
         )
+    elif event["event"] == "opened":
+        instead = "" if event["provider"] == event["wanted"] else ", not {wanted}"
+        told = "{device} learns in {learns_on} on provider {provider}" + instead + ": {reason}"
+        print(told.format(**event), flush=True)
     elif event["event"] == "warned":
         print("{device}: {warning}".format(**event), flush=True)
     elif event["event"] == "connected":

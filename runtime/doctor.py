@@ -16,6 +16,7 @@ import edgekit
 from edgekit import machine
 from edgekit.errors import BackendError, BundleError
 from edgekit.line import frame
+from edgekit.providers import AUTO, CPU, PROVIDERS, check_provider
 from edgekit.runtime.backends.registry import BY_RUNTIME, entry_of
 from edgekit.runtime.health import libraries
 from edgekit.runtime.health.finding import STATES, Finding
@@ -47,6 +48,8 @@ def parser(program: str) -> argparse.ArgumentParser:
     p.add_argument("bundle", metavar="BUNDLE", nargs="?", help="folder written by `edgekit export`")
     p.add_argument("--server", metavar="HOST:PORT", help="also ask the server there: reachable, time, bundle")
     p.add_argument("--backend", help="inference engine (default: the one of the bundle's board, else onnxruntime)")
+    p.add_argument("--provider", default=AUTO, metavar="NAME", help="what ONNX Runtime is to run the graphs that learn "
+                   "on (default auto: what the bundle was exported for, or the board's)")  # fmt: skip
     p.add_argument("--json", action="store_true", help="one JSON object on standard output")
     return p
 
@@ -54,11 +57,16 @@ def parser(program: str) -> argparse.ArgumentParser:
 def main(arguments: Optional[List[str]] = None, program: str = "python -m edgekit.runtime.doctor") -> int:
     """The exit code (see `edgekit.errors`) of a check of this machine."""
     options = parser(program).parse_args(arguments)
-    return exit_code(lambda: run(options.bundle, None, options.server, options.backend, options.json))
+    return exit_code(lambda: run(options.bundle, None, options.server, options.backend, options.json, options.provider))
 
 
 def run(
-    path: Optional[str], profile: Optional[Dict[str, Any]], server: Optional[str], backend: Optional[str], as_json: bool
+    path: Optional[str],
+    profile: Optional[Dict[str, Any]],
+    server: Optional[str],
+    backend: Optional[str],
+    as_json: bool,
+    provider: str = AUTO,
 ) -> None:
     """Prints the findings for the bundle at `path` and for `profile`, or without one for the bundle's own.
 
@@ -75,7 +83,7 @@ def run(
     if profile is None and bundle is not None:
         profile = bundle.device
     backend = backend or BY_RUNTIME.get(str((profile or {}).get("runtime")), "onnxruntime")
-    findings = damaged + examine(bundle, profile, server, backend)
+    findings = damaged + examine(bundle, profile, server, backend, provider=provider)
     text = _json(findings, bundle, profile, server, backend) if as_json else _text(findings, profile, backend)
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
@@ -90,12 +98,14 @@ def examine(
     server: Optional[str],
     backend: str,
     root: str = os.sep,
+    provider: str = AUTO,
 ) -> List[Finding]:
     """The findings about everything on this machine that `backend` needs, in the order in which it is needed.
 
     `profile` is a device profile as JSON, `server` HOST:PORT; files of the system are looked for below `root`.
-    UsageError when `server` is no address, UnknownName when there is no such backend.
+    UsageError when `server` is no address, UnknownName when there is no such backend or provider.
     """
+    check_provider(provider)
     profile = profile or {}
     if server is not None:
         frame.check_address(server)
@@ -117,6 +127,9 @@ def examine(
     versions = _versions(profile)
     found += [libraries.library(name, versions) for name in ("grpc", *needed)]
     found += [coder(), *engine(backend, versions, root)]
+    if "onnxruntime" in needed and all(each.state != "failed" for each in found if each.name == "onnxruntime"):
+        wanted = bundle.provider if bundle is not None else profile.get("provider", CPU)
+        found.append(libraries.provider(provider, wanted if wanted in PROVIDERS else CPU, bundle is not None))
     if bundle is not None:
         text = "{} cut at {} for {}, {}".format(bundle.model, bundle.cut, bundle.device["name"], bundle.digest[:12])
         found.append(Finding("bundle", "ok", text + ": every hash is right", bundle.digest))

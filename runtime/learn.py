@@ -8,49 +8,43 @@
 """
 
 import contextlib
-from typing import Optional, Type
+from typing import Type
 
 import numpy as np
 
 from edgekit.bundle import Bundle
 from edgekit.codecs.base import Arrays
-from edgekit.errors import BackendError, BundleError, Diverged, UsageError
+from edgekit.errors import BundleError, Diverged, UsageError
 from edgekit.folding import fold
+from edgekit.providers import AUTO, CPU
 from edgekit.runtime.backends.base import Backend
-from edgekit.runtime.backends.registry import backend_class
+from edgekit.runtime.backends.registry import backend_class, learner_class
 from edgekit.runtime.front import Forward, Front
+from edgekit.runtime.golden import require_codes
 from edgekit.runtime.optim import Optimizer, clip_to_weights
+from edgekit.runtime.passes import Passes
 
-#: Share of the golden codes that an engine must reproduce before it is used: rounding decides a near tie otherwise.
-GOLDEN_SHARE = 0.99
-#: Largest error of a golden code that is a float (codec raw), as a share of the largest code; float16 rounds by 0.0005.
-GOLDEN_SLACK = 1e-3
 #: With the norm policy "frozen", a weight's gradient is clipped to this share of the weight's norm.
 LARGEST_STEP = 0.02
-
-
-def agreeing(codes: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """bool, for each of `codes`: equal to the expected code, or for floats within `GOLDEN_SLACK` of it."""
-    slack = GOLDEN_SLACK * np.abs(expected).max() if expected.dtype.kind == "f" else 0
-    return np.asarray(np.abs(codes - expected) <= slack)
 
 
 class FrontHalf(Front):
     """A device's front half: weights, batch-norm buffers, codec tables, and the engines that run its graphs."""
 
-    def __init__(self, bundle: Bundle, backend_id: str, threads: int) -> None:
+    def __init__(self, bundle: Bundle, backend_id: str, threads: int, provider: str = AUTO) -> None:
         self.bundle = bundle
         self.digest, self.origin, self.codec, self.classes = bundle.digest, bundle.path, bundle.codec, bundle.classes
         self.mean, self.std = bundle.mean, bundle.std
         static = bundle.graphs["front"].inputs[0].shape[0]
         self.most = static if static > 0 else None
         engine = backend_class(backend_id)
-        learner = backend_class(engine.learns_on) if engine.learns_on else engine
+        learner = learner_class(backend_id)
 
         def load(cls: Type[Backend], key: str) -> Backend:
             return cls(bundle.read(bundle.graphs[key].file), bundle.graphs[key], threads, bundle.device)
 
-        self._train, self._grad = (load(learner, key) for key in ("front_train", "front_grad"))
+        #: The graphs that learn; they say on which engine and provider.
+        self.passes = Passes(bundle, learner, threads, provider)
         #: The deployed graph on the learning engine: the deployed engine is compared with it after new weights.
         self._twin = load(learner, "front") if engine.learns_on else None
         self._deployed = load(engine, "front")
@@ -65,10 +59,11 @@ class FrontHalf(Front):
             self.learned = bundle.learned
             self.statistics = tuple(norm[key] for norm in self._norms for key in ("running_mean", "running_var"))
             self.variances = tuple(norm["running_var"] for norm in self._norms)
-            for backend in (self._train, self._grad):
-                backend.set_weights(self._weights(backend))
+            self.passes.set_weights(self.state)
             self._golden = bundle.arrays("golden.safetensors")
             self._check_golden()
+            if self.passes.provider.name != CPU:
+                self.passes.check(self._golden, [spec.name for spec in self._deployed.graph.outputs])
             failing.pop_all()
 
     def set_tables(self, tables: Arrays) -> None:
@@ -84,15 +79,13 @@ class FrontHalf(Front):
                 "significance".format(self.bundle.path)
             )
         self.tables = tables
-        feeds = self.codec.table_feeds(tables)
-        for backend in (self._train, self._grad):
-            backend.set_weights({spec.name: feeds[spec.name] for spec in backend.graph.held if spec.name in feeds})
+        self.passes.set_weights(self.codec.table_feeds(tables))
         self._deployed_is_stale = True
 
     @property
     def can_reorder(self) -> bool:
         """Whether the order of channels is an input of the graphs, as codebooks are."""
-        return any(spec.name == "codebook_order" for spec in self._train.graph.held)
+        return any(spec.name == "codebook_order" for spec in self.bundle.graphs["front_train"].held)
 
     def encode(self, image: np.ndarray) -> Arrays:
         """Codes of `image` (n,C,H,W) f32, normalised, by the deployed graph."""
@@ -102,28 +95,20 @@ class FrontHalf(Front):
 
     def forward(self, image: np.ndarray) -> Forward:
         """Codes of a training batch, and what `backward` needs; updates the running statistics of batch norms."""
-        outputs = self._train.run({"image": image})
-        # Copies: the engine may overwrite its outputs at the next run, when these are still needed.
-        codes = {spec.name: outputs[spec.name].copy() for spec in self.bundle.graphs["front"].outputs}
+        outputs = self.passes.forward(image)
+        codes = {spec.name: outputs[spec.name].array() for spec in self.bundle.graphs["front"].outputs}
         for norm in self._norms:
             count = image.shape[0] * norm["positions"]
-            self._move(norm["running_mean"], norm["momentum"], outputs[norm["batch_mean"]])
+            mean, variance = (outputs[norm[key]].array() for key in ("batch_mean", "batch_var"))
+            self._move(norm["running_mean"], norm["momentum"], mean)
             # PyTorch keeps the unbiased variance, the graph computes the biased one.
-            self._move(
-                norm["running_var"], norm["momentum"], outputs[norm["batch_var"]] * np.float32(count / (count - 1))
-            )
+            self._move(norm["running_var"], norm["momentum"], variance * np.float32(count / (count - 1)))
         self._deployed_is_stale |= bool(self._norms)
-        return Forward(image, codes, outputs[self._feature], outputs)
+        return Forward(image, codes, outputs[self._feature].array(), outputs)
 
     def backward(self, forward: Forward, gradient: np.ndarray) -> Arrays:
         """d loss / d weight by weight name, from `gradient` (n,C,h,w) f32 at the cut, channels in coded order."""
-        given = {"image": forward.image, "gradient": gradient}
-        feeds = {
-            spec.name: given[spec.name] if spec.name in given else forward.kept[spec.name]
-            for spec in self._grad.graph.inputs
-        }
-        computed = self._grad.run(feeds)
-        return {name[len("gradient.") :]: value for name, value in computed.items()}
+        return self.passes.backward(forward.kept, gradient)
 
     def learn(self, gradients: Arrays, optimizer: Optimizer, learning_rate: float) -> None:
         """Makes one optimizer step. The learning engines get the new weights now, the deployed one at its next use."""
@@ -133,21 +118,19 @@ class FrontHalf(Front):
         for name in gradients:
             if not np.isfinite(self.state[name]).all():
                 raise Diverged("weight '{}' is not finite any more: training diverged, lower --lr".format(name))
-        self._train.set_weights(self._weights(self._train))
-        self._grad.set_weights(self._weights(self._grad))
+        self.passes.set_weights(self.state)
         self._deployed_is_stale = True
 
     def set_state(self, arrays: Arrays) -> None:
         for name, array in arrays.items():
             self.state[name][...] = array
-        for backend in (self._train, self._grad):
-            backend.set_weights(self._weights(backend))
+        self.passes.set_weights(self.state)
         self._deployed_is_stale = True
 
     def close(self) -> None:
-        for backend in (self._deployed, self._train, self._grad, self._twin):
-            if backend is not None:
-                backend.close()
+        for engine in (self._deployed, self.passes, self._twin):
+            if engine is not None:
+                engine.close()
 
     @property
     def refresh_s(self) -> float:
@@ -163,7 +146,7 @@ class FrontHalf(Front):
         """
         for backend in (self._deployed, self._twin):
             if backend is not None:
-                backend.set_weights(self._weights(backend, self._deployed_values()))
+                backend.set_weights(self._weights(backend))
         self._deployed_is_stale = False
         if self._twin is not None:
             self._compare(
@@ -172,11 +155,11 @@ class FrontHalf(Front):
                 "they did not reach the engine whole",
             )
 
-    def _deployed_values(self) -> Arrays:
-        return dict(fold(self.state, self.bundle.folds), **self.codec.table_feeds(self.tables))
-
-    def _weights(self, backend: Backend, instead: Optional[Arrays] = None) -> Arrays:
-        values, graph = dict(self.state, **(instead or {})), backend.graph
+    def _weights(self, backend: Backend) -> Arrays:
+        """The present weights and tables of a deployed graph, batch norms folded."""
+        values = dict(self.state, **fold(self.state, self.bundle.folds))
+        values.update(self.codec.table_feeds(self.tables))
+        graph = backend.graph
         wanted = {spec.name: values[spec.name] for spec in graph.constants + graph.held if spec.name in values}
         order = self.codec.order(self.bundle.feature_shape[0], self.tables)
         for spec in graph.constants:
@@ -215,7 +198,7 @@ class FrontHalf(Front):
         if not names <= set(self._golden):
             lacking = sorted(names - set(self._golden))
             raise BundleError("{}: golden.safetensors lacks {}".format(self.bundle.path, lacking))
-        self._deployed.set_weights(self._weights(self._deployed, self._deployed_values()))
+        self._deployed.set_weights(self._weights(self._deployed))
         self._deployed_is_stale = False
         self._compare(
             {spec.name: self._golden["deployed." + spec.name] for spec in outputs},
@@ -226,11 +209,5 @@ class FrontHalf(Front):
 
     def _compare(self, expected: Arrays, what: str, meaning: str) -> None:
         """BackendError unless the deployed engine gives `expected` for the golden images."""
-        for name, codes in self._deployed.run_batch({"image": self._golden["image"]}).items():
-            share = float(agreeing(codes, expected[name]).mean())
-            if share < GOLDEN_SHARE:
-                raise BackendError(
-                    "{} reproduces {:.1%} of the {} '{}', expected {:.0%}: {}; try --backend reference".format(
-                        self._deployed.backend_id, share, what, name, GOLDEN_SHARE, meaning
-                    )
-                )
+        codes = self._deployed.run_batch({"image": self._golden["image"]})
+        require_codes(self._deployed.backend_id, codes, expected, what, meaning + "; try --backend reference")

@@ -55,11 +55,15 @@ class Device:
             make_folder(options.out)
         self._on_event(self._event("connected", begun, 0.0))
         event = self._event("epoch", begun, 0.0)
+        loss, accuracy = 0.0, 0.0
         for epoch in range(begun + 1, options.epochs + 1):
             last = epoch == options.epochs
             evaluated = last or epoch % options.evaluate_every == 0
             start = time.perf_counter()
-            loss, right, images = self._epoch(train, epoch, steps, evaluated)
+            mean, right, images = self._epoch(train, epoch, steps, evaluated)
+            # A device that rested all the time keeps the figures that it had.
+            if images:
+                loss, accuracy = mean, 100.0 * right / images
             if options.regroup_every and epoch % options.regroup_every == 0 and not last:
                 session.regroup()
             elapsed = time.perf_counter() - start
@@ -69,7 +73,7 @@ class Device:
                 self._on_event(self._event("testing", epoch, loss))
                 tested = self._test(test, validation, epoch)
             event = self._event("epoch", epoch, loss)
-            event["train_accuracy"] = 100.0 * right / max(images, 1)
+            event["train_accuracy"] = accuracy
             event.update(tested)
             self._save(bool(tested) and tested["fleet"]["best"])
             event["images_per_s"] = images / elapsed

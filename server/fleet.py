@@ -60,10 +60,16 @@ class Fleet:
                 )
 
     def join(self, session: Session) -> None:
-        """Takes `session` in. When all devices before have finished, a new run begins with it."""
-        if self.over:
+        """Takes `session` in. When all devices before have finished, a new run begins with it.
+
+        Where nobody knows how many devices there are, so it does when those that were there came to the end, unless
+        `session` is of one that had lost its line: that gets the network that it missed.
+        """
+        at_end = not self.sessions and self.epochs_done(1) == 1
+        if self.over or (self._devices is None and at_end and session.device not in self.lost):
             self.progress, self.steps_per_epoch = 0.0, None
             self.finished.clear()
+            self.lost.clear()
         session.others = min((each.others + each.step for each in self.sessions.values()), default=0)
         self.sessions[session.number] = session
         self.lost.discard(session.device)

@@ -18,7 +18,6 @@ from threading import Condition
 from typing import Any
 
 from edgekit.errors import EdgekitError, Refused, TransportError
-from edgekit.line.messages import AnyMessage
 from edgekit.server.fleet import Fleet
 from edgekit.server.policy import Patience
 from edgekit.server.session import Session
@@ -38,12 +37,16 @@ class Ticket:
     alive: Callable[[], bool]
     work: Any = None
     arrived: float = 0.0
-    reply: AnyMessage | None = None
+    #: The reply, or what the thread that waits makes one of.
+    reply: Any = None
     error: Exception | None = None
 
 
 class Gate:
-    """`act` answers tickets of one kind, in the order of their devices' names, with the lock held."""
+    """`act` answers tickets of one kind, in the order of their devices' names, with the lock held.
+
+    Those that it leaves without an answer wait on.
+    """
 
     def __init__(
         self, lock: Condition, fleet: Fleet, patience: Patience, act: Callable[[str, list[Ticket]], None]
@@ -58,16 +61,17 @@ class Gate:
         #: Numbers of the sessions that were too late for something, and that were not heard of since.
         self._absent: set[int] = set()
 
-    def wait(self, ticket: Ticket) -> AnyMessage:
-        """The answer to `ticket`; the lock is held, and let go of while the ticket waits. Refused out of turn."""
+    def wait(self, ticket: Ticket) -> Any:
+        """The reply of `ticket`; the lock is held, and let go of while the ticket waits. Refused out of turn."""
         session = ticket.session
-        if session and any(each.session is session for each in self._waiting):
-            raise Refused(f"a message of session {session.number} still waits for its answer: one comes after another")
+        if session and session.number not in self._fleet.sessions:
+            raise Refused("the session ended while its message was read")
+        if session:
+            self.heard(session)
         if session and session.number in self.testing and ticket.kind != "tested":
             raise Refused(f"{session.device} said that it tests, and sent {ticket.kind}: say tested first")
         ticket.arrived = time.monotonic()
         self._waiting.append(ticket)
-        self._lock.notify_all()
         while ticket.reply is None and ticket.error is None:
             if ticket not in self._waiting:
                 raise Refused("the session ended while its message waited")
@@ -81,7 +85,6 @@ class Gate:
                 self._lock.wait(self._nap(time.monotonic()))
         if ticket.error is not None:
             raise ticket.error
-        assert ticket.reply is not None
         return ticket.reply
 
     @property
@@ -94,7 +97,7 @@ class Gate:
         return [ticket.request.device for ticket in self._waiting if ticket.kind == "hello"]
 
     def heard(self, session: Session) -> None:
-        """For every message of `session`: it is there."""
+        """For the messages of `session` that take the lock: it is there."""
         self._absent.discard(session.number)
         if session.number in self.testing:
             self.testing[session.number] = time.monotonic()
@@ -122,6 +125,10 @@ class Gate:
         self._waiting = [each for each in self._waiting if each not in group]
         try:
             self._act(group[0].kind, group)
+            for ticket in group:
+                if ticket.reply is None and ticket.error is None:
+                    ticket.arrived = time.monotonic()
+                    self._waiting.append(ticket)
         except Exception as error:
             for ticket in group:
                 ticket.error = error

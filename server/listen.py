@@ -75,12 +75,12 @@ def _answers(service: Service, frames: Iterator[bytes], context: Any) -> Iterato
             try:
                 message = decode(frame)
                 reply = service.handle(message, context.is_active)
+                if reply.kind == "welcome":
+                    sessions.add(reply.session)
                 answer = encode(reply)
             except PayloadError as error:
                 yield encode(error_message(error, 0, 0))
                 return
-            if reply.kind == "welcome":
-                sessions.add(reply.session)
             yield answer
     finally:
         for session in sessions:

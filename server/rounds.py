@@ -25,6 +25,9 @@ from edgekit.server.policy import RoundPolicy
 from edgekit.server.session import Session
 from edgekit.server.setup import Setup
 
+#: In place of a round's number, for a session that waits for weights and has sent all that it learned.
+NONE = -1
+
 
 class Rounds:
     """The front half that all devices of `fleet` have in step. All of it is plain arrays and numbers."""
@@ -53,6 +56,17 @@ class Rounds:
         """Images that `session` plans from one round to the next, or skips; 0 where rounds go by the clock."""
         every = self.policy.every
         return session.hello.images // max(per_epoch, 1) if every.steps else session.hello.images * every.epochs
+
+    def rest(self, fleet: Fleet) -> None:
+        """Draws who sits the next round out, and tells `fleet` what is skipped by that."""
+        names = [session.device for session in fleet.in_order()]
+        resting = self.policy.sampling.resting(names, self.number, self._seed) if names else set()
+        for session in fleet.sessions.values():
+            session.resting = session.device in resting
+            now = self.images(session, self.per_epoch(fleet))
+            session.later = max(session.left - now, 0) if now else 0
+        by_clock = bool(self.policy.every.seconds)
+        fleet.active = 1.0 if by_clock else 1.0 - len(resting) / max(len(names), 1)
 
     def whole(self) -> bytes:
         """The weights themselves, for a device that has not those of the last round."""
@@ -83,7 +97,7 @@ class Rounds:
         too late and is only counted.
         """
         in_time = [each for each in updates if each[0].round == self.number]
-        fleet.late_updates += len(updates) - len(in_time)
+        fleet.late_updates += sum(session.round not in (self.number, NONE) for session, _, _ in updates)
         self.number += 1
         arrived = [(session, change, update.images) for session, update, change in in_time if change is not None]
         if not arrived:

@@ -3,20 +3,28 @@
 ::
 
     hello --> a new Session --> welcome
-    evaluate, codebook --> its session --> handlers/ --> result, ack
+    codebook, evaluate --> its session --> handlers/ --> ack, result
     feature, update, tested --> gate.py, until the other devices are there --> handlers/, rounds.py
     bye, or a line that broke --> the session ends
+
+Each device's messages come in a thread of its own. Three things keep the threads apart:
+
+- The lock is held by who touches what devices share: the fleet, the gate, the rounds, the watch, and the back half.
+- A session is its thread's while a message has its turn, from when it comes until the reply is there. So its stream
+  and tables need no lock. While the message waits at the gate, who holds the lock may change the session.
+- One thread at a time codes or decodes, while another may train: two that code only take the interpreter from each
+  other (docs/decisions.md). Nobody waits for the lock who holds the coder.
 """
 
 from collections.abc import Callable
-from threading import Condition
+from threading import Condition, Lock
 from typing import Any
 
 from edgekit.codecs.updates.fedavg import FedAvg
 from edgekit.errors import EdgekitError, Quarantined, Refused
 from edgekit.line import messages
 from edgekit.line.frame import Message
-from edgekit.line.messages import Ack, AnyMessage, Bye, Error, Feature, Hello, Ping, Tested, Update
+from edgekit.line.messages import Ack, AnyMessage, Bye, Codebook, Error, Evaluate, Feature, Hello, Tested, Update
 from edgekit.server.fleet import Fleet
 from edgekit.server.gate import Gate, Ticket
 from edgekit.server.handlers import training
@@ -30,13 +38,10 @@ from edgekit.server.policy import Every, Patience, RoundPolicy
 from edgekit.server.rounds import Rounds
 from edgekit.server.session import Session
 from edgekit.server.setup import Setup
+from edgekit.server.turns import Turns
 from edgekit.server.watch import Watch
 
-#: Kind of message -> what answers it at once, within a session.
-HANDLERS: dict[str, Callable[[Setup, Session, Any], AnyMessage]] = {"codebook": patch_tables, "evaluate": evaluate}
-#: Kinds that wait for other devices.
-WAITING = ("feature", "update", "tested")
-TAKEN = ("hello", *HANDLERS, *WAITING, "bye")
+TAKEN = ("hello", "codebook", "evaluate", "feature", "update", "tested", "bye")
 #: Nobody waits for anybody: each batch is a step of its own.
 AT_ONCE = Patience(round_s=0.0, round_quorum=0.0)
 #: Every device learns alone.
@@ -46,9 +51,8 @@ ALONE = RoundPolicy(Every(), FedAvg())
 class Service:
     """One back half, shared by all sessions. Without a `watch` nobody judges what devices send.
 
-    `on_event` is called, with the lock held, with ``{"event": "joined", "session", "device", "steps"}``,
-    ``{"event": "left", "session", "device", "steps": done, "finished": said bye}``, and "round", "tested" and
-    "quarantined" events.
+    `on_event` is called, with the lock held, with "joined", "left", "round", "tested", "warned" and "quarantined"
+    events, whose fields are in docs/record.md.
     """
 
     def __init__(
@@ -65,12 +69,13 @@ class Service:
         self.on_event = on_event
         self.fleet = Fleet(patience.devices)
         self.rounds = Rounds(rounds, setup, seed)
-        self._seed = seed
         self._watch = watch
         self._patience = patience
         self._pairs = pairs
         self._best: float | None = None
         self._lock = Condition()
+        self._coder = Lock()
+        self._turns = Turns()
         self._gate = Gate(self._lock, self.fleet, patience, self._act)
 
     def handle(self, message: Message, alive: Callable[[], bool] = lambda: True) -> Message:
@@ -81,9 +86,8 @@ class Service:
         try:
             if message.kind == "ping":
                 # Without the lock: behind a step of training the time in it would be old.
-                return messages.pack(self._pong(message))
-            with self._lock:
-                return messages.pack(self._answer(message, alive))
+                return messages.pack(pong(self.setup, message, len(self.fleet.sessions)))
+            return messages.pack(self._answer(message, alive))
         except EdgekitError as error:
             return error_message(error, message.session, message.step)
 
@@ -117,31 +121,50 @@ class Service:
         if message.kind == "hello":
             hello = messages.parse(message)
             assert isinstance(hello, Hello)
-            check_hello(self.setup, self.fleet, hello, self._gate.names())
-            return self._gate.wait(Ticket("hello", None, hello, alive))
-        if message.session not in self.fleet.sessions:
+            with self._lock:
+                check_hello(self.setup, self.fleet, hello, self._gate.names())
+                welcomed: AnyMessage = self._gate.wait(Ticket("hello", None, hello, alive))
+            return welcomed
+        # Not under the lock: it is held for as long as a step takes, and decoding need not wait for that.
+        session = self.fleet.sessions.get(message.session)
+        if session is None:
             raise Refused(f"there is no session {message.session} here, or it has ended: say hello first")
-        session, request = self.fleet.sessions[message.session], messages.parse(message)
-        self._gate.heard(session)
-        if isinstance(request, Bye):
-            self._end(session, finished=True)
-            return Ack(session.number, message.step)
-        if message.kind in HANDLERS:
-            return HANDLERS[message.kind](self.setup, session, request)
+        with self._turns.of(session.number):
+            return self._within(session, message, alive)
+
+    def _within(self, session: Session, message: Message, alive: Callable[[], bool]) -> AnyMessage:
+        """The answer to a message of `session`."""
+        request: Any = messages.parse(message)
         work: Any = None
+        if isinstance(request, Codebook):
+            return patch_tables(self.setup, session, request)
+        if isinstance(request, Evaluate):
+            with self._lock:
+                self._gate.heard(session)
+            return evaluate(self.setup, session, request, self._coder, self._lock)
+        if isinstance(request, Bye):
+            with self._lock:
+                self._end(session, finished=True)
+            return Ack(session.number, message.step)
         if isinstance(request, Feature):
             again = training.repeated(session, request)
             if again:
                 return again
-            work = training.take(self.setup, session, request)
-        elif isinstance(request, Tested) and session.missed is not None:
-            return missed(session, request)
+            with self._coder:
+                work = training.take(self.setup, session, request, self._watch is not None)
         elif isinstance(request, Update):
             work = self.rounds.take(session, request)
-        return self._gate.wait(Ticket(message.kind, session, request, alive, work))
+        with self._lock:
+            if isinstance(request, Tested) and session.missed is not None:
+                return missed(session, request)
+            reply: AnyMessage | training.Learned = self._gate.wait(Ticket(message.kind, session, request, alive, work))
+        if isinstance(reply, training.Learned):
+            with self._coder:
+                return training.answer(self.setup, reply)
+        return reply
 
     def _act(self, kind: str, tickets: list[Ticket]) -> None:
-        """Answers tickets of one kind together."""
+        """Answers tickets of one kind together, with the lock held."""
         {"hello": self._welcome, "feature": self._train, "update": self._round, "tested": self._tested}[kind](tickets)
 
     def _welcome(self, tickets: list[Ticket]) -> None:
@@ -151,34 +174,35 @@ class Service:
             session = Session.begin(self.fleet.joined, ticket.request, self.setup)
             self.fleet.join(session)
             new.append((ticket, session))
-            self.on_event(
-                {"event": "joined", "session": session.number, "device": session.device, "steps": session.hello.steps}
-            )
+            told = {"session": session.number, "device": session.device, "steps": session.hello.steps}
+            self.on_event({"event": "joined", **told})
         if self.fleet.steps_per_epoch is None:
             self.fleet.begin(self._patience)
-        self._rest()
+        self.rounds.rest(self.fleet)
         for ticket, session in new:
             ticket.reply = welcome(self.setup, self.fleet, self.rounds, session)
 
     def _train(self, tickets: list[Ticket]) -> None:
         self.fleet.short_steps += not self._gate.complete
-        replies = training.train(self.setup, self.fleet, self._watch, [ticket.work for ticket in tickets])
-        for ticket, reply in zip(tickets, replies, strict=True):
+        outcomes = training.train(self.setup, self.fleet, self._watch, [ticket.work for ticket in tickets])
+        for ticket, learned in zip(tickets, outcomes, strict=True):
             assert ticket.session is not None
             verdict = self._watch.verdict(ticket.session.device) if self._watch else None
             if verdict is None:
-                ticket.reply = reply
-                self._warn(ticket.session, reply.warning)
+                ticket.reply = learned
+                self._warn(ticket.session, learned.warning)
             else:
                 ticket.error = Quarantined(f"{ticket.session.device} is in quarantine: {verdict}")
                 self._quarantine(ticket.session, verdict)
 
     def _round(self, tickets: list[Ticket]) -> None:
         entries = [(ticket.session, ticket.request, ticket.work) for ticket in tickets if ticket.session]
-        closed = close_round(self.fleet, self.rounds, entries, self._rest)
+        closed = close_round(self.fleet, self.rounds, entries)
         for ticket, (session, update, _) in zip(tickets, entries, strict=True):
-            ticket.reply = closed.replies[session.number]
-            if update.test:
+            ticket.reply = closed.replies.get(session.number)
+            if ticket.reply is None:
+                ticket.request, ticket.work = update._replace(images=0, update=b""), None
+            elif update.test:
                 session.missed = None
                 self._gate.test(session)
         if self.rounds.policy.every:
@@ -187,10 +211,8 @@ class Service:
     def _tested(self, tickets: list[Ticket]) -> None:
         sessions = [ticket.session for ticket in tickets if ticket.session]
         epoch = max(ticket.request.step for ticket in tickets)
-        test, validation = tally(sessions)
-        # The validation split decides where there is one: the test split is for the user to judge by.
-        accuracy = (validation if validation.images else test).accuracy
-        best = test.images > 0 and (self._best is None or accuracy > self._best)
+        test, validation, accuracy = tally(sessions)
+        best = accuracy is not None and (self._best is None or accuracy > self._best)
         if best:
             self._best = accuracy
         self._keep(best)
@@ -212,27 +234,10 @@ class Service:
         self.on_event({"event": "quarantined", "device": session.device, "step": session.step, "reason": reason})
         self._end(session, finished=False)
 
-    def _rest(self) -> None:
-        """Draws who sits the next round out, and tells the fleet what is skipped by that."""
-        names = [session.device for session in self.fleet.in_order()]
-        resting = self.rounds.policy.sampling.resting(names, self.rounds.number, self._seed) if names else set()
-        for session in self.fleet.sessions.values():
-            session.resting = session.device in resting
-            now = self.rounds.images(session, self.rounds.per_epoch(self.fleet))
-            session.later = max(session.left - now, 0) if now else 0
-        by_clock = bool(self.rounds.policy.every.seconds)
-        self.fleet.active = 1.0 if by_clock else 1.0 - len(resting) / max(len(names), 1)
-
     def _keep(self, best: bool) -> None:
         if self._pairs is not None:
-            in_step = bool(self.rounds.policy.every)
-            front = {**self.setup.front, **self.rounds.weights} if in_step else None
+            front = {**self.setup.front, **self.rounds.weights} if self.rounds.policy.every else None
             self._pairs.keep(self.setup.back.state_dict(), front, self.rounds.tables, best)
-
-    def _pong(self, message: Message) -> AnyMessage:
-        ping = messages.parse(message)
-        assert isinstance(ping, Ping)
-        return pong(self.setup, ping, len(self.fleet.sessions))
 
     def _end(self, session: Session, finished: bool) -> None:
         self.fleet.leave(session, finished)

@@ -62,8 +62,7 @@ class Session:
         return zlib.crc32(self.hello.device.encode())
 
     def keep(self, reply: Gradient) -> None:
-        """Ends the step that `reply` answers."""
-        self.step += 1
+        """Keeps the reply to a step that is done, should its message come again."""
         self.replies[reply.step] = reply
         if len(self.replies) > RECORD:
             self.replies.popitem(last=False)

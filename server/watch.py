@@ -2,7 +2,7 @@
 
 ::
 
-    feature         --look--> why the batch is left out of the step, or None
+    a batch's look  --look--> why the batch is left out of the step, or None
     a step's losses --learned--> evidence against devices that learn nothing while their peers do
     verdict, warning <-- batches left out in a row, and evidence
 
@@ -15,9 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
-from edgekit.server.look import ALIKE, Look, look_at, repeated
+from edgekit.server.look import ALIKE, Look, repeated
 
 #: Batches left out in a row that make a device be quarantined.
 STRIKES = 5
@@ -86,13 +85,12 @@ class Watch:
     def __post_init__(self) -> None:
         self.counts = np.ones(self.classes)
 
-    def look(self, device: str, feature: torch.Tensor, share: int) -> str | None:
-        """Before a step: why this batch must be left out of it, or None.
+    def look(self, device: str, seen: Look, share: int) -> str | None:
+        """Before a step: why the batch that was `seen` must be left out of it, or None.
 
-        `feature` (n,C,h,w) f32, channels in the network's order; `share`: how many training images the device has.
+        `share`: how many training images the device has.
         """
         record = self.records.setdefault(device, Record())
-        seen = look_at(feature)
         why = self._wrong(device, seen) or _repeats(record, seen, share)
         record.outline = seen.outline
         if why is None:

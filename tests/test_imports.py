@@ -18,12 +18,13 @@ class May(NamedTuple):
 
 
 CODECS = frozenset({"edgekit", "edgekit.errors", "edgekit.codecs", "numpy"})
-CORE = CODECS | {"edgekit.data", "edgekit.line"}
+CORE = CODECS | {"edgekit.data", "edgekit.line", "edgekit.providers"}
 
 #: A module belongs to the longest name here that it starts with: the standard library and that row are open to it.
 AREAS = {
     "edgekit": May(CORE),
     "edgekit.errors": May(frozenset()),
+    "edgekit.providers": May(frozenset({"edgekit.errors"})),
     "edgekit.codecs": May(CODECS),
     "edgekit.data": May(CORE - {"edgekit.line"}),
     "edgekit.line": May(frozenset({"edgekit", "edgekit.errors", "edgekit.line", "numpy"})),
@@ -69,7 +70,9 @@ AREAS = {
         CORE | {"edgekit.device_profiles", "edgekit.export", "edgekit.link", "torch", "onnx", "onnxruntime"}
     ),
     "edgekit.server": May(CODECS | {"edgekit.line", "edgekit.server", "torch", "grpc"}),
-    "edgekit.device_profiles": May(frozenset({"edgekit.errors", "edgekit.device_profiles", "tomllib", "tomli"})),
+    "edgekit.device_profiles": May(
+        frozenset({"edgekit.errors", "edgekit.providers", "edgekit.device_profiles", "tomllib", "tomli"})
+    ),
 }
 #: What single modules may import besides.
 ALSO = {

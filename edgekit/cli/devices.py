@@ -85,6 +85,7 @@ def _show(board: "Profile") -> None:
     _lines("norm", f"{target.norm} by default")
     _lines("quantise", f"distances by {target.scores}, codebooks as {target.codebooks}")
     _lines("weights", f"by {target.weights}")
+    _lines("learning", f"ONNX Runtime, provider {board.provider}")
     memory = f"{hardware.memory_gib:g} GiB at {hardware.bandwidth_gb_s:g} GB/s"
     peak = f"{hardware.peak_gflops:g} GFLOP/s in {target.precision} at best"
     cores = f"{hardware.cpu_cores} CPU cores, together {hardware.cpu_gflops:g} GFLOP/s in float32 at best"

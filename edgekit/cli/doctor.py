@@ -10,8 +10,11 @@ from edgekit.cli import options
 @click.option("--device", metavar="NAME", help="Board to compare with (default: the bundle's); `edgekit devices`.")
 @click.option("--server", metavar="HOST:PORT", help="Also ask the server there: reachable, its time, its bundle.")
 @click.option("--backend", help="Inference engine (default: the board's own, else onnxruntime).")
+@options.provider
 @options.as_json
-def doctor(bundle: str | None, device: str | None, server: str | None, backend: str | None, as_json: bool) -> None:
+def doctor(
+    bundle: str | None, device: str | None, server: str | None, backend: str | None, provider: str, as_json: bool
+) -> None:
     """Say whether this machine is fit to run a bundle, and what is missing.
 
     It checks Python and libraries, driver and chip, memory, swap and disk, system image, power mode, clocks and
@@ -28,4 +31,4 @@ def doctor(bundle: str | None, device: str | None, server: str | None, backend: 
     from edgekit.device_profiles.registry import profile
     from edgekit.runtime.doctor import run
 
-    run(bundle, profile(device).to_json() if device else None, server, backend, as_json)
+    run(bundle, profile(device).to_json() if device else None, server, backend, as_json, provider)

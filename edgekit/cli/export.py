@@ -76,7 +76,9 @@ def export(**given: Any) -> None:
         )
         return
     click.echo(f"{output}: {told}, feature {'x'.join(map(str, bundle.feature_shape))}")
-    click.echo(f"for {bundle.device['name']}; batch norm while learning: {bundle.norm}")
+    click.echo(f"for {bundle.device['name']}; batch norm while learning: {bundle.norm}; to learn on: {bundle.provider}")
+    if bundle.provider_reason:
+        click.echo(f"not to learn on {bundle.wanted_provider}: {bundle.provider_reason}")
     click.echo(f"images are normalised by mean {_listed(bundle.mean)}, std {_listed(bundle.std)}")
     click.echo(f"next: edgekit check {output}; edgekit serve {output} --listen 127.0.0.1:50051", err=True)
 

@@ -47,6 +47,7 @@ Say = Callable[[str], None]
 )
 @click.option("--in-flight", default="1", metavar="N,N", help="Batches under way; several compared.")
 @click.option("--device", default="cpu", help="Board to export for; without --host it runs on this CPU.")
+@options.provider
 @click.option("--host", metavar="[USER@]BOARD", help="Run the device there, through ssh, as `edgekit deploy` does.")
 @options.reached_by_ssh
 @click.option("--board-data", metavar="DIR", help="Where the dataset's files are on the board (default: as --data).")
@@ -93,7 +94,10 @@ def measure(**given: Any) -> None:
     """
     from edgekit.link.link import split_links
     from edgekit.measure import cells, compare, methods
+    from edgekit.runtime.passes import check_offered
 
+    if given["host"] is None:
+        check_offered(given["provider"], "onnxruntime")
     options.check_writable(given["out"])
     scaling.check_given(given)
     if given["devices"] is not None:
@@ -112,7 +116,7 @@ def measure(**given: Any) -> None:
     say = functools.partial(screen.print, highlight=False, soft_wrap=True, markup=False)
     with tempfile.TemporaryDirectory() as scratch:
         chosen = _subjects(given, compared, scratch, say)
-        device = {name: given[name] for name in ("dataset", "data", "limit", "seed")}
+        device = {name: given[name] for name in ("dataset", "data", "limit", "seed", "provider")}
         server = {name: given[name] for name in ("lr", "seed", "server_threads", "torch_device")}
         plan = cells.Plan(
             tuple(each.method for each in chosen), {each.method.name: each.bundle.path for each in chosen},
@@ -185,7 +189,7 @@ def _subjects(given: dict[str, Any], compared: "list[Method]", scratch: str, say
         compared,
         scratch,
         settings.data(given).load(given["seed"]),
-        BoardSettings(given["device"], static_batch=given["batch"]),
+        BoardSettings(given["device"], static_batch=given["batch"], provider=given["provider"]),
         seed=given["seed"],
         on_export=say,
     )
@@ -250,6 +254,7 @@ def _setting(given: dict[str, Any], plan: "Plan", bundle: "Bundle") -> dict[str,
         "device": bundle.device["name"],
         "host": given["host"],
         "backend": BY_RUNTIME[bundle.device["runtime"]] if given["host"] else "onnxruntime",
+        "provider": given["provider"],
         "threads": {"device": 1, "server": given["server_threads"]},
         "cores": {"device": list(cores[0]), "server": list(cores[1])} if cores else None,
         "seconds": plan.seconds,

@@ -57,6 +57,12 @@ network = options(
     ),
     click.option("--std", callback=_numbers, metavar="S,S,S", help="What it divides by, 0..1 (default: the data's)."),
 )
+provider = click.option(
+    "--provider",
+    default="auto",
+    help="What ONNX Runtime runs the graphs that learn on: cpu, cuda, cann or openvino; auto: the board's "
+    "(default: auto). Bundles for any but cpu run on all of them.",
+)
 board = options(
     click.option("--device", default="cpu", help="Board to export for; `edgekit devices` lists them."),
     click.option(
@@ -75,6 +81,7 @@ board = options(
         metavar="K",
         help="Let only the last K layers of the front half learn: a lighter step, and smaller rounds (default: all).",
     ),
+    provider,
 )
 cut = click.option("--cut", metavar="LAYER", help="Layer after which the model is cut (default: the model's own).")
 bundle = click.argument("bundle", metavar="BUNDLE")

@@ -32,6 +32,9 @@ def live_progress(console: Console, run: Event) -> Iterator[Callable[[Event], No
                     f"{event['devices']} device{'' if event['devices'] == 1 else 's'}{best}",
                     soft_wrap=True,
                 )
+            elif event["event"] == "opened" and event["provider"] != run["provider"]:
+                told = f"{event['device']} learns on provider {event['provider']}, not {run['provider']}: "
+                console.print(told + event["reason"], style="yellow", soft_wrap=True)
             elif event["event"] == "warned" and event["process"] == "server":
                 console.print(f"{event['device']}: {event['warning']}", style="yellow", soft_wrap=True)
             elif event["event"] == "quarantined":

@@ -71,7 +71,7 @@ def measure(given: dict[str, Any]) -> None:
     (model, *more) = given["what"]
     given = {**given, **{name: text for name, text in DEFAULTS.items() if not options.was_given(name)}}
     if more or os.path.isdir(model):
-        raise UsageError(f"{' '.join(given['what'])}: with --devices expected one model, which is exported each time")
+        raise UsageError(f"{' '.join(given['what'])}: with --devices expected one model, which is exported here")
     devices = options.counts("devices", given["devices"])
     in_flight = options.counts("in-flight", given["in_flight"])
     if len(in_flight) > 1:
@@ -113,7 +113,7 @@ def _plan(
     plan = Plan(
         network=settings.network(given),
         data=data._replace(limit=limit if limit < there else data.limit),
-        board=BoardSettings(given["device"], static_batch=given["batch"]),
+        board=BoardSettings(given["device"], static_batch=given["batch"], provider=given["provider"]),
         devices=devices,
         methods=tuple(compared),
         links=links,

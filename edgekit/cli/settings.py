@@ -22,7 +22,8 @@ def data(given: dict[str, Any]) -> "NamedData":
 
 
 def board(given: dict[str, Any]) -> "BoardSettings":
-    """The board that --device, --norm, --static-batch and --train-layers name."""
+    """The board that --device, --norm, --static-batch, --train-layers and --provider name."""
     from edgekit.export.settings import BoardSettings
 
-    return BoardSettings(given["device"], given["norm"], given["static_batch"], given["train_layers"])
+    names = ("device", "norm", "static_batch", "train_layers", "provider")
+    return BoardSettings(**{name: given[name] for name in names})

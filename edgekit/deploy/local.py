@@ -16,6 +16,7 @@ from edgekit.device_profiles.registry import from_json, profile
 from edgekit.errors import BundleError, DeployError, UsageError
 from edgekit.line.frame import check_address
 from edgekit.line.names import check_name, name_error
+from edgekit.providers import check_provider
 from edgekit.runtime.__main__ import parser
 from edgekit.runtime.backends.registry import BY_RUNTIME, entry_of
 
@@ -90,6 +91,7 @@ def arguments(words: tuple[str, ...], backend: str) -> argparse.Namespace:
     if options.name is not None:
         check_name(options.name)
     entry_of(options.backend)
+    check_provider(options.provider)
     return options
 
 

@@ -9,7 +9,7 @@ from edgekit.errors import DeployError
 from edgekit.runtime.__main__ import GOLDEN
 
 #: Options of the device process that also matter when it only encodes.
-HANDED_ON = ("batch", "threads")
+HANDED_ON = ("batch", "threads", "provider")
 
 
 def check(d: Deployment) -> Finding:
@@ -20,6 +20,7 @@ def check(d: Deployment) -> Finding:
         "python": d.python,
         "versions": getattr(d, "versions", {}),
         "backend": d.options.backend,
+        "provider": d.options.provider,
         "environment": list(d.settings.environment),
     }
     if d.record.get("checked") == key and not d.settings.recheck:

@@ -23,11 +23,16 @@ def summary(run: Event, done: list[Event], quarantined: dict[str, str], server: 
     pipeline at the end of the run, over the test images of all devices, in percent.
     """
     images = sum(event["images"] for event in done)
+    # Not one that came when the run was over.
+    trained = [event for event in done if event["images"]]
     by_class = {key: np.sum([event["by_class"][key] for event in done], axis=0) for key in ("images", "correct")}
     tested = int(by_class["images"].sum())
 
     def total(name: str) -> float:
         return float(sum(event[name] for event in done))
+
+    def mean(name: str) -> float:
+        return float(sum(event[name] for event in trained)) / len(trained)
 
     def mean_seconds(name: str) -> float:
         return float(sum(event["seconds"].get(name, 0.0) for event in done)) / len(done)
@@ -62,15 +67,15 @@ def summary(run: Event, done: list[Event], quarantined: dict[str, str], server: 
         quarantined=quarantined,
         fleet={name: value for name, value in server.items() if name not in ("event", "process")},
         codebook_by_device=by_device("codebook"),
-        loss=total("loss") / len(done),
-        gradient_deviation=total("gradient_deviation") / len(done),
-        staleness=total("staleness") / len(done),
+        loss=mean("loss"),
+        gradient_deviation=mean("gradient_deviation"),
+        staleness=mean("staleness"),
         images=images,
         bytes_up_per_image=total("bytes_up") / images,
         bytes_down_per_image=total("bytes_down") / images,
         bytes_by_kind=_add([event["bytes"] for event in done]),
         # Devices train side by side: their rates add up.
-        images_per_s=sum(event["images"] / event["train_s"] for event in done),
+        images_per_s=sum(event["images"] / event["train_s"] for event in trained),
         seconds={
             "device_compute": mean_seconds("compute"),
             "encode": mean_seconds("encode"),

@@ -22,6 +22,7 @@ from edgekit.launch.processes import Children, Event
 from edgekit.launch.settings import Run, Server, Training
 from edgekit.launch.summary import collapsed, summary
 from edgekit.line.meter import Recorder
+from edgekit.runtime.passes import check_offered
 from edgekit.schedule import check_schedule
 from edgekit.server.calibrate import calibrator
 from edgekit.server.noise_filling import noise_filling
@@ -66,10 +67,12 @@ def train(
 
 
 def export_run(run: Run, path: str) -> Bundle:
-    """The bundle that `run` trains, written to the folder `path`."""
-    return export_named(
-        path, run.network, run.data.load(run.seed), run.coding, run.board, seed=run.seed, overwrite=True
-    )  # fmt: skip
+    """The bundle that `run` trains, written to the folder `path`; UsageError for fewer images than its devices need."""
+    calibration, devices = run.data.load(run.seed), run.training.devices
+    images = len(calibration.dataset.train_labels)
+    if images < 2 * devices:
+        raise UsageError(f"--devices {devices}: {images} training images, expected at least 2 for each")
+    return export_named(path, run.network, calibration, run.coding, run.board, seed=run.seed, overwrite=True)
 
 
 def train_bundle(
@@ -124,6 +127,7 @@ def check(run: Run) -> None:
     """UsageError for what the processes would refuse, but only after the export."""
     server = run.server
     run.training.check()
+    check_offered(run.board.provider, run.training.backend)
     OptimizerConfig(server.optimizer, server.lr, server.momentum, server.weight_decay).check()
     check_schedule(server.schedule)
     if server.gradient_codec is not None:
@@ -157,6 +161,7 @@ def _described(run: Run, bundle: Bundle) -> Event:
     return {
         "model": run.network.name,
         "device": board.device if isinstance(board.device, str) else board.device.name,
+        "provider": bundle.wanted_provider,
         "codec": run.coding.codec.codec_id,
         "significance": run.coding.significance,
         "dataset": run.data.dataset,

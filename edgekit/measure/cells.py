@@ -101,6 +101,7 @@ class Bench:
             if self._board is not None:
                 port = stack.enter_context(self._board.tunnel(port))
             device = self._device(method, ["--server", f"127.0.0.1:{port}", "--in-flight", str(depth)])
+            provider = self._wait(device, "opened")["provider"]
             self._wait(device, "measuring")
             machine.forget_peak(self._children.pid(f"server-{method.name}"))
             start = self._usage(method)
@@ -120,6 +121,7 @@ class Bench:
             "link": link,
             "in_flight": depth,
             "repeat": repeat,
+            "provider": provider,
             **{key: value for key, value in measured.items() if key != "event"},
             "cpu_seconds_per_image": own,
             "peak_memory_bytes": {"device": measured["peak_memory_bytes"], "server": end["peak"]},

@@ -32,7 +32,7 @@ MEASURE = {
     "time": Maybe(TEXT),
     "setting": {
         "model": TEXT,
-        **fields("cut dataset device host backend", Maybe(TEXT)),
+        **fields("cut dataset device host backend provider", Maybe(TEXT)),
         **fields("batch repeats warm_up_steps", Maybe(COUNT)),
         "feature": Maybe([COUNT]),
         "seconds": Maybe(AMOUNT),

@@ -51,7 +51,7 @@ def _setting(name: str, record: Row) -> Table:
     setting = record["setting"]
     rows: list[list[Cell]] = []
     for key in ("model", "cut", "feature", "dataset", "images", "epochs", "batch", "device", "device_share", "host",
-                "backend", "threads", "cores", "seconds", "warm_up_steps", "repeats"):  # fmt: skip
+                "backend", "provider", "threads", "cores", "seconds", "warm_up_steps", "repeats"):  # fmt: skip
         value = setting.get(key)
         if isinstance(value, dict):
             value = ", ".join(f"{side} {_listed(each)}" for side, each in value.items())

@@ -5,7 +5,7 @@ check      float32  float16  why
 =========  =======  =======  ======================================================================================
 codes      99.9 %   99 %     equal ones. Rounding moves a stripe over the border of two codewords that are equally near:
                              0 to 1 in 10^4 stripes in float32, 1 in 10^3 where scores are float16, as measured. A
-                             device refuses below 99 % (`runtime.learn.GOLDEN_SHARE`). One code may always differ: in a
+                             device refuses below 99 % (`runtime.golden.GOLDEN_SHARE`). One code may always differ: in a
                              small bundle that alone is more than the share.
 feature    0.032    0.1      relative L2 error of the decoded feature: the root of the codes' share, which is as if
                              every code that may differ decoded to zero.

@@ -7,7 +7,7 @@ import numpy as np
 from edgekit.codecs.base import Arrays
 from edgekit.errors import BackendError
 from edgekit.export.parity.half_scores import HalfScores
-from edgekit.runtime.learn import agreeing
+from edgekit.runtime.golden import agreeing
 
 #: Largest relative error of a weight's gradient.
 GRADIENT = 0.05

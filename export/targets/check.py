@@ -108,7 +108,7 @@ class Refusal(NamedTuple):
     def __str__(self) -> str:
         place = f"{self.operator} '{self.node}'" if self.node else "graph"
         layer = f" of layer '{self.layer}'" if self.layer else ""
-        return f"{place}{layer}, board rule {self.rule}: {self.message}"
+        return f"{place}{layer}, rule {self.rule}: {self.message}"
 
 
 def check(
@@ -127,6 +127,11 @@ def check(
                 "board rule", name, BOARD_RULES, f"profile {profile.name} names it, there are: {', '.join(BOARD_RULES)}"
             )
         rules[name] = BOARD_RULES[name]
+    return refusals(view, rules, layers)
+
+
+def refusals(view: View, rules: Mapping[str, BoardRule], layers: Mapping[str, str]) -> list[Refusal]:
+    """Every place where a graph breaks one of `rules`, which are given by name."""
     return [
         Refusal(name, fault.name, fault.operator, layers.get(fault.name, ""), fault.message)
         for name, rule in rules.items()
@@ -148,12 +153,12 @@ def require(
     model: onnx.ModelProto, profile: Profile, layers: Mapping[str, str], replaceable: Collection[str] = ()
 ) -> None:
     """ExportError with the first refusals, if `check` finds any."""
-    refuse(check(model, profile, layers, replaceable), profile)
+    refuse(check(model, profile, layers, replaceable), f"{profile.name} ({profile.title})")
 
 
-def refuse(refusals: Sequence[Refusal], profile: Profile) -> None:
-    """ExportError with the first of `refusals`, if there are any."""
-    if refusals:
-        more = len(refusals) - SHOWN
-        lines = [f"{profile.name} ({profile.title}) does not take this graph:", *map(str, refusals[:SHOWN])]
-        raise ExportError("\n  ".join(lines + ([f"and {more} more"] if more > 0 else [])))
+def refuse(found: Sequence[Refusal], who: str, error: type[ExportError] = ExportError) -> None:
+    """The `error` that `who` does not take the graph, with the first of the refusals `found`, if there are any."""
+    if found:
+        more = len(found) - SHOWN
+        lines = [f"{who} does not take this graph:", *map(str, found[:SHOWN])]
+        raise error("\n  ".join(lines + ([f"and {more} more"] if more > 0 else [])))

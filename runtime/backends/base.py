@@ -3,14 +3,35 @@
 import contextlib
 import time
 from abc import ABC, abstractmethod
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Dict, Iterator, Mapping, Optional, Union
 
 import numpy as np
 
 from edgekit.bundle import GraphSpec
 from edgekit.codecs.base import Arrays
-from edgekit.errors import BackendError, ShapeError
+from edgekit.errors import BackendError, ShapeError, UsageError
+from edgekit.providers import AUTO, CPU, Choice, check_provider
 from edgekit.tensors import check_all
+
+
+class Kept:
+    """A tensor that stays where an engine computes, for later runs there; this one is in the host's memory."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self._values = values
+        self.dtype, self.shape = values.dtype, values.shape
+
+    def array(self) -> np.ndarray:
+        """Its values, in the host's memory."""
+        return self._values
+
+
+#: What `Backend.run` takes for a tensor.
+Fed = Union[np.ndarray, Kept]
+
+
+def _on_host(fed: Fed) -> np.ndarray:
+    return fed.array() if isinstance(fed, Kept) else fed
 
 
 class Backend(ABC):
@@ -25,33 +46,69 @@ class Backend(ABC):
         """None when this backend can be used here, else what to install, in words."""
         return None
 
+    @classmethod
+    def provider_for(cls, asked: str, exported_for: str) -> Choice:
+        """The provider (edgekit/providers.py) for graphs `exported_for` one, when `asked` for one or "auto".
+
+        UsageError for a name that this backend has nothing to do with, UnknownName for one that nobody knows; where a
+        backend has providers, the errors of `edgekit.providers.choose`.
+        """
+        check_provider(asked)
+        if asked not in (AUTO, CPU):
+            told = "--provider {}: providers are ONNX Runtime's, and here {} runs the graphs that learn: leave it out"
+            raise UsageError(told.format(asked, cls.backend_id))
+        return Choice(CPU, "{} has no other".format(cls.backend_id), CPU)
+
     def __init__(
-        self, model: bytes, graph: GraphSpec, threads: int = 1, device: Optional[Dict[str, Any]] = None
+        self,
+        model: bytes,
+        graph: GraphSpec,
+        threads: int = 1,
+        device: Optional[Dict[str, Any]] = None,
+        provider: str = CPU,
     ) -> None:
         self.graph = graph
         self.threads = threads
         #: The device profile, as the bundle's manifest has it; {} when none was given.
         self.device = device or {}
+        #: The provider that runs the graph, by its name in edgekit.
+        self.provider = provider
         #: Seconds that the last `run` spent in the engine.
         self.last_run_s = 0.0
         #: Seconds that all replacements of constants took together, and how many there were.
         self.refresh_s = 0.0
         self.refreshes = 0
-        self._held: Arrays = {}
+        self._held: Dict[str, Fed] = {}
         with self._named():
             self._open(model)
 
-    def run(self, feeds: Arrays) -> Arrays:
+    def run(self, feeds: Mapping[str, Fed]) -> Arrays:
         """Outputs by name. `feeds` are `graph.inputs` by name; `set_weights` must have set the held inputs before.
 
         ShapeError when an input or an output is not as declared, BackendError when the engine fails.
         """
+        return {name: _on_host(out) for name, out in self._computed(feeds).items()}
+
+    def run_kept(self, feeds: Mapping[str, Fed]) -> Dict[str, Kept]:
+        """As `run`, but the outputs stay where they were computed, and later runs do not overwrite them.
+
+        Backends of the same class and provider take them among their feeds.
+        """
+        outputs = self._computed(feeds)
+        return {name: out if isinstance(out, Kept) else Kept(out.copy()) for name, out in outputs.items()}
+
+    def place(self, array: np.ndarray) -> Kept:
+        """`array` where this engine computes, for the runs and the weights of backends of its class and provider."""
+        return Kept(array)
+
+    def _computed(self, feeds: Mapping[str, Fed]) -> Mapping[str, Fed]:
         where = "{} on {}".format(self.graph.file, self.backend_id)
         check_all(self.graph.inputs, feeds, where)
         check_all(self.graph.held, self._held, where + ", held inputs")
+        given = {name: fed.array() if type(fed) is Kept else fed for name, fed in dict(self._held, **feeds).items()}
         start = time.perf_counter()
         with self._named():
-            outputs = self._run(dict(self._held, **feeds))
+            outputs = self._run(given)
         self.last_run_s = time.perf_counter() - start
         check_all(self.graph.outputs, outputs, where)
         return outputs
@@ -73,7 +130,7 @@ class Backend(ABC):
         batched = {spec.name for spec in self.graph.outputs if len(spec.shape) > 1}
         return {name: array[:count] if name in batched else array for name, array in outputs.items()}
 
-    def set_weights(self, named: Arrays) -> None:
+    def set_weights(self, named: Mapping[str, Fed]) -> None:
         """Sets `graph.held` inputs and `graph.constants` to new values, by name; ShapeError for any other name."""
         held = {spec.name: spec for spec in self.graph.held}
         constants = {spec.name: spec for spec in self.graph.constants}
@@ -84,7 +141,7 @@ class Backend(ABC):
                 )
             (held.get(name) or constants[name]).check(array, self.graph.file)
         self._held.update({name: array for name, array in named.items() if name in held})
-        changed = {name: array for name, array in named.items() if name in constants}
+        changed = {name: _on_host(array) for name, array in named.items() if name in constants}
         if changed:
             start = time.perf_counter()
             with self._named():
@@ -110,8 +167,8 @@ class Backend(ABC):
         """Loads `model`, the bytes of an ONNX file; imports the vendor library here and nowhere else."""
 
     @abstractmethod
-    def _run(self, feeds: Arrays) -> Arrays:
-        """Runs the graph; vendor errors become BackendError."""
+    def _run(self, feeds: Dict[str, Any]) -> Mapping[str, Fed]:
+        """Runs the graph; vendor errors become BackendError. `feeds` are arrays, and what this class itself kept."""
 
     @abstractmethod
     def _replace(self, constants: Arrays) -> None:

@@ -65,3 +65,8 @@ def backend_class(backend_id: str) -> "Type[Backend]":
     if reason:
         raise BackendError("backend '{}' cannot run here: {}".format(backend_id, reason))
     return cls
+
+
+def learner_class(backend_id: str) -> "Type[Backend]":
+    """The class that runs the graphs that learn where `backend_id` runs the deployed one; see `backend_class`."""
+    return backend_class(backend_class(backend_id).learns_on or backend_id)

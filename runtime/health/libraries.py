@@ -7,7 +7,8 @@ import platform
 import sys
 from typing import Dict, Tuple
 
-from edgekit.errors import BackendError
+from edgekit.errors import BackendError, UsageError
+from edgekit.providers import AUTO, CPU, choose, short
 from edgekit.runtime.backends.ascend import cann
 from edgekit.runtime.health.commands import told_by
 from edgekit.runtime.health.finding import Finding, compared
@@ -57,6 +58,29 @@ def library(name: str, versions: Dict[str, str]) -> Finding:
     if name in versions:
         advice = "install the version that the profile names, or export the bundle with the profile of this board"
     return compared(name, version, wanted, "failed", advice)
+
+
+def provider(asked: str, wanted: str, exported: bool) -> Finding:
+    """The finding for the provider that runs the graphs that learn: the one `asked` for, or the one `wanted`.
+
+    `exported`: a bundle was exported for the wanted one; else a board's profile names it, and any can be exported for.
+    """
+    code = "import onnxruntime; print(*onnxruntime.get_available_providers())"
+    path = os.pathsep.join(path for path in sys.path if path)
+    printed, reason = told_by([sys.executable, "-c", code], dict(os.environ, PYTHONPATH=path))
+    if reason:
+        return Finding("provider", "unknown", "onnxruntime does not say which it has: {}".format(reason))
+    offered = printed.splitlines()[-1].split()
+    exported_for = wanted if exported or asked in (AUTO, CPU) else asked
+    try:
+        found = choose(asked, exported_for, offered)
+    except (BackendError, UsageError) as error:
+        text, _, advice = str(error).rpartition(": ")
+        return Finding("provider", "failed", text, list(short(offered)), advice)
+    if found.name != found.wanted:
+        text = "learning runs on {}, not on {} as planned".format(found.name, found.wanted)
+        return Finding("provider", "warning", text, found.name, found.reason)
+    return Finding("provider", "ok", "learning runs on {}".format(found.name), found.name)
 
 
 @functools.lru_cache(maxsize=None)

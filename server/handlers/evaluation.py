@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from threading import Condition, Lock
 from typing import Any
 
 from edgekit.line.labels import pack_labels
@@ -12,25 +13,34 @@ from edgekit.server.setup import Setup
 from edgekit.server.tally import Count
 
 
-def evaluate(setup: Setup, session: Session, message: Evaluate) -> Result:
-    """The classes that the images in `message` are taken for, and the loss."""
+def evaluate(setup: Setup, session: Session, message: Evaluate, coder: Lock, lock: Condition) -> Result:
+    """The classes that the images in `message` are taken for, and the loss.
+
+    `coder` is held while they are decoded, `lock` while the back half is used.
+    """
     start = time.perf_counter()
-    batch = unpack_batch(setup, session, message)
-    loss, predicted = setup.back.evaluate(batch.feature, batch.order, batch.labels)
+    with coder:
+        batch = unpack_batch(setup, session, message)
+    with lock:
+        loss, predicted = setup.back.evaluate(batch.feature, batch.order, batch.labels)
     count = session.validation if message.validation else session.test
     count.add(message.images, int((predicted == batch.labels).sum()), loss)
     seconds = round(time.perf_counter() - start, 6)
     return Result(session.number, message.step, round(loss, 6), seconds, pack_labels(predicted, setup.classes))
 
 
-def tally(sessions: Sequence[Session]) -> tuple[Count, Count]:
-    """What the tests of `sessions` came to together, test and validation split; their counts begin anew."""
+def tally(sessions: Sequence[Session]) -> tuple[Count, Count, float | None]:
+    """What the tests of `sessions` came to together, test and validation split; their counts begin anew.
+
+    And the accuracy by which the best pair is chosen, None where nothing was tested: the validation split's where there
+    is one, as the test split is for the user to judge by.
+    """
     test, validation = Count(), Count()
     for session in sessions:
         test.merge(session.test)
         validation.merge(session.validation)
         session.test, session.validation = Count(), Count()
-    return test, validation
+    return test, validation, (validation if validation.images else test).accuracy if test.images else None
 
 
 def tally_message(session: Session, epoch: int, test: Count, best: bool) -> Tally:
@@ -41,8 +51,8 @@ def tally_message(session: Session, epoch: int, test: Count, best: bool) -> Tall
 def tested_event(epoch: int, devices: int, test: Count, validation: Count, best: bool) -> dict[str, Any]:
     """The "tested" event: what the test of so many devices came to."""
     event = {
-        "event": "tested", "epoch": epoch, "devices": devices,
-        "images": test.images, "accuracy": test.accuracy, "test_loss": test.mean_loss, "best": best,
+        "event": "tested", "epoch": epoch, "devices": devices, "images": test.images, "accuracy": test.accuracy,
+        "test_loss": test.mean_loss, "best": best,
     }  # fmt: skip
     if validation.images:
         event.update(validation_accuracy=validation.accuracy, validation_loss=validation.mean_loss)

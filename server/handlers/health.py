@@ -3,10 +3,14 @@
 import time
 
 import edgekit
+from edgekit.line import messages
+from edgekit.line.frame import Message
 from edgekit.line.messages import Ping, Pong
 from edgekit.server.setup import Setup
 
 
-def pong(setup: Setup, message: Ping, devices: int) -> Pong:
+def pong(setup: Setup, message: Message, devices: int) -> Pong:
     """The time here, the bundle, the version of edgekit, and how many devices are in training."""
-    return Pong(message.step, time.time(), setup.digest, edgekit.__version__, devices)
+    ping = messages.parse(message)
+    assert isinstance(ping, Ping)
+    return Pong(ping.step, time.time(), setup.digest, edgekit.__version__, devices)

@@ -2,9 +2,13 @@
 
 ::
 
-    codes --unpack_batch--> feature --Watch.look--> noise filling --> BackHalf.step --> Calibrator.send --> gradient
-                │                        └ odd: left out, an empty gradient
-                └ a step done before: the reply that was kept, nothing is learned twice
+    take     of each device     codes --unpack_batch--> feature --look_at--> its look
+    train    of all together    --Watch.look--> noise filling --> BackHalf.step --> gradients
+                                      └ odd: left out, an empty gradient
+    answer   of each device     gradient --Calibrator.send--> bytes; the stream's tables learn
+
+`take` and `answer` touch nothing but the device's session: the devices' threads do them side by side. A step that was
+done before is `repeated`: the reply that was kept, nothing is learned twice.
 """
 
 import time
@@ -19,9 +23,10 @@ from edgekit.schedule import learning_rate
 from edgekit.server.decode import to_network_order
 from edgekit.server.fleet import Fleet
 from edgekit.server.handlers.batch import Batch, unpack_batch
+from edgekit.server.look import Look, look_at
 from edgekit.server.session import Session
 from edgekit.server.setup import Setup
-from edgekit.server.train import Part
+from edgekit.server.train import Outcome, Part
 from edgekit.server.watch import Watch
 
 
@@ -32,7 +37,24 @@ class Work:
     session: Session
     message: Feature
     batch: Batch
+    #: None where nobody looks.
+    look: Look | None
     #: Seconds that unpacking took.
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """What a joint step came to for one batch."""
+
+    work: Work
+    #: None where the batch was left out.
+    outcome: Outcome | None
+    #: The learning rate, 0 where nobody learned.
+    rate: float
+    #: What the device is warned of, or "".
+    warning: str
+    #: Its part of the seconds that the step took.
     seconds: float
 
 
@@ -48,10 +70,11 @@ def repeated(session: Session, message: Feature) -> Gradient | None:
     return None
 
 
-def take(setup: Setup, session: Session, message: Feature) -> Work:
+def take(setup: Setup, session: Session, message: Feature, watched: bool) -> Work:
     """The batch in `message`, to be trained on. Refused or PayloadError when it cannot be taken.
 
-    What is wrong with one batch is found here: in the joint step it would be an error of all devices.
+    What is wrong with one batch is found here: in the joint step it would be an error of all devices. `watched`:
+    whether there is a watch that will look at it.
     """
     start = time.perf_counter()
     if message.images < 1:
@@ -61,17 +84,18 @@ def take(setup: Setup, session: Session, message: Feature) -> Work:
     batch = unpack_batch(setup, session, message)
     if not bool(torch.isfinite(batch.feature).all()):
         raise Refused("a feature that is infinite or not a number: training diverged on this device, lower --lr")
-    return Work(session, message, batch, time.perf_counter() - start)
+    look = look_at(to_network_order(batch.feature, batch.order)) if watched else None
+    return Work(session, message, batch, look, time.perf_counter() - start)
 
 
-def train(setup: Setup, fleet: Fleet, watch: Watch | None, works: Sequence[Work]) -> list[Gradient]:
-    """Trains the back half once on all of `works`, in their order; the reply to each.
+def train(setup: Setup, fleet: Fleet, watch: Watch | None, works: Sequence[Work]) -> list[Learned]:
+    """Trains the back half once on all of `works`, in their order; what came of each, whose step is done.
 
     A batch that `watch` finds odd is left out: nobody learns from it. Diverged when it finds the whole run lost.
     """
     start = time.perf_counter()
     before, after = fleet.advance({work.session.number: work.message.images for work in works})
-    odd = {} if watch is None else {work: why for work in works if (why := _look(watch, work))}
+    odd = {work for work in works if watch is not None and _odd(watch, work)}
     taken = [work for work in works if work not in odd]
     # Where devices take their steps together, one that has few images may be alone with one of them.
     if fleet.steps_per_epoch and sum(work.message.images for work in taken) < setup.back.batch[0]:
@@ -89,30 +113,38 @@ def train(setup: Setup, fleet: Fleet, watch: Watch | None, works: Sequence[Work]
     lost = watch.diverged() if watch is not None else None
     if lost:
         raise Diverged(lost)
-    shared_s = (time.perf_counter() - start) / len(works)
-    replies = []
     for work in works:
-        session, message, batch = work.session, work.message, work.batch
-        start, outcome = time.perf_counter(), outcomes.get(work)
-        payload, deviation = b"", 0.0
-        if outcome is not None:
-            active = setup.codec.active(batch.codes, session.tables) if setup.calibrator.masked else None
-            payload, deviation = setup.calibrator.send(outcome.gradient, active, session.seed, message.step)
-        session.stream.update(batch.codes, batch.images)
-        reply = Gradient(
-            session.number, message.step, round(outcome.loss, 6) if outcome else 0.0, outcome.right if outcome else 0,
-            round(deviation, 6), round(work.seconds + shared_s + time.perf_counter() - start, 6), payload,
-            float(f"{rate:.6g}"), (watch.warning(session.device) or "") if watch is not None else "",
-        )  # fmt: skip
-        session.keep(reply)
-        replies.append(reply)
-    return replies
+        work.session.step += 1
+    seconds = (time.perf_counter() - start) / len(works)
+    return [
+        Learned(work, outcomes.get(work), rate, (watch and watch.warning(work.session.device)) or "", seconds)
+        for work in works
+    ]
 
 
-def _look(watch: Watch, work: Work) -> str | None:
-    """Why `work` must be left out, or None."""
-    feature = to_network_order(work.batch.feature, work.batch.order)
-    return watch.look(work.session.device, feature, work.session.hello.images)
+def answer(setup: Setup, learned: Learned) -> Gradient:
+    """The reply to the batch of `learned`, which is kept; the session's stream learns from its codes."""
+    work, outcome = learned.work, learned.outcome
+    session, message, batch = work.session, work.message, work.batch
+    start = time.perf_counter()
+    payload, deviation = b"", 0.0
+    if outcome is not None:
+        active = setup.codec.active(batch.codes, session.tables) if setup.calibrator.masked else None
+        payload, deviation = setup.calibrator.send(outcome.gradient, active, session.seed, message.step)
+    session.stream.update(batch.codes, batch.images)
+    seconds = work.seconds + learned.seconds + time.perf_counter() - start
+    reply = Gradient(
+        session.number, message.step, round(outcome.loss, 6) if outcome else 0.0, outcome.right if outcome else 0,
+        round(deviation, 6), round(seconds, 6), payload, float(f"{learned.rate:.6g}"), learned.warning,
+    )  # fmt: skip
+    session.keep(reply)
+    return reply
+
+
+def _odd(watch: Watch, work: Work) -> bool:
+    """Whether `work` must be left out."""
+    assert work.look is not None
+    return watch.look(work.session.device, work.look, work.session.hello.images) is not None
 
 
 def _filled(setup: Setup, work: Work, progress: float) -> torch.Tensor:

@@ -1,40 +1,33 @@
 """Answers update messages: a round is closed, and every device gets what brings it to the new weights."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from edgekit.codecs.base import Arrays
 from edgekit.line.messages import Update, Weights
 from edgekit.server.fleet import Fleet
-from edgekit.server.rounds import Rounds
+from edgekit.server.rounds import NONE, Rounds
 from edgekit.server.session import Session
 
 
 class Closed(NamedTuple):
-    """What became of a round: a reply for each session, by its number, and the "round" event."""
+    """What became of a round: replies by the session's number, and the "round" event. Who has no reply waits on."""
 
     replies: dict[int, Weights]
     told: dict[str, Any]
 
 
-def close_round(
-    fleet: Fleet,
-    rounds: Rounds,
-    entries: Sequence[tuple[Session, Update, Arrays | None]],
-    rest: Callable[[], None],
-) -> Closed:
-    """Closes a round with `entries`, what each session sent and what `Rounds.take` made of it.
-
-    `rest` draws who sits the next round out.
-    """
+def close_round(fleet: Fleet, rounds: Rounds, entries: Sequence[tuple[Session, Update, Arrays | None]]) -> Closed:
+    """Closes a round with `entries`, what each session sent and what `Rounds.take` made of it."""
     number, late = rounds.number, fleet.late_updates
     payload = rounds.close(fleet, entries)
     behind = {session.number for session, _, _ in entries if session.round != number}
+    waiting = _at_end(rounds, entries)
     for session, update, _ in entries:
-        session.left, session.round = update.left, rounds.number
-    rest()
+        session.left, session.round = update.left, NONE if session.number in waiting else rounds.number
+    rounds.rest(fleet)
     replies = {}
-    for session, _, _ in entries:
+    for session in (session for session, _, _ in entries if session.number not in waiting):
         whole = session.number in behind and bool(rounds.policy.every)
         weights = rounds.whole() if whole else payload
         tables = rounds.follow(session)
@@ -47,3 +40,13 @@ def close_round(
         "bytes": len(payload), "late": fleet.late_updates - late,
     }  # fmt: skip
     return Closed(replies, told)
+
+
+def _at_end(rounds: Rounds, entries: Sequence[tuple[Session, Update, Arrays | None]]) -> set[int]:
+    """Numbers of the sessions that came to their end while others train on; none where all did.
+
+    Rounds by the clock find some devices a few steps before others. That all may end with one network, those at their
+    end get the weights of the last round of all. In other rounds a device at its end planned fewer epochs.
+    """
+    ended = {session.number for session, update, _ in entries if update.test and not update.left}
+    return ended if rounds.policy.every.seconds and len(ended) < len(entries) else set()

@@ -7,7 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgekit.bundle import GraphSpec
 from edgekit.deploy.board import MODULES, VENDOR
 from edgekit.device_profiles.profile import RUNTIMES
-from edgekit.errors import BackendError, ShapeError, UnknownName
+from edgekit.errors import BackendError, ShapeError, UnknownName, UsageError
 from edgekit.runtime.backends.base import Backend
 from edgekit.runtime.backends.reference.backend import Reference
 from edgekit.runtime.backends.registry import BACKENDS, BY_RUNTIME, backend_class
@@ -127,6 +127,43 @@ def test_held_inputs_are_wanted_and_used(computing):
     before = computing.run({"x": x})["codes"].copy()
     computing.set_weights({"book": BOOK[::-1].copy()})
     np.testing.assert_array_equal(computing.run({"x": x})["codes"], 7 - before)
+
+
+def test_what_is_kept_is_what_run_gives_and_outlives_later_runs(loaded):
+    first, second = images(3), images(4)
+    plain = {name: array.copy() for name, array in loaded.run({"x": first}).items()}
+    kept = loaded.run_kept({"x": first})
+    check_all(GRAPH.outputs, kept, "test")
+    loaded.run({"x": second})
+    loaded.run_kept({"x": first + 1})
+    for name, array in plain.items():
+        np.testing.assert_array_equal(kept[name].array(), array)
+
+
+def test_what_is_placed_or_kept_can_be_fed(computing):
+    x = images(3)
+    plain = {name: array.copy() for name, array in computing.run({"x": x}).items()}
+    for name, array in computing.run({"x": computing.place(x)}).items():
+        np.testing.assert_array_equal(array, plain[name])
+    other = type(computing)(model(), GRAPH, 1)
+    other.set_weights({"book": computing.place(BOOK), "weight": computing.place(2 * CONSTANTS["weight"])})
+    doubled = type(computing)(model(), GRAPH, 1)
+    doubled.set_weights({"book": BOOK, "weight": 2 * CONSTANTS["weight"]})
+    for name, array in other.run({"x": x}).items():
+        np.testing.assert_array_equal(array, doubled.run({"x": x})[name])
+    with pytest.raises(ShapeError, match=r"'x' is float32 \[3, 2, 5, 5\]"):
+        other.run({"x": computing.place(x[:, :2])})
+    other.close()
+    doubled.close()
+
+
+def test_a_provider_of_onnx_runtime_is_taken_by_it_alone(loaded):
+    if loaded.backend_id == "onnxruntime":
+        assert loaded.provider_for("auto", "cpu").name == "cpu"
+        return
+    assert loaded.provider_for("auto", "cuda").name == "cpu"
+    with pytest.raises(UsageError, match=f"providers are ONNX Runtime's, and here {loaded.backend_id}"):
+        loaded.provider_for("cuda", "cuda")
 
 
 def test_constants_take_effect(computing):

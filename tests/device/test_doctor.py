@@ -72,7 +72,10 @@ def is_bad(finding: Finding, state: str, *words: str) -> None:
 @pytest.mark.usefixtures("tensorrt", "cuda")
 def test_a_nano_in_order_is_all_ok(root: Path) -> None:
     found = look(root)
-    assert {each.state for each in found.values()} == {"ok"}, found
+    # The onnxruntime of this environment has no provider for CUDA, on which the board's profile wants to learn.
+    assert {name: each.state for name, each in found.items() if each.state != "ok"} == {"provider": "warning"}, found
+    assert found["provider"].text == "learning runs on cpu, not on cuda as planned"
+    assert "pip install onnxruntime-gpu" in found["provider"].advice
     assert [found[name].value for name in ("tensorrt", "CUDA", "compute capability")] == ["8.2.1.8", "10.2", "5.3"]
     assert found["L4T"].text == "32.7.1, JetPack 4.6.1 to 4.6.6, expected 32.7.1 to 32.7.6"
     assert found["power mode"].value == "MAXN"

@@ -73,7 +73,7 @@ def test_first_deployment_then_nothing_then_status_logs_and_stop(board: Any, bun
     assert status["running"] and status["epoch"] >= 1 and status["accuracy"] > 10 and status["server"] == server
     code, out, err = board.deploy(*manage, "--logs")
     event = json.loads(out.splitlines()[0])
-    assert event["event"] in ("connected", "progress", "epoch")
+    assert event["event"] in ("opened", "connected", "progress", "epoch")
     assert event["device"] == "127.0.0.1"  # the board's name in --host
 
     code, out, err = board.deploy(*manage, "--stop")

@@ -179,7 +179,8 @@ def test_zip_runs(python36: str, package: dict[str, str], tmp_path: Path, small_
     assert done.returncode == 0 and done.stdout.startswith("usage: python3 " + package["zip"]), done.stderr
     done = run(small_bundle.path, "--measure", "1", "--data", DATA, "--json")
     assert done.returncode == 0, done.stderr
-    (event,) = map(json.loads, done.stdout.splitlines())
+    opened, event = map(json.loads, done.stdout.splitlines())
+    assert opened["event"] == "opened" and opened["provider"] == "cpu"
     assert event["event"] == "encoded" and event["images"] > 32 and event["images_per_s"] > 0
     done = run("doctor", "--json")
     findings = {finding["name"]: finding for finding in json.loads(done.stdout)["findings"]}

@@ -57,6 +57,16 @@ def test_two_devices():
     }  # fmt: skip
 
 
+def test_one_that_came_when_the_run_was_over_has_no_part_in_the_means():
+    late = dict(
+        DONE[0], device="late", loss=0.0, images=0, train_s=0.0, gradient_deviation=0.0, bytes_up=0, bytes_down=0
+    )
+    with_it, without = summary(RUN, [*DONE, late], {}, SERVER), summary(RUN, DONE, {}, SERVER)
+    for name in ("loss", "gradient_deviation", "staleness", "images_per_s", "images"):
+        assert with_it[name] == without[name]
+    assert with_it["images_by_device"]["late"] == 0
+
+
 def test_what_goes_in_is_left_alone():
     before = repr((RUN, DONE))
     summary(RUN, DONE, {}, SERVER)

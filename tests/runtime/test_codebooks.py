@@ -41,7 +41,7 @@ def shuffled_bundle(tmp_path_factory: pytest.TempPathFactory, small_bundle: Bund
     golden = small_bundle.arrays("golden.safetensors")
     golden["deployed.codes"] = front.encode(golden["image"])["codes"]
     model = onnx.load_from_string(files["front.onnx"])
-    held = front._weights(front._deployed, front._deployed_values())
+    held = front._weights(front._deployed)
     for tensor in model.graph.initializer:
         if tensor.name in held:
             tensor.CopyFrom(numpy_helper.from_array(held[tensor.name], tensor.name))

@@ -1,6 +1,7 @@
 """Three devices in three threads against one service: every way to keep them in step ends with one network."""
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from edgekit.data.base import Dataset
 from edgekit.line.meter import Meter
 from edgekit.runtime.learn import FrontHalf
 from edgekit.runtime.loop import Device
+from edgekit.runtime.rounds import Rounds
 from edgekit.runtime.session import Images, Options
 from edgekit.runtime.transport import Loopback
 from edgekit.server.calibrate import calibrator
@@ -48,7 +50,7 @@ class Run:
         self.devices: dict[str, Device] = {}
         self.failed: list[BaseException] = []
         threads = [
-            threading.Thread(target=self._train, args=(bundle, digits, name, share, held_out, options))
+            threading.Thread(target=self._train, name=name, args=(bundle, digits, name, share, held_out, options))
             for name, share in zip(NAMES, SHARES, strict=True)
         ]
         for thread in threads:
@@ -124,6 +126,8 @@ def test_all_end_with_one_network(small_bundle: Bundle, digits: Dataset, setting
     assert any("conv" in name or "weight" in name for name in moved)
     if rests:
         assert 0 < sum(event["images"] for event in done) < 3 * 640, "some sat rounds out"
+        epochs = [event for event in run.of("epoch") if event["images"]]
+        assert all(event["loss"] > 0 and event["train_accuracy"] > 0 for event in epochs)
 
 
 def initial(bundle: Bundle) -> dict[str, np.ndarray]:
@@ -139,6 +143,26 @@ def test_a_round_by_the_clock(small_bundle: Bundle, digits: Dataset) -> None:
     run = Run(small_bundle, digits, FleetSettings(sync_every="1s"), epochs=2)
     assert not differing(run.states()) and len(run.of("round")) >= 2
     assert not run.service.ended()["repeatable"]
+
+
+@pytest.mark.parametrize("left", [1, 3])
+def test_one_that_is_behind_when_the_clock_strikes(
+    small_bundle: Bundle, digits: Dataset, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    """The others are at their end then, and wait until it is there too."""
+
+    def until_due(self: Rounds, rest: list[np.ndarray], ends: bool) -> Iterator[np.ndarray]:
+        while rest and not self.due:
+            yield rest.pop(0)
+            self.due = threading.current_thread().name == "a" and len(rest) == left
+        self.due = self.due or ends
+
+    monkeypatch.setattr(Rounds, "_until_due", until_due)
+    run = Run(small_bundle, digits, FleetSettings(sync_every="30s"), epochs=2)
+    assert not differing(run.states())
+    assert not differing([run.devices[name].front.tables for name in NAMES])
+    assert sum(event["images"] for event in run.of("round")) == 2 * 640, "all that was learned is in"
+    assert run.of("tested")[-1]["devices"] == 3 and not run.service.fleet.late_updates
 
 
 def test_alone_each_ends_with_its_own(small_bundle: Bundle, digits: Dataset) -> None:

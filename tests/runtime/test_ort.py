@@ -121,7 +121,7 @@ def test_what_does_not_load_says_which_file_and_why(data, graph, error, words):
 
 def test_a_failing_run_gives_the_engines_message():
     graph = GRAPH._replace(inputs=(TensorSpec("x", "float32", (-1, -1, -1, -1)),))
-    with pytest.raises(BackendError, match=r"front.onnx on onnxruntime: the run failed: .*INVALID_ARGUMENT") as caught:
+    with pytest.raises(BackendError, match=r"front.onnx on onnxruntime: the run failed: .*") as caught:
         OnnxRuntime(model(), graph).run({"x": X[:, :2]})
     assert "Got: 2 Expected: 3" in str(caught.value)
 
@@ -129,7 +129,7 @@ def test_a_failing_run_gives_the_engines_message():
 def test_a_replacement_that_does_not_load_changes_nothing(monkeypatch):
     backend = OnnxRuntime(model(), GRAPH)
 
-    def refuse(data):
+    def refuse(data, batch):
         raise BackendError("out of memory")
 
     with monkeypatch.context() as patch:
@@ -141,14 +141,14 @@ def test_a_replacement_that_does_not_load_changes_nothing(monkeypatch):
 
 
 def test_options_of_the_session():
-    options = OnnxRuntime(model(), GRAPH, threads=2)._session.get_session_options()
+    options = OnnxRuntime(model(), GRAPH, threads=2)._sessions[None].get_session_options()
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, 1)
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 
 def test_closing_frees_the_session():
     backend = OnnxRuntime(model(), GRAPH)
-    session = weakref.ref(backend._session)
+    session = weakref.ref(backend._sessions[None])
     backend.close()
     gc.collect()
     assert session() is None

@@ -169,6 +169,17 @@ class TestRuns:
         fleet.leave(fleet.sessions[9], finished=True)
         assert fleet.ended == 2 and fleet.over
 
+    def test_one_that_lost_its_line_for_good_does_not_keep_others_from_training(self) -> None:
+        fleet = Fleet()
+        assert not over(fleet, "a", "b", b=False)
+        fleet.progress, fleet.steps_per_epoch = 0.5, 4
+        fleet.join(session(9, "c"))
+        assert fleet.progress == 0.5, "the run is not at its end"
+        fleet.leave(fleet.sessions[9], finished=True)
+        fleet.progress = 1.0
+        fleet.join(session(10, "a"))
+        assert fleet.progress == 0.0 and not fleet.steps_per_epoch and fleet.sessions[10].left == 120
+
     def test_not_before_all_have_come_that_it_is_for(self) -> None:
         fleet = Fleet(devices=3)
         assert not over(fleet, "a", "b")

@@ -328,13 +328,6 @@ class TestLeaving:
         with pytest.raises(Refused, match="the session ended while its message waited"):
             waiting.result(60)
 
-    def test_a_second_message_before_the_answer_is_refused(self, hall: Callable[..., Hall]) -> None:
-        it = hall(2)
-        first = it.ask("feature", "a")
-        with pytest.raises(Refused, match="a message of session 1 still waits"):
-            it.ask("feature", "a").result(60)
-        assert done(it.ask("feature", "b"), first) == [1, 1]
-
 
 class TestErrors:
     @pytest.mark.parametrize("error", [Refused("diverged"), ZeroDivisionError("a bug")])

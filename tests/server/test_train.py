@@ -64,6 +64,38 @@ def test_training_equals_eager_training_of_the_same_network(
     assert predicted.dtype == np.int64 and np.array_equal(predicted, logits.argmax(1).numpy())
 
 
+class Strided(nn.Module):
+    """Feature (n,8,4,4) -> logits (n,3), through a view and through strides, both of a tensor as it lies in memory."""
+
+    def __init__(self, look: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(8, 6, 3, padding=1)
+        self.linear = nn.Linear(96, 3)
+        self.look = look
+
+    def forward(self, feature: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.linear(self.look(self.body(feature)))
+        return logits
+
+
+@pytest.mark.parametrize(
+    "look",
+    [lambda x: x.view(-1, 96), lambda x: torch.as_strided(x, (x.shape[0], 96), (96, 1))],
+    ids=["view", "strides"],
+)
+def test_a_network_may_look_at_how_a_tensor_lies_in_memory(
+    make_archive: Callable[..., bytes], look: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    torch.manual_seed(0)
+    network = Strided(look)
+    state = {name: tensor.detach().numpy().copy() for name, tensor in network.state_dict().items()}
+    back = half((make_archive(network, True), make_archive(network, False), state))
+    coded, labels = batch(5, 0)
+    expected = cross_entropy(network(coded), torch.from_numpy(labels.astype(np.int64)))
+    assert back.evaluate(coded, PLAIN, labels)[0] == pytest.approx(expected.item(), rel=1e-5)
+    assert back.step([Part(coded, PLAIN, labels)], 0.1)[0].loss == pytest.approx(expected.item(), rel=1e-5)
+
+
 def test_parts_are_one_batch_to_the_back_half(archives: Any) -> None:
     joint, whole = half(archives), half(archives)
     orders = (ORDER, PLAIN, ORDER[::-1].copy())

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from edgekit.server.look import look_at
 from edgekit.server.watch import ALL_STRIKES, CONVICTED, RUINED_STEPS, STRIKES, Watch
 from tests.server.sights import front, noise, sights
 
@@ -18,7 +19,7 @@ def fleet(peers: int, batches: int = 3) -> Watch:
     watch = Watch(10, golden_size=1.0)
     for step in range(batches):
         for peer in range(peers):
-            assert watch.look(str(peer), sights(16, 100 * peer + step), 1000) is None
+            assert watch.look(str(peer), look_at(sights(16, 100 * peer + step)), 1000) is None
     return watch
 
 
@@ -39,17 +40,17 @@ def test_a_bad_batch_is_left_out_at_once_and_the_device_quarantined_after_a_few(
     watch = fleet(peers)
     if kind == "noise" and not peers:
         # Some networks make of images what others make of noise: only other devices tell.
-        assert watch.look("bad", bad(kind, 0), 1000) is None
+        assert watch.look("bad", look_at(bad(kind, 0)), 1000) is None
         return
     for step in range(STRIKES):
         assert watch.verdict("bad") is None
-        why = watch.look("bad", bad(kind, step), 1000)
+        why = watch.look("bad", look_at(bad(kind, step)), 1000)
         assert why is not None and told in why
         if step < STRIKES - 1:
             assert told in (watch.warning("bad") or "")
     assert told in (watch.verdict("bad") or "") and watch.warning("bad") is None
     for peer in range(max(1, peers)):
-        assert watch.look(str(peer), sights(16, 999), 1000) is None, "the others are judged as before"
+        assert watch.look(str(peer), look_at(sights(16, 999)), 1000) is None, "the others are judged as before"
 
 
 def bad(kind: str, step: int) -> torch.Tensor:
@@ -66,7 +67,7 @@ def test_a_good_batch_ends_the_row_of_bad_ones() -> None:
     watch = fleet(2)
     for step in range(3 * STRIKES):
         last = step % STRIKES == STRIKES - 1
-        why = watch.look("flickers", sights(16, 7000 + step) if last else bad("black", step), 1000)
+        why = watch.look("flickers", look_at(sights(16, 7000 + step) if last else bad("black", step)), 1000)
         assert (why is None) == last
     assert watch.verdict("flickers") is None and watch.warning("flickers") is None
 
@@ -75,9 +76,9 @@ def test_the_same_batch_again_is_left_out_unless_it_is_the_whole_share() -> None
     watch = fleet(2)
     same = sights(16, 5)
     for step in range(STRIKES + 1):
-        why = watch.look("stuck", same * (1 + 0.05 * step), 257)
+        why = watch.look("stuck", look_at(same * (1 + 0.05 * step)), 257)
         assert (why is None) == (step == 0)
-        assert watch.look("small", same, 20) is None
+        assert watch.look("small", look_at(same), 20) is None
     assert "the same 16 images" in (watch.verdict("stuck") or "") and watch.verdict("small") is None
 
 
@@ -85,8 +86,8 @@ def test_one_class_and_few_images_are_no_crime() -> None:
     watch, rng = fleet(3), np.random.default_rng(0)
     share = sights(10, 3)
     for _ in range(20):
-        assert watch.look("few", share[torch.from_numpy(rng.permutation(10))], 10) is None
-        assert watch.look("one image", share[:1], 1) is None
+        assert watch.look("few", look_at(share[torch.from_numpy(rng.permutation(10))]), 10) is None
+        assert watch.look("one image", look_at(share[:1]), 1) is None
 
 
 @pytest.mark.parametrize("contrast", [0.3, 0.05])
@@ -94,13 +95,13 @@ def test_little_contrast_is_no_crime(contrast: float) -> None:
     watch = fleet(3)
     for step in range(10):
         feature = sights(16, step)
-        assert watch.look("grey", feature.mean() + contrast * (feature - feature.mean()), 1000) is None
+        assert watch.look("grey", look_at(feature.mean() + contrast * (feature - feature.mean())), 1000) is None
 
 
 def test_features_may_grow_while_a_device_learns_alone() -> None:
     watch = Watch(10, golden_size=1.0)
     for step in range(200):
-        assert watch.look("alone", sights(16, step) * 1.03**step, 1000) is None
+        assert watch.look("alone", look_at(sights(16, step) * 1.03**step), 1000) is None
 
 
 def test_labels_of_other_images_are_found_by_a_loss_that_stays_while_others_learn() -> None:
@@ -198,7 +199,7 @@ def test_a_copy_goes_on_as_the_original() -> None:
     watch = fleet(3)
     other = copy.deepcopy(watch)
     for each in (watch, other):
-        each.look("bad", noise(16, 0), 1000)
+        each.look("bad", look_at(noise(16, 0)), 1000)
         each.learned({"0": (1.0, EVEN), "bad": (3.0, EVEN)})
     assert repr(watch) == repr(other)
     other.learned({"0": (1.0, EVEN), "bad": (3.0, EVEN)})
@@ -226,6 +227,6 @@ def test_when_all_stand_out_the_run_is_lost_and_no_device_blamed() -> None:
     for step in range(ALL_STRIKES):
         assert watch.diverged() is None
         for name in "ab":
-            assert watch.look(name, bad("black", step), 1000) is not None
+            assert watch.look(name, look_at(bad("black", step)), 1000) is not None
     assert "training diverged" in (watch.diverged() or "")
     assert watch.verdict("a") is None

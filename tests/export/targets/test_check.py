@@ -89,17 +89,17 @@ def test_require_names_the_first_five(board):
     head, *lines = str(raised.value).splitlines()
     assert head == "strict (A strict board) does not take this graph:"
     assert lines[0] == (
-        "  input 'x', board rule static-shapes: got 'x' of shape (n,4), expected every size a positive integer: "
+        "  input 'x', rule static-shapes: got 'x' of shape (n,4), expected every size a positive integer: "
         "export with a fixed batch and image size"
     )
     assert lines[1] == (
-        "  Elu 'n0' of layer 'act0', board rule operators: got operator Elu, expected one of the 30 of the converter: "
+        "  Elu 'n0' of layer 'act0', rule operators: got operator Elu, expected one of the 30 of the converter: "
         "cut before this layer or choose another device"
     )
     assert len(lines) == 6
     assert lines[5] == "  and 3 more"
     with pytest.raises(
-        ExportError, match=r"\n  graph, board rule opset: got opset 15, expected 11: export again for this device$"
+        ExportError, match=r"\n  graph, rule opset: got opset 15, expected 11: export again for this device$"
     ):
         require(graph("y = Relu(x)", opsets='"": 15'), board(), {})
 
@@ -108,7 +108,7 @@ def test_require_names_the_first_five(board):
 def test_scores_beyond_float16(board, score):
     refusal = check_range(score, board())
     assert str(refusal) == (
-        f"graph, board rule fp16-range: got scores up to {score:.4g}, expected less than 8188, an eighth of float16's "
+        f"graph, rule fp16-range: got scores up to {score:.4g}, expected less than 8188, an eighth of float16's "
         "largest number: put a ReLU6 or a batch norm before the cut, or cut elsewhere"
     )
     assert check_range(score, board(precision="float32")) is None

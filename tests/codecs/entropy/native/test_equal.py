@@ -36,7 +36,7 @@ class Asked(Exception):
 def outcome(function: Callable[[], Any]) -> tuple[Any, ...]:
     """What `function` gives or raises, to be compared."""
     try:
-        result = function()
+        result = np.asarray(function())
     except PayloadError as error:
         return str(error), error.offset
     return result.dtype, result.shape, result.tobytes()
