@@ -9,7 +9,7 @@ Every model is measured in a process of its own, twice: with the C library's usu
 back to the system and takes them again at every step, and with one that keeps them (`memory kept`). PyTorch pays for
 that at every layer, ONNX Runtime hardly: it keeps memory itself.
 
-``--show FILE`` prints the table of such a record.
+``--show FILE`` prints the table of such a record. ``--resume`` keeps the models that FILE has already.
 """
 
 import copy
@@ -133,16 +133,18 @@ def shown(models: dict[str, Any]) -> str:
 
 def main() -> None:
     arguments = Arguments(__doc__)
-    arguments.add(models=",".join(MODELS), batch=32, repeats=15, show="", out=None)
+    arguments.add(models=",".join(MODELS), batch=32, repeats=15, show="", resume=False, out=None)
     options = arguments.parse_args()
     if options.show:
         sys.stdout.write(shown(record.read(options.show)["models"]))
         return
-    made = {
-        **record.head("torch", "numpy", "onnxruntime"),
-        "batch": options.batch,
-        "models": {name: both(name, options.batch, options.repeats) for name in options.models.split(",")},
-    }
+    models: dict[str, Any] = record.read(options.out)["models"] if options.resume else {}
+    made = {**record.head("torch", "numpy", "onnxruntime"), "batch": options.batch, "models": models}
+    for name in options.models.split(","):
+        if name not in models:
+            models[name] = both(name, options.batch, options.repeats)
+            if options.out:
+                record.write(made, options.out)
     record.finish(made, options.out)
 
 
