@@ -54,6 +54,8 @@ MODES: dict[str, tuple[FleetSettings, bool]] = {
     "today": (FleetSettings("async", "0", step_wait=0.0, quorum=0.0), True),
     "fp32": (FleetSettings(), False),
 }
+#: The default of `edgekit train`.
+CODEC = "sgq:groups=8,bits=4"
 SETTING = (
     "model",
     "dataset",
@@ -78,7 +80,7 @@ def run(plan: dict[str, Any], data: str | None, folder: str) -> dict[str, Any]:
         fleet = fleet._replace(sync_every=plan["sync_every"])
     if plan["joint_batch"]:
         fleet = fleet._replace(joint_batch=plan["joint_batch"])
-    codec = parse_feature_codec("sgq:groups=8,bits=4" if compressed else "raw")
+    codec = parse_feature_codec(plan.get("codec", CODEC) if compressed else "raw")
     path = os.path.join(folder, f"{plan['model']}-{seed}-{codec.codec_id}")
     if not os.path.exists(path):
         export_named(path, NamedNetwork(plan["model"]), Calibration(dataset), Coding(codec), seed=seed)
@@ -113,6 +115,7 @@ def run(plan: dict[str, Any], data: str | None, folder: str) -> dict[str, Any]:
         "images": sum(event["images"] for event in done),
         "bytes": {kind: sum(event["bytes"].get(kind, 0) for event in done) for kind in kinds},
         "curve": _curve(events, plan["devices"]),
+        "distortion": _distortion(events),
         "warnings": [event["warning"] for event in events if event["event"] == "warned" and "epoch" not in event],
         "fleet": {name: value for name, value in service.ended().items() if name != "event"},
         "seconds": round(time.perf_counter() - start, 1),
@@ -157,6 +160,12 @@ def _device(
         for session in service.fleet.in_order():
             if session.device == f"device-{index:02d}":
                 service.left(session.number)
+
+
+def _distortion(events: list[dict[str, Any]]) -> float | None:
+    """Mean over devices and epochs of what quantising lost of the epoch's last batch; None without codebooks."""
+    found = [each["codebook"]["distortion"] for each in events if each["event"] == "epoch" and "codebook" in each]
+    return statistics.mean(found) if found else None
 
 
 def _curve(events: list[dict[str, Any]], devices: int) -> list[dict[str, Any]]:

@@ -81,7 +81,7 @@ def parser(program: str) -> argparse.ArgumentParser:
     p.add_argument("--codebook-decay", type=float, default=defaults["codebook_decay"], metavar="D",
                    help="share of the old codebook kept per step (default %(default)s)")  # fmt: skip
     p.add_argument("--codebook-tolerance", type=float, default=defaults["codebook_tolerance"], metavar="T",
-                   help="send a codeword once it moved by T of its group's spread (default %(default)s)")  # fmt: skip
+                   help="send codewords to within T of their group's spread (default %(default)s)")  # fmt: skip
     p.add_argument("--regroup-every", type=int, default=defaults["regroup_every"], metavar="N",
                    help="look for a better grouping every N epochs (default %(default)s: never)")  # fmt: skip
     p.add_argument("--evaluate-every", type=int, default=defaults["evaluate_every"], metavar="N",

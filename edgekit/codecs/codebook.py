@@ -14,8 +14,12 @@ from edgekit.codecs.grouping import channel_order, correlation, inside
 DEAD = 0.02
 #: One whose count has faded below this stays where it is: sums and counts are about to vanish in float32.
 FADED = 1e-6
-#: What a device's moving averages keep of themselves at each batch, and how far a codeword moves before it is sent.
+#: What a device's moving averages keep of themselves at each batch, and how far a codeword's value may be off before it
+#: is sent, see `edgekit.codecs.table_updates`.
 DECAY, TOLERANCE = 0.9, 0.1
+#: Nothing is sent before so many squared tolerances of the variance would be saved. Values that are within the
+#: tolerance, evenly, are off by a third of its square.
+WORTH = 0.4
 #: A spectral grouping is replaced by one that has at least this many times its correlations inside groups.
 GAIN = 1.01
 
@@ -67,6 +71,8 @@ class OnlineCodebook:
 
     def publish(self) -> bytes:
         """Bytes for the other side, empty when nothing moved enough; afterwards `tables` hold what they say."""
+        if self.behind <= WORTH * self.tolerance**2 and np.array_equal(self._order, self.tables["order"]):
+            return b""
         book = self._books.transpose(1, 0, 2).reshape(self.codec.words, -1)
         payload = self.codec.diff(self.tables, dict(self.tables, codebook=book, order=self._order), self.tolerance)
         if payload:
@@ -79,6 +85,18 @@ class OnlineCodebook:
         self.tables = self.codec.patch(self.tables, update)
         self.version += 1
         self._start(self.tables["order"], self.tables["codebook"])
+
+    @property
+    def behind(self) -> float:
+        """The share of the variance that is lost because `tables` are not the averages: the mean over groups.
+
+        A codeword counts as often as it was used of late.
+        """
+        # Training that diverged is told elsewhere.
+        with np.errstate(over="ignore", invalid="ignore"):
+            apart = ((self._books - self.codec.books(self.tables["codebook"])) ** 2).sum(axis=2)
+            lost = (self._counts * apart).sum(axis=1) / self._counts.sum(axis=1)
+            return float((lost / np.maximum(self._books.var(axis=1).sum(axis=1), 1e-12)).mean())
 
     def regroup(self, feature: np.ndarray, significance: Optional[np.ndarray] = None) -> bool:
         """Whether recent features (n,C,h,w) f32 in coded order ask for another grouping, which `publish` then sends.

@@ -4,7 +4,7 @@
 offset  size  field (integers little-endian)
 ======  ====  =============================================================
 0       3     magic ``EKW``
-3       1     version, 1
+3       1     version, 2: of the frame and of what messages hold
 4       1     kind, see `KINDS`
 5       1     number of parts, P
 6       2     length of the header, H
@@ -18,7 +18,7 @@ offset  size  field (integers little-endian)
 ======  ====  =============================================================
 
 >>> encode(Message("ack", session=1, step=2)).hex()
-'454b57010800000001000000020000000000000082a56dae'
+'454b57020800000001000000020000000000000006fef7fd'
 """
 
 import json
@@ -29,7 +29,8 @@ from typing import Any, Dict, NamedTuple, Tuple
 from edgekit.errors import PayloadError, UsageError
 
 MAGIC = b"EKW"
-VERSION = 1
+#: What a peer of another version sends is refused, whatever it is. 2: codebook updates are differences, entropy coded.
+VERSION = 2
 #: Larger frames are refused on both sides before anything is allocated for them.
 MAX_FRAME = 1 << 28
 #: The one method of the line: a bidirectional stream of frames, as bytes, no protobuf.

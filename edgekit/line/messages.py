@@ -17,7 +17,7 @@ the server refuses. Where a field lies in a frame (`edgekit.line.frame`) is writ
 header are short, because they travel with every batch.
 
 >>> encode(Ack(session=1, step=2)).hex()
-'454b57010800000001000000020000000000000082a56dae'
+'454b57020800000001000000020000000000000006fef7fd'
 >>> decode(encode(Bye(session=3)))
 Bye(session=3)
 """

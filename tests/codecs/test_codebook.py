@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgekit.codecs.codebook import DEAD, OnlineCodebook
+from edgekit.codecs.codebook import DEAD, WORTH, OnlineCodebook
 from edgekit.codecs.features.sgq import SGQ
 
 pytestmark = pytest.mark.usefixtures("coder")
@@ -86,6 +86,53 @@ def test_a_huge_tolerance_publishes_nothing():
     online = OnlineCodebook(CODEC, calibrated(), decay=0.5, tolerance=1e6, seed=0)
     assert all(follow(online, features(shift=step, seed=step)) == b"" for step in range(5))
     assert online.version == 0
+
+
+class TestWorth:
+    """Nothing is sent before it saves a part of the distortion."""
+
+    @staticmethod
+    def online(tolerance=0.1):
+        """One group of two codewords at 0 and 10, whose spread is 5."""
+        codec = SGQ(groups=1, bits=1)
+        tables = {"codebook": np.array([[0.0], [10.0]], np.float32), "order": np.array([0])}
+        return OnlineCodebook(codec, tables, decay=0.9, tolerance=tolerance, seed=0)
+
+    def follow(self, online, points):
+        z = np.array(points, np.float32).reshape(1, 1, 1, -1)
+        online.update(z, online.codec.quantize(z, online.tables)["codes"])
+        return online.publish()
+
+    def test_by_hand(self):
+        online = self.online()
+        assert online.behind == 0
+        z = np.array([1, 1, 10, 10], np.float32).reshape(1, 1, 2, 2)
+        online.update(z, online.codec.quantize(z, online.tables)["codes"])
+        # Both codewords are used alike; the first is at 0.1 now, of a variance of 4.95 squared.
+        assert online.behind == pytest.approx(0.5 * 0.1**2 / 4.95**2, rel=1e-4)
+
+    def test_small_moves_wait_until_they_are_worth_it(self):
+        online, behind = self.online(), []
+        while not self.follow(online, [2, 2, 10, 10]):
+            behind.append(online.behind)
+        assert len(behind) >= 2 and max(behind) <= WORTH * 0.1**2
+        assert online.version == 1 and online.tables["codebook"][0, 0] > 0
+
+    def test_a_codeword_of_little_use_waits_longer(self):
+        def batches(points):
+            online, n = self.online(), 1
+            while not self.follow(online, points):
+                n += 1
+            return n
+
+        assert batches([2] * 15 + [10]) < batches([2] + [10] * 15)
+
+    def test_codewords_that_are_no_numbers_are_not_sent(self):
+        online = self.online()
+        with np.errstate(invalid="ignore"):
+            z = np.full((1, 1, 1, 4), np.nan, np.float32)
+            online.update(z, np.zeros((1, 1, 1, 4), np.int32))
+        assert online.publish() == b"" and online.version == 0
 
 
 def test_dead_codewords_are_revived():

@@ -1,16 +1,11 @@
 """sgq: nearest codewords, tables that follow, and the mask."""
 
-from typing import ClassVar
-
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from edgekit.codecs.base import Arrays
 from edgekit.codecs.features.sgq import SGQ
-from edgekit.codecs.table_updates import pack_tables
-from edgekit.errors import PayloadError, ShapeError, UsageError
+from edgekit.errors import ShapeError, UsageError
 
 pytestmark = pytest.mark.usefixtures("coder")
 CONFIGS = [(1, 1), (2, 4), (4, 2), (3, 3), (12, 4), (2, 8)]
@@ -160,102 +155,6 @@ class TestActive:
         np.testing.assert_array_equal(codec.active(codes, turned), codec.active(codes, t))
 
 
-class TestFollowing:
-    @each_codec
-    def test_what_is_patched_is_what_was_meant_within_float16(self, codec):
-        sent = tables(codec, 1)
-        new = dict(tables(codec, 2), order=sent["order"])
-        payload = codec.diff(sent, new, 0.0)
-        got = codec.patch(sent, payload)
-        np.testing.assert_array_equal(got["codebook"], new["codebook"].astype(np.float16).astype(np.float32))
-        assert got["codebook"].dtype == np.float32 and got["codebook"].flags.c_contiguous
-        np.testing.assert_array_equal(got["order"], sent["order"])
-
-    @each_codec
-    def test_both_sides_round_alike_so_that_nothing_is_left_to_send(self, codec):
-        sent = tables(codec, 1)
-        new = dict(tables(codec, 2), order=sent["order"])
-        ours = codec.patch(sent, codec.diff(sent, new, 0.0))
-        theirs = codec.patch({name: array.copy() for name, array in sent.items()}, codec.diff(sent, new, 0.0))
-        assert ours["codebook"].tobytes() == theirs["codebook"].tobytes()
-        assert codec.diff(ours, theirs, 0.0) == b""
-
-    @each_codec
-    @pytest.mark.parametrize("tolerance", [0.0, 0.1])
-    def test_nothing_moved_is_no_bytes(self, codec, tolerance):
-        assert codec.diff(tables(codec), tables(codec), tolerance) == b""
-
-    def test_only_codewords_that_moved_far_enough_travel(self):
-        codec = SGQ(groups=2, bits=2)
-        sent = {"codebook": np.array([[0, 0, 0, 0], [4, 0, 8, 0], [0, 4, 0, 8], [4, 4, 8, 8]], dtype=np.float32)}
-        new = {"codebook": sent["codebook"].copy()}
-        # Group 0 has a spread of sqrt(8), group 1 of sqrt(32): 1.0 is above a quarter of the first only.
-        new["codebook"][1, 0] += 1
-        new["codebook"][2, 2] += 1
-        payload = codec.diff(sent, new, 0.25)
-        assert payload.hex() == "40" + np.array([5, 0], "<f2").tobytes().hex()
-        got = codec.patch(sent, payload)["codebook"]
-        expected = sent["codebook"].copy()
-        expected[1, 0] = 5
-        np.testing.assert_array_equal(got, expected)
-        both = codec.diff(sent, new, 0.0)
-        assert (
-            both.hex()
-            == "42" + np.array([5, 0, 1, 8], "<f2").tobytes().hex()[:8] + np.array([1, 4 + 4], "<f2").tobytes().hex()
-        )
-
-    def test_patching_leaves_what_was_there_alone(self):
-        codec = SGQ(groups=2, bits=4)
-        sent = tables(codec)
-        before = sent["codebook"].copy()
-        codec.patch(sent, codec.diff(sent, tables(codec, 2), 0.0))
-        np.testing.assert_array_equal(sent["codebook"], before)
-
-    def test_values_beyond_float16_stop_at_its_largest(self):
-        codec = SGQ(groups=1, bits=1)
-        sent = {"codebook": np.zeros((2, 2), np.float32)}
-        new = {"codebook": np.array([[1e9, -1e9], [0, 0]], np.float32)}
-        assert codec.patch(sent, codec.diff(sent, new, 0.0))["codebook"].tolist() == [[65504, -65504], [0, 0]]
-
-    @given(st.data(), st.sampled_from(CONFIGS))
-    def test_any_bytes_are_tables_or_a_payload_error(self, data, config):
-        codec = SGQ(*config)
-        sent = tables(codec)
-        words = codec.groups * codec.words
-        if data.draw(st.booleans()):
-            flags = data.draw(st.sets(st.integers(0, 8 * ((words + 7) // 8) - 1), max_size=3))
-            bitmap = np.zeros(8 * ((words + 7) // 8), bool)
-            bitmap[list(flags)] = True
-            n = 2 * len(flags) * (CHANNELS // codec.groups)
-            payload = np.packbits(bitmap).tobytes() + data.draw(st.binary(min_size=n, max_size=n + 1))
-        else:
-            payload = data.draw(st.binary(max_size=2 * words))
-        try:
-            got = codec.patch(sent, payload)
-        except PayloadError as error:
-            assert 0 <= error.offset <= len(payload)
-            return
-        assert got["codebook"].shape == sent["codebook"].shape and np.isfinite(got["codebook"]).all()
-        assert got["codebook"].dtype == np.float32
-
-    @pytest.mark.parametrize(
-        ("payload", "reason"),
-        [
-            ("", "of 0 B, expected at least 1"),
-            ("00", "moves 0 codewords"),
-            ("80", "of 1 B that moves 1 codewords, expected 5 B"),
-            ("8000000000ff", "of 6 B that moves 1 codewords, expected 5 B"),
-            ("1000000000", "of 5 B"),  # a spare bit
-            ("80007c0000", "not finite"),
-            ("8000fe0000", "not finite"),
-        ],
-    )
-    def test_a_refusal_says_why(self, payload, reason):
-        codec = SGQ(groups=1, bits=1)
-        with pytest.raises(PayloadError, match=reason):
-            codec.patch({"codebook": np.zeros((2, 2), np.float32)}, bytes.fromhex(payload))
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -271,64 +170,3 @@ def test_tables_that_are_none(name: str, value: np.ndarray) -> None:
     codec.check_tables(8, good)
     with pytest.raises(ShapeError):
         codec.check_tables(8, {**good, name: value})
-
-
-class TestRegrouped:
-    """A new order takes the codebook along, whole."""
-
-    CODEC = SGQ(groups=2, bits=1)
-    SENT: ClassVar[Arrays] = {"codebook": np.zeros((2, 4), np.float32), "order": np.arange(4)}
-    NEW: ClassVar[Arrays] = {
-        "codebook": np.array([[1, 2, 3, 4], [-1, 0.5, 0, 65504]], np.float32),
-        "order": np.array([2, 0, 3, 1]),
-    }
-    BYTES = "000200000003000100003c00400042004400bc00380000ff7b74d76bd2"
-
-    def test_golden_bytes(self):
-        assert self.CODEC.diff(self.SENT, self.NEW, 1e9).hex() == self.BYTES
-        got = self.CODEC.patch(self.SENT, bytes.fromhex(self.BYTES))
-        assert got["order"].dtype == np.int64 and got["codebook"].dtype == np.float32
-        for name, array in self.NEW.items():
-            np.testing.assert_array_equal(got[name], array)
-
-    @each_codec
-    def test_a_peer_ends_up_with_the_same_tables(self, codec):
-        sent = tables(codec, 1)
-        new = dict(tables(codec, 2), order=np.roll(sent["order"], 1))
-        if codec.grouping == "contiguous":
-            with pytest.raises(PayloadError, match="moves 0 codewords"):
-                codec.patch(sent, codec.diff(sent, new, 0.0))
-            return
-        got = codec.patch(sent, codec.diff(sent, new, 0.0))
-        np.testing.assert_array_equal(got["order"], new["order"])
-        np.testing.assert_array_equal(got["codebook"], new["codebook"].astype(np.float16).astype(np.float32))
-        codec.check_tables(CHANNELS, got)
-        assert got.keys() == sent.keys() and codec.diff(got, got, 0.0) == b""
-
-    @pytest.mark.parametrize(
-        ("damage", "reason"),
-        [
-            (lambda p: p[:-1], "tables of 27 B, expected 28"),
-            (lambda p: p + b"\0", "tables of 29 B"),
-            (lambda p: p[:5] + b"\1" + p[6:], "do not match their check"),
-            (lambda p: p[:-1] + b"\0", "do not match their check"),
-        ],
-    )
-    def test_damage_is_refused(self, damage, reason):
-        with pytest.raises(PayloadError, match=reason):
-            self.CODEC.patch(self.SENT, damage(bytes.fromhex(self.BYTES)))
-
-    def test_an_order_that_is_none_is_refused(self):
-        payload = b"\0" + pack_tables(np.array([0, 1, 1, 3]), self.NEW["codebook"])
-        with pytest.raises(PayloadError, match="no permutation"):
-            self.CODEC.patch(self.SENT, payload)
-        payload = b"\0" + pack_tables(self.NEW["order"], np.full((2, 4), np.nan, np.float32))
-        with pytest.raises(PayloadError, match="not finite"):
-            self.CODEC.patch(self.SENT, payload)
-
-    @given(st.binary(min_size=28, max_size=28))
-    def test_any_bytes_are_tables_or_a_payload_error(self, body):
-        try:
-            self.CODEC.patch(self.SENT, b"\0" + body)
-        except PayloadError as error:
-            assert 0 <= error.offset <= 29

@@ -60,6 +60,9 @@ for number, (codec_id, config) in enumerate(json.loads(features)):
         arrays[where + "feature"] = codec.dequantize(symbols, tables)
         sender.update(codes, images)
         receiver.update(symbols, arrived)
+    moves = given.get("moves.{}".format(number))
+    if moves is not None:
+        arrays["{!r} tables".format(codec)] = codec.patch(tables, moves.tobytes())["codebook"]
 for codec_id, config in json.loads(gradients):
     codec = gradient_codec(codec_id, config)
     for masked in (False, True):
@@ -104,8 +107,13 @@ def given() -> Arrays:
     )
     for number, (codec_id, config) in enumerate(FEATURE_CODECS):
         significance = rng.random(16).astype(np.float32) if config.get("weighted") else None
-        tables = feature_codec(codec_id, config).calibrate(features[0], 0, significance)
+        codec = feature_codec(codec_id, config)
+        tables = codec.calibrate(features[0], 0, significance)
         arrays.update({f"tables.{number}.{name}": array for name, array in tables.items()})
+        if "codebook" in tables:
+            codebook = tables["codebook"] + np.float32(0.2 * rng.standard_normal(tables["codebook"].shape))
+            moves = codec.diff(tables, {**tables, "codebook": codebook}, 0.1)
+            arrays[f"moves.{number}"] = np.frombuffer(moves, dtype=np.uint8)
     return arrays
 
 

@@ -30,7 +30,7 @@ messages = st.builds(
 )
 
 
-def framed(body, *, magic=b"EKW", version=1, kind=8, n_parts=0, header=0, session=0, step=0, length=None):
+def framed(body, *, magic=b"EKW", version=2, kind=8, n_parts=0, header=0, session=0, step=0, length=None):
     """A frame whose checksum is right, whatever else is said."""
     length = len(body) if length is None else length
     head = struct.pack("<3sBBBHIII", magic, version, kind, n_parts, header, session, step, length)
@@ -39,9 +39,9 @@ def framed(body, *, magic=b"EKW", version=1, kind=8, n_parts=0, header=0, sessio
 
 def test_the_bytes_of_a_frame():
     expected = (
-        "454b57" "01" "03" "03"  # magic, version, kind feature, three parts
+        "454b57" "02" "03" "03"  # magic, version, kind feature, three parts
         "0d00" "07000000" "02010000"  # 13 bytes of header, session 7, step 258
-        "1e000000" "65518b95"  # 30 bytes follow, CRC-32
+        "1e000000" "ca4c002e"  # 30 bytes follow, CRC-32
         "7b226e223a322c2276223a317d"  # {"n":2,"v":1}
         "02000000" "00000000" "03000000"  # lengths of the parts
         "0301" "cafeba"
@@ -116,7 +116,8 @@ def test_a_flipped_bit_is_refused():
     [
         (b"", "frame of 0 B, expected at least 24", 0),
         (b"GET / HTTP/1.1\r\nHost: edge\r\n", "not an edgekit frame: starts with b'GET'", 0),
-        (framed(b"", version=2), "frame version 2, this side speaks 1: update the older side", 3),
+        (framed(b"", version=1), "frame version 1, this side speaks 2: update the older side", 3),
+        (framed(b"", version=3), "frame version 3, this side speaks 2: update the older side", 3),
         (framed(b"", kind=0), "unknown message kind 0", 4),
         (framed(b"", kind=17), "unknown message kind 17", 4),
         (framed(b"", length=1), "frame of 24 B says it has 25", 16),

@@ -128,9 +128,9 @@ def test_what_has_its_default_is_left_out_and_comes_back() -> None:
 
 def test_the_bytes_of_a_feature() -> None:
     expected = (
-        "454b57" "01" "03" "02"  # magic, version, kind feature, two parts
+        "454b57" "02" "03" "02"  # magic, version, kind feature, two parts
         "0d00" "07000000" "02010000"  # 13 bytes of header, session 7, step 258
-        "1a000000" "cbe16d5c"  # 26 bytes follow, CRC-32
+        "1a000000" "c6fa5995"  # 26 bytes follow, CRC-32
         "7b2276223a312c226e223a327d"  # {"v":1,"n":2}
         "02000000" "03000000"  # lengths of the parts
         "0301" "cafeba"
@@ -143,37 +143,37 @@ GOLDEN = [
     (
         Update(7, 258, 90, 270, b"\xca\xfe", True),
         "454b57"
-        "01"
+        "02"
         "0d"
         "01"
         "1f00"
         "07000000"
         "02010000"
         "25000000"
-        "a247d55d"
+        "78bd3b5f"
         "7b226e223a39302c226c656674223a3237302c2274657374223a747275657d"
         "02000000"
         "cafe",
     ),
     (
         Weights(7, 259, b"\xca\xfe", b"\xba"),
-        "454b57010e02000007000000030100000b000000bdaca5780200000001000000cafeba",
+        "454b57020e02000007000000030100000b0000009aab7b7a0200000001000000cafeba",
     ),
     (
         messages.Tested(7, 258),
-        "454b57010f000000070000000201000000000000a3f3de1a",
+        "454b57020f00000007000000020100000000000027a84449",
     ),
     (
         Tally(7, 258, 90, 45, 0.5, True),
         "454b57"
-        "01"
+        "02"
         "10"
         "00"
         "2a00"
         "07000000"
         "02010000"
         "2a000000"
-        "f8ec6d14"
+        "ebe2b9af"
         "7b226e223a39302c227269676874223a34352c226c6f7373223a302e352c2262657374223a747275657d",
     ),
 ]  # fmt: skip

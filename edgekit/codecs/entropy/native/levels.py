@@ -1,27 +1,25 @@
 """Calls of levels.c."""
 
 import struct
-from ctypes import c_char_p, c_int32, c_int64
+from ctypes import c_char_p, c_int32, c_int64, string_at
 from typing import Optional, Tuple
 
 import numpy as np
 
 from edgekit.codecs.entropy import gaps
 from edgekit.codecs.entropy.native.library import Function, array
-from edgekit.codecs.entropy.native.rans import decoder_space, encoder_space
+from edgekit.codecs.entropy.native.rans import DECODER, ENCODER, decoder_space, encoder_space
 from edgekit.codecs.entropy.reference import levels as reference
 from edgekit.codecs.entropy.slots import COST
 
 _HEAD = struct.Struct("<BI")
 _encode = Function(
     "edgekit_levels_encode", array("i8"), array("i8"), c_int64, array("i8"), c_int64, array("u4"), array("u4"), c_int64,
-    c_int64, array("i2"), array("i8"), array("i8"), array("u1"), array("i8"), array("u4"), array("i4"), array("u4"),
-    array("u1"), result=c_int64,
+    c_int64, array("i2"), array("i8"), array("i8"), array("u1"), array("i8"), *ENCODER, result=c_int64,
 )  # fmt: skip
 _decode = Function(
     "edgekit_levels_decode", c_char_p, c_int64, c_int64, c_int64, array("i8"), array("i8"), c_int64, array("u4"),
-    array("u4"), array("u1"), c_int64, array("i4"), array("u4"), array("u2"), array("u1"), array("i8"), array("i8"),
-    array("i8"), result=c_int32,
+    array("u4"), array("u1"), c_int64, *DECODER, array("u1"), array("i8"), array("i8"), array("i8"), result=c_int32,
 )  # fmt: skip
 
 
@@ -31,14 +29,14 @@ def encode(places: np.ndarray, values: np.ndarray, sizes: np.ndarray, bits_per_l
     slots = gaps.tables(gaps.octaves(int(sizes.sum())))
     # 31 bits of each count, a sign, twice 29 bits of a gap, and 81 of an excess.
     fields = np.empty(_HEAD.size + (31 * (segments + 1) + 140 * count) // 8 + 1, dtype=np.uint8)
-    written, space = np.empty(1, dtype=np.int64), encoder_space(2 * count)
+    written, (*work, out) = np.empty(1, dtype=np.int64), encoder_space(2 * count)
     size = _encode(
         places, values, count, sizes, segments, slots.starts, slots.widths, slots.starts.shape[1], bits_per_lane, COST,
-        np.empty(segments + 1, dtype=np.int64), np.empty(count, dtype=np.int64), fields, written, *space
+        np.empty(segments + 1, dtype=np.int64), np.empty(count, dtype=np.int64), fields, written, *work, out
     )  # fmt: skip
     if size < 0:
         return reference.encode(places, values, sizes, bits_per_lane)
-    return fields[: written[0]].tobytes() + space[-1][:size].tobytes()
+    return fields[: written[0]].tobytes() + string_at(out, size)
 
 
 def decode(payload: bytes, start: int, sizes: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
