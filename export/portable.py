@@ -19,6 +19,7 @@ Rewrite = Callable[[Graph, onnx.NodeProto], None]
 def make_portable(graph: Graph) -> None:
     """Rewrites the nodes of `graph` that other providers do not take; the tensors that others read keep their names."""
     nodes, graph.nodes = graph.nodes, []
+    graph.start_part()
     for node in nodes:
         graph.in_layer(graph.layers[node.name])
         REWRITES.get(node.op_type, _same)(graph, node)
