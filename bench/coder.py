@@ -1,9 +1,10 @@
 """What the entropy coder takes while a network trains: its time, and its bytes beside its own model's entropy.
 
 ``python bench/coder.py [--models A,B] [--codecs METHOD;METHOD] [--data DIR] [--out FILE]``: the in-process trainer
-(trainer.py) on batches of 32, one thread. At every batch the deployed front half runs too, in ONNX Runtime and without
-a codec: what coding takes is told as a share of that, the median over an epoch's batches, beside medians and quartiles
-of the process's CPU time. ``--show FILE`` prints the table of such a file.
+(trainer.py) on batches of 32, one thread. Each batch is coded by the compiled kernels and then by those of numpy, whose
+bytes have to be the same. At every batch the deployed front half runs too, in ONNX Runtime and without a codec: what
+coding takes is told as a share of that, the median over an epoch's batches, beside medians and quartiles of the
+process's CPU time. ``--show FILE`` prints the table of such a file.
 
 ========  ==============================================================================================================
 stage     what is timed
@@ -13,8 +14,9 @@ unpack    the server's: bytes to indices
 absorb    `update`, the device's, when the gradient is there: the tables learn
 ========  ==============================================================================================================
 
-"% > model" is how far a feature's bytes, heads and images' numbers among them, lie above the entropy; "% coded",
-without the numbers, which no model is asked about.
+A stage has two columns, compiled kernels and numpy. "M/s" are the millions of indices that the compiled kernels pack
+or unpack in a second. "% > model" is how far a feature's bytes, heads and images' numbers among them, lie above the
+entropy; "% coded", without the numbers, which no model is asked about.
 """
 
 import argparse
@@ -22,6 +24,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import markdown
@@ -35,7 +38,8 @@ from threadpoolctl import threadpool_limits
 from timing import quartiles
 from trainer import Plan, Trainer
 
-from edgekit.codecs.base import Arrays, FeatureStream
+from edgekit.codecs.base import Arrays, FeatureCodec, FeatureStream
+from edgekit.codecs.entropy import kernels
 from edgekit.codecs.entropy.temporal import write_numbers
 from edgekit.codecs.registry import feature_codec
 from edgekit.data import registry
@@ -47,42 +51,53 @@ CUTS = {"mobilenet_v1": "blocks.4", "vgg11_thin": "features.10"}
 CODECS = "sgq:groups=8,bits=4,coding=context+none;sgq:groups=8,bits=4,coding=temporal+none"
 BATCH = 32
 #: "absorb" is `update`, under the name that records have.
-STAGES = ("front", "pack", "unpack", "absorb")
+STAGES = ("pack", "unpack", "absorb")
 
 
 class Timed(FeatureStream):
-    """An end of a line, `stream`, which is timed. What it took comes into `seen`, by stage, in milliseconds.
+    """An end of a line with a stream for each kind of kernels, which are timed.
 
-    Where it packs, `front` runs as well, and "bytes", "numbers" (bytes of images' numbers) and "bits" (by the model)
-    are counted.
+    What they took comes into `seen`, by stage and kind ("pack native"), in milliseconds. Where it packs, `front` runs
+    as well, and "indices", "bytes", "numbers" (bytes of images' numbers) and "bits" (by the model) are counted.
     """
 
-    def __init__(self, stream: FeatureStream, front: Callable[[], object]) -> None:
-        super().__init__(stream.codec)
-        self.stream = stream
+    def __init__(self, codec: FeatureCodec, front: Callable[[], object]) -> None:
+        super().__init__(codec)
+        self.streams = {name: codec.stream() for name in kernels.NAMES}
         self.front = front
         self.seen: dict[str, list[float]] = defaultdict(list)
 
     def pack(self, codes: Arrays, images: np.ndarray | None = None) -> bytes:
         if images is None:  # an evaluation
-            return self.stream.pack(codes)
+            return self.streams["native"].pack(codes)
         self._time("front", self.front)
-        payload: bytes = self._time("pack", lambda: self.stream.pack(codes, images))
-        self.seen["bytes"].append(len(payload))
+        payload: bytes = self._each("pack", lambda stream: stream.pack(codes, images))
         remembers = getattr(self.codec, "coding", "") == "temporal"
-        self.seen["numbers"].append(len(write_numbers(images)) if remembers else 0)
-        self.seen["bits"].append(model_bits(self.stream, codes, images))
+        bits = model_bits(self.streams["native"], codes, images)
+        counted = (codes["codes"].size, len(payload), len(write_numbers(images)) if remembers else 0, bits)
+        for name, number in zip(("indices", "bytes", "numbers", "bits"), counted, strict=True):
+            self.seen[name].append(number)
         return payload
 
     def unpack(self, payload: bytes, shape: Sequence[int]) -> tuple[Arrays, np.ndarray | None]:
-        arrived: tuple[Arrays, np.ndarray | None] = self._time("unpack", lambda: self.stream.unpack(payload, shape))
+        arrived: tuple[Arrays, np.ndarray | None] = self._each("unpack", lambda stream: stream.unpack(payload, shape))
         return arrived
 
     def update(self, codes: Arrays, images: np.ndarray | None = None) -> None:
-        self._time("absorb", lambda: self.stream.update(codes, images))
+        self._each("absorb", lambda stream: stream.update(codes, images))
 
     def reset(self, in_flight: int = 0) -> None:
-        self.stream.reset(in_flight)
+        for stream in self.streams.values():
+            stream.reset(in_flight)
+
+    def _each(self, stage: str, function: Callable[[FeatureStream], Any]) -> Any:
+        """What `function` gives for the stream of the compiled kernels; that of numpy's has to give the same."""
+        results = []
+        for name, stream in self.streams.items():
+            with kernels.using(name):
+                results.append(self._time(f"{stage} {name}", partial(function, stream)))
+        np.testing.assert_equal(*results)
+        return results[0]
 
     def _time(self, stage: str, function: Callable[[], Any]) -> Any:
         start = time.process_time()
@@ -94,10 +109,14 @@ class Timed(FeatureStream):
 def row(line: dict[str, Any], seen: dict[str, list[float]]) -> dict[str, Any]:
     """Of one epoch."""
     told: dict[str, Any] = {name: line[name] for name in ("epoch", "loss", "train_accuracy")}
-    front = np.array(seen["front"])
+    front, indices = np.array(seen["front"]), np.array(seen["indices"])
+    told["front"] = quartiles(front, 3)
     for stage in STAGES:
-        ms = np.array(seen[stage])
-        told[stage] = {**quartiles(ms, 3), "share_of_front": round(float(np.median(ms / front)), 4)}
+        told[stage] = {}
+        for name in kernels.NAMES:
+            ms = np.array(seen[f"{stage} {name}"])
+            share, rate = float(np.median(ms / front)), float(np.median(indices / ms)) / 1e3
+            told[stage][name] = {**quartiles(ms, 3), "share_of_front": round(share, 4), "m_per_s": round(rate, 2)}
     size, numbers, bits = (sum(seen[name]) for name in ("bytes", "numbers", "bits"))
     told["bytes_per_image"] = round(size / len(seen["bytes"]) / BATCH, 2)
     told["model_bytes_per_image"] = round(bits / 8 / len(seen["bytes"]) / BATCH, 2)
@@ -118,8 +137,9 @@ def bench(model: str, method: str, options: argparse.Namespace) -> dict[str, Any
 
     def on_epoch(line: dict[str, Any]) -> None:
         # What was unpacked after the batches of the epoch is of its evaluation.
-        unpacked = receiver.seen["unpack"][: len(sender.seen["pack"])]
-        rows.append(row(line, {**sender.seen, "unpack": unpacked}))
+        batches = len(sender.seen["front"])
+        unpacked = {name: ms[:batches] for name, ms in receiver.seen.items() if name.startswith("unpack")}
+        rows.append(row(line, {**sender.seen, **unpacked}))
         sender.seen.clear()
         receiver.seen.clear()
         sys.stderr.write(f"{model} {method}: epoch {line['epoch']} of {options.epochs}, loss {line['loss']:.3f}\n")
@@ -127,7 +147,7 @@ def bench(model: str, method: str, options: argparse.Namespace) -> dict[str, Any
     training = Trainer(plan, dataset, np.arange(len(dataset.train_labels)), on_epoch)
     images = training.data.test_images[:BATCH].astype(np.float32) / 255
     front = quantise_stage(fold_norms(training.front.module)[0], images, feature_codec("raw", {}), {})
-    sender, receiver = (Timed(training.codec.stream(), front) for _ in range(2))
+    sender, receiver = (Timed(training.codec, front) for _ in range(2))
     # The device asks for its end first, at hello, and the server then for its own.
     ends = iter((sender, receiver))
     training.codec.stream = lambda: next(ends)  # type: ignore[method-assign]
@@ -145,10 +165,14 @@ def table(runs: list[dict[str, Any]]) -> str:
             cells += [f"{told['bytes_per_image']:.1f}"]
             cells += [f"{100 * told[name]:.2f}" for name in ("above_model", "coded_above_model")]
             cells += [f"{told['front']['median_ms']:.1f}"]
-            cells += [f"{100 * told[stage]['share_of_front']:.0f} %" for stage in STAGES[1:]]
+            for stage in STAGES:
+                cells += [f"{100 * told[stage][name]['share_of_front']:.1f} %" for name in kernels.NAMES]
+            cells += [f"{told[stage]['native']['m_per_s']:.0f}" for stage in STAGES[:2]]
             rows.append(cells)
+    columns = [column for stage in STAGES for column in (stage, f"{stage}, numpy")]
+    rates = [f"{stage}, M/s" for stage in STAGES[:2]]
     return markdown.table(
-        ("model", "codec", "epoch", "B/image", "% > model", "% coded", "front, ms", *STAGES[1:]), rows
+        ("model", "codec", "epoch", "B/image", "% > model", "% coded", "front, ms", *columns, *rates), rows
     )
 
 

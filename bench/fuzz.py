@@ -24,7 +24,7 @@ import numpy as np
 from arguments import Arguments
 
 from edgekit.codecs.entropy import kernels
-from edgekit.codecs.entropy.native import build, library
+from edgekit.codecs.entropy.native import build, library, space
 from edgekit.codecs.registry import feature_codec, gradient_codec, update_codec
 from edgekit.errors import PayloadError
 
@@ -106,6 +106,8 @@ def flat(result: Any) -> Any:
 def feed(path: str, seconds: float, seed: int) -> None:
     """Damages payloads for so many seconds, with the library at `path`; prints the counts as JSON."""
     library._opened = lambda name: ctypes.CDLL(path)
+    # Every piece of memory for itself, and no longer than asked for.
+    space.KEPT = 0
     rng, seen, refused = np.random.default_rng(seed), Counter[str](), Counter[str]()
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -41,10 +41,7 @@ class Calibrator:
         `active` (n,C,h,w) bool is given when, and only when, the calibrator is masked.
         """
         rng = np.random.default_rng((self.seed, session, step))
-        payload = self.codec.pack(gradient, active, rng)
-        arrives = self.codec.unpack(payload, gradient.shape, active)
-        norm = float(np.linalg.norm(gradient))
-        return payload, float(np.linalg.norm(gradient - arrives)) / norm if norm else 0.0
+        return self.codec.send(gradient, active, rng)
 
 
 def calibrator(policy: str, seed: int) -> Calibrator:

@@ -1,5 +1,6 @@
 """Modes: how the devices of a run are kept together, as the command line says it."""
 
+import math
 from typing import NamedTuple
 
 from edgekit.codecs.registry import parse_update_codec
@@ -59,18 +60,20 @@ class FleetSettings(NamedTuple):
             raise UnknownName("mode", self.mode, MODES, f"there are: {', '.join(MODES)}")
         if devices is not None and devices < 1:
             raise UsageError(f"--devices {devices}: expected at least 1")
+        for name in ("start_wait", "step_wait", "round_wait", "ahead"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise UsageError(f"--{name.replace('_', '-')} {value}: expected a number of 0 or more")
         wait = WAIT_S[self.mode] if self.step_wait is None else self.step_wait
         step_quorum, round_quorum = QUORUM[self.mode], QUORUM["sync"]
         if self.quorum is not None:
             if not 0 <= self.quorum <= 1:
                 raise UsageError(f"--quorum {self.quorum}: expected a share of the devices, 0 to 1")
             step_quorum = round_quorum = self.quorum
-        patience = Patience(
+        return Patience(
             devices, self.start_wait, wait, step_quorum, self.round_wait, round_quorum,
             max(self.round_wait, TEST_S), self.mode == "sync", self.joint_batch, self.ahead,
         )  # fmt: skip
-        patience.check()
-        return patience
 
     def rounds(self, devices: int | None) -> RoundPolicy:
         """How front halves are averaged on a server of `devices` devices."""

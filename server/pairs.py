@@ -16,7 +16,7 @@ BEST = "best"
 class Pairs:
     """Writes ``back.safetensors``, and where front halves are in step ``front`` and ``tables`` too.
 
-    Each says the names of its classes, where `classes` has them.
+    The back half says the names of the classes that it tells apart, where `classes` has them.
     """
 
     def __init__(self, folder: str, classes: Sequence[str] = ()) -> None:
@@ -29,4 +29,5 @@ class Pairs:
         files: dict[str, Any] = {"back": back, **({} if front is None else {"front": front, "tables": tables})}
         for folder in (self._folder, *([os.path.join(self._folder, BEST)] if best else [])):
             for name, arrays in files.items():
-                tensorfile.write(os.path.join(folder, f"{name}.safetensors"), arrays, self._said)
+                said = self._said if name == "back" else {}
+                tensorfile.write(os.path.join(folder, f"{name}.safetensors"), arrays, said)

@@ -51,9 +51,8 @@ ALONE = RoundPolicy(Every(), FedAvg())
 class Service:
     """One back half, shared by all sessions. Without a `watch` nobody judges what devices send.
 
-    `on_event` is called, with the lock held, with ``{"event": "joined", "session", "device", "steps"}``,
-    ``{"event": "left", "session", "device", "steps": done, "finished": said bye}``, and "round", "tested" and
-    "quarantined" events.
+    `on_event` is called, with the lock held, with "joined", "left", "round", "tested", "warned" and "quarantined"
+    events, whose fields are in docs/record.md.
     """
 
     def __init__(
@@ -157,7 +156,6 @@ class Service:
             work = self.rounds.take(session, request)
         with self._lock:
             if isinstance(request, Tested) and session.missed is not None:
-                self._gate.heard(session)
                 return missed(session, request)
             reply: AnyMessage | training.Learned = self._gate.wait(Ticket(message.kind, session, request, alive, work))
         if isinstance(reply, training.Learned):
@@ -176,9 +174,8 @@ class Service:
             session = Session.begin(self.fleet.joined, ticket.request, self.setup)
             self.fleet.join(session)
             new.append((ticket, session))
-            self.on_event(
-                {"event": "joined", "session": session.number, "device": session.device, "steps": session.hello.steps}
-            )
+            told = {"session": session.number, "device": session.device, "steps": session.hello.steps}
+            self.on_event({"event": "joined", **told})
         if self.fleet.steps_per_epoch is None:
             self.fleet.begin(self._patience)
         self.rounds.rest(self.fleet)
@@ -214,10 +211,8 @@ class Service:
     def _tested(self, tickets: list[Ticket]) -> None:
         sessions = [ticket.session for ticket in tickets if ticket.session]
         epoch = max(ticket.request.step for ticket in tickets)
-        test, validation = tally(sessions)
-        # The validation split decides where there is one: the test split is for the user to judge by.
-        accuracy = (validation if validation.images else test).accuracy
-        best = test.images > 0 and (self._best is None or accuracy > self._best)
+        test, validation, accuracy = tally(sessions)
+        best = accuracy is not None and (self._best is None or accuracy > self._best)
         if best:
             self._best = accuracy
         self._keep(best)

@@ -114,6 +114,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     ("given", "message"),
     [
         ({"training": Training(devices=0)}, "0: expected at least 1"),
+        ({"training": Training(devices=720)}, "--devices 720: 1438 training images, expected at least 2 for each"),
         ({"training": Training(backend="tensort")}, "tensort"),
         ({"training": Training(link="10mb")}, "link '10mb': expected RATE"),
         ({"server": Server(schedule="cosin")}, "cosin"),

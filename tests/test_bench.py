@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -86,7 +87,9 @@ def test_coding_is_measured_in_training(tmp_path: Path) -> None:
         numbers = (told["above_model"] - told["coded_above_model"]) * told["model_bytes_per_image"]
         # 2 B of every image's number, 1 B a batch that says so.
         assert abs(numbers - (2 + 1 / 32)) < 0.02
-        assert all(told[stage]["median_ms"] > 0 for stage in ("front", "pack", "unpack", "absorb"))
+        assert told["front"]["median_ms"] > 0
+        for stage in ("pack", "unpack", "absorb"):
+            assert all(told[stage][name]["median_ms"] > 0 for name in ("native", "numpy"))
 
 
 def test_rounding_is_what_autocast_computes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,3 +154,17 @@ def test_engines_get_chains_alone_and_other_weights_are_refused(
     assert peer_steps.deviation("other", expected, str(tmp_path)) == pytest.approx(1e-3, rel=1e-2)
     with pytest.raises(SystemExit, match=r"one: weights deviate by 0\.1"):
         peer_steps.deviation("one", expected, str(tmp_path))
+
+
+def test_compiled_kernels_are_fuzzed() -> None:
+    """For a second, with whatever finds memory errors: none is found, and payloads of every kind are refused."""
+    compiler = shutil.which("cc")
+    told = [compiler or "true", "-print-file-name=libasan.so"]
+    library = subprocess.run(told, capture_output=True, text=True, timeout=60, check=False).stdout.strip()
+    if compiler is None or not Path(library).is_file():
+        pytest.skip("no C compiler here that has the address sanitizer as a library (gcc has)")
+    command = [sys.executable, str(BENCH / "fuzz.py"), "--seconds", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    told_of = json.loads(done.stdout)
+    assert 0 < told_of["refused"] < told_of["payloads"]

@@ -71,7 +71,7 @@ def measure(given: dict[str, Any]) -> None:
     (model, *more) = given["what"]
     given = {**given, **{name: text for name, text in DEFAULTS.items() if not options.was_given(name)}}
     if more or os.path.isdir(model):
-        raise UsageError(f"{' '.join(given['what'])}: with --devices expected one model, which is exported each time")
+        raise UsageError(f"{' '.join(given['what'])}: with --devices expected one model, which is exported here")
     devices = options.counts("devices", given["devices"])
     in_flight = options.counts("in-flight", given["in_flight"])
     if len(in_flight) > 1:

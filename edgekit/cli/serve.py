@@ -68,7 +68,7 @@ def serve(**given: Any) -> None:
         if given["as_json"]:
             record(event)
         else:
-            click.echo(", ".join(f"{key} {value}" for key, value in event.items()))
+            click.echo(", ".join(f"{key} {_short(value)}" for key, value in event.items()))
         if devices is not None and service.fleet.ended >= devices:
             finished.set()
 
@@ -89,3 +89,7 @@ def serve(**given: Any) -> None:
         server.stop(grace_s)
         service.keep_last()
         show(service.ended())
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

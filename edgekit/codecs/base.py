@@ -29,6 +29,12 @@ class Codec:
 
     #: Names a byte format for ever: a changed format takes a new id.
     codec_id = ""
+    _arguments: Tuple[str, ...] = ()
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        # Once: `config` is asked for with every gradient.
+        cls._arguments = tuple(inspect.signature(cls).parameters)
 
     @property
     def config(self) -> Dict[str, Any]:
@@ -36,7 +42,7 @@ class Codec:
 
         They are read from the attributes of their names; a codec that keeps another thing there gives its own.
         """
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        return {name: getattr(self, name) for name in self._arguments}
 
     def check(self, channels: int) -> None:
         """Raises UsageError when this configuration cannot code `channels` channels."""
@@ -195,6 +201,16 @@ class GradientCodec(Codec, ABC):
     @abstractmethod
     def pack(self, gradient: np.ndarray, mask: Optional[np.ndarray], rng: np.random.Generator) -> bytes:
         """Bytes of `gradient` (n,C,h,w) f32; where `mask` (same shape, bool) is False nothing is sent, or little."""
+
+    def send(self, gradient: np.ndarray, mask: Optional[np.ndarray], rng: np.random.Generator) -> Tuple[bytes, float]:
+        """The bytes of `pack`, and their deviation: ``||gradient - what arrives|| / ||gradient||``, 0 for zeros.
+
+        A codec that knows it need not read its own bytes.
+        """
+        payload = self.pack(gradient, mask, rng)
+        arrives = self.unpack(payload, gradient.shape, mask)
+        norm = float(np.linalg.norm(gradient))
+        return payload, float(np.linalg.norm(gradient - arrives)) / norm if norm else 0.0
 
     @abstractmethod
     def unpack(self, payload: bytes, shape: Sequence[int], mask: Optional[np.ndarray]) -> np.ndarray:

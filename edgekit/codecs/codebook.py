@@ -5,8 +5,10 @@ from typing import Any, Dict, Optional
 import numpy as np
 
 from edgekit.codecs.base import Arrays, CodebookCodec
+from edgekit.codecs.entropy.kernels import pick
+from edgekit.codecs.entropy.native import codebooks as native
+from edgekit.codecs.entropy.reference import codebooks as reference
 from edgekit.codecs.grouping import channel_order, correlation, inside
-from edgekit.codecs.kmeans import accumulate
 
 #: A codeword used less than this share of an even split is dead, and takes the place of a badly coded stripe.
 DEAD = 0.02
@@ -52,20 +54,18 @@ class OnlineCodebook:
     def update(self, feature: np.ndarray, codes: np.ndarray) -> None:
         """Follows one batch: `feature` (n,C,h,w) f32 in coded order and its `codes` (n,G,h,w) int32."""
         keep = np.float32(self.decay)
-        flat = codes.transpose(1, 0, 2, 3).reshape(self.codec.groups, -1)
         in_use = self.codec.books(self.tables["codebook"])
-        for g, points in enumerate(self.codec.stripes(feature)):
-            points = np.ascontiguousarray(points)
-            sums, counts = accumulate(points, flat[g], self.codec.words)
-            scale = (1 - keep) * self.codec.words / len(points)
-            self._sums[g] = keep * self._sums[g] + scale * sums
-            self._counts[g] = keep * self._counts[g] + scale * counts
-            error = ((points - in_use[g][flat[g]]) ** 2).sum(axis=1)
-            self.distortion[g] = error.sum() / max(float(((points - points.mean(axis=0)) ** 2).sum()), 1e-12)
+        sums, counts, errors, spreads = pick(native.stripes, reference.stripes)(feature, codes, in_use)
+        stripes = errors.shape[1]
+        scale = np.float32((1 - keep) * self.codec.words / stripes)
+        self._sums = keep * self._sums + scale * sums.astype(np.float32)
+        self._counts = keep * self._counts + scale * counts.astype(np.float32)
+        lost = errors.sum(axis=1)
+        self.distortion = (lost / np.maximum(spreads, 1e-12)).astype(np.float32)
+        for g in np.flatnonzero((self._counts < DEAD).any(axis=1) & (lost > 0) & (lost < np.inf)):
             dead = np.flatnonzero(self._counts[g] < DEAD)
-            if len(dead) and 0 < error.sum() < np.inf:
-                chosen = self._rng.choice(len(points), len(dead), p=error / error.sum())
-                self._sums[g][dead], self._counts[g][dead] = points[chosen], 1
+            chosen = self._rng.choice(stripes, len(dead), p=errors[g] / lost[g])
+            self._sums[g][dead], self._counts[g][dead] = self.codec.stripes(feature)[g][chosen], 1
         used = self._counts > FADED
         self._books[used] = self._sums[used] / self._counts[used, None]
 

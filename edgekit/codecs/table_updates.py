@@ -52,7 +52,8 @@ def diff(codec: CodebookCodec, sent: Arrays, tables: Arrays, tolerance: float) -
     if not moved.any():
         return b""
     numbers[~moved.any(axis=(1, 2))] = 0
-    coded = levels.encode(moved.reshape(-1), np.array([moved.size]))
+    places = np.flatnonzero(moved)
+    coded = levels.encode(places, moved.reshape(-1)[places].astype(np.int64), np.array([moved.size]))
     return bytes([DIFFERENCES]) + numbers.tobytes() + coded
 
 

@@ -61,12 +61,12 @@ class Children:
         self._processes[name] = process
         self._words[name] = []
         self._running += 1
-        self._readers[name] = [
-            threading.Thread(target=target, args=(name, process), daemon=True)
-            for target in (self._read_events, self._read_errors)
-        ]
-        for thread in self._readers[name]:
+        self._readers[name] = []
+        for target in (self._read_events, self._read_errors):
+            thread = threading.Thread(target=target, args=(name, process), daemon=True)
             thread.start()
+            # Not before: a signal may come at any time, and `stop` joins what is here.
+            self._readers[name].append(thread)
         if cores:
             os.sched_setaffinity(process.pid, cores)
         self._on_start(name, process)

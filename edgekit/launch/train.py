@@ -67,10 +67,12 @@ def train(
 
 
 def export_run(run: Run, path: str) -> Bundle:
-    """The bundle that `run` trains, written to the folder `path`."""
-    return export_named(
-        path, run.network, run.data.load(run.seed), run.coding, run.board, seed=run.seed, overwrite=True
-    )  # fmt: skip
+    """The bundle that `run` trains, written to the folder `path`; UsageError for fewer images than its devices need."""
+    calibration, devices = run.data.load(run.seed), run.training.devices
+    images = len(calibration.dataset.train_labels)
+    if images < 2 * devices:
+        raise UsageError(f"--devices {devices}: {images} training images, expected at least 2 for each")
+    return export_named(path, run.network, calibration, run.coding, run.board, seed=run.seed, overwrite=True)
 
 
 def train_bundle(

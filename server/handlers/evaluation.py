@@ -29,14 +29,18 @@ def evaluate(setup: Setup, session: Session, message: Evaluate, coder: Lock, loc
     return Result(session.number, message.step, round(loss, 6), seconds, pack_labels(predicted, setup.classes))
 
 
-def tally(sessions: Sequence[Session]) -> tuple[Count, Count]:
-    """What the tests of `sessions` came to together, test and validation split; their counts begin anew."""
+def tally(sessions: Sequence[Session]) -> tuple[Count, Count, float | None]:
+    """What the tests of `sessions` came to together, test and validation split; their counts begin anew.
+
+    And the accuracy by which the best pair is chosen, None where nothing was tested: the validation split's where there
+    is one, as the test split is for the user to judge by.
+    """
     test, validation = Count(), Count()
     for session in sessions:
         test.merge(session.test)
         validation.merge(session.validation)
         session.test, session.validation = Count(), Count()
-    return test, validation
+    return test, validation, (validation if validation.images else test).accuracy if test.images else None
 
 
 def tally_message(session: Session, epoch: int, test: Count, best: bool) -> Tally:

@@ -6,6 +6,7 @@ import pytest
 from edgekit.codecs.codebook import DEAD, WORTH, OnlineCodebook
 from edgekit.codecs.features.sgq import SGQ
 
+pytestmark = pytest.mark.usefixtures("coder")
 CODEC = SGQ(groups=2, bits=3)
 
 

@@ -182,7 +182,7 @@ def test_another_length_is_refused(codec, change):
 
 @each_codec
 @given(st.data())
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 def test_any_bytes_are_codes_or_a_payload_error(codec, data):
     shape = (data.draw(st.integers(1, 2)), 16, 1, 2)
     right = len(codec.pack(codec.quantize(np.zeros(shape, np.float32), calibrated(codec))))

@@ -78,6 +78,20 @@ def test_what_arrives_is_a_gradient(codec: GradientCodec, mask: np.ndarray | Non
     assert mask is None or not codec.drops or not arrives[~mask].any()
 
 
+@each_codec
+@pytest.mark.parametrize("mask", masks(), ids=["unmasked", "some", "all", "none"])
+@pytest.mark.parametrize("scale", [0, 1, 1e-10, 1e10])
+def test_sending_tells_the_deviation_of_what_arrives(
+    codec: GradientCodec, mask: np.ndarray | None, scale: float
+) -> None:
+    gradient = draw(4) * np.float32(scale)
+    payload, deviation = codec.send(gradient, mask, np.random.default_rng(5))
+    assert payload == codec.pack(gradient, mask, np.random.default_rng(5))
+    exact, arrives = gradient.astype(np.float64), codec.unpack(payload, SHAPE, mask)
+    expected = np.linalg.norm(exact - arrives) / (np.linalg.norm(exact) or 1)
+    assert deviation == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
 @each_rounding
 @pytest.mark.parametrize("mask", masks(), ids=["unmasked", "some", "all", "none"])
 def test_round_trip_is_within_one_level_and_zero_where_masked(codec: GradientCodec, mask: np.ndarray | None) -> None:

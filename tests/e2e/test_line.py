@@ -136,10 +136,16 @@ def test_device_processes_never_load_torch(small_bundle: Bundle, shared_server: 
     assert json.loads(out.splitlines()[-1])["event"] == "done"
 
 
+def until_connected(process: "subprocess.Popen[str]") -> None:
+    """Reads what a device says until the server has taken it in."""
+    assert process.stdout is not None
+    while "connected" not in (line := process.stdout.readline()):
+        assert line, "it ended before"
+
+
 def test_server_gone(small_bundle: Bundle, server: Server) -> None:
     process = device(small_bundle, server.address, "--epochs", "200")
-    assert process.stdout is not None
-    process.stdout.readline()
+    until_connected(process)
     server.process.kill()
     _, err = process.communicate(timeout=300)
     assert process.returncode == 9 and "the line to" in err and "Traceback" not in err
@@ -187,8 +193,7 @@ def test_dataset_of_other_classes(small_bundle: Bundle, shared_server: Server, t
 
 def test_server_that_stays_silent(small_bundle: Bundle, server: Server) -> None:
     process = device(small_bundle, server.address, "--epochs", "200", "--timeout", "2")
-    assert process.stdout is not None
-    process.stdout.readline()
+    until_connected(process)
     server.process.send_signal(signal.SIGSTOP)
     try:
         _, err = process.communicate(timeout=300)

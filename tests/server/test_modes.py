@@ -54,10 +54,10 @@ def test_the_policy_of_rounds() -> None:
         ({"sampling": "some"}, UsageError, "--sampling some"),
         ({"sampling": "static:0.5", "sync_every": "0"}, UsageError, "--sampling: .* give --sync-every"),
         ({"quorum": 1.5}, UsageError, "--quorum 1.5"),
-        ({"ahead": -1}, UsageError, "ahead of -1"),
-        ({"step_wait": -1.0}, UsageError, "step_s of -1.0"),
-        ({"round_wait": math.inf}, UsageError, "round_s of inf"),
-        ({"start_wait": math.nan}, UsageError, "start_s of nan"),
+        ({"ahead": -1}, UsageError, "--ahead -1: expected"),
+        ({"step_wait": -1.0}, UsageError, "--step-wait -1.0"),
+        ({"round_wait": math.inf}, UsageError, "--round-wait inf"),
+        ({"start_wait": math.nan}, UsageError, "--start-wait nan"),
     ],
 )
 def test_what_makes_no_sense_is_found_before_anything_starts(wrong: dict[str, Any], error: Any, reason: str) -> None:

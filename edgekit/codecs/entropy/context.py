@@ -33,8 +33,8 @@ from edgekit.codecs.entropy.mixing import mixing
 from edgekit.codecs.entropy.native import context as native
 from edgekit.codecs.entropy.rans import BITS_PER_LANE
 from edgekit.codecs.entropy.reference import context as reference
-from edgekit.codecs.entropy.temporal import Memory, read_numbers, write_numbers
-from edgekit.errors import PayloadError, ShapeError
+from edgekit.codecs.entropy.temporal import Memory, Past, read_numbers, write_numbers
+from edgekit.errors import PayloadError
 
 #: Versions of the tables before the current one that a stream still decodes: so many batches can be in flight.
 HISTORY = 8
@@ -89,7 +89,7 @@ class ContextStream(FeatureStream):
         self._passed_over = in_flight
 
     def pack(self, codes: Arrays, images: Optional[np.ndarray] = None) -> bytes:
-        symbols, tables = self._indices(codes), self._now
+        symbols, tables = codes["codes"], self._now
         past = self._past(images, symbols.shape, tables.version)
         head = _HEAD.pack(tables.generation, tables.version, tables.check)
         if self._memory is not None:
@@ -115,7 +115,7 @@ class ContextStream(FeatureStream):
             return
         if self._generation != self._now.generation:
             self._begin(self._generation)
-        symbols = self._indices(codes)
+        symbols = codes["codes"]
         past = self._past(images, symbols.shape, self._now.version)
         pick(native.count, reference.count)(self._mixing, self._counts, symbols, past)
         if self._memory is not None and images is not None:
@@ -124,16 +124,6 @@ class ContextStream(FeatureStream):
         self._kept[self._now.version] = self._now
         if len(self._kept) > HISTORY + 1:
             self._kept.popitem(last=False)
-
-    def _indices(self, codes: Arrays) -> np.ndarray:
-        """(n,G,h,w) int32, contiguous; ShapeError unless there are as many groups, and all are indices of words."""
-        indices = np.ascontiguousarray(codes["codes"], dtype=np.int32)
-        groups, words = self._mixing.groups, self._mixing.words
-        # As numbers without a sign, those below 0 are large.
-        if indices.ndim != 4 or indices.shape[1] != groups or indices.view(np.uint32).max(initial=0) >= words:
-            told = "codes of shape {}, expected (n,{},h,w) of 0 to {}"
-            raise ShapeError(told.format(indices.shape, groups, words - 1))
-        return indices
 
     def _begin(self, generation: int) -> None:
         self._counts[:] = 0
@@ -163,8 +153,6 @@ class ContextStream(FeatureStream):
         seen = 0 if self._memory is None else self._memory.check
         return Tables(generation, version, zlib.crc32(logs.astype("<i2", copy=False).data, seen) & 0xFFFF, logs)
 
-    def _past(self, images: Optional[np.ndarray], shape: Sequence[int], version: int) -> Optional[np.ndarray]:
-        """(n,G,h,w) int16: what the memory had at `version`, or "none"; None without a memory."""
-        if self._memory is None:
-            return None
-        return self._memory.recall(images, shape, version, self._mixing.words)
+    def _past(self, images: Optional[np.ndarray], shape: Sequence[int], version: int) -> Optional[Past]:
+        """What the memory had of `images` at `version`; None without a memory."""
+        return None if self._memory is None else self._memory.recall(images, shape, version)

@@ -67,7 +67,7 @@ def decode(payload: bytes, start: int, sizes: np.ndarray) -> np.ndarray:
     chosen = np.frombuffer(payload, dtype=np.uint8, count=len(sizes), offset=start + _HEAD.size)
     known, lines = np.unique(chosen, return_inverse=True)
     kinds = np.repeat(lines.reshape(-1), sizes)
-    buckets = tables.decode(payload, begin + size, kinds, tables.tables_of(spreads.slots(octaves)[known]))
+    buckets = rans.decode(payload, begin + size, kinds, tables.tables_of(spreads.slots(octaves)[known]))
     bits = np.unpackbits(np.frombuffer(payload, dtype=np.uint8, count=size, offset=begin))
     filled = np.flatnonzero(buckets)
     widths = gaps.widths(buckets)

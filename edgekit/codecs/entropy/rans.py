@@ -25,6 +25,7 @@ import numpy as np
 from edgekit.codecs.entropy.kernels import pick
 from edgekit.codecs.entropy.native import rans as native
 from edgekit.codecs.entropy.reference import rans as reference
+from edgekit.codecs.entropy.tables import Tables
 
 #: Every lane wastes about 5 bits. So there is one for so many bits of payload.
 BITS_PER_LANE = 256
@@ -36,3 +37,11 @@ def encode(starts: np.ndarray, widths: np.ndarray, runs: Sequence[int], bits_per
     More `bits_per_lane` waste less and take longer; a decoder need not know them.
     """
     return pick(native.encode, reference.encode)(starts, widths, runs, bits_per_lane)
+
+
+def decode(payload: bytes, start: int, kinds: np.ndarray, tables: Tables) -> np.ndarray:
+    """(m,) int64: the symbols from byte `start` to the end; `kinds` (m,) int64 has the distribution of each.
+
+    The inverse of `encode` with the one run m. PayloadError on bytes that it does not write.
+    """
+    return pick(native.decode, reference.decode)(payload, start, kinds, *tables)

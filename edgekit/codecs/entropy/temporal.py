@@ -11,7 +11,7 @@ to send. Images have numbers, which the sender chooses; they go before the indic
 
 import zlib
 from collections import deque
-from typing import Deque, Dict, Optional, Sequence, Tuple
+from typing import Deque, Dict, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from edgekit.errors import PayloadError
 #: Both ends have to have the same.
 CAPACITY, OVERHEAD = 1 << 26, 256
 _SIZES = (1, 2, 4)
+#: Shape (G,h,w) of an image's codes, and they themselves, a byte each.
+_Codes = Tuple[Tuple[int, ...], bytes]
 
 
 def write_numbers(images: Optional[np.ndarray]) -> bytes:
@@ -46,46 +48,60 @@ def read_numbers(payload: bytes, n: int, start: int) -> Tuple[Optional[np.ndarra
 
 
 def _size(images: np.ndarray) -> int:
-    largest = int(images.max()) if len(images) else 0
+    largest = max(images.tolist(), default=0)
     return 1 if largest < 1 << 8 else 2 if largest < 1 << 16 else 4
+
+
+class Past(NamedTuple):
+    """What a memory has of a batch's images."""
+
+    #: (n,) uint8, whether it has codes of the image.
+    known: np.ndarray
+    #: (n,G,h,w) uint8, of any value for images that are not known.
+    codes: np.ndarray
 
 
 class Memory:
     """Codes by image, as they were at each of the latest `history` versions; version 0 knows none."""
 
     def __init__(self, history: int) -> None:
-        self._codes: Dict[int, np.ndarray] = {}
+        self._codes: Dict[int, _Codes] = {}
         self._bytes = 0
         #: The version that replaced codes, and what it replaced.
-        self._replaced: Deque[Tuple[int, Dict[int, Optional[np.ndarray]]]] = deque(maxlen=history)
+        self._replaced: Deque[Tuple[int, Dict[int, Optional[_Codes]]]] = deque(maxlen=history)
         #: CRC-32 of the numbers and codes that were ever kept.
         self.check = 0
 
-    def recall(self, images: Optional[np.ndarray], shape: Sequence[int], version: int, absent: int) -> np.ndarray:
-        """(n,G,h,w) int16: the codes of `images` (n,) as at `version`, and `absent` where there were none."""
-        codes = np.full(shape, absent, dtype=np.int16)
+    def recall(self, images: Optional[np.ndarray], shape: Sequence[int], version: int) -> Past:
+        """What it had of `images` (n,), whose codes have `shape` (n,G,h,w), at `version`."""
         if images is None or version == 0:
-            return codes
-        before: Dict[int, Optional[np.ndarray]] = {}
+            return Past(np.zeros(shape[0], dtype=np.uint8), np.zeros(shape, dtype=np.uint8))
+        before: Dict[int, Optional[_Codes]] = {}
         for since, replaced in reversed(self._replaced):
             if since > version:
                 before.update(replaced)
-        for i, image in enumerate(images.tolist()):
-            known = before[image] if image in before else self._codes.get(image)
-            if known is not None and known.shape == codes[i].shape:
-                codes[i] = known
-        return codes
+        _, groups, h, w = shape
+        nothing = (groups, h, w), bytes(groups * h * w)
+        found = [before[image] if image in before else self._codes.get(image) for image in images.tolist()]
+        # An image that comes in another size is one that is not known.
+        fitting = [codes if codes is not None and codes[0] == nothing[0] else nothing for codes in found]
+        known = bytes([codes is not nothing for codes in fitting])
+        content = b"".join([codes for _, codes in fitting])
+        return Past(np.frombuffer(known, dtype=np.uint8), np.frombuffer(content, dtype=np.uint8).reshape(shape))
 
     def keep(self, images: np.ndarray, codes: np.ndarray, version: int) -> None:
         """Remembers `codes` (n,G,h,w), 0 to 255, of `images` (n,) from `version` on."""
-        replaced: Dict[int, Optional[np.ndarray]] = {}
-        for image, each in zip(images.tolist(), codes.astype(np.uint8)):
+        replaced: Dict[int, Optional[_Codes]] = {}
+        content, shape = codes.astype(np.uint8).tobytes(), codes.shape[1:]
+        size = len(content) // max(len(images), 1)
+        for i, image in enumerate(images.tolist()):
             known = self._codes.get(image)
-            grows = each.nbytes + OVERHEAD if known is None else each.nbytes - known.nbytes
+            grows = size + OVERHEAD if known is None else size - len(known[1])
             if self._bytes + grows > CAPACITY:
                 continue
+            each = content[i * size : (i + 1) * size]
             replaced.setdefault(image, known)
-            self._codes[image] = each.copy()
+            self._codes[image] = shape, each
             self._bytes += grows
-            self.check = zlib.crc32(b"%d " % image + each.tobytes(), self.check)
+            self.check = zlib.crc32(each, zlib.crc32(b"%d " % image, self.check))
         self._replaced.append((version, replaced))

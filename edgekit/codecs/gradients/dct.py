@@ -4,15 +4,19 @@ A device needs the gradient for the gradients of its weights: sums over position
 a ReLU, features are smooth and of one sign, so these sums depend mostly on low frequencies, most of all on the mean.
 """
 
+import math
 import struct
 from functools import lru_cache
-from typing import Optional, Sequence, Tuple
+from typing import NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 from edgekit.codecs.base import GradientCodec
 from edgekit.codecs.checks import check_sendable
+from edgekit.codecs.entropy.kernels import pick
 from edgekit.codecs.entropy.levels import decode, encode
+from edgekit.codecs.entropy.native import coefficients as native
+from edgekit.codecs.entropy.reference import coefficients as reference
 from edgekit.errors import PayloadError, UsageError
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -70,63 +74,69 @@ class DCT(GradientCodec):
 
     def pack(self, gradient: np.ndarray, mask: Optional[np.ndarray], rng: np.random.Generator) -> bytes:
         """UsageError when `gradient` holds NaN or infinity, which no unit can carry."""
+        return _write(self._quantised(gradient, mask)[0], gradient.shape)
+
+    def send(self, gradient: np.ndarray, mask: Optional[np.ndarray], rng: np.random.Generator) -> Tuple[bytes, float]:
+        if mask is not None:
+            return super().send(gradient, mask, rng)
+        sent, deviation = self._quantised(gradient, mask)
+        return _write(sent, gradient.shape), deviation
+
+    def unpack(self, payload: bytes, shape: Sequence[int], mask: Optional[np.ndarray]) -> np.ndarray:
+        return self._restored(_read(payload, shape), shape, mask)
+
+    def _quantised(self, gradient: np.ndarray, mask: Optional[np.ndarray]) -> "Tuple[Optional[_Sent], float]":
+        """What is sent of `gradient`, None where all of it is 0; and its deviation from that, before the mask."""
         self.check_arrays(gradient, mask)
         if mask is not None:
             gradient = np.where(mask, gradient, np.float32(0))
         largest = max(float(gradient.max()), -float(gradient.min()))
         check_sendable(largest)
         if not largest:
-            return bytes(4)
-        h, w = gradient.shape[2:]
+            return None, 0.0
+        n, c, h, w = gradient.shape
         # So that squares neither overflow nor underflow.
-        gradient = gradient / np.float32(largest)
-        channels = _notches(_rms(gradient, (0, 2, 3)) ** _BALANCE)
-        coefficients = _transform(gradient / _spread(channels)[:, None, None], False) * self._weights(h, w)
-        energy = float(np.square(coefficients, dtype=np.float64).sum())
-        largest_of = np.abs(coefficients).max(axis=(1, 2, 3)).astype(np.float64)
+        planes = gradient.reshape(n, c, h * w) / np.float32(largest)
+        energies, _ = _measure(planes.reshape(n * c, -1))
+        channels = _notches(np.sqrt(energies.reshape(n, c).sum(axis=0) / (n * h * w)) ** _BALANCE)
+        weights, scales = self._weights(h, w), _spread(channels)
+        planes /= scales[:, None]
+        coefficients = _transform(planes.reshape(n, c, h, w), False)
+        coefficients *= weights
+        squares, largest_of = _measure(coefficients.reshape(n, -1))
         # At most half a notch below the largest, so that this one is sent however the notch is rounded.
-        lengths = np.minimum(_rms(coefficients, (1, 2, 3)), largest_of / self.zone * 2 ** (-0.5 / _NOTCHES - 1e-3))
-        rms = float(_rms(lengths))
+        most = largest_of.astype(np.float64) / self.zone * 2 ** (-0.5 / _NOTCHES - 1e-3)
+        lengths = np.minimum(np.sqrt(squares / (c * h * w)), most)
+        rms = _rms(lengths)
         images = _notches(lengths)
         units = self.zone * rms * _spread(images)
-        scaled = np.abs(coefficients / units[:, None, None, None])
-        levels = scaled.astype(np.int32)
-        sent = levels > 0
-        excess = float((scaled - levels)[sent].mean()) if sent.any() else 0.0
-        arriving = np.where(sent, levels + np.float32(excess), np.float32(0)) * units[:, None, None, None]
-        along = float((arriving * np.abs(coefficients)).sum())
-        longer = min(energy / along, _LONGEST)
+        places, levels, sizes, own, back = pick(native.quantise, reference.quantise)(
+            coefficients.reshape(n, c, h * w), units, _bands(h, w)[0], weights.reshape(-1), scales
+        )
+        whole = np.abs(levels)
+        excess = float(np.float32((sizes / own - whole).mean())) if len(levels) else 0.0
+        arriving = (whole + excess) * own
+        longer = min(float(squares.sum()) / float((arriving * sizes).sum()), _LONGEST)
         unit = min(max(largest * self.zone * rms * longer, _SMALLEST), _LARGEST)
-        levels[coefficients < 0] *= -1
-        order, sizes = _bands(h, w)
-        flat = levels.transpose(2, 3, 0, 1).reshape(h * w, -1)[order]
-        head: bytes = _HEAD.pack(unit, excess) + images.tobytes() + channels.tobytes()
-        return head + encode(flat.reshape(-1), sizes * flat.shape[1])
+        sent = _Sent(float(np.float32(unit)), excess, images, channels, places, levels)
+        # The transform keeps lengths. Of the energy before balance and weights, this part arrives.
+        arriving *= longer
+        kept = float((np.square(back, dtype=np.float64) * arriving * (2 * sizes - arriving)).sum())
+        return sent, math.sqrt(max(1 - kept / float(energies.sum()), 0.0))
 
-    def unpack(self, payload: bytes, shape: Sequence[int], mask: Optional[np.ndarray]) -> np.ndarray:
-        n, channels, h, w = shape
-        if payload == bytes(4):
+    def _restored(self, sent: "Optional[_Sent]", shape: Sequence[int], mask: Optional[np.ndarray]) -> np.ndarray:
+        """The gradient that arrives."""
+        if sent is None:
             return np.zeros(shape, dtype=np.float32)
-        start = _HEAD.size + n + channels
-        if len(payload) < start:
-            raise PayloadError("dct gradient of {} B, expected more than {}".format(len(payload), start), len(payload))
-        unit, excess = _HEAD.unpack_from(payload)
-        if not 0 < unit <= _LARGEST:
-            raise PayloadError("unit {}, expected more than 0 and finite".format(unit), 0)
-        if not 0 <= excess <= 1:
-            raise PayloadError("excess {}, expected 0 to 1".format(excess), 4)
-        spread = _spread(np.frombuffer(payload, dtype=np.uint8, count=n + channels, offset=_HEAD.size))
-        order, sizes = _bands(h, w)
-        places, levels = decode(payload, start, sizes * (n * channels))
-        frequency, place = order[places // (n * channels)], places % (n * channels)
-        values = (levels + np.sign(levels) * excess) * unit / self._weights(h, w).reshape(-1)[frequency]
-        values *= spread[place // channels].astype(np.float64) * spread[n + place % channels]
+        h, w = shape[2:]
         # So that no sum in the inverse transform overflows float32.
         most = _LARGEST / (4 * h * w)
-        coefficients = np.zeros((n * channels, h * w), dtype=np.float32)
-        coefficients[place, frequency] = np.clip(values, -most, most)
-        gradient = _transform(coefficients.reshape(n, channels, h, w), True)
-        return np.ascontiguousarray(gradient) if mask is None else np.where(mask, gradient, np.float32(0))
+        coefficients = pick(native.restore, reference.restore)(
+            sent.places, sent.levels, _bands(h, w)[0], self._weights(h, w).reshape(-1),
+            (_spread(sent.images), _spread(sent.channels)), sent.unit, sent.excess, most,
+        )  # fmt: skip
+        gradient = _transform(coefficients.reshape(shape), True)
+        return gradient if mask is None else np.where(mask, gradient, np.float32(0))
 
     def _weights(self, h: int, w: int) -> np.ndarray:
         """(h,w) float32: the factor of every coefficient."""
@@ -134,9 +144,51 @@ class DCT(GradientCodec):
         return np.asarray(1 / (1 + self.slope * frequencies), dtype=np.float32)
 
 
-def _rms(values: np.ndarray, axes: Optional[Tuple[int, ...]] = None) -> np.ndarray:
-    """Root mean squares over `axes`, float64."""
-    return np.asarray(np.sqrt(np.mean(np.square(values, dtype=np.float64), axis=axes)))
+class _Sent(NamedTuple):
+    """What a payload says of a gradient that is not 0."""
+
+    unit: float
+    excess: float
+    #: (n,) and (C,) uint8: notches.
+    images: np.ndarray
+    channels: np.ndarray
+    #: (k,) int64 each, see `levels`.
+    places: np.ndarray
+    levels: np.ndarray
+
+
+def _write(sent: Optional[_Sent], shape: Sequence[int]) -> bytes:
+    if sent is None:
+        return bytes(4)
+    n, channels, h, w = shape
+    head: bytes = _HEAD.pack(sent.unit, sent.excess) + sent.images.tobytes() + sent.channels.tobytes()
+    return head + encode(sent.places, sent.levels, _bands(h, w)[1] * (n * channels))
+
+
+def _read(payload: bytes, shape: Sequence[int]) -> Optional[_Sent]:
+    """The inverse of `_write`. PayloadError on bytes that it does not write."""
+    n, channels, h, w = shape
+    if payload == bytes(4):
+        return None
+    start = _HEAD.size + n + channels
+    if len(payload) < start:
+        raise PayloadError("dct gradient of {} B, expected more than {}".format(len(payload), start), len(payload))
+    unit, excess = _HEAD.unpack_from(payload)
+    if not 0 < unit <= _LARGEST:
+        raise PayloadError("unit {}, expected more than 0 and finite".format(unit), 0)
+    if not 0 <= excess <= 1:
+        raise PayloadError("excess {}, expected 0 to 1".format(excess), 4)
+    notches = np.frombuffer(payload, dtype=np.uint8, count=n + channels, offset=_HEAD.size)
+    return _Sent(unit, excess, notches[:n], notches[n:], *decode(payload, start, _bands(h, w)[1] * (n * channels)))
+
+
+def _measure(rows: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    return pick(native.measure, reference.measure)(rows)
+
+
+def _rms(values: np.ndarray) -> float:
+    """Root mean square."""
+    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
 
 
 def _notches(lengths: np.ndarray) -> np.ndarray:
@@ -159,11 +211,11 @@ def _bands(h: int, w: int) -> Tuple[np.ndarray, np.ndarray]:
 
 
 def _transform(planes: np.ndarray, inverse: bool) -> np.ndarray:
-    """(n,C,h,w) f32: orthonormal DCT-II of every plane, or its inverse."""
-    for _ in range(2):
-        basis = _basis(planes.shape[-1])
-        planes = np.matmul(planes, basis if inverse else basis.T).swapaxes(-1, -2)
-    return planes
+    """Replaces every plane of (n,C,h,w) f32 by its orthonormal DCT-II, or by the inverse of that."""
+    rows, columns = (_basis(size) for size in planes.shape[2:])
+    if inverse:
+        return np.matmul(rows.T, np.matmul(planes, columns), out=planes)
+    return np.matmul(rows, np.matmul(planes, columns.T), out=planes)
 
 
 @lru_cache(maxsize=8)

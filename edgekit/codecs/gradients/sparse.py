@@ -67,7 +67,9 @@ class Sparse(GradientCodec):
             scaled *= np.where(mask, np.float32(1), np.float32(1 / self.coarse))
         levels = self.rounded(scaled, rng).reshape(-1)
         order, sizes = segments(gradient.shape, mask)
-        return head + encode(levels if order is None else levels[order], sizes)
+        ordered = levels if order is None else levels[order]
+        places = np.flatnonzero(ordered)
+        return head + encode(places, ordered[places].astype(np.int64), sizes)
 
     def unpack(self, payload: bytes, shape: Sequence[int], mask: Optional[np.ndarray]) -> np.ndarray:
         units = self._read_units(payload, shape[0])

@@ -48,6 +48,12 @@ def test_any_bytes(payload: bytes, n: int, start: int) -> None:
         assert error.offset == start
 
 
+def recalled(held: Memory, images: np.ndarray, version: int) -> list[int | None]:
+    """The one code that each of `images` has, or None."""
+    past = held.recall(images, (len(images), 1, 1, 1), version)
+    return [int(code) if known else None for known, code in zip(past.known, past.codes.reshape(-1), strict=True)]
+
+
 @settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=4), max_size=14))
 def test_every_version_that_a_line_can_name(batches: list[list[int]]) -> None:
@@ -59,17 +65,18 @@ def test_every_version_that_a_line_can_name(batches: list[list[int]]) -> None:
         held.keep(np.array(batch), codes.reshape(-1, 1, 1, 1).astype(np.int32), version)
         states.append({**states[-1], **dict(zip(batch, codes.tolist(), strict=True))})
     for version in range(max(len(batches) - HISTORY, 0), len(batches) + 1):
-        known = held.recall(np.arange(7), (7, 1, 1, 1), version, 256)[:, 0, 0, 0].tolist()
-        assert known == [states[version].get(image, 256) for image in range(7)]
+        assert recalled(held, np.arange(7), version) == [states[version].get(image) for image in range(7)]
 
 
 def test_what_is_kept_is_its_own() -> None:
     held, codes = Memory(HISTORY), np.full((1, 2, 3, 3), 7, dtype=np.int32)
     held.keep(np.array([3]), codes, 1)
     codes[:] = 0
-    assert (held.recall(np.array([3]), codes.shape, 1, 16) == 7).all()
+    past = held.recall(np.array([3]), codes.shape, 1)
+    assert past.known.all() and (past.codes == 7).all()
     # An image that comes in another size is one that is not known.
-    assert (held.recall(np.array([3]), (1, 2, 4, 4), 1, 16) == 16).all()
+    past = held.recall(np.array([3]), (1, 2, 4, 4), 1)
+    assert not past.known.any() and past.codes.shape == (1, 2, 4, 4)
 
 
 def test_a_full_memory_takes_no_new_images(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,8 +84,8 @@ def test_a_full_memory_takes_no_new_images(monkeypatch: pytest.MonkeyPatch) -> N
     held = Memory(HISTORY)
     for version in (1, 2):
         held.keep(np.arange(3), np.full((3, 2, 3, 3), version, dtype=np.int32), version)
-    known = held.recall(np.arange(3), (3, 2, 3, 3), 2, 16)[:, 0, 0, 0]
-    assert known.tolist() == [2, 2, 16]
+    past = held.recall(np.arange(3), (3, 2, 3, 3), 2)
+    assert past.known.tolist() == [1, 1, 0] and past.codes[:2].min() == past.codes[:2].max() == 2
 
 
 def test_two_ends_of_which_both_are_full(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,12 @@
 #include <string.h>
 
 /* Count up when any function's arguments change; `ABI` in library.py has to be the same. */
-#define EDGEKIT_ABI 2
+#define EDGEKIT_ABI 4
 
 /* What functions return when they fail. What is wrong with a payload, the numpy counterpart says. */
 #define BAD_PAYLOAD -1
 #define NO_ROOM -2
+#define BAD_CODES -3
 
 #define EDGEKIT_EXPORT __attribute__((visibility("default")))
 

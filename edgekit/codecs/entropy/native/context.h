@@ -15,8 +15,6 @@ struct shape {
 static const int8_t NEIGHBOUR[NEIGHBOURS][3] = {
     {0, 0, 1}, {0, 1, 0}, {0, 1, -1}, {1, 0, 0}, {1, 0, -1}, {1, -1, 0}, {2, 0, 0},
 };
-/* With the index of a memory. */
-#define MOST_NEIGHBOURS (NEIGHBOURS + 1)
 
 /* An image has a border, of two groups before and of rows and columns on both sides, which holds `words`: "none". */
 static inline int64_t row_step(struct shape s) { return s.width + 2; }
@@ -41,6 +39,15 @@ static inline void clear(struct shape s, uint16_t *volume, int64_t images)
         volume[i] = (uint16_t)s.words;
 }
 
+/* 0 where all of `codes` are indices of words, or BAD_CODES. */
+static inline int32_t check_codes(struct shape s, const int32_t *codes)
+{
+    uint32_t beyond = 0;
+    for (int64_t i = 0; i < s.images * s.groups * s.height * s.width; i++)
+        beyond |= (uint32_t)codes[i] & ~(uint32_t)(s.words - 1);
+    return beyond ? BAD_CODES : 0;
+}
+
 /* Writes one image's indices inside its border. */
 static inline void enter(struct shape s, const int32_t *codes, uint16_t *volume)
 {
@@ -51,5 +58,10 @@ static inline void enter(struct shape s, const int32_t *codes, uint16_t *volume)
                 line[x] = (uint16_t)*codes++;
         }
 }
+
+/* What a memory has of all images: whether it knows each, and codes (images, groups, height, width), below `words`. */
+struct past {
+    const uint8_t *known, *codes;
+};
 
 #endif

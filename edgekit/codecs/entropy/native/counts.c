@@ -3,17 +3,21 @@
 
 /* Adds `codes` to `counts` (neighbours, groups, words + 1, words), and halves those of a group that has `limit` or more.
  *
- * `volume` has room for an image with its border; `past` is as for edgekit_context_pack. */
-EDGEKIT_EXPORT void edgekit_context_count(const int32_t *codes, const int16_t *past, int64_t images, int64_t groups,
-                                  int64_t height, int64_t width, int32_t words, int32_t neighbours, int64_t limit,
-                                  uint16_t *volume, int32_t *counts)
+ * `volume` has room for an image with its border; `known` and `before` are as for edgekit_context_pack. 0, or BAD_CODES. */
+EDGEKIT_EXPORT int32_t edgekit_context_count(const int32_t *codes, const uint8_t *known, const uint8_t *before,
+                                             int64_t images, int64_t groups, int64_t height, int64_t width,
+                                             int32_t words, int32_t neighbours, int64_t limit, uint16_t *volume,
+                                             int32_t *counts)
 {
     const struct shape s = {images, groups, height, width, words};
     const int64_t group = (int64_t)(words + 1) * words, table = groups * group, each = groups * height * width;
     int64_t steps[NEIGHBOURS];
+    if (check_codes(s, codes))
+        return BAD_CODES;
     set_steps(s, steps);
     clear(s, volume, 1);
     for (int64_t image = 0; image < images; image++, codes += each) {
+        const int remembers = neighbours > NEIGHBOURS, has = remembers && known[image];
         enter(s, codes, volume);
         for (int64_t g = 0; g < groups; g++)
             for (int64_t y = 0; y < height; y++) {
@@ -22,8 +26,9 @@ EDGEKIT_EXPORT void edgekit_context_count(const int32_t *codes, const int16_t *p
                     int32_t *cell = counts + g * group + *at;
                     for (int k = 0; k < NEIGHBOURS; k++, cell += table)
                         cell[at[-steps[k]] * words]++;
-                    if (neighbours > NEIGHBOURS)
-                        cell[*past++ * words]++;
+                    if (remembers)
+                        cell[(has ? *before : words) * words]++;
+                    before += remembers;
                 }
             }
     }
@@ -38,6 +43,7 @@ EDGEKIT_EXPORT void edgekit_context_count(const int32_t *codes, const int16_t *p
                     counts[k * table + g * group + i] >>= 1;
         }
     }
+    return 0;
 }
 
 /* 256 times the binary logarithm of count + 1, which is below 2**24; `log2` has it for the first 65,536 counts. */

@@ -14,7 +14,7 @@ from numpy.ctypeslib import ndpointer
 from edgekit.errors import BackendError
 
 #: EDGEKIT_ABI in coder.h.
-ABI = 2
+ABI = 4
 #: Machines that there is a library for, as `platform.machine` names them.
 MACHINES = ("x86_64", "aarch64")
 

@@ -67,10 +67,11 @@ int64_t rans_encode(const uint32_t *slots, int64_t count, const int64_t *runs, i
         for (int64_t lane = size - 1; lane >= 0; lane--) {
             const uint32_t start = *--slot & 0xFFFF, width = *slot >> 16;
             uint32_t state = states[lane];
-            if (state >> (32 - RANS_PRECISION) >= width) {
-                stack[--top] = (uint16_t)state;
-                state >>= 16;
-            }
+            const uint32_t full = state >> (32 - RANS_PRECISION) >= width;
+            /* Without a branch, which would often be guessed wrong. */
+            stack[top - 1] = (uint16_t)state;
+            top -= full;
+            state >>= 16 * full;
             states[lane] = state + state / width * (RANS_TOTAL - width) + start;
         }
     }
@@ -101,9 +102,10 @@ static int32_t read_states(struct rans_decoder *decoder, const uint8_t *payload,
         return BAD_PAYLOAD;
     if (total & 7 && payload[words - 1] & (0xFF >> (total & 7)))
         return BAD_PAYLOAD;
-    /* With room below for the states that lanes give back. */
+    /* With room below for the states that lanes give back; above are words for a chunk that asks for too many. */
     memcpy(decoder->stack + lanes, payload + words, (size_t)(size - words));
     decoder->end = lanes + (size - words) / 2;
+    memset(decoder->stack + decoder->end, 0, (size_t)(lanes + 1) * sizeof *decoder->stack);
     decoder->top = decoder->read = 2 * lanes;
     decoder->lanes = lanes;
     uint32_t held = 0;
@@ -145,6 +147,8 @@ int32_t rans_open(struct rans_decoder *decoder, const uint8_t *payload, int64_t 
 
 int32_t rans_next(struct rans_decoder *decoder)
 {
+    if (decoder->top > decoder->end)
+        return BAD_PAYLOAD;
     decoder->read = greater(decoder->read, decoder->top);
     decoder->chunk++;
     const int64_t needed = decoder->chunk < decoder->chunks ? decoder->needed[decoder->chunk] : 0;
@@ -203,8 +207,7 @@ EDGEKIT_EXPORT int32_t edgekit_rans_decode(const uint8_t *payload, int64_t size,
                 return BAD_PAYLOAD;
             const uint8_t symbol = of_slot[kind * RANS_TOTAL + rans_slot(&decoder, lane)];
             const int64_t column = kind * symbols + symbol;
-            if (rans_advance(&decoder, lane, starts[column], widths[column]))
-                return BAD_PAYLOAD;
+            rans_advance(&decoder, lane, starts[column], widths[column]);
             *found++ = symbol;
         }
         if (rans_next(&decoder))

@@ -39,8 +39,9 @@ struct rans_decoder {
 struct rans_space {
     /* 2 * count */
     int32_t *sizes;
-    /* The lesser of count and RANS_LANES; and so many more than size / 2. */
+    /* The lesser of count and RANS_LANES. */
     uint32_t *states;
+    /* Twice as many, and size / 2 + 1. */
     uint16_t *stack;
 };
 
@@ -60,18 +61,15 @@ static inline uint32_t rans_slot(const struct rans_decoder *decoder, int64_t lan
     return decoder->states[lane] & (RANS_TOTAL - 1);
 }
 
-/* Moves `lane` past the symbol that owns `width` slots from `start` on. 0, or BAD_PAYLOAD. */
-static inline int32_t rans_advance(struct rans_decoder *decoder, int64_t lane, uint32_t start, uint32_t width)
+/* Moves `lane` past the symbol that owns `width` slots from `start` on. Without a branch, which would often be guessed
+ * wrong: so the next word is read in any case, and that a payload ends too early shows at the end of the chunk. */
+static inline void rans_advance(struct rans_decoder *decoder, int64_t lane, uint32_t start, uint32_t width)
 {
     uint32_t state = decoder->states[lane];
     state = (state >> RANS_PRECISION) * width + (state & (RANS_TOTAL - 1)) - start;
-    if (state < RANS_LOW) {
-        if (decoder->top == decoder->end)
-            return BAD_PAYLOAD;
-        state = state << 16 | decoder->stack[decoder->top++];
-    }
-    decoder->states[lane] = state;
-    return 0;
+    const uint32_t low = state < RANS_LOW, longer = state << 16 | decoder->stack[decoder->top];
+    decoder->states[lane] = low ? longer : state;
+    decoder->top += low;
 }
 
 #endif

@@ -8,6 +8,8 @@ import numpy as np
 from edgekit.codecs.entropy.mixing import LIMIT, LOG2, NEIGHBOURS, SCALE, Mixing
 from edgekit.codecs.entropy.reference import rans
 from edgekit.codecs.entropy.slots import TOTAL
+from edgekit.codecs.entropy.temporal import Past
+from edgekit.errors import ShapeError
 
 #: Words times indices that are worked on at once, as many as a cache holds.
 _BLOCK = 1 << 17
@@ -43,19 +45,20 @@ def scan(n: int, groups: int, h: int, w: int) -> Scan:
     return Scan(runs, order, places, group[order], volume, places - offsets[:, None])
 
 
-def pack(mix: Mixing, logs: np.ndarray, codes: np.ndarray, past: Optional[np.ndarray], bits_per_lane: int) -> bytes:
-    """The bytes of `codes` (n,G,h,w) int32 by the tables `logs`.
+def pack(mix: Mixing, logs: np.ndarray, codes: np.ndarray, past: Optional[Past], bits_per_lane: int) -> bytes:
+    """The bytes of `codes` (n,G,h,w) int32 by the tables `logs`, and with a memory by what it has of them, `past`.
 
-    `past` (n,G,h,w) int16 is what a memory has of them, and `mix.words` where it has nothing; None without a memory.
+    ShapeError unless they are indices of `mix.words` words in `mix.groups` groups.
     """
+    check(mix, codes)
     plan = scan(*codes.shape)
-    volume, past = _volume(codes, mix, plan), _in_turn(past, plan)
+    volume, known = _volume(codes, mix, plan), _in_turn(past, mix, plan)
     picked = codes.reshape(-1)[plan.order]
     starts, stops = np.empty((2, len(picked)), dtype=np.int64)
     block = max(_BLOCK // mix.words, 1)
     for begin in range(0, len(picked), block):
         words = picked[begin : begin + block]
-        ends = _ends(mix, logs, volume, past, plan, slice(begin, begin + len(words)))
+        ends = _ends(mix, logs, volume, known, plan, slice(begin, begin + len(words)))
         below = words * len(words) + np.arange(len(words))
         spare, total = np.uint32(TOTAL - mix.words), ends[-1]
         starts[begin : begin + block] = ends.take(below) * spare // total + words
@@ -64,7 +67,7 @@ def pack(mix: Mixing, logs: np.ndarray, codes: np.ndarray, past: Optional[np.nda
 
 
 def unpack(
-    mix: Mixing, logs: np.ndarray, payload: bytes, start: int, shape: Sequence[int], past: Optional[np.ndarray]
+    mix: Mixing, logs: np.ndarray, payload: bytes, start: int, shape: Sequence[int], past: Optional[Past]
 ) -> np.ndarray:
     """Codes of `shape` (n,G,h,w) int32 from byte `start` of `payload` to the end.
 
@@ -72,11 +75,11 @@ def unpack(
     """
     plan = scan(*shape)
     decoder = rans.Decoder(payload, plan.runs, start)
-    volume, past = _volume(np.full(shape, mix.words), mix, plan), _in_turn(past, plan)
+    volume, known = _volume(np.full(shape, mix.words), mix, plan), _in_turn(past, mix, plan)
     sizes = iter(decoder.sizes)
     begin = 0
     for run in plan.runs:
-        ends = _ends(mix, logs, volume, past, plan, slice(begin, begin + run))
+        ends = _ends(mix, logs, volume, known, plan, slice(begin, begin + run))
         every = np.arange(mix.words + 1, dtype=np.uint32)[:, None]
         slots = ends * np.uint32(TOTAL - mix.words) // ends[-1] + every
         columns, at = np.arange(run), 0
@@ -95,10 +98,14 @@ def unpack(
     return codes.reshape(shape)
 
 
-def count(mix: Mixing, counts: np.ndarray, codes: np.ndarray, past: Optional[np.ndarray]) -> None:
-    """Adds `codes` (n,G,h,w) to `counts` (neighbours,G,S+1,S) int32, and halves those of groups that have many."""
+def count(mix: Mixing, counts: np.ndarray, codes: np.ndarray, past: Optional[Past]) -> None:
+    """Adds `codes` (n,G,h,w) int32 to `counts` (neighbours,G,S+1,S) int32, and halves those of groups that have many.
+
+    ShapeError as of `pack`.
+    """
+    check(mix, codes)
     plan = scan(*codes.shape)
-    rows = _rows(mix, _volume(codes, mix, plan), _in_turn(past, plan), plan, slice(None))
+    rows = _rows(mix, _volume(codes, mix, plan), _in_turn(past, mix, plan), plan, slice(None))
     cells = rows * mix.words + codes.reshape(-1)[plan.order]
     seen = np.bincount(cells.reshape(-1), minlength=counts.size)
     counts += seen.reshape(counts.shape).astype(np.int32)
@@ -126,6 +133,14 @@ def logs(mix: Mixing, counts: np.ndarray) -> np.ndarray:
     return tables
 
 
+def check(mix: Mixing, codes: np.ndarray) -> None:
+    """ShapeError unless `codes` (n,G,h,w) are indices of `mix.words` words in `mix.groups` groups."""
+    fits = codes.ndim == 4 and codes.shape[1] == mix.groups
+    if not fits or (codes.size and not 0 <= codes.min() <= codes.max() < mix.words):
+        told = "codes of shape {}, expected (n,{},h,w) of 0 to {}"
+        raise ShapeError(told.format(codes.shape, mix.groups, mix.words - 1))
+
+
 def _volume(codes: np.ndarray, mix: Mixing, plan: Scan) -> np.ndarray:
     """Flat volume with `codes` (n,G,h,w) in it, and "none" all around."""
     volume = np.full(plan.volume, mix.words, dtype=np.int64)
@@ -133,25 +148,28 @@ def _volume(codes: np.ndarray, mix: Mixing, plan: Scan) -> np.ndarray:
     return volume.reshape(-1)
 
 
-def _in_turn(past: Optional[np.ndarray], plan: Scan) -> Optional[np.ndarray]:
-    """(m,) `past` in the order of `plan`."""
-    return None if past is None else past.reshape(-1)[plan.order]
+def _in_turn(past: Optional[Past], mix: Mixing, plan: Scan) -> Optional[np.ndarray]:
+    """(m,) the memory's codes in the order of `plan`, and "none" for images that it does not know."""
+    if past is None:
+        return None
+    known = past.known.astype(bool)[:, None, None, None]
+    return np.asarray(np.where(known, past.codes, np.int64(mix.words)).reshape(-1)[plan.order])
 
 
-def _rows(mix: Mixing, volume: np.ndarray, past: Optional[np.ndarray], plan: Scan, part: slice) -> np.ndarray:
+def _rows(mix: Mixing, volume: np.ndarray, known: Optional[np.ndarray], plan: Scan, part: slice) -> np.ndarray:
     """(neighbours, k): the rows of the tables that the neighbours of a part of the indices choose."""
-    known = volume.take(plan.around[:, part])
-    if past is not None:
-        known = np.concatenate([known, past[None, part]])
-    tables = np.arange(len(known))[:, None] * mix.groups + plan.groups[part]
-    return np.asarray(tables * (mix.words + 1) + known)
+    around = volume.take(plan.around[:, part])
+    if known is not None:
+        around = np.concatenate([around, known[None, part]])
+    tables = np.arange(len(around))[:, None] * mix.groups + plan.groups[part]
+    return np.asarray(tables * (mix.words + 1) + around)
 
 
 def _ends(
-    mix: Mixing, logs: np.ndarray, volume: np.ndarray, past: Optional[np.ndarray], plan: Scan, part: slice
+    mix: Mixing, logs: np.ndarray, volume: np.ndarray, known: Optional[np.ndarray], plan: Scan, part: slice
 ) -> np.ndarray:
     """(S+1, k) uint32 for a part of the indices: the weight of all words below each, the last row that of all."""
-    rows, table = _rows(mix, volume, past, plan, part), logs.reshape(-1, mix.words)
+    rows, table = _rows(mix, volume, known, plan, part), logs.reshape(-1, mix.words)
     likely = table.take(rows[0], axis=0)
     for row in rows[1:]:
         likely += table.take(row, axis=0)

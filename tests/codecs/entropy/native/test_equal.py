@@ -18,6 +18,7 @@ from edgekit.codecs.entropy.native import rans as native_rans
 from edgekit.codecs.entropy.reference import bits, context, rans
 from edgekit.codecs.entropy.slots import TOTAL, cumulative
 from edgekit.codecs.entropy.tables import tables_of
+from edgekit.codecs.entropy.temporal import Past
 from edgekit.errors import BackendError, PayloadError
 
 
@@ -36,7 +37,7 @@ class Asked(Exception):
 def outcome(function: Callable[[], Any]) -> tuple[Any, ...]:
     """What `function` gives or raises, to be compared."""
     try:
-        result = function()
+        result = np.asarray(function())
     except PayloadError as error:
         return str(error), error.offset
     return result.dtype, result.shape, result.tobytes()
@@ -125,7 +126,7 @@ def test_long_rans() -> None:
 
 
 @st.composite
-def learned(draw: st.DrawFn) -> tuple[Mixing, np.ndarray, np.ndarray, np.ndarray | None]:
+def learned(draw: st.DrawFn) -> tuple[Mixing, np.ndarray, np.ndarray, Past | None]:
     """A mixture, counts of its tables, codes that they foretell more or less, and what a memory has of the codes."""
     groups, width, memory = draw(st.integers(1, 5)), draw(st.integers(1, 8)), draw(st.booleans())
     mix = mixing(groups, width, memory)
@@ -135,13 +136,14 @@ def learned(draw: st.DrawFn) -> tuple[Mixing, np.ndarray, np.ndarray, np.ndarray
     counts = rng.integers(0, 1 << draw(st.integers(0, 16)), (len(mix.exponents), groups, mix.words + 1, mix.words))
     # As in tables that have learned: every neighbour has seen as much.
     counts = (counts * (rng.random(counts.shape) < 0.2)).astype(np.int32)
-    past = rng.integers(0, mix.words + 1, codes.shape).astype(np.int16) if memory else None
+    before = rng.integers(0, mix.words, codes.shape).astype(np.uint8)
+    past = Past(rng.integers(0, 2, n).astype(np.uint8), before) if memory else None
     return mix, counts, codes, past
 
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data(), known=learned())
-def test_context(data: st.DataObject, known: tuple[Mixing, np.ndarray, np.ndarray, np.ndarray | None]) -> None:
+def test_context(data: st.DataObject, known: tuple[Mixing, np.ndarray, np.ndarray, Past | None]) -> None:
     mix, counts, codes, past = known
     logs = context.logs(mix, counts)
     np.testing.assert_array_equal(native_context.logs(mix, counts), logs)
@@ -160,7 +162,8 @@ def test_a_large_batch() -> None:
     mix = mixing(8, 4, True)
     rng = np.random.default_rng(3)
     codes = (rng.integers(0, 16, (32, 8, 16, 16)) & rng.integers(0, 16, (32, 8, 16, 16))).astype(np.int32)
-    past = np.where(rng.random(codes.shape) < 0.9, codes, 16).astype(np.int16)
+    before = np.where(rng.random(codes.shape) < 0.9, codes, 3).astype(np.uint8)
+    past = Past((rng.random(32) < 0.9).astype(np.uint8), before)
     counts = np.zeros((8, 8, 17, 16), dtype=np.int32)
     for _ in range(20):
         expected = counts.copy()
