@@ -171,9 +171,7 @@ def _depthwise(graph: Graph, x: str, g: str, shape: Shape, window: Window) -> st
             at[np.flatnonzero(inside), part, columns[inside], i, j] = 1
     total = ""
     for shift, at in places.items():
-        left = graph.op(
-            "Reshape", [moved(graph, g, shift, high), graph.ints(c, times, -1, wo)], (c, times, BATCH, wo)
-        )
+        left = graph.op("Reshape", [moved(graph, g, shift, high), graph.ints(c, times, -1, wo)], (c, times, BATCH, wo))
         left = graph.op("Transpose", [left], (c, times, wo, BATCH), perm=[0, 1, 3, 2])
         product = graph.op("MatMul", [left, right], (c, times, wo, stride * w))
         product = graph.op("Reshape", [product, graph.ints(o, wo * stride * w)], (o, wo * stride * w))
