@@ -1,19 +1,33 @@
-"""How weights should reach the training graphs, and whether the gradient graph should recompute the forward pass.
+"""How long the graphs that learn take against PyTorch, and which of their forms is the fastest.
 
 ``python bench/front_graphs.py [--models A,B] [--out FILE]``: per model, its front half at the default cut, 32 images of
 3x32x32 on one core, alternately: forward with weights as constants and as inputs, a new session, the gradient fed with
-saved activations and recomputing them, the deployed graph, and PyTorch. Medians and quartiles in milliseconds, as JSON.
+saved activations and recomputing them, the deployed graph, and PyTorch. Medians and quartiles in milliseconds of the
+processor, as JSON, and `of_pytorch`: forward with weights as inputs and gradient fed, over PyTorch's both.
+
+Every model is measured in a process of its own, twice: with the C library's usual allocator, which gives large tensors
+back to the system and takes them again at every step, and with one that keeps them (`memory kept`). PyTorch pays for
+that at every layer, ONNX Runtime hardly: it keeps memory itself.
+
+``--show FILE`` prints the table of such a record. ``--resume`` keeps the models that FILE has already.
 """
 
 import copy
-from collections.abc import Callable
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import record
 import torch
 from arguments import Arguments
 from deployed import engine
-from timing import measure
+from markdown import table
+from timing import alternate, quartiles
 
 from edgekit.codecs.base import Arrays
 from edgekit.codecs.registry import feature_codec
@@ -23,6 +37,11 @@ from edgekit.export.split import split
 from edgekit.runtime.backends.onnxruntime import OnnxRuntime
 
 SHAPE = (3, 32, 32)
+#: What makes a step: ours, and PyTorch's.
+OURS = ("forward, weights as inputs", "gradient, saved activations")
+THEIRS = "pytorch forward and backward"
+#: glibc's settings with which it keeps what is freed.
+KEPT = {"MALLOC_MMAP_THRESHOLD_": str(1 << 31), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
 
 
 def variants(name: str, batch: int) -> dict[str, Callable[[], Any]]:
@@ -67,16 +86,65 @@ def variants(name: str, batch: int) -> dict[str, Callable[[], Any]]:
     }
 
 
+def measured(name: str, batch: int, repeats: int, names: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Times of the variants of model `name`, of `names` alone where they are given."""
+    torch.set_num_threads(1)
+    functions = {key: run for key, run in variants(name, batch).items() if not names or key in names}
+    times = alternate(functions, repeats, time.process_time)
+    found: dict[str, Any] = {key: quartiles(ms, 2) for key, ms in times.items()}
+    ours = sum(found[key]["median_ms"] for key in OURS)
+    return {**found, "of_pytorch": round(ours / found[THEIRS]["median_ms"], 3)}
+
+
+def apart(*job: Any) -> dict[str, Any]:
+    """`measured` in a process of its own, so that nothing that ran before counts."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(measured, *job).result()
+
+
+def both(name: str, batch: int, repeats: int) -> dict[str, Any]:
+    """Times of model `name` with the usual allocator, and of a step with one that keeps memory."""
+    usual = apart(name, batch, repeats)
+    os.environ.update(KEPT)
+    try:
+        return {**usual, "memory kept": apart(name, batch, repeats, (*OURS, THEIRS))}
+    finally:
+        for key in KEPT:
+            del os.environ[key]
+
+
+def shown(models: dict[str, Any]) -> str:
+    """The table: milliseconds of a step, and their share of PyTorch's."""
+
+    def cells(found: dict[str, Any]) -> Iterator[str]:
+        for key in (*OURS, THEIRS):
+            yield f"{found[key]['median_ms']:.1f}"
+        yield f"{found['of_pytorch']:.2f}"
+        yield f"{found['memory kept']['of_pytorch']:.2f}"
+
+    heads = ("model", "forward", "gradient", "PyTorch, both", "of PyTorch", "memory kept")
+    rows = [(name, *cells(found)) for name, found in models.items()]
+    middle = [
+        f"{statistics.median(found['of_pytorch'] for found in kind):.2f}"
+        for kind in (models.values(), [found["memory kept"] for found in models.values()])
+    ]
+    return table(heads, [*rows, ("median", "", "", "", *middle)]) + "\n"
+
+
 def main() -> None:
     arguments = Arguments(__doc__)
-    arguments.add(models="vgg11,mobilenet_v1,resnet18", batch=32, repeats=15, out=None)
+    arguments.add(models=",".join(MODELS), batch=32, repeats=15, show="", resume=False, out=None)
     options = arguments.parse_args()
-    torch.set_num_threads(1)
-    made = {
-        **record.head("torch", "numpy", "onnxruntime"),
-        "batch": options.batch,
-        "models": {name: measure(variants(name, options.batch), options.repeats) for name in options.models.split(",")},
-    }
+    if options.show:
+        sys.stdout.write(shown(record.read(options.show)["models"]))
+        return
+    models: dict[str, Any] = record.read(options.out)["models"] if options.resume else {}
+    made = {**record.head("torch", "numpy", "onnxruntime"), "batch": options.batch, "models": models}
+    for name in options.models.split(","):
+        if name not in models:
+            models[name] = both(name, options.batch, options.repeats)
+            if options.out:
+                record.write(made, options.out)
     record.finish(made, options.out)
 
 

@@ -6,7 +6,7 @@ The gradient of the input is the other one of the two operators. That of the ker
 import numpy as np
 
 from edgekit.export.gradients.step import Step
-from edgekit.export.gradients.window import Window, pad, window_of
+from edgekit.export.gradients.window import Window, moved, pad, window_of
 from edgekit.export.graph import BATCH, Graph, Shape
 
 
@@ -61,12 +61,16 @@ def kernel_gradient(graph: Graph, x: str, g: str, shape: Shape, window: Window, 
     per_group, taps = shape[1], shape[2] * shape[3]
     if group > 1 and per_group == 1:
         return _depthwise(graph, x, g, shape, window)
-    (_, o, ho, wo), x = graph.shape(g), pad(graph, x, window)
+    _, o, ho, wo = graph.shape(g)
     # Few channels: one product per image (no transpose of the batch); many: one product per tap over the whole batch.
     few = per_group <= 8 or (taps == 1 and o * per_group <= ho * wo * (o + per_group))
     if group == 1 and few:
-        return _per_image(graph, x, g, shape, window)
-    return _per_tap(graph, x, g, shape, window, group)
+        return _per_image(graph, pad(graph, x, window), g, shape, window)
+    # Products of few rows are slow in ONNX Runtime: where there are few filters, rows of the kernel go together.
+    in_sight = all(-ho < shift < window.strips(graph.shape(x)) for shift, _ in window.rows())
+    if group == 1 and taps > 1 and min(o, per_group) >= 48 and o < 128 and in_sight:
+        return _per_column(graph, x, g, shape, window)
+    return _per_tap(graph, pad(graph, x, window), g, shape, window, group)
 
 
 def _per_image(graph: Graph, x: str, g: str, shape: Shape, window: Window) -> str:
@@ -109,37 +113,67 @@ def _per_tap(graph: Graph, x: str, g: str, shape: Shape, window: Window, group: 
     return graph.op("Reshape", [turned, graph.ints(*shape)], shape)
 
 
+def _per_column(graph: Graph, x: str, g: str, shape: Shape, window: Window) -> str:
+    """The kernels' gradient by one product of matrices per column of the kernel, over the whole batch.
+
+    Rows of the kernel are g moved by rows and stacked.
+    """
+    (_, c, h, w), (_, o, _, wo), (_, _, kh, kw) = graph.shape(x), graph.shape(g), shape
+    (stride, across), high, left = window.strides, window.strips((h, w)), window.pads[1]
+    # The last column that the last window sees.
+    end = (kw - 1) * window.dilations[1] + (wo - 1) * across + 1
+    wide = left + max(w, end - left)
+    x, g = _channels_first(graph, x), _channels_first(graph, g)
+    if (high * stride, wide) != (h, w):
+        edges = graph.ints(0, 0, 0, left, 0, 0, high * stride - h, wide - left - w)
+        x = graph.op("Pad", [x, edges], (c, BATCH, high * stride, wide))
+    products, order = [], []
+    for part in sorted({part for _, part in window.rows()}):
+        rows = [(i, shift) for i, (shift, own) in enumerate(window.rows()) if own == part]
+        stack = [moved(graph, g, shift, high) for _, shift in rows]
+        tall = graph.op("Concat", stack, (len(rows) * o, BATCH, high, wo), axis=0) if len(rows) > 1 else stack[0]
+        tall = graph.op("Reshape", [tall, graph.ints(len(rows) * o, -1)], (len(rows) * o, BATCH))
+        for j in range(kw):
+            column = j * window.dilations[1]
+            starts, ends = (part, column), (part + (high - 1) * stride + 1, column + (wo - 1) * across + 1)
+            bounds = [graph.ints(*starts), graph.ints(*ends), graph.ints(2, 3), graph.ints(stride, across)]
+            seen = graph.op("Slice", [x, *bounds], (c, BATCH, high, wo))
+            seen = graph.op("Reshape", [seen, graph.ints(c, -1)], (c, BATCH))
+            products.append(graph.op("Gemm", [tall, seen], (len(rows) * o, c), transB=1))
+            order += [i * kw + j for i, _ in rows]
+    taps = graph.op("Concat", products, (kh * kw * o, c), axis=0)
+    taps = graph.op("Reshape", [taps, graph.ints(kh * kw, o, c)], (kh * kw, o, c))
+    taps = graph.op("Gather", [taps, graph.ints(*np.argsort(order).tolist())], (kh * kw, o, c), axis=0)
+    taps = graph.op("Transpose", [taps], (o, c, kh * kw), perm=[1, 2, 0])
+    return graph.op("Reshape", [taps, graph.ints(*shape)], shape)
+
+
 def _depthwise(graph: Graph, x: str, g: str, shape: Shape, window: Window) -> str:
     """The kernels' gradient by one product of matrices per channel and shift of rows.
 
     The product of the columns of g (rows,wo) and those of x (rows,w), over the rows of all images, holds each tap as
-    the sum of a diagonal. Where the stride leaves rows out, as many rows of x side by side count as one.
+    the sum of a diagonal. As many rows of x as the stride, side by side, count as one.
     """
     (_, c, h, w), (_, o, ho, wo), (_, _, kh, kw) = graph.shape(x), graph.shape(g), shape
-    stride, times = window.strides[0], o // c
-    high = -(-h // stride)
+    stride, times, high = window.strides[0], o // c, window.strips((h, w))
     if high * stride > h:
         x = graph.op("Pad", [x, graph.ints(0, 0, 0, 0, 0, 0, high * stride - h, 0)], (BATCH, c, high * stride, w))
-    rows = graph.op("Reshape", [_channels_first(graph, x), graph.ints(c, 1, -1, stride * w)], (c, 1, BATCH, stride * w))
-    g = _channels_first(graph, g)
-    #: Shift of rows -> where the taps are: 1 in (wo, stride, w, kh, kw).
+    x, g = _channels_first(graph, x), _channels_first(graph, g)
+    right = graph.op("Reshape", [x, graph.ints(c, 1, -1, stride * w)], (c, 1, BATCH, stride * w))
+    # Shift of rows -> 1 where a tap is, in (wo, stride, w, kh, kw).
     places: dict[int, np.ndarray] = {}
-    for i in range(kh):
-        shift, part = divmod(i * window.dilations[0] - window.pads[0], stride)
-        # Rows of the kernel that see nothing but padding have no gradient.
-        at = places.setdefault(shift if -ho < shift < high else 0, np.zeros((wo, stride, w, kh, kw), dtype=np.float32))
+    for i, (shift, part) in enumerate(window.rows()):
+        seen = -ho < shift < high  # else only padding
+        at = places.setdefault(shift if seen else 0, np.zeros((wo, stride, w, kh, kw), dtype=np.float32))
         for j in range(kw):
             columns = np.arange(wo) * window.strides[1] + j * window.dilations[1] - window.pads[1]
-            inside = (-ho < shift < high) & (columns >= 0) & (columns < w)
+            inside = seen & (columns >= 0) & (columns < w)
             at[np.flatnonzero(inside), part, columns[inside], i, j] = 1
     total = ""
     for shift, at in places.items():
-        left = g
-        if shift or high != ho:
-            left = graph.op("Pad", [g, graph.ints(0, 0, shift, 0, 0, 0, high - ho - shift, 0)], (o, BATCH, high, wo))
-        left = graph.op("Reshape", [left, graph.ints(c, times, -1, wo)], (c, times, BATCH, wo))
+        left = graph.op("Reshape", [moved(graph, g, shift, high), graph.ints(c, times, -1, wo)], (c, times, BATCH, wo))
         left = graph.op("Transpose", [left], (c, times, wo, BATCH), perm=[0, 1, 3, 2])
-        product = graph.op("MatMul", [left, rows], (c, times, wo, stride * w))
+        product = graph.op("MatMul", [left, right], (c, times, wo, stride * w))
         product = graph.op("Reshape", [product, graph.ints(o, wo * stride * w)], (o, wo * stride * w))
         taps = graph.op("MatMul", [product, graph.constant(at.reshape(-1, kh * kw))], (o, kh * kw))
         total = graph.op("Add", [total, taps], (o, kh * kw)) if total else taps

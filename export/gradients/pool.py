@@ -7,67 +7,69 @@ import numpy as np
 import onnx
 
 from edgekit.export.gradients.step import Step
-from edgekit.export.gradients.window import Window, pad, window_of
+from edgekit.export.gradients.window import Window, moved, window_of
 from edgekit.export.graph import BATCH
 
 
 def max_pool(step: Step) -> list[str | None]:
-    """The first largest element of a window takes the gradient, as in PyTorch."""
-    window = window_of(step, tuple(step.attributes["kernel_shape"]))
+    """The first largest element of a window takes the gradient, as in PyTorch.
+
+    The largest of a window is that of the largest of its rows: the first row that has it takes the gradient, and in the
+    row the first column that has it. A product with zeros and ones puts what the columns take into their places.
+    """
+    graph, window = step.graph, window_of(step, tuple(step.attributes["kernel_shape"]))
     if window.dilations != (1, 1):
         raise step.refuse(f"with dilations {list(window.dilations)} has no gradient rule, only without")
-    beside = window.kernel == window.strides and not any(window.pads)
-    return [_winners(step, window) if beside else _share_out(step, window)]
+    (_, c, h, w), wo, (kw, across) = step.shape(0), graph.shape(step.y)[3], (window.kernel[1], window.strides[1])
+    _, left, _, right = window.pads
+    wide = (BATCH, c, h, wo)
+    lines = graph.op("MaxPool", [step.x], wide, kernel_shape=[1, kw], strides=[1, across], pads=[0, left, 0, right])
+    g = _put_back(step, window, _share_out(step, lines, step.y, step.g, 2, window))
+    taken = _share_out(step, step.x, lines, g, 3, window)
+    joined = graph.op("Concat", taken, (BATCH, c, h, kw * wo), axis=3) if kw > 1 else taken[0]
+    seen = (np.arange(kw)[:, None] + across * np.arange(wo) - left).reshape(-1, 1)
+    places = graph.constant((seen == np.arange(w)).astype(np.float32))
+    return [graph.op("MatMul", [joined, places], (BATCH, c, h, w))]
 
 
-def _winners(step: Step, window: Window) -> str:
-    """For windows side by side without padding: each pixel is compared with the largest of its window.
-
-    Of several largest the first takes all: each gets its place in the window as a number, and the highest number wins.
-    """
-    graph, (h, w) = step.graph, step.shape(0)[2:]
-    (kh, kw), small = window.kernel, graph.shape(step.y)
-    shape = (*small[:2], small[2] * kh, small[3] * kw)
-    inside = [graph.ints(0, 0), graph.ints(*shape[2:]), graph.ints(2, 3)]
-    x = step.x if shape[2:] == (h, w) else graph.op("Slice", [step.x, *inside], shape)
-
-    def grown(name: str) -> str:
-        scales = graph.constant(np.array([1, 1, kh, kw], dtype=np.float32))
-        nearest = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-        return graph.op("Resize", [name, "", scales], shape, **nearest)
-
-    def where_equal(left: str, right: str) -> str:
-        held = graph.op("Equal", [left, right], shape, dtypes=["bool"])
-        return graph.op("Cast", [held], shape, to=onnx.TensorProto.FLOAT)
-
-    places = np.arange(kh * kw, 0, -1, dtype=np.float32).reshape(kh, kw)
-    numbers = graph.constant(np.tile(places, small[2:]))
-    largest = graph.op("Mul", [where_equal(x, grown(step.y)), numbers], shape)
-    first = graph.op("MaxPool", [largest], small, kernel_shape=[kh, kw], strides=[kh, kw])
-    spread = graph.op("Mul", [grown(step.g), where_equal(largest, grown(first))], shape)
-    rest = (h - shape[2], w - shape[3])
-    return graph.op("Pad", [spread, graph.ints(0, 0, 0, 0, 0, 0, *rest)], step.shape(0)) if any(rest) else spread
+def _share_out(step: Step, x: str, largest: str, g: str, axis: int, window: Window) -> list[str]:
+    """What each element of a window along `axis` takes of `g`: all, if it is the first of `x` to be the `largest`."""
+    graph, shape, taken = step.graph, step.graph.shape(largest), []
+    one = axis - 2
+    size, stride, before, after = window.kernel[one], window.strides[one], window.pads[one], window.pads[one + 2]
+    if before or after:
+        edges = [before if i == axis else 0 for i in range(4)] + [after if i == axis else 0 for i in range(4)]
+        grown = tuple(n + before + after if i == axis else n for i, n in enumerate(graph.shape(x)))
+        x = graph.op("Pad", [x, graph.ints(*edges), step.scalar(-math.inf)], grown)
+    for i in range(size - 1):
+        bounds = (graph.ints(n) for n in (i, i + (shape[axis] - 1) * stride + 1, axis, stride))
+        same = graph.op("Equal", [graph.op("Slice", [x, *bounds], shape), largest], shape, dtypes=["bool"])
+        # By Mul and Sub, which ONNX Runtime vectorises; what is left is exactly zero once an element has taken all.
+        taken.append(graph.op("Mul", [g, graph.op("Cast", [same], shape, to=onnx.TensorProto.FLOAT)], shape))
+        g = graph.op("Sub", [g, taken[-1]], shape)
+    return [*taken, g]
 
 
-def _share_out(step: Step, window: Window) -> str:
-    """For any windows: each element of the kernel (tap) takes the gradient of the windows whose largest value it holds.
-
-    The first such tap takes all. A ConvTranspose with one-hot kernels then adds up the taps at their places.
-    """
-    graph, out, left, won = step.graph, step.graph.shape(step.y), step.g, []
-    padded = pad(graph, step.x, window, -math.inf)
-    (kh, kw), channels = window.kernel, out[1]
-    for i in range(kh):
-        for j in range(kw):
-            # By Mul and Sub, which ONNX Runtime vectorises; what is left is exactly zero once a tap has taken all.
-            won.append(step.op("Mul", left, step.mask(("Equal", window.tap(graph, padded, out, i, j), step.y))))
-            left = step.op("Sub", left, won[-1])
-    n, plane = kh * kw, (BATCH, channels, 1, *out[2:])
-    stacked = graph.op(
-        "Concat", [graph.with_axes("Unsqueeze", name, plane, (2,)) for name in won], (*plane[:2], n, *out[2:]), axis=2
-    )
-    flat = graph.op("Reshape", [stacked, graph.ints(-1, channels * n, *out[2:])], (BATCH, channels * n, *out[2:]))
-    return _spread(step, window, flat, np.tile(np.eye(n).reshape(n, 1, kh, kw), (channels, 1, 1, 1)))
+def _put_back(step: Step, window: Window, rows: Sequence[str]) -> str:
+    """What the rows of all windows take, (n,C,ho,wo) each, added up at their rows of the image (n,C,h,wo)."""
+    graph, (_, c, h, _), (*_, ho, wo) = step.graph, step.shape(0), step.graph.shape(step.y)
+    stride, strips = window.strides[0], window.strips(step.shape(0))
+    shape, parts = (BATCH, c, strips, wo), dict[int, str]()
+    for row, (shift, part) in zip(rows, window.rows(), strict=True):
+        if -ho < shift < strips:
+            row = moved(graph, row, shift, strips)
+            parts[part] = graph.op("Add", [parts[part], row], shape) if part in parts else row
+    # Rows that no window sees.
+    nothing = graph.op("Mul", [next(iter(parts.values())), step.scalar(0.0)], shape)
+    apart = [
+        graph.op("Reshape", [parts.get(part, nothing), graph.ints(-1, c, strips, 1, wo)], (BATCH, c, strips, 1, wo))
+        for part in range(stride)
+    ]
+    joined = graph.op("Concat", apart, (BATCH, c, strips, stride, wo), axis=3) if stride > 1 else apart[0]
+    image = graph.op("Reshape", [joined, graph.ints(-1, c, strips * stride, wo)], (BATCH, c, strips * stride, wo))
+    if strips * stride == h:
+        return image
+    return graph.op("Slice", [image, graph.ints(0), graph.ints(h), graph.ints(2)], (BATCH, c, h, wo))
 
 
 def average_pool(step: Step) -> list[str | None]:

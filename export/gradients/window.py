@@ -40,6 +40,17 @@ class Window(NamedTuple):
         )
         return rows, columns
 
+    def rows(self) -> list[tuple[int, int]]:
+        """(shift, part) of each row of the kernel: at row p of the output it sees row `part` of strip p + `shift`.
+
+        A strip of the image is as many rows as the stride.
+        """
+        return [divmod(i * self.dilations[0] - self.pads[0], self.strides[0]) for i in range(self.kernel[0])]
+
+    def strips(self, size: tuple[int, ...]) -> int:
+        """Strips of an image (..., h, w), the last one perhaps not whole."""
+        return -(-size[-2] // self.strides[0])
+
     def tap(self, graph: Graph, padded: str, positions: tuple[int, ...], i: int, j: int) -> str:
         """What element (i, j) of the kernel sees of the image `padded`, at all `positions` (..., h, w)."""
         shape, out = graph.shape(padded), (*graph.shape(padded)[:2], *positions[-2:])
@@ -73,3 +84,11 @@ def pad(graph: Graph, x: str, window: Window, value: float | None = None) -> str
     edges = graph.ints(0, 0, top, left, 0, 0, bottom, right)
     fill = [] if value is None else [graph.constant(np.array(value, dtype=np.float32))]
     return graph.op("Pad", [x, edges, *fill], (*shape[:2], *window.padded(shape)))
+
+
+def moved(graph: Graph, x: str, shift: int, rows: int) -> str:
+    """`x` (...,...,h,w) moved down by `shift`, on `rows` rows: zeros come in, rows beyond are left out."""
+    first, second, h, w = graph.shape(x)
+    if not shift and rows == h:
+        return x
+    return graph.op("Pad", [x, graph.ints(0, 0, shift, 0, 0, 0, rows - h - shift, 0)], (first, second, rows, w))

@@ -172,8 +172,6 @@ CASES = [
     case("Pad", X, i64(0, 0, 1, 2, 0, 1, 0, 3)),
     case("Pad", X, i64(0, 0, 1, 2, 0, 1, 0, 3), np.array(-1.5, dtype=np.float32), mode="constant", opset=11),
     case("Pad", X, i64(0, 0, -1, 2, 0, -2, 0, -3)),
-    case("Resize", X, None, [np.array([1, 1, 2, 3], dtype=np.float32)], mode="nearest",
-         coordinate_transformation_mode="asymmetric", nearest_mode="floor"),
     case("Expand", f32(3, 1), i64(2, 1, 4)),
     case("Expand", f32(3, 4), i64(1)),
     case("Tile", f32(2, 3), i64(2, 3)),

@@ -65,7 +65,6 @@ OPERATORS: Dict[str, Operator] = {
     "ReduceSumSquare": a.reduction(a.sum_of_squares, sums=True),
     "Relu": a.unary(lambda x: np.maximum(x, x.dtype.type(0))),
     "Reshape": s.reshape,
-    "Resize": s.resize,
     "Shape": s.shape_of,
     "Sigmoid": a.unary(lambda x: 1 / (1 + np.exp(-x))),
     "Sign": a.unary(np.sign),

@@ -72,24 +72,6 @@ def expand(x: np.ndarray, shape: np.ndarray) -> np.ndarray:
     return np.broadcast_arrays(x, like)[0].copy()
 
 
-def resize(
-    x: np.ndarray,
-    roi: Optional[np.ndarray],
-    scales: np.ndarray,
-    *,
-    mode: str = "nearest",
-    coordinate_transformation_mode: str = "half_pixel",
-    nearest_mode: str = "round_prefer_floor",
-) -> np.ndarray:
-    """`x` with each element repeated `scales` times along each axis."""
-    named = (mode, coordinate_transformation_mode, nearest_mode)
-    if named != ("nearest", "asymmetric", "floor") or np.any(scales < 1) or np.any(scales % 1):
-        raise ValueError("{} by {}, only repeating elements is known here".format(named, scales.tolist()))
-    for axis, times in enumerate(_ints(scales)):
-        x = x.repeat(times, axis=axis)
-    return x
-
-
 def tile(x: np.ndarray, repeats: np.ndarray) -> np.ndarray:
     if len(repeats) != x.ndim:
         raise ValueError("repeats {} of an array of rank {}".format(_ints(repeats), x.ndim))

@@ -51,6 +51,12 @@ CONVOLUTIONS = [
     convolution("Conv", (2, 16, 9, 9), 8, (3, 3), dilations=(2, 3), pads=(3, 0, 1, 2), strides=(1, 2)),
     convolution("Conv", (2, 16, 2, 2), 8, (5, 5), pads=(2, 2, 2, 2)),  # a kernel larger than the image
     convolution("Conv", (2, 16, 1, 1), 8, (3, 3), pads=(1, 1, 1, 1)),
+    convolution("Conv", (2, 48, 7, 6), 48, (3, 3), pads=(1, 1, 1, 1)),  # one product per column
+    convolution("Conv", (2, 48, 7, 6), 48, (3, 2), strides=(2, 3), pads=(1, 0, 2, 1)),
+    convolution("Conv", (2, 48, 8, 9), 48, (3, 3), dilations=(2, 3), pads=(3, 0, 1, 2), strides=(3, 1)),
+    convolution("Conv", (2, 48, 9, 9), 48, (2, 2), strides=(4, 5)),
+    convolution("Conv", (2, 48, 1, 1), 48, (3, 3), pads=(1, 1, 1, 1)),
+    convolution("ConvTranspose", (2, 48, 4, 3), 50, (3, 3), strides=(2, 2), pads=(1, 0, 1, 1), more=(1, 0)),
     convolution("Conv", IMAGE, 6, (1, 1), bias=True),
     convolution("Conv", IMAGE, 6, (1, 1), strides=(2, 2)),
     convolution("Conv", IMAGE, 6, (1, 1), pads=(1, 2, 0, 1), strides=(3, 2)),
