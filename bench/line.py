@@ -1,22 +1,25 @@
 """The whole line on one machine against plain PyTorch: images/s of `edgekit serve` and `edgekit run`, loopback between.
 
 ``python bench/line.py [--devices 1,2] [--in-flight 1,2] [--out FILE]``: one network, batches of the same size, real
-processes of one thread each. A plain PyTorch loop trains the whole network in one process; then the line does, with so
-many devices and so many batches in flight; and all of it again, `--repeats` times. Images/s are those of all epochs but
-the first, rounds between devices included and tests left out. The ratio is to the PyTorch loop of the same turn.
+processes of one thread each. A plain PyTorch loop trains the whole network in one process, as one usually writes it,
+and with tensors in `channels_last`, which its convolutions prefer; then the line does, with so many devices and so many
+batches in flight; and all of it again, `--repeats` times. Images/s are those of all epochs but the first, with rounds
+between devices and without tests. Ratios are to the first PyTorch loop of the same turn.
 
 "encode_of_compute" is what a device spends on coding, in both directions, beside what its engine and optimiser take.
 ``--show FILE`` prints the table of such a file.
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import markdown
@@ -40,9 +43,8 @@ from edgekit.runtime.front import normalise
 #: Epochs that are not counted: engines and allocators warm up.
 WARM_UP = 1
 SHARED = ("model", "cut", "dataset", "limit", "codec", "batch", "epochs", "lr")
-HEADS = ("devices", "in flight", "images/s", "of PyTorch's", "coding / computing", "accuracy")
-CELLS = ("{devices}", "{in_flight}", "{images_per_s:.0f}", "{ratio:.2f} ({low:.2f} to {high:.2f})",
-         "{encode_of_compute:.3f}", "{accuracy:.2f} %")  # fmt: skip
+HEADS = ("", "images/s", "to PyTorch", "coding / computing", "accuracy, %")
+PLAIN = {"PyTorch": "contiguous_format", "PyTorch, channels last": "channels_last"}
 
 
 def plain(options: argparse.Namespace) -> None:
@@ -53,7 +55,11 @@ def plain(options: argparse.Namespace) -> None:
     shape = default_shape(dataset)
     data = images.fit(dataset, shape)
     mean, std = (np.array(values, dtype=np.float32) for values in (data.mean, data.std))
+    layout = getattr(torch, options.plain)
     model = build(options.model, shape, len(data.classes), 0).train()
+    for parameter in model.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
     optimizer = torch.optim.SGD(model.parameters(), options.lr, momentum=0.9, weight_decay=5e-4)
     rng, labels = np.random.default_rng(0), torch.from_numpy(data.train_labels.astype(np.int64))
     steps = -(-len(labels) // options.batch)
@@ -61,7 +67,7 @@ def plain(options: argparse.Namespace) -> None:
         start = time.perf_counter()
         for batch in np.array_split(rng.permutation(len(labels)), steps):
             image = torch.from_numpy(normalise(data.train_images[batch], mean, std))
-            loss = cross_entropy(model(image), labels[batch])
+            loss = cross_entropy(model(image.contiguous(memory_format=layout)), labels[batch])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -69,9 +75,9 @@ def plain(options: argparse.Namespace) -> None:
         sys.stdout.write(json.dumps({"event": "epoch", "images_per_s": rate, "loss": loss.item()}) + "\n")
 
 
-def plain_cell() -> dict[str, float]:
-    """Images/s of the PyTorch loop."""
-    with Children([sys.executable, *sys.argv, "--plain"]) as children:
+def plain_cell(layout: str) -> dict[str, float]:
+    """Images/s of the PyTorch loop, with tensors in `layout`."""
+    with Children([sys.executable, *sys.argv, "--plain", layout]) as children:
         children.start("plain", [])
         return {"images_per_s": warm_rate(event["images_per_s"] for _, event in children.events())}
 
@@ -113,27 +119,31 @@ def warm_rate(rates: Iterable[float]) -> float:
 
 
 def rows(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One for each number of devices and depth: medians over the repeats, and the range of the ratio."""
-    base = {cell["repeat"]: cell["images_per_s"] for cell in cells if not cell["devices"]}
-    by_key: dict[tuple[int, int], list[dict[str, Any]]] = {}
-    for cell in cells:
-        if cell["devices"]:
-            by_key.setdefault((cell["devices"], cell["in_flight"]), []).append(cell)
+    """One for each method: medians over the repeats, and the range of the ratio."""
+    base = {cell["repeat"]: cell["images_per_s"] for cell in cells if cell["method"] == "PyTorch"}
     found = []
-    for (devices, in_flight), same in by_key.items():
+    for method in dict.fromkeys(cell["method"] for cell in cells):
+        same = [cell for cell in cells if cell["method"] == method]
         ratios = [cell["images_per_s"] / base[cell["repeat"]] for cell in same]
-        middle = {
-            key: statistics.median(cell[key] for cell in same)
-            for key in ("images_per_s", "encode_of_compute", "accuracy", "staleness")
-        }
-        found.append({"devices": devices, "in_flight": in_flight, "ratio": statistics.median(ratios),
-                      "low": min(ratios), "high": max(ratios), **middle})  # fmt: skip
+        row: dict[str, Any] = {"method": method}
+        for key in ("images_per_s", "encode_of_compute", "accuracy", "staleness"):
+            if key in same[0]:
+                row[key] = statistics.median(cell[key] for cell in same)
+        found.append({**row, "ratio": {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}})
     return found
 
 
 def table(made: dict[str, Any]) -> str:
     """The results of a record."""
-    return markdown.table(HEADS, [[cell.format(**row) for cell in CELLS] for row in made["results"]])
+    lines = []
+    for row in made["results"]:
+        ratio = "{median:.2f} ({low:.2f} to {high:.2f})".format(**row["ratio"])
+        coded, accuracy = (
+            f"{row[key]:.{digits}f}" if key in row else ""
+            for key, digits in (("encode_of_compute", 3), ("accuracy", 1))
+        )
+        lines.append((row["method"], f"{row['images_per_s']:.0f}", ratio, coded, accuracy))
+    return markdown.table(HEADS, lines)
 
 
 def compare(options: argparse.Namespace) -> None:
@@ -147,10 +157,15 @@ def compare(options: argparse.Namespace) -> None:
         coding = Coding(feature_codec(method.codec, method.config))
         export_named(bundle, NamedNetwork(options.model, options.cut), calibration, coding)
         for repeat in range(options.repeats):
-            for devices, depth in [(0, 0), *((n, depth) for n in counts for depth in depths)]:
-                cell = line_cell(bundle, method.gradient, devices, depth, options) if devices else plain_cell()
-                cells.append({"repeat": repeat, "devices": devices, "in_flight": depth, **cell})
-                sys.stderr.write(f"{devices} devices, {depth} in flight: {cell['images_per_s']:.1f} images/s\n")
+            jobs: dict[str, Callable[[], dict[str, Any]]] = {
+                name: partial(plain_cell, layout) for name, layout in PLAIN.items()
+            }
+            for n, depth in itertools.product(counts, depths):
+                name = f"{n} device{'s' * (n > 1)}, {depth} in flight"
+                jobs[name] = partial(line_cell, bundle, method.gradient, n, depth, options)
+            for name, job in jobs.items():
+                cells.append({"repeat": repeat, "method": name, **job()})
+                sys.stderr.write(f"{name}: {cells[-1]['images_per_s']:.1f} images/s\n")
     setting = {key: getattr(options, key) for key in SHARED}
     made = {
         **record.head("torch", "numpy", "onnxruntime"), "machine": describe(), **setting,
@@ -165,7 +180,7 @@ def main() -> None:
     arguments.add(codec="sgq:groups=8,bits=5,coding=context+dct", devices="1,2", in_flight="1,2", batch=32)
     arguments.add(epochs=3, lr=0.05, repeats=3, out=None)
     arguments.add("measure nothing; print the table of what --out wrote", show=None)
-    arguments.add(argparse.SUPPRESS, plain=False)
+    arguments.add(argparse.SUPPRESS, plain=None)
     options = arguments.parse_args()
     if options.show:
         sys.stdout.write(table(record.read(options.show)) + "\n")

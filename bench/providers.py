@@ -4,11 +4,14 @@
 32 images of 3x32x32, on one core, forward and gradient graph together, alternately: with numpy arrays in and out of
 both sessions ("plain feeds"), with activations bound and kept ("kept"), and the same in the portable form
 ("portable"). Medians and quartiles in milliseconds, the median ratios to plain feeds, and whether all gradients are
-equal bit for bit, as JSON.
+equal bit for bit, as JSON. ``--show FILE`` prints the table of such a record.
 """
 
+import sys
 from collections.abc import Callable
+from typing import Any
 
+import markdown
 import numpy as np
 import onnxruntime
 import record
@@ -82,10 +85,25 @@ def steps(name: str, batch: int) -> dict[str, Callable[[], Arrays]]:
     }
 
 
+def table(made: Any) -> str:
+    """The record `made` in Markdown."""
+    rows = []
+    for name, model in made["models"].items():
+        kept, portable = (model["ratio"][key] for key in ("kept", "portable"))
+        same = "yes" if model["kept equals plain feeds bit for bit"] else "no"
+        times = [f"{model[key]['median_ms']:.1f}" for key in ("plain feeds", "kept", "portable")]
+        rows.append([name, *times, f"{kept:.3f}", same, f"{portable / kept:.3f}"])
+    heads = ["model", "plain feeds, ms", "kept, ms", "portable, ms", "kept / plain", "same bits", "portable / kept"]
+    return markdown.table(heads, rows) + "\n"
+
+
 def main() -> None:
     arguments = Arguments(__doc__)
-    arguments.add(models="mobilenet_v1,vgg11_thin,resnet18", batch=32, repeats=25, out=None)
+    arguments.add(models="mobilenet_v1,vgg11_thin,resnet18", batch=32, repeats=25, show="", out=None)
     options = arguments.parse_args()
+    if options.show:
+        sys.stdout.write(table(record.read(options.show)))
+        return
     made = {**record.head("numpy", "onnxruntime"), "batch": options.batch, "models": {}}
     for name in options.models.split(","):
         functions = steps(name, options.batch)

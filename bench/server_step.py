@@ -60,12 +60,11 @@ PARTS = {
     "optimiser": [("torch.optim.sgd", "SGD", "step"), ("torch.optim.sgd", "SGD", "zero_grad")],
     "guards": [("edgekit.server.guard", "Guards", name) for name in ("calm", "clip_weights", "clip_parts")],
     "step, other": [("edgekit.server.train", "BackHalf", "step")],
-    "gradient pack": [("edgekit.codecs.gradients.dct", "DCT", "pack")],
-    "deviation": [("edgekit.codecs.gradients.dct", "DCT", "unpack")],
+    "gradient": [("edgekit.server.calibrate", "Calibrator", "send")],
     "tables": [("edgekit.codecs.entropy.context", "ContextStream", "update")],
 }
 #: Those that are coding.
-CODING = ("unpack", "decode", "gradient pack", "deviation", "tables")
+CODING = ("unpack", "decode", "gradient", "tables")
 Cell = dict[str, Any]
 SHARED = ("model", "cut", "dataset", "codec", "in_flight", "mode", "batch", "joint_batch", "server_threads")
 

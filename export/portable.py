@@ -42,13 +42,19 @@ def _batch_norm(graph: Graph, node: onnx.NodeProto) -> None:
     x, scale, bias = node.input[:3]
     y, mean, variance = node.output
     shape, channels = graph.shape(x), graph.shape(scale)
-    axes = [0, *range(2, len(shape))]
-    graph.add("ReduceMean", [x], channels, outputs=[mean], axes=axes, keepdims=0)
+
+    def average(name: str, result: str) -> None:
+        # In two steps: one long sum costs ONNX Runtime 1.10 digits.
+        if len(shape) > 2:
+            name = graph.op("ReduceMean", [name], (BATCH, *channels), axes=list(range(2, len(shape))), keepdims=0)
+        graph.add("ReduceMean", [name], channels, outputs=[result], axes=[0], keepdims=0)
+
+    average(x, mean)
     per_channel = (channels[0], *[1] * (len(shape) - 2))
     centre = graph.op("Reshape", [mean, graph.ints(*per_channel)], per_channel)
     distance = graph.op("Sub", [x, centre], shape)
     square = graph.op("Mul", [distance, distance], shape)
-    graph.add("ReduceMean", [square], channels, outputs=[variance], axes=axes, keepdims=0)
+    average(square, variance)
     graph.add(
         "BatchNormalization", [x, scale, bias, mean, variance], shape,
         outputs=[y], epsilon=attributes.get("epsilon", 1e-5),

@@ -6,7 +6,7 @@
                                 └ in training, on request: --noise filling--> the same, with noise
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -30,6 +30,15 @@ def to_network_order(coded: torch.Tensor, order: np.ndarray) -> torch.Tensor:
     if np.array_equal(order, np.arange(len(order))):
         return coded.clone()
     return coded.index_select(1, torch.from_numpy(np.argsort(order)).to(coded.device))
+
+
+def finite(tensors: Iterable[torch.Tensor]) -> bool:
+    """Whether all values of `tensors` are finite, and do not add up to more than a float32 holds.
+
+    Adding up is many times as fast as asking each value.
+    """
+    sums = [tensor.sum() for tensor in tensors if tensor.is_floating_point()]
+    return bool(torch.isfinite(torch.stack(sums)).all())
 
 
 def _sgq(codes: Arrays, tables: Arrays, device: torch.device) -> torch.Tensor:

@@ -25,11 +25,12 @@ from edgekit.errors import EdgekitError, Quarantined, Refused
 from edgekit.line import messages
 from edgekit.line.frame import Message
 from edgekit.line.messages import Ack, AnyMessage, Bye, Codebook, Error, Evaluate, Feature, Hello, Tested, Update
+from edgekit.server import events
 from edgekit.server.fleet import Fleet
 from edgekit.server.gate import Gate, Ticket
 from edgekit.server.handlers import training
 from edgekit.server.handlers.codebook import patch_tables
-from edgekit.server.handlers.evaluation import evaluate, missed, tally, tally_message, tested_event
+from edgekit.server.handlers.evaluation import evaluate, missed, tally, tally_message
 from edgekit.server.handlers.health import pong
 from edgekit.server.handlers.joining import check_hello, welcome
 from edgekit.server.handlers.update import close_round
@@ -51,8 +52,7 @@ ALONE = RoundPolicy(Every(), FedAvg())
 class Service:
     """One back half, shared by all sessions. Without a `watch` nobody judges what devices send.
 
-    `on_event` is called, with the lock held, with "joined", "left", "round", "tested", "warned" and "quarantined"
-    events, whose fields are in docs/record.md.
+    `on_event` is called, with the lock held, with the events of `edgekit.server.events`, and "round".
     """
 
     def __init__(
@@ -103,17 +103,8 @@ class Service:
             self._keep(best=False)
 
     def ended(self) -> dict[str, Any]:
-        """The "ended" event: what the run came to, and whether the same seed gives the same weights again.
-
-        It does where every step and round waited for all its devices, and rounds did not go by the clock.
-        """
-        fleet, policy = self.fleet, self.rounds.policy
-        waited = self._gate.all_known and not fleet.short_steps and not fleet.late_updates
-        return {
-            "event": "ended", "steps": fleet.steps, "steps_without_some": fleet.short_steps,
-            "rounds": self.rounds.number if policy.every else 0, "late_updates": fleet.late_updates,
-            "repeatable": waited and not policy.every.seconds and not fleet.lost,
-        }  # fmt: skip
+        """The "ended" event."""
+        return events.ended(self.fleet, self.rounds, self._gate.all_known)
 
     def _answer(self, message: Message, alive: Callable[[], bool]) -> AnyMessage:
         if message.kind not in TAKEN:
@@ -174,8 +165,7 @@ class Service:
             session = Session.begin(self.fleet.joined, ticket.request, self.setup)
             self.fleet.join(session)
             new.append((ticket, session))
-            told = {"session": session.number, "device": session.device, "steps": session.hello.steps}
-            self.on_event({"event": "joined", **told})
+            self.on_event(events.joined(session))
         if self.fleet.steps_per_epoch is None:
             self.fleet.begin(self._patience)
         self.rounds.rest(self.fleet)
@@ -216,7 +206,7 @@ class Service:
         if best:
             self._best = accuracy
         self._keep(best)
-        self.on_event(tested_event(epoch, len(sessions), test, validation, best))
+        self.on_event(events.tested(epoch, len(sessions), test, validation, best))
         for ticket, session in zip(tickets, sessions, strict=True):
             ticket.reply = tally_message(session, ticket.request.step, test, best)
         for late in self._gate.end_test(sessions):
@@ -225,13 +215,13 @@ class Service:
     def _warn(self, session: Session, warning: str) -> None:
         """Tells of a warning when it is new."""
         if warning and warning != session.warning:
-            self.on_event({"event": "warned", "device": session.device, "step": session.step, "warning": warning})
+            self.on_event(events.warned(session, warning))
         session.warning = warning
 
     def _quarantine(self, session: Session, reason: str) -> None:
         """Ends `session`; nothing more is learned from its device."""
         self.fleet.quarantined[session.device] = reason
-        self.on_event({"event": "quarantined", "device": session.device, "step": session.step, "reason": reason})
+        self.on_event(events.quarantined(session, reason))
         self._end(session, finished=False)
 
     def _keep(self, best: bool) -> None:
@@ -244,10 +234,7 @@ class Service:
         if self._watch is not None:
             self._watch.forget(session.device)
         self._gate.leave(session)
-        self.on_event(
-            {"event": "left", "session": session.number, "device": session.device, "steps": session.step,
-             "finished": finished}
-        )  # fmt: skip
+        self.on_event(events.left(session, finished))
 
 
 def error_message(error: EdgekitError, session: int, step: int) -> Message:

@@ -21,7 +21,7 @@ from torch.nn import Parameter
 from torch.nn.functional import cross_entropy
 
 from edgekit.errors import BundleError, Diverged, Refused, UnknownName, UsageError
-from edgekit.server.decode import to_network_order
+from edgekit.server.decode import finite, to_network_order
 from edgekit.server.guard import Guards
 from edgekit.server.program import load_program
 
@@ -172,7 +172,7 @@ class BackHalf:
         gradients = [leaf.grad * (total / len(leaf)) for leaf in leaves if leaf.grad is not None]
         of_weights = [w.grad for w in self._weights.values() if w.grad is not None]
         loss, moved = joint.loss.item(), [*of_weights, *self._buffers.values(), *gradients]
-        if not math.isfinite(loss) or not _finite(moved):
+        if not math.isfinite(loss) or not finite(moved):
             self._put_back(before)
             raise Diverged(f"the loss is {loss} and its gradient not finite: training diverged, lower --lr")
         if self.guards.calm(before, self._buffers):
@@ -279,12 +279,6 @@ def _pass(program: Program, parts: Sequence[Part]) -> _Pass:
         return _Pass(loss, [loss.detach()], predicted)
     split = zip(torch.split(logits.detach(), sizes), targets, strict=True)
     return _Pass(loss, [cross_entropy(own, target) for own, target in split], predicted)
-
-
-def _finite(tensors: Sequence[torch.Tensor]) -> bool:
-    """Whether all values of `tensors` are finite, and do not add up to more than a float32 holds."""
-    sums = [tensor.sum() for tensor in tensors if tensor.is_floating_point()]
-    return bool(torch.isfinite(torch.stack(sums)).all())
 
 
 def _batch_bounds(program: torch.export.ExportedProgram, name: str) -> tuple[int, int]:

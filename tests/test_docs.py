@@ -105,9 +105,15 @@ TABLES = [
     ("docs/compression.md", "bench/gradient_kernels.py --show bench/results/gradient_kernels.json"),
     ("docs/compression.md", "bench/uplink.py --show bench/results/uplink.json"),
     ("docs/export.md", "bench/front_graphs.py --show bench/results/front_graphs.json"),
+    ("docs/export.md", "bench/provider_training.py --show bench/results/provider-training.json"),
     ("docs/export.md", "bench/train_layers.py --show bench/results/train_layers.json"),
     ("docs/fleet.md", "bench/fleet.py --show bench/results/fleet.json"),
     ("docs/fleet.md", "bench/fleet.py --show bench/results/fleet-cifar10.json --curves"),
+    *[
+        ("docs/measure.md", f"bench/{script}.py --show bench/results/{script}{when}.json")
+        for script in ("line", "server_step")
+        for when in ("", "-before")
+    ],
     ("docs/measure.md", "bench/link.py --show bench/results/link.json"),
     ("docs/measure.md", "bench/peer_steps.py --show bench/results/peer_steps.json"),
     (

@@ -68,7 +68,7 @@ def kernel_gradient(graph: Graph, x: str, g: str, shape: Shape, window: Window, 
         return _per_image(graph, pad(graph, x, window), g, shape, window)
     # Products of few rows are slow in ONNX Runtime: where there are few filters, rows of the kernel go together.
     in_sight = all(-ho < shift < window.strips(graph.shape(x)) for shift, _ in window.rows())
-    if group == 1 and taps > 1 and 48 <= min(o, per_group) and o < 128 and in_sight:
+    if group == 1 and taps > 1 and min(o, per_group) >= 48 and o < 128 and in_sight:
         return _per_column(graph, x, g, shape, window)
     return _per_tap(graph, pad(graph, x, window), g, shape, window, group)
 
@@ -171,9 +171,7 @@ def _depthwise(graph: Graph, x: str, g: str, shape: Shape, window: Window) -> st
             at[np.flatnonzero(inside), part, columns[inside], i, j] = 1
     total = ""
     for shift, at in places.items():
-        left = graph.op(
-            "Reshape", [moved(graph, g, shift, high), graph.ints(c, times, -1, wo)], (c, times, BATCH, wo)
-        )
+        left = graph.op("Reshape", [moved(graph, g, shift, high), graph.ints(c, times, -1, wo)], (c, times, BATCH, wo))
         left = graph.op("Transpose", [left], (c, times, wo, BATCH), perm=[0, 1, 3, 2])
         product = graph.op("MatMul", [left, right], (c, times, wo, stride * w))
         product = graph.op("Reshape", [product, graph.ints(o, wo * stride * w)], (o, wo * stride * w))

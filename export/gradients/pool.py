@@ -23,9 +23,7 @@ def max_pool(step: Step) -> list[str | None]:
     (_, c, h, w), wo, (kw, across) = step.shape(0), graph.shape(step.y)[3], (window.kernel[1], window.strides[1])
     _, left, _, right = window.pads
     wide = (BATCH, c, h, wo)
-    lines = graph.op(
-        "MaxPool", [step.x], wide, kernel_shape=[1, kw], strides=[1, across], pads=[0, left, 0, right]
-    )
+    lines = graph.op("MaxPool", [step.x], wide, kernel_shape=[1, kw], strides=[1, across], pads=[0, left, 0, right])
     g = _put_back(step, window, _share_out(step, lines, step.y, step.g, 2, window))
     taken = _share_out(step, step.x, lines, g, 3, window)
     joined = graph.op("Concat", taken, (BATCH, c, h, kw * wo), axis=3) if kw > 1 else taken[0]

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from threading import Condition, Lock
-from typing import Any
 
 from edgekit.line.labels import pack_labels
 from edgekit.line.messages import Evaluate, Result, Tally, Tested
@@ -46,17 +45,6 @@ def tally(sessions: Sequence[Session]) -> tuple[Count, Count, float | None]:
 def tally_message(session: Session, epoch: int, test: Count, best: bool) -> Tally:
     """What the device is told of them."""
     return Tally(session.number, epoch, test.images, test.correct, round(test.mean_loss, 6), best)
-
-
-def tested_event(epoch: int, devices: int, test: Count, validation: Count, best: bool) -> dict[str, Any]:
-    """The "tested" event: what the test of so many devices came to."""
-    event = {
-        "event": "tested", "epoch": epoch, "devices": devices, "images": test.images, "accuracy": test.accuracy,
-        "test_loss": test.mean_loss, "best": best,
-    }  # fmt: skip
-    if validation.images:
-        event.update(validation_accuracy=validation.accuracy, validation_loss=validation.mean_loss)
-    return event
 
 
 def missed(session: Session, message: Tested) -> Tally:

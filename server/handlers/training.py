@@ -20,7 +20,7 @@ import torch
 from edgekit.errors import Diverged, Refused
 from edgekit.line.messages import Feature, Gradient
 from edgekit.schedule import learning_rate
-from edgekit.server.decode import to_network_order
+from edgekit.server.decode import finite, to_network_order
 from edgekit.server.fleet import Fleet
 from edgekit.server.handlers.batch import Batch, unpack_batch
 from edgekit.server.look import Look, look_at
@@ -82,7 +82,7 @@ def take(setup: Setup, session: Session, message: Feature, watched: bool) -> Wor
     if setup.noise_filling is not None:
         setup.noise_filling.missing(message)
     batch = unpack_batch(setup, session, message)
-    if not bool(torch.isfinite(batch.feature).all()):
+    if not finite([batch.feature]):
         raise Refused("a feature that is infinite or not a number: training diverged on this device, lower --lr")
     look = look_at(to_network_order(batch.feature, batch.order)) if watched else None
     return Work(session, message, batch, look, time.perf_counter() - start)

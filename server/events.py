@@ -1,0 +1,56 @@
+"""Events: what a server tells of a run. docs/record.md says what each field means."""
+
+from typing import Any
+
+from edgekit.server.fleet import Fleet
+from edgekit.server.rounds import Rounds
+from edgekit.server.session import Session
+from edgekit.server.tally import Count
+
+Event = dict[str, Any]
+
+
+def joined(session: Session) -> Event:
+    return {"event": "joined", "session": session.number, "device": session.device, "steps": session.hello.steps}
+
+
+def left(session: Session, finished: bool) -> Event:
+    """`finished`: whether it said bye."""
+    return {
+        "event": "left", "session": session.number, "device": session.device, "steps": session.step,
+        "finished": finished,
+    }  # fmt: skip
+
+
+def warned(session: Session, warning: str) -> Event:
+    return {"event": "warned", "device": session.device, "step": session.step, "warning": warning}
+
+
+def quarantined(session: Session, reason: str) -> Event:
+    return {"event": "quarantined", "device": session.device, "step": session.step, "reason": reason}
+
+
+def tested(epoch: int, devices: int, test: Count, validation: Count, best: bool) -> Event:
+    """What the test of so many devices came to."""
+    event = {
+        "event": "tested", "epoch": epoch, "devices": devices, "images": test.images, "accuracy": test.accuracy,
+        "test_loss": test.mean_loss, "best": best,
+    }  # fmt: skip
+    if validation.images:
+        event.update(validation_accuracy=validation.accuracy, validation_loss=validation.mean_loss)
+    return event
+
+
+def ended(fleet: Fleet, rounds: Rounds, all_known: bool) -> Event:
+    """What the run came to, and whether the same seed gives the same weights again.
+
+    It does where every step and round waited for all its devices, of which were `all_known`, and rounds did not go by
+    the clock.
+    """
+    every = rounds.policy.every
+    waited = all_known and not fleet.short_steps and not fleet.late_updates
+    return {
+        "event": "ended", "steps": fleet.steps, "steps_without_some": fleet.short_steps,
+        "rounds": rounds.number if every else 0, "late_updates": fleet.late_updates,
+        "repeatable": waited and not every.seconds and not fleet.lost,
+    }  # fmt: skip
