@@ -104,6 +104,7 @@ TABLES = [
     ("docs/compression.md", "bench/coder.py --show bench/results/coder.json"),
     ("docs/compression.md", "bench/gradient_kernels.py --show bench/results/gradient_kernels.json"),
     ("docs/compression.md", "bench/uplink.py --show bench/results/uplink.json"),
+    ("docs/export.md", "bench/front_graphs.py --show bench/results/front_graphs.json"),
     ("docs/export.md", "bench/provider_training.py --show bench/results/provider-training.json"),
     ("docs/export.md", "bench/train_layers.py --show bench/results/train_layers.json"),
     ("docs/fleet.md", "bench/fleet.py --show bench/results/fleet.json"),
