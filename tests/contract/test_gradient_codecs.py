@@ -111,6 +111,19 @@ def test_a_mask_of_all_sends_the_same_as_none(codec: GradientCodec) -> None:
 
 
 @each_codec
+@pytest.mark.parametrize("mask", masks()[:2], ids=["none", "some"])
+def test_the_order_in_memory_does_not_matter(codec: GradientCodec, mask: np.ndarray | None) -> None:
+    """A server that computes with channels last gives gradients in that order."""
+    gradient = draw(8)
+    channels_last = np.ascontiguousarray(gradient.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    assert not channels_last.flags.c_contiguous
+    payload, deviation = codec.send(gradient, mask, np.random.default_rng(0))
+    other, told = codec.send(channels_last, mask, np.random.default_rng(0))
+    assert (other, told) == (payload, pytest.approx(deviation))
+
+
+
+@each_codec
 def test_the_same_generator_gives_the_same_bytes(codec: GradientCodec) -> None:
     assert codec.pack(draw(1), None, np.random.default_rng(7)) == codec.pack(draw(1), None, np.random.default_rng(7))
 

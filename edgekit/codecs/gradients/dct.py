@@ -88,8 +88,8 @@ class DCT(GradientCodec):
     def _quantised(self, gradient: np.ndarray, mask: Optional[np.ndarray]) -> "Tuple[Optional[_Sent], float]":
         """What is sent of `gradient`, None where all of it is 0; and its deviation from that, before the mask."""
         self.check_arrays(gradient, mask)
-        if mask is not None:
-            gradient = np.where(mask, gradient, np.float32(0))
+        # In one order of memory, so that the same sums are made in the same order.
+        gradient = np.ascontiguousarray(gradient if mask is None else np.where(mask, gradient, np.float32(0)))
         largest = max(float(gradient.max()), -float(gradient.min()))
         check_sendable(largest)
         if not largest:
