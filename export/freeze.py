@@ -4,8 +4,6 @@ Gradients are computed back to the first layer that learns, so a device saves th
 their activations, and rounds send only the weights that learn. Weights with ``requires_grad=False`` are frozen alike.
 """
 
-from collections.abc import Iterator
-
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _NormBase
 
@@ -28,7 +26,7 @@ def freeze_all_but(front: fx.GraphModule, last: int) -> None:
     A layer is what has weights, such as a convolution, with the batch norm behind it. UsageError when `front` has
     fewer.
     """
-    layers = list(_layers(front))
+    layers = _layers(front)
     if not 1 <= last <= len(layers):
         names = ", ".join(layer[0].rpartition(".")[0] for layer in layers)
         raise UsageError(f"{last} layers that learn: expected 1 to {len(layers)}, the front half has {names}")
@@ -49,25 +47,30 @@ def frozen_names(front: nn.Module) -> set[str]:
     return names
 
 
-def _layers(front: fx.GraphModule) -> Iterator[list[str]]:
+def _layers(front: fx.GraphModule) -> list[list[str]]:
     """The names of each layer's weights, in the order in which layers are last computed."""
+    layers: list[list[str]] = []
+    owners: dict[fx.Node, list[str]] = {}
     modules = dict(front.named_modules())
     calls = {node.target: node for node in front.graph.nodes if node.op in ("call_module", "get_attr")}
     last = set(calls.values())
     parameters = dict(front.named_parameters())
-    layer: list[str] = []
     for node in front.graph.nodes:
         if node not in last:
             continue
         module = modules.get(str(node.target))
         inside = [] if module is None else [f"{node.target}.{name}" for name, _ in module.named_parameters()]
         names = [name for name in inside or [str(node.target)] if name in parameters]
-        if names and layer and module is not None and not isinstance(module, WITH_THE_ONE_BEFORE):
-            yield layer
-            layer = []
-        layer += names
-    if layer:
-        yield layer
+        # A scale or a bias that forward reads by itself goes with the layer before, as norms do.
+        own = not isinstance(module, WITH_THE_ONE_BEFORE) if module else any(parameters[n].ndim > 1 for n in names)
+        if not names:
+            continue
+        if own or not layers:
+            layers.append([])
+        source = node.args[0] if node.args and not own else None
+        owners[node] = owners.get(source, layers[-1]) if isinstance(source, fx.Node) else layers[-1]
+        owners[node] += names
+    return layers
 
 
 def _frozen(norm: nn.BatchNorm2d) -> FrozenBatchNorm2d:

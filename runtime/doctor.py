@@ -129,7 +129,11 @@ def examine(
     found += [coder(), *engine(backend, versions, root)]
     if "onnxruntime" in needed and all(each.state != "failed" for each in found if each.name == "onnxruntime"):
         wanted = bundle.provider if bundle is not None else profile.get("provider", CPU)
-        found.append(libraries.provider(provider, wanted if wanted in PROVIDERS else CPU, bundle is not None))
+        told = libraries.provider(provider, wanted if wanted in PROVIDERS else CPU, bundle is not None)
+        if bundle is not None and told.state == "ok" and provider == AUTO and bundle.wanted_provider != wanted:
+            text = "learning runs on {}, not on {} as planned".format(wanted, bundle.wanted_provider)
+            told = Finding("provider", "warning", text, wanted, bundle.provider_reason)
+        found.append(told)
     if bundle is not None:
         text = "{} cut at {} for {}, {}".format(bundle.model, bundle.cut, bundle.device["name"], bundle.digest[:12])
         found.append(Finding("bundle", "ok", text + ": every hash is right", bundle.digest))

@@ -9,6 +9,7 @@
     weights <--Rounds.adopt-- Weights <----------------------
 """
 
+import math
 import time
 from collections import deque
 from typing import Deque, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple
@@ -74,6 +75,8 @@ def check_options(options: Options) -> None:
         if getattr(options, name) < smallest:
             told = "{} of {}: expected at least {}"
             raise UsageError(told.format(name, getattr(options, name), smallest))
+    if not 0 <= options.codebook_tolerance < math.inf:
+        raise UsageError("codebook_tolerance of {}: expected at least 0".format(options.codebook_tolerance))
 
 
 class InFlight(NamedTuple):

@@ -135,7 +135,9 @@ class Service:
             return evaluate(self.setup, session, request, self._coder, self._lock)
         if isinstance(request, Bye):
             with self._lock:
-                self._end(session, finished=True)
+                # It may have ended since it was looked up.
+                if session.number in self.fleet.sessions:
+                    self._end(session, finished=True)
             return Ack(session.number, message.step)
         if isinstance(request, Feature):
             again = training.repeated(session, request)
@@ -144,9 +146,11 @@ class Service:
             with self._coder:
                 work = training.take(self.setup, session, request, self._watch is not None)
         elif isinstance(request, Update):
-            work = self.rounds.take(session, request)
+            with self._coder:
+                work = self.rounds.take(session, request)
         with self._lock:
             if isinstance(request, Tested) and session.missed is not None:
+                self._gate.heard(session)
                 return missed(session, request)
             reply: AnyMessage | training.Learned = self._gate.wait(Ticket(message.kind, session, request, alive, work))
         if isinstance(reply, training.Learned):

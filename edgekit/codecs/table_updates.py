@@ -37,7 +37,7 @@ def diff(codec: CodebookCodec, sent: Arrays, tables: Arrays, tolerance: float) -
     A value is close when it is off by about `tolerance` of its group's spread at most: the root mean square over the
     codewords, about their mean. With a tolerance of 0, or another order of channels, the tables go whole, as float16.
     """
-    if "order" in tables and not np.array_equal(sent["order"], tables["order"]):
+    if not np.array_equal(sent["order"], tables["order"]):
         return _whole(tables)
     if not tolerance:
         return b"" if np.array_equal(sent["codebook"], tables["codebook"]) else _whole(tables)

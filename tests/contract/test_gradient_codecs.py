@@ -122,7 +122,6 @@ def test_the_order_in_memory_does_not_matter(codec: GradientCodec, mask: np.ndar
     assert (other, told) == (payload, pytest.approx(deviation))
 
 
-
 @each_codec
 def test_the_same_generator_gives_the_same_bytes(codec: GradientCodec) -> None:
     assert codec.pack(draw(1), None, np.random.default_rng(7)) == codec.pack(draw(1), None, np.random.default_rng(7))

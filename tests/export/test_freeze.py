@@ -81,6 +81,32 @@ def test_a_layer_computed_twice_counts_where_it_is_computed_last() -> None:
     }  # fmt: skip
 
 
+class Branches(nn.Module):
+    """Two convolutions in turn, then their norms; and a weight that forward uses by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(1, 4, 3), nn.Conv2d(1, 4, 3)
+        self.left_norm, self.right_norm = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+        self.weight = nn.Parameter(torch.ones(4, 4, 1, 1))
+        self.end = nn.Identity()
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        left, right = self.left(x), self.right(x)
+        y = self.left_norm(left) + self.right_norm(right)
+        return self.head(self.end(nn.functional.conv2d(y, self.weight)).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [(1, {"weight"}), (2, {"weight", "right.weight", "right.bias", "right_norm.weight", "right_norm.bias"})],
+)
+def test_a_norm_is_of_the_layer_that_it_follows(last: int, expected: set[str]) -> None:
+    front = front_of(Branches(), "end", last)
+    assert {name for name, weight in front.named_parameters() if weight.requires_grad} == expected
+
+
 @pytest.mark.parametrize("last", [0, 6])
 def test_more_layers_than_there_are_is_refused_with_their_names(last: int) -> None:
     with pytest.raises(

@@ -165,3 +165,8 @@ class TestRegrouping:
     def test_fewer_than_none_is_refused(self, small_bundle: Bundle, digits: Dataset) -> None:
         with pytest.raises(UsageError, match="regroup_every of -1: expected at least 0"):
             train(small_bundle, digits, service(small_bundle).handle, regroup_every=-1)
+
+    @pytest.mark.parametrize("tolerance", [-0.1, float("nan"), float("inf")])
+    def test_a_tolerance_that_is_none_is_refused(self, tolerance: float, small_bundle: Bundle, digits: Dataset) -> None:
+        with pytest.raises(UsageError, match=r"codebook_tolerance of .*: expected at least 0"):
+            train(small_bundle, digits, service(small_bundle).handle, codebook_tolerance=tolerance)

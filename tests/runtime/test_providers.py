@@ -19,6 +19,7 @@ from edgekit.errors import BackendError, BundleError, ExportError, UnknownName, 
 from edgekit.export.build import build_bundle
 from edgekit.export.settings import BoardSettings, CalibrationImages, Coding, Network
 from edgekit.export.targets import learning_rules
+from edgekit.runtime.doctor import examine
 from edgekit.runtime.learn import FrontHalf
 from edgekit.runtime.optim import optimizer
 from edgekit.runtime.passes import check_offered
@@ -202,6 +203,9 @@ def test_what_no_provider_has_is_exported_for_the_cpu_and_said(
     front = FrontHalf(made, "onnxruntime", 1)
     assert (front.passes.provider.name, front.passes.provider.wanted) == ("cpu", "cuda")
     assert "Relu" in front.passes.provider.reason and "of layer '2'" in front.passes.provider.reason
+    (told,) = (each for each in examine(made, made.device, None, "onnxruntime") if each.name == "provider")
+    assert (told.state, told.text) == ("warning", "learning runs on cpu, not on cuda as planned")
+    assert "Relu" in str(told.advice)
 
 
 def test_backends_without_providers_say_so(bundle: Bundle) -> None:

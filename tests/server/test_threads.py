@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from edgekit.codecs.features.sgq import SGQ
+from edgekit.line import messages
+from edgekit.line.frame import Message
 from edgekit.server.calibrate import Calibrator
 from edgekit.server.service import Service
 from edgekit.server.train import BackHalf
@@ -81,3 +83,17 @@ def test_a_session_is_busy_until_its_reply_is_there(
         go_on.set()
         assert first.result(60).kind == "gradient"
     assert service.handle(feature(session, 1)).kind == "gradient"
+
+
+def test_a_session_may_end_while_its_bye_is_read(make: Callable[..., Service], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its line breaks, and the server ends it first."""
+    service = make()
+    session, parse = hello(service), messages.parse
+
+    def parse_late(message: Message) -> Any:
+        service.left(session)
+        return parse(message)
+
+    monkeypatch.setattr(messages, "parse", parse_late)
+    assert service.handle(Message("bye", session)).kind == "ack"
+    assert not service.fleet.sessions

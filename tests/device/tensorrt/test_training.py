@@ -78,9 +78,10 @@ def test_a_training_run_ends_where_onnx_runtime_ends(board: tuple[str, Bundle], 
     assert len(epochs) == len(twin) == EPOCHS and epochs[-1]["accuracy"] > 70
     # The graphs that learn are the same, in the same engine.
     assert [epoch["loss"] for epoch in epochs] == pytest.approx([epoch["loss"] for epoch in twin])
-    # One of the 359 test images is 0.28 points; while the network is half trained, rounding moves a few of them.
+    # One of the 359 test images is 0.28 points. The engines may differ in 1 % of the codes: rounding moves up to three
+    # images at the end, and more while the network is half trained.
     apart = [abs(ours["accuracy"] - theirs["accuracy"]) for ours, theirs in zip(epochs, twin, strict=True)]
-    assert apart[-1] <= 0.5 and max(apart) <= 1.5, apart
+    assert apart[-1] <= 0.9 and max(apart) <= 1.5, apart
     told = json.loads(record.read_text())
     assert told["misused"] == [] and told["left"] == 0
     # Built once, in the board's precision; refitted when it is opened and for every evaluation.
