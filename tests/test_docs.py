@@ -125,7 +125,7 @@ TABLES = [
         "docs/results.md",
         "-m edgekit report bench/results/thin-mobilenet_v1.json bench/results/measure-mobilenet_v1.json "
         "bench/results/measure-vgg11.json bench/results/in-flight-mobilenet_v1.json "
-        "bench/results/thin-vgg11_thin.json --format md",
+        "bench/results/thin-vgg11_thin.json bench/results/fast-mobilenet_v1.json --format md",
     ),
 ]
 
