@@ -13,6 +13,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import numpy as np
 
 from edgekit.bundle import Bundle, open_bundle
+from edgekit.codecs.entropy import kernels
 from edgekit.data import images, partition, registry
 from edgekit.data.base import Dataset
 from edgekit.data.classes import mapped
@@ -109,6 +110,7 @@ def run(options: argparse.Namespace) -> None:
         raise UsageError("--server HOST:PORT is missing: the address of `edgekit serve`; only --measure does without")
     index, count = partition.parse_share(WHOLE if options.share is None else options.share)
     name = check_name(_name(options, index))
+    kernels.choice()
     bundle = open_bundle(options.bundle)
     if options.server is None and options.dataset == GOLDEN:
         with contextlib.closing(_opened(bundle, options, name)) as front:

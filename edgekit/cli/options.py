@@ -79,7 +79,8 @@ board = options(
         "--train-layers",
         type=click.IntRange(min=1),
         metavar="K",
-        help="Let only the last K layers of the front half learn: a lighter step, and smaller rounds (default: all).",
+        help="Let only the last K layers of the front half learn: a lighter step, and smaller rounds (default: all). "
+        "The others stay as they are: give them weights with --weights.",
     ),
     provider,
 )

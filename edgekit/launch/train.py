@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from edgekit.bundle import Bundle
 from edgekit.codecs.base import FeatureCodec
+from edgekit.codecs.entropy import kernels
 from edgekit.errors import Quarantined, UsageError
 from edgekit.export.named import export_named
 from edgekit.export.settings import BoardSettings, Coding, NamedData, NamedNetwork, as_board, as_coding
@@ -127,6 +128,7 @@ def check(run: Run) -> None:
     """UsageError for what the processes would refuse, but only after the export."""
     server = run.server
     run.training.check()
+    kernels.choice()
     check_offered(run.board.provider, run.training.backend)
     OptimizerConfig(server.optimizer, server.lr, server.momentum, server.weight_decay).check()
     check_schedule(server.schedule)

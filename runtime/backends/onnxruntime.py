@@ -114,6 +114,7 @@ class OnnxRuntime(Backend):
 
     def place(self, array: np.ndarray) -> Kept:
         if self._where.memory == "cpu":
+            # An OrtValue would do as well, but the array that it gives out is gone when it is (ONNX Runtime 1.31).
             return Kept(array)
         import onnxruntime
 

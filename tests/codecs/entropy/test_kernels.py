@@ -75,3 +75,11 @@ def test_the_environment_decides(name):
     environment = {**os.environ, "EDGEKIT_CODER": name}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == (f"{name}: asked for by EDGEKIT_CODER\n", "")
+
+
+def test_a_wrong_name_is_told_before_anything_is_written(tmp_path):
+    train = [sys.executable, "-m", "edgekit", "train", "vgg11_thin", "--out", str(tmp_path / "out")]
+    environment = {**os.environ, "EDGEKIT_CODER": "nativ"}
+    done = subprocess.run(train, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == UnknownName.exit_code and "unknown EDGEKIT_CODER 'nativ'" in done.stderr
+    assert not (tmp_path / "out").exists()
