@@ -67,7 +67,7 @@ def test_pyproject_lists_every_package() -> None:
 
 def test_wheel_holds_every_file(wheel: zipfile.ZipFile) -> None:
     content = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert content == tree(".html", ".py", ".so", ".toml", "py.typed")
+    assert content == tree(".c", ".h", ".html", ".py", ".so", ".toml", "py.typed")
     assert wheel.read("edgekit/export/models/vgg.py") == (ROOT / "export/models/vgg.py").read_bytes()
 
 
