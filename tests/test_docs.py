@@ -106,6 +106,7 @@ TABLES = [
     ("docs/compression.md", "bench/uplink.py --show bench/results/uplink.json"),
     ("docs/export.md", "bench/front_graphs.py --show bench/results/front_graphs.json"),
     ("docs/export.md", "bench/provider_training.py --show bench/results/provider-training.json"),
+    ("docs/export.md", "bench/providers.py --show bench/results/providers.json"),
     ("docs/export.md", "bench/train_layers.py --show bench/results/train_layers.json"),
     ("docs/fleet.md", "bench/fleet.py --show bench/results/fleet.json"),
     ("docs/fleet.md", "bench/fleet.py --show bench/results/fleet-cifar10.json --curves"),
