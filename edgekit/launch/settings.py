@@ -54,7 +54,8 @@ class Server(NamedTuple):
 
     #: "sgd" or "adam".
     optimizer: str = "sgd"
-    lr: float = 0.05
+    #: None: the optimiser's usual rate, less for small steps, see `OptimizerConfig.rate`.
+    lr: float | None = None
     momentum: float = 0.9
     weight_decay: float = 5e-4
     #: "cosine", with warm-up, or "constant".
