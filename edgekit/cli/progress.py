@@ -80,6 +80,8 @@ def result_table(summary: Event) -> Table:
         table.add_row(f"{way}, measured", f"{n:.1f} B an image, {fp32 / n:.1f}x below the {fp32} B of an fp32 feature")
     formula = summary["formula_bytes_up_per_image"]
     table.add_row("up, by formula", f"{formula:.1f} B an image, {fp32 / formula:.1f}x below fp32; codes alone")
+    if summary["augment"]:
+        table.add_row("augmentation", summary["augment"])
     if summary["noise_filling"]:
         table.add_row("noise filling", summary["noise_filling"])
     off = summary["gradient_deviation"]

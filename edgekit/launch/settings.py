@@ -35,6 +35,8 @@ class Training(NamedTuple):
     link: str | None = None
     #: Share of each device's training images that is held back, to choose the best pair of halves by.
     validation: float = 0.0
+    #: What devices do to training images at random, "flip,crop:4", see `edgekit.data.augment`; None: nothing.
+    augment: str | None = None
 
     def check(self) -> None:
         """UsageError for what a device or the link would refuse, but only after the export."""
