@@ -115,6 +115,8 @@ class BoardSettings(NamedTuple):
     train_layers: int | None = None
     #: What the graphs that learn are to run on: a name of `edgekit.providers`, or "auto", the board's.
     provider: str = AUTO
+    #: Whether the bundle has a local head (export/local_head.py), for servers that are told to train with its loss.
+    local_head: bool = True
 
     @property
     def profile(self) -> Profile:
