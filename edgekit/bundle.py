@@ -40,6 +40,8 @@ MANIFEST = "manifest.json"
 GRAPHS = ("front", "front_train", "front_grad")
 #: The graph of the local loss, which older bundles lack, and others that were exported without.
 LOCAL = "local"
+#: What the names of the local head's weights begin with, beside those of the front half.
+HEAD = "local_head."
 #: The fields of a graph that list tensors.
 SPECS = ("inputs", "held", "constants", "outputs")
 

@@ -49,7 +49,7 @@ def build_bundle(
     `seed` decides the first codebooks and the local head. ExportError or UsageError when network, cut, codec and board
     do not fit together.
     """
-    model, name, cut = network
+    model, name, cut, trained_head = network
     images, mean, std, classes, labels, class_names = calibration
     codec, significance, goal = coding
     device = board.profile
@@ -90,7 +90,7 @@ def build_bundle(
     refusal = check_range(ENCODERS[codec.codec_id].largest(codec, features.numpy()[:, order], tables), device)
     refuse([refusal] if refusal else [], f"{device.name} ({device.title})")
     shape = batch.shape[1:]
-    head = LocalHead(features.shape[1], classes, seed) if board.local_head else None
+    head = LocalHead(features.shape[1], classes, seed, trained_head) if board.local_head else None
 
     def graphs_for(provider: str) -> FrontGraphs:
         return front_graphs(

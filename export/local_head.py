@@ -12,7 +12,7 @@ import onnx
 import torch
 from torch import nn
 
-from edgekit.bundle import LOCAL, GraphSpec
+from edgekit.bundle import HEAD, LOCAL, GraphSpec
 from edgekit.codecs.base import Arrays, FeatureCodec
 from edgekit.export.gradient import differentiate
 from edgekit.export.graph import BATCH, Graph
@@ -25,20 +25,25 @@ from edgekit.tensors import TensorSpec
 
 #: Filters of its convolution.
 FILTERS = 64
-#: What its weights' names begin with, beside those of the front half.
-PREFIX = "local_head."
 
 
 class LocalHead(nn.Module):
-    """Logits (n,classes) of a feature (n,`channels`,h,w), channels in the network's order; `seed` draws the weights."""
+    """Logits (n,classes) of a feature (n,`channels`,h,w), channels in the network's order.
 
-    def __init__(self, channels: int, classes: int, seed: int) -> None:
+    `seed` draws the weights. `trained` ones, by the names of `arrays`, take their place where they fit: those of
+    another cut do not.
+    """
+
+    def __init__(self, channels: int, classes: int, seed: int, trained: Arrays | None = None) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.conv = nn.Conv2d(channels, FILTERS, 3, stride=2, padding=1)
             self.linear = nn.Linear(FILTERS, classes)
             initialise(self)
+        own, trained = self.arrays(), trained or {}
+        if {name: array.shape for name, array in own.items()} == {name: a.shape for name, a in trained.items()}:
+            self.load_state_dict({name.removeprefix(HEAD): torch.tensor(array) for name, array in trained.items()})
 
     def forward(self, feature: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.linear(torch.relu(self.conv(feature)).mean(dim=(2, 3)))
@@ -46,7 +51,7 @@ class LocalHead(nn.Module):
 
     def arrays(self) -> Arrays:
         """Its weights, by the names that they have beside those of a front half."""
-        return {PREFIX + name: weight.detach().numpy() for name, weight in self.named_parameters()}
+        return {HEAD + name: weight.detach().numpy() for name, weight in self.named_parameters()}
 
 
 def local_graph(
@@ -63,7 +68,7 @@ def local_graph(
     channels, height, width = shape
     feature = graph.input(TensorSpec("feature", "float32", (BATCH, channels, height, width)))
     labels = graph.input(TensorSpec("labels", "float32", (BATCH, classes)))
-    graph.in_layer(PREFIX[:-1])
+    graph.in_layer(HEAD.rstrip("."))
     x = ordered(graph, feature, codec, tables, back=True)
     names = [graph.weight(name, value) for name, value in weights.items()]
     conv, linear = names[:2], names[2:]

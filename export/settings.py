@@ -44,6 +44,8 @@ class Network(NamedTuple):
     module: "nn.Module"
     name: str
     cut: str
+    #: Weights of a local head that learned at this cut, by name; none: they are drawn.
+    head: dict[str, np.ndarray] = {}  # noqa: RUF012 - never mutated; a NamedTuple default cannot be a factory
 
 
 class Calibration(NamedTuple):

@@ -96,9 +96,9 @@ class Front(ABC):
             "{} has no local head, and the server trains with a local loss: export the bundle again".format(self.origin)
         )
 
+    @abstractmethod
     def local(self, forward: Forward, labels: np.ndarray) -> Local:
         """The local loss of a batch with `labels` (n,classes) f32, one-hot; after `open_local`."""
-        raise NotImplementedError("open_local")
 
     @abstractmethod
     def learn(self, gradients: Arrays, optimizer: Optimizer, learning_rate: float) -> None:

@@ -125,9 +125,8 @@ class FrontHalf(Front):
 
     def local(self, forward: Forward, labels: np.ndarray) -> Local:
         computed = self.passes.local(forward.kept, labels)
-        # Copies: they wait for the server's reply, and an engine may write its next outputs where the last ones are.
-        gradients = {name: computed["gradient." + name].copy() for name in self.bundle.head}
-        return Local(float(computed["loss"][0]), computed["gradient"].copy(), gradients)
+        gradients = {name: computed["gradient." + name] for name in self.bundle.head}
+        return Local(float(computed["loss"][0]), computed["gradient"], gradients)
 
     def learn(self, gradients: Arrays, optimizer: Optimizer, learning_rate: float) -> None:
         """Makes one optimizer step. The learning engines get the new weights now, the deployed one at its next use."""

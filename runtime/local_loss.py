@@ -59,9 +59,8 @@ class LocalLoss:
             joint = server + np.float32(self.weight * _length(server) / own if own else 0.0) * local.gradient
             self._length = _length(joint)
             return np.asarray(joint)
-        if self._length is None or not own:
-            return local.gradient
-        return np.asarray(np.float32(self._length / own) * local.gradient)
+        scale = self._length / own if self._length is not None and own else 1.0
+        return np.asarray(np.float32(scale) * local.gradient)
 
 
 def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:

@@ -66,7 +66,9 @@ class Passes:
 
     def local(self, kept: Dict[str, Kept], labels: np.ndarray) -> Arrays:
         """The outputs of the graph of the local loss, for what `forward` gave and `labels` (n,classes) f32, one-hot."""
-        return self._local.run({"feature": kept[self._feature], "labels": labels})
+        computed = self._local.run({"feature": kept[self._feature], "labels": labels})
+        # Copies: they wait for the server's reply, and an engine may write its next outputs where the last ones are.
+        return {name: array.copy() for name, array in computed.items()}
 
     def check_local(self, golden: Arrays) -> None:
         """BackendError unless the present weights give the gradients of the local loss in `golden`.

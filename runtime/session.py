@@ -164,7 +164,6 @@ class Session:
         if welcome.tables:
             take_tables(self.front, tensorfile.loads(welcome.tables))
             self.codebooks = _codebooks(self.front, self.options)
-        #: Counts 0 where the server asked for none.
         self.local = LocalLoss(self.front, welcome.local_loss, self.meter)
         self.rounds = Rounds(self.front, welcome, self.options.seed)
         if self.rounds.averaged and self.options.regroup_every:

@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from edgekit.bundle import HEAD
 from edgekit.codecs.base import Arrays, FeatureCodec
 from edgekit.errors import ExportError
 from edgekit.export.fold import fold_norms, with_batch_statistics
-from edgekit.export.local_head import PREFIX, LocalHead
+from edgekit.export.local_head import LocalHead
 from edgekit.export.parity.report import Check, equal_codes, worst_gradient
 
 #: Smallest share of equal codes of one engine and PyTorch, both in float32: rounding flips a near tie now and then.
@@ -57,7 +58,7 @@ def local_gradients(head: LocalHead, feature: torch.Tensor, order: torch.Tensor,
     loss = nn.functional.cross_entropy(head(leaf[:, order.argsort()]), torch.from_numpy(golden["labels"]))
     names = [name for name, _ in head.named_parameters()]
     at_cut, *of_weights = torch.autograd.grad(loss, [leaf, *head.parameters()])
-    weights = {f"local.gradient.{PREFIX}{name}": g.numpy() for name, g in zip(names, of_weights, strict=True)}
+    weights = {f"local.gradient.{HEAD}{name}": g.numpy() for name, g in zip(names, of_weights, strict=True)}
     return {"local.loss": loss.detach().reshape(1).numpy(), "local.gradient": at_cut.numpy(), **weights}
 
 
