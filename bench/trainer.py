@@ -30,7 +30,7 @@ from edgekit.server.service import Service
 from edgekit.server.setup import Setup
 from edgekit.server.train import OptimizerConfig
 
-LINE = ("epoch", "images", "loss", "local_loss", "train_accuracy", "images_per_s", "accuracy", "test_loss")
+LINE = ("epoch", "images", "loss", "head_loss", "train_accuracy", "images_per_s", "accuracy", "test_loss")
 #: What is done to training images where a plan says so.
 AUGMENT = "flip,crop:4"
 

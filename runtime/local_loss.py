@@ -6,7 +6,6 @@
     server's gradient, or none in this step --> + --> the gradient that the front half learns from
 """
 
-import math
 from typing import Optional
 
 import numpy as np
@@ -54,19 +53,25 @@ class LocalLoss:
                 raise PayloadError("gradient message: 'local_only', and there is no local loss", HEAD_SIZE)
             return server
         self.total += local.loss * len(local.gradient)
-        own = _length(local.gradient)
         if server is not None:
-            joint = server + np.float32(self.weight * _length(server) / own if own else 0.0) * local.gradient
-            self._length = _length(joint)
-            return np.asarray(joint)
+            both = added(server, local.gradient, self.weight)
+            self._length = _length(both)
+            return both
+        own = _length(local.gradient)
         scale = self._length / own if self._length is not None and own else 1.0
         return np.asarray(np.float32(scale) * local.gradient)
 
 
+def added(server: np.ndarray, local: np.ndarray, weight: float) -> np.ndarray:
+    """``server + weight * ||server|| / ||local|| * local``, f32."""
+    own = _length(local)
+    return np.asarray(server + np.float32(weight * _length(server) / own if own else 0.0) * local)
+
+
 def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
     """(n,classes) f32 of `labels` (n,)."""
-    return np.eye(classes, dtype=np.float32)[labels]
+    return np.asarray(np.eye(classes, dtype=np.float32)[labels])
 
 
 def _length(gradient: np.ndarray) -> float:
-    return math.sqrt(float(np.square(gradient, dtype=np.float64).sum()))
+    return float(np.linalg.norm(gradient.ravel()))

@@ -55,7 +55,7 @@ class Device:
             make_folder(options.out)
         self._on_event(self._event("connected", begun, 0.0))
         event = self._event("epoch", begun, 0.0)
-        loss, accuracy, local = 0.0, 0.0, 0.0
+        loss, accuracy, head = 0.0, 0.0, 0.0
         for epoch in range(begun + 1, options.epochs + 1):
             last = epoch == options.epochs
             evaluated = last or epoch % options.evaluate_every == 0
@@ -64,7 +64,7 @@ class Device:
             # A device that rested all the time keeps the figures that it had.
             if images:
                 loss, accuracy = mean, 100.0 * right / images
-                local = (session.local.total - before) / images
+                head = (session.local.total - before) / images
             if options.regroup_every and epoch % options.regroup_every == 0 and not last:
                 session.regroup()
             elapsed = time.perf_counter() - start
@@ -79,7 +79,7 @@ class Device:
             self._save(bool(tested) and tested["fleet"]["best"])
             event["images_per_s"] = images / elapsed
             if session.local.weight:
-                event["local_loss"] = local
+                event["head_loss"] = head
             if session.codebooks:
                 event["codebook"] = session.codebooks.health()
             self._on_event(event)

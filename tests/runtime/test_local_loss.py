@@ -120,8 +120,8 @@ def test_the_head_learns_with_the_front_half(small_bundle: Bundle, digits: Datas
     plain, without = train(small_bundle, digits, service(small_bundle).handle, epochs=3, in_flight=depth)
     handle = service(small_bundle, local=server.LocalLoss(0.5)).handle
     device, events = train(small_bundle, digits, handle, epochs=3, in_flight=depth)
-    losses = [event["local_loss"] for event in epochs(events)]
-    assert losses[2] < losses[1] < losses[0] < 3 and "local_loss" not in epochs(without)[0]
+    losses = [event["head_loss"] for event in epochs(events)]
+    assert losses[2] < losses[1] < losses[0] < 3 and "head_loss" not in epochs(without)[0]
     for name, array in small_bundle.head_weights().items():
         assert not np.array_equal(device.front.state[name], array)
         assert name in device.front.learned and name not in plain.front.state and name not in plain.front.learned
