@@ -83,13 +83,12 @@ def front_graphs(
     statistics = [name for norm in learning.batch_norms for name in (norm.batch_mean, norm.batch_var)]
     outputs = list(dict.fromkeys([*codes, learning.feature, *statistics, *saved]))
     models["front_train.onnx"], specs["front_train"] = graph.model(outputs, held=graph.weights, file="front_train.onnx")
-    if head is not None:
-        models["local.onnx"], specs[LOCAL] = local_graph(
-            head, graph.shape(learning.feature)[1:], codec, tables, provider
-        )
     if provider != CPU:
         for file in ("front_train.onnx", "front_grad.onnx"):
             check_learning(onnx.ModelProto.FromString(models[file]), provider, graph.layers)
+    if head is not None:
+        at_cut = graph.shape(learning.feature)[1:]
+        models["local.onnx"], specs[LOCAL] = local_graph(head, at_cut, codec, tables, provider)
     return FrontGraphs(
         models,
         specs,
