@@ -158,6 +158,22 @@ def test_context(data: st.DataObject, known: tuple[Mixing, np.ndarray, np.ndarra
     np.testing.assert_array_equal(counts, expected)
 
 
+@pytest.mark.parametrize("memory", [False, True])
+@pytest.mark.parametrize("plane", [(0, 3), (3, 0), (0, 0)])
+def test_planes_without_positions(plane: tuple[int, int], memory: bool) -> None:
+    mix = mixing(1, 4, memory)
+    counts = np.zeros((len(mix.exponents), 1, 17, 16), dtype=np.int32)
+    logs, codes = context.logs(mix, counts), np.zeros((2, 1, *plane), dtype=np.int32)
+    past = Past(b"\x01\x00", b"") if memory else None
+    for kernel in (native_context, context):
+        assert kernel.pack(mix, logs, codes, past, 256) == b""
+        assert kernel.unpack(mix, logs, b"", 0, codes.shape, past).shape == codes.shape
+        with pytest.raises(PayloadError):
+            kernel.unpack(mix, logs, b"a", 0, codes.shape, past)
+        kernel.count(mix, counts, codes, past)
+        assert not counts.any()
+
+
 def test_a_large_batch() -> None:
     mix = mixing(8, 4, True)
     rng = np.random.default_rng(3)
