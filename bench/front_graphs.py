@@ -138,7 +138,10 @@ def main() -> None:
     if options.show:
         sys.stdout.write(shown(record.read(options.show)["models"]))
         return
-    models: dict[str, Any] = record.read(options.out)["models"] if options.resume else {}
+    if options.resume and not options.out:
+        arguments.error("--resume continues the file that --out names")
+    begun = options.resume and os.path.exists(options.out)
+    models: dict[str, Any] = record.read(options.out)["models"] if begun else {}
     made = {**record.head("torch", "numpy", "onnxruntime"), "batch": options.batch, "models": models}
     for name in options.models.split(","):
         if name not in models:
