@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit.codecs.entropy import kernels
 from edgekit.codecs.entropy.mixing import Mixing, mixing
 from edgekit.codecs.entropy.native import bits as native_bits
 from edgekit.codecs.entropy.native import context as native_context
@@ -19,15 +18,9 @@ from edgekit.codecs.entropy.reference import bits, context, rans
 from edgekit.codecs.entropy.slots import TOTAL, cumulative
 from edgekit.codecs.entropy.tables import tables_of
 from edgekit.codecs.entropy.temporal import Past
-from edgekit.errors import BackendError, PayloadError
+from edgekit.errors import PayloadError
 
-
-@pytest.fixture(scope="module", autouse=True)
-def loads():
-    try:
-        kernels.choose("native")
-    except BackendError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("loads")
 
 
 class Asked(Exception):
