@@ -60,7 +60,7 @@ def table(made: Any) -> str:
         for row in rows
     ]
     heads = ["model", "seed", f"accuracy on {name}", "on cpu", f"last training loss on {name}", "on cpu"]
-    return markdown.table(heads, rows) + "\n"
+    return markdown.table(heads, rows)
 
 
 def main() -> None:
@@ -72,13 +72,8 @@ def main() -> None:
         input="1,16,16",
         epochs=5,
         seeds=1,
-        show="",
-        out=None,
     )
-    options = arguments.parse_args()
-    if options.show:
-        sys.stdout.write(table(record.read(options.show)))
-        return
+    options = arguments.parse_or_show(table)
     code = "import onnxruntime; print(onnxruntime.__version__)"
     version = subprocess.run([options.python, "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
     made = record.head("numpy", "onnxruntime")

@@ -266,15 +266,12 @@ def main() -> None:
     arguments.add(model="vgg11_thin", cut="features.10", dataset="digits", data=None)
     arguments.add(codec="sgq:groups=8,bits=5,coding=context+dct", devices="1,2,16", in_flight=1, mode="sync", batch=32)
     arguments.add("images of a joint step (default: the server's)", joint_batch=0)
-    arguments.add(server_threads=1, steps=30, warm_up=5, lr=0.01, repeats=3, out=None)
-    arguments.add("measure nothing; print the table of what --out wrote", show=None)
+    arguments.add(server_threads=1, steps=30, warm_up=5, lr=0.01, repeats=3)
     arguments.add(argparse.SUPPRESS, serve=False)
     arguments.add_argument("flags", nargs="*", help=argparse.SUPPRESS)
-    options = arguments.parse_args()
+    options = arguments.parse_or_show(table)
     torch.set_num_threads(1)
-    if options.show:
-        sys.stdout.write(table(record.read(options.show)) + "\n")
-    elif options.serve:
+    if options.serve:
         serve(options, options.flags)
     else:
         measure(options)
