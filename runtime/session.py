@@ -134,6 +134,10 @@ class Session:
         self.images = 0
         #: Sum over batches learned from of ||g - what arrives|| / ||g||, as the server reports it.
         self.deviation = 0.0
+        #: Of those whose error of the front half's gradient was measured: how many, the sum of errors, and the largest.
+        self.measured = 0
+        self.error = 0.0
+        self.largest_error = 0.0
         #: Weight updates so far, and the sum over batches of those between forward pass and gradient.
         self.updates = 0
         self.staleness = 0
@@ -300,6 +304,10 @@ class Session:
         self._since_round += len(batch.forward.image)
         self.images += len(batch.forward.image)
         self.deviation += reply.deviation
+        if reply.error is not None:
+            self.measured += 1
+            self.error += reply.error
+            self.largest_error = max(self.largest_error, reply.error)
         self.staleness += self.updates - batch.updates
         self.updates += 1
 
