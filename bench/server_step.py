@@ -237,7 +237,8 @@ def table(made: dict[str, Any]) -> str:
     lines += [(name, *(f"{row[key]:.2f}" for row in rows)) for name, key in (("CPU", "cpu_ms"), ("wall", "wall_ms"))]
     lines.append(("coding / CPU", *(f"{row['coding']:.3f}" for row in rows)))
     lines.append(("steps/s", *(f"{row['steps_per_s']['median']:.1f}" for row in rows)))
-    return markdown.table(("ms a step", *(f"{row['devices']} devices" for row in rows)), lines, "---:")
+    heads = [f"{row['devices']} device{'s' * (row['devices'] > 1)}" for row in rows]
+    return markdown.table(("ms a step", *heads), lines, "---:")
 
 
 def measure(options: argparse.Namespace) -> None:
