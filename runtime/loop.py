@@ -212,11 +212,11 @@ class Device:
             "steps": session.planned,
             "images": session.images,
             "loss": loss,
-            # Means over all steps so far, of the deviation over those that had a gradient.
-            "gradient_deviation": session.deviation / max(session.arrived, 1),
+            # Means over all steps so far, of errors over the gradients that came.
             "staleness": session.staleness / max(session.updates, 1),
             "bytes_up": self.meter.training_bytes("up"),
             "bytes_down": self.meter.training_bytes("down"),
+            **session.errors.told(),
         }
 
 

@@ -40,6 +40,7 @@ from edgekit.line.messages import (
 )  # fmt: skip
 from edgekit.runtime.codebooks import Codebooks, codebooks_of, take_tables
 from edgekit.runtime.front import Forward, Front, Local
+from edgekit.runtime.gradient_errors import GradientErrors
 from edgekit.runtime.local_loss import LocalLoss
 from edgekit.runtime.optim import optimizer
 from edgekit.runtime.rounds import Rounds
@@ -135,9 +136,7 @@ class Session:
         self.planned = 0
         self.step = 0
         self.images = 0
-        #: Sum over the gradients that came of ||g - what arrives|| / ||g||, as the server reports it; and their number.
-        self.deviation = 0.0
-        self.arrived = 0
+        self.errors = GradientErrors()
         #: Weight updates so far, and the sum over batches of those between forward pass and gradient.
         self.updates = 0
         self.staleness = 0
@@ -304,8 +303,7 @@ class Session:
                 self.codebooks.follow(batch.forward, gradient)
         self._since_round += len(batch.forward.image)
         self.images += len(batch.forward.image)
-        self.deviation += reply.deviation
-        self.arrived += bool(reply.gradient)
+        self.errors.add(reply)
         self.staleness += self.updates - batch.updates
         self.updates += 1
 

@@ -123,6 +123,9 @@ class Gradient(NamedTuple):
     rate: float
     #: What the server noticed about this device. Where the batch was not learned from there is no gradient either.
     warning: str = ""
+    #: How far what arrives takes the front half's gradient from what it would be, by `edgekit.server.bound`; left out
+    #: at steps where it was not measured.
+    error: Optional[float] = None
     #: Whether the device is to learn from its local loss alone: the server did learn, and sends no gradient this time.
     local_only: bool = False
 
@@ -289,7 +292,8 @@ LAYOUTS = {
     ),
     "feature": Layout(Feature, {"tables": "v", "missing": "d", "images": "n"}),
     "gradient": Layout(
-        Gradient, {"correct": "right", "deviation": "dev", "seconds": "s", "rate": "lr", "local_only": "lo"}
+        Gradient,
+        {"correct": "right", "deviation": "dev", "seconds": "s", "rate": "lr", "error": "err", "local_only": "lo"},
     ),
     "codebook": Layout(Codebook, step="version"),
     "evaluate": Layout(Evaluate, {"tables": "v", "images": "n"}),
