@@ -77,6 +77,7 @@ class Device:
             event.update(tested)
             self._save(bool(tested) and tested["fleet"]["best"])
             event["images_per_s"] = images / elapsed
+            event.update(train_s=self._train_s, seconds=dict(self.meter.seconds))
             if session.codebooks:
                 event["codebook"] = session.codebooks.health()
             self._on_event(event)
