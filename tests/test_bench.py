@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from edgekit.measure.methods import parse
 from tests.one_process import Done, run_together
 
 BENCH = Path(__file__).parents[1] / "bench"
@@ -218,18 +220,18 @@ def test_rates_are_those_of_the_same_method_and_network(monkeypatch: pytest.Monk
     key = ("uq", "loopback", 1)
     (row,) = [row for row in measured["results"] if (row["codec"], row["link"], row["in_flight"]) == key]
     # Spelt another way, it is the same method.
-    spent = script.seconds_per_image(rates, path, script.parse("mine=uniform+stochastic:bits=4"))
+    spent = script.seconds_per_image(rates, path, parse("mine=uniform+stochastic:bits=4"))
     assert spent["train"] == 1 / row["images_per_s"]["median"]
     assert spent["device_compute"] == row["seconds_per_image"]["device_compute"]
     with pytest.raises(SystemExit, match="no images/s of uniform:bits=8"):
-        script.seconds_per_image(rates, path, script.parse("uniform:bits=8+stochastic:bits=4"))
+        script.seconds_per_image(rates, path, parse("uniform:bits=8+stochastic:bits=4"))
     with pytest.raises(SystemExit, match="measured with batch 32, the runs have 64"):
         script.rates_of(path, {"plan": {**plan, "batch": 64}, "feature": setting["feature"]})
     with pytest.raises(SystemExit, match="no images/s of fp32"):
-        script.seconds_per_image(None, "uq=30", script.parse("fp32=raw+none"))
+        script.seconds_per_image(None, "uq=30", parse("fp32=raw+none"))
 
 
-def run_of(method: str, seed: int = 0, **plan: object) -> dict[str, object]:
+def run_of(method: str, seed: int = 0, **plan: object) -> dict[str, Any]:
     """The head of a run, and an epoch of it."""
     told = {"model": "vgg11", "cut": None, "epochs": 2, "batch": 8, "seed": seed, **plan}
     epoch = {
@@ -261,7 +263,7 @@ def test_bytes_so_far_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     assert script.epochs(run) == [
         {"epoch": 2, "images": 120, "accuracy": 75.0, "steps": 16, "bytes_up": 12006, "bytes_down": 1200}
     ]
-    (epoch,) = run["epochs"]  # type: ignore[misc]
+    (epoch,) = run["epochs"]
     with pytest.raises(SystemExit, match="epoch 2: bytes up by kind are not those of an image"):
         script.epochs({**run, "epochs": [{**epoch, "bytes_up_per_image": 100.0}]})
     with pytest.raises(SystemExit, match="121 images after 2 epochs are no whole epochs"):

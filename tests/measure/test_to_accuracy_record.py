@@ -21,7 +21,7 @@ SETTING = {
 HERE = {"processor": "a processor", "cores": 2}
 LINKS = split_links("loopback,1mbit")
 METHODS = {"uq": "uniform:bits=4+stochastic:bits=4", "sgq": "sgq+dct"}
-CODECS = {
+CODECS: dict[str, Any] = {
     name: {"method": text, "codec": "sgq", "config": {}, "gradient": "dct", "formula_bytes_up_per_image": 1.0,
            "bundle": None} for name, text in METHODS.items()
 }  # fmt: skip
