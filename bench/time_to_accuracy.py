@@ -5,6 +5,7 @@ python bench/accuracy.py vgg11_thin --data DIR --every 1 --epochs 30 --methods F
 edgekit measure vgg11_thin --dataset cifar10 --data DIR --batch 64 --links loopback --codecs ... --out rates.json
 python bench/time_to_accuracy.py runs/long --rates rates.json --to 75,80 --links 0.1mbit,1mbit --out to-accuracy.json
 edgekit report to-accuracy.json
+python bench/time_to_accuracy.py --show to-accuracy.json
 
 The record is one of `edgekit measure --to-accuracy`, and its seconds are computed. What a batch takes without a line is
 not that of the runs, whose halves are both in PyTorch, in one process: `--rates` names a record of `edgekit measure`
@@ -21,6 +22,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import markdown
 import record
 from accuracy import METHODS
 from arguments import Arguments
@@ -34,7 +36,10 @@ from edgekit.measure import to_accuracy_record
 from edgekit.measure.line_time import check_computable
 from edgekit.measure.methods import Method, parse
 from edgekit.measure.to_accuracy import PARTS
-from edgekit.report.records import Measure, read
+from edgekit.report.markdown import table as rendered
+from edgekit.report.numbers import number
+from edgekit.report.records import Measure, ToAccuracy, read
+from edgekit.report.to_accuracy import table
 
 Row = dict[str, Any]
 #: What all runs must have in common, of their plans.
@@ -148,16 +153,65 @@ def chosen(found: Sequence[Row], methods: str | None, seed: int | None) -> dict[
     return named
 
 
+#: Seconds of a unit, which is used from two of it on.
+UNITS = {"days": 86400, "h": 3600, "min": 60, "s": 1}
+
+
+def told(seconds: float) -> str:
+    """`seconds` in the largest unit that there are two of.
+
+    >>> told(960.2), told(3.456), told(190000)
+    ('16.0 min', '3.46 s', '2.20 days')
+    """
+    unit, size = next((item for item in UNITS.items() if seconds >= 2 * item[1]), ("s", 1))
+    return f"{number(float(seconds / size))} {unit}"
+
+
+def brief(data: Row) -> str:
+    """The Markdown table of a record, a row for each line and accuracy, and a column for each method."""
+    heads = ["line", "accuracy, %", *(f"{codec}, {data['line']}" for codec in data["codecs"])]
+    rows = []
+    for link in data["links"]:
+        results = {row["codec"]: row for row in data["results"] if row["link"] == link}
+        for i, wanted in enumerate(data["accuracies"]):
+            cells = []
+            for codec in data["codecs"]:
+                if codec not in results:
+                    cells.append("")  # a training that was not made
+                    continue
+                reached, best = results[codec]["reached"][i], results[codec]["best"]["accuracy"]
+                times = f" ({number(reached['times'])}x)" if reached["times"] and codec != data["against"] else ""
+                never = f"never, best {best:.1f}"
+                cells.append(never if reached["seconds"] is None else told(reached["seconds"]) + times)
+            rows.append([link, f"{wanted:g}", *cells])
+    return markdown.table(heads, rows)
+
+
+def show(path: str, short: bool) -> None:
+    """Prints the table of a record."""
+    found = read(path)
+    if not isinstance(found, ToAccuracy):
+        sys.exit(f"{path}: expected a record of `edgekit measure --to-accuracy`, or of this script")
+    sys.stdout.write((brief(found.data) if short else rendered(table("", found))) + "\n")
+
+
 def main() -> None:
     arguments = Arguments(__doc__)
-    arguments.add_argument("runs", nargs="+", metavar="RUNS", help="folder of runs, or file of one")
-    arguments.add_argument("--rates", required=True, metavar="RECORD|FIGURES", help="images/s without a line")
+    arguments.add_argument("runs", nargs="*", metavar="RUNS", help="folder of runs, or file of one")
+    arguments.add_argument("--show", metavar="FILE", help="make nothing; print the table of a record")
+    arguments.add("of --show, a column for each method", brief=False)
+    arguments.add_argument("--rates", metavar="RECORD|FIGURES", help="images/s without a line")
     arguments.add("accuracies, in percent", to="75,80")
     arguments.add("as of `edgekit measure`", links="0.1mbit,1mbit,10mbit")
     arguments.add("those of the runs in order, separated by ; (default: all)", methods=None)
     arguments.add_argument("--seed", type=int, help="runs of this seed alone")
-    arguments.add_argument("--out", metavar="FILE", required=True)
+    arguments.add(out=None)
     options = arguments.parse_args()
+    if options.show:
+        show(options.show, options.brief)
+        return
+    if not (options.runs and options.rates and options.out):
+        arguments.error("RUNS, --rates and --out, or --show")
     links, wanted = split_links(options.links), accuracies(options.to)
     check_computable(links)
     named = chosen(runs(options.runs), options.methods, options.seed)
