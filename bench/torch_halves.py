@@ -17,10 +17,7 @@ from edgekit.server.train import BackHalf, OptimizerConfig
 
 
 class TorchFront(Front):
-    """`module` as a front half for the images of `dataset`.
-
-    With `frozen` it learns nothing; `crops` draws random crops and flips for training.
-    """
+    """`module` as a front half for the images of `dataset`; with `frozen` it learns nothing."""
 
     digest = origin = "in process"
 
@@ -34,7 +31,6 @@ class TorchFront(Front):
         *,
         mixed: bool = False,
         frozen: bool = False,
-        crops: np.random.Generator | None = None,
     ) -> None:
         self.module = channels_last(module, mixed).train()
         self.codec, self.tables, self.classes = codec, tables, len(dataset.classes)
@@ -43,7 +39,7 @@ class TorchFront(Front):
         self.statistics = tuple(f"{name}.{key}" for name in norms for key in ("running_mean", "running_var"))
         self.variances = tuple(f"{name}.running_var" for name in norms)
         self.learned = (*(name for name, _ in module.named_parameters()), *self.statistics)
-        self._mixed, self._frozen, self._crops = mixed, frozen, crops
+        self._mixed, self._frozen = mixed, frozen
         # PyTorch's own: it rounds otherwise than numpy's, and is faster. The rate comes with every step.
         self._optimizer = torch.optim.SGD(module.parameters(), 0.0, momentum=0.9, weight_decay=weight_decay)
 
@@ -72,7 +68,7 @@ class TorchFront(Front):
         return self.codec.quantize(feature, self.tables)
 
     def forward(self, image: np.ndarray) -> Forward:
-        output = self.output(image if self._crops is None else augmented(image, self._crops))
+        output = self.output(image)
         feature = self._coded(output)
         order = self.codec.order(feature.shape[1], self.tables)
         return Forward(image, self.codec.quantize(feature, self.tables), feature, (output, order))
@@ -136,15 +132,3 @@ def channels_last(half: nn.Module, mixed: bool) -> nn.Module:
     if mixed:
         bfloat16(half)
     return half
-
-
-def augmented(batch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """`batch` (n,C,H,W), each image flipped or not, and cut out of itself padded by 4 pixels."""
-    n, (height, width) = len(batch), batch.shape[2:]
-    padded = np.pad(batch, ((0, 0), (0, 0), (4, 4), (4, 4)), mode="reflect")
-    down, right, flip = rng.integers(0, 9, n), rng.integers(0, 9, n), rng.random(n) < 0.5
-    cut = np.empty_like(batch)
-    for i in range(n):
-        window = padded[i, :, down[i] : down[i] + height, right[i] : right[i] + width]
-        cut[i] = window[:, :, ::-1] if flip[i] else window
-    return cut

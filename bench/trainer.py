@@ -29,6 +29,8 @@ from edgekit.server.setup import Setup
 from edgekit.server.train import OptimizerConfig
 
 LINE = ("epoch", "images", "loss", "train_accuracy", "images_per_s", "accuracy", "test_loss")
+#: What is done to training images where a plan says so.
+AUGMENT = "flip,crop:4"
 
 
 class Plan(NamedTuple):
@@ -44,7 +46,7 @@ class Plan(NamedTuple):
     batch: int
     lr: float
     weight_decay: float = 5e-4
-    #: Random crops of the image padded by 4 pixels, and flips.
+    #: Training images are changed as `AUGMENT` says.
     augment: bool = False
     #: Networks compute in bfloat16 but for depthwise convolutions; what crosses the cut, weights and optimizers do not.
     mixed: bool = False
@@ -77,10 +79,7 @@ class Trainer:
         self.codec = codec = feature_codec(plan.codec, plan.config)
         calibration = Calibration(dataset, plan.calibration, data.mean, data.std)
         self.shape, tables = calibrated(codec, front, self.back, calibration, plan.seed)
-        crops = np.random.default_rng((plan.seed, 1)) if plan.augment else None
-        self.front = TorchFront(
-            front, codec, tables, data, plan.weight_decay, mixed=plan.mixed, frozen=not plan.front, crops=crops
-        )
+        self.front = TorchFront(front, codec, tables, data, plan.weight_decay, mixed=plan.mixed, frozen=not plan.front)
         optimizer = OptimizerConfig("sgd", plan.lr, 0.9, plan.weight_decay)
         setup = Setup(
             self.front.digest, codec, tables, self.shape, len(data.classes),
@@ -90,8 +89,9 @@ class Trainer:
         # Methods without codebooks have nothing to regroup.
         regroup = plan.regroup if isinstance(codec, CodebookCodec) else 0
         options = Options(
-            "in-process", plan.epochs, plan.batch, 1, plan.seed, plan.decay, plan.tolerance, regroup, plan.every
-        )
+            "in-process", plan.epochs, plan.batch, 1, plan.seed, plan.decay, plan.tolerance, regroup, plan.every,
+            augment=AUGMENT if plan.augment else None,
+        )  # fmt: skip
         self.device = Device(self.front, Loopback(Service(setup).handle, Meter()), options, self._event)
         torch.manual_seed(plan.seed)
 

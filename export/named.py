@@ -29,7 +29,7 @@ def export_named(
         raise UsageError(f"{name} has no default cut: choose one with --cut; `edgekit cuts {name}` lists them")
     board = board._replace(device=board.profile)
     check_writable(path, overwrite)
-    shape = parse_shape(network.input_shape) if network.input_shape else default_shape(dataset)
+    shape = shape_of(network, dataset)
     classes = len(dataset.classes)
     if network.classes not in (None, classes):
         raise UsageError(f"{name} for {network.classes} classes, and {dataset.name} has {classes}: expected as many")
@@ -56,6 +56,11 @@ def calibration_images(calibration: Calibration, shape: tuple[int, int, int], se
         fitted.train_images, mean or fitted.mean, std or fitted.std, len(dataset.classes), fitted.train_labels,
         dataset.classes,
     )  # fmt: skip
+
+
+def shape_of(network: NamedNetwork, dataset: Dataset) -> tuple[int, int, int]:
+    """(C,H,W) of the images that `network` takes, where it learns `dataset`; UsageError."""
+    return parse_shape(network.input_shape) if network.input_shape else default_shape(dataset)
 
 
 def default_shape(dataset: Dataset) -> tuple[int, int, int]:

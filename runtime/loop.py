@@ -11,7 +11,7 @@ from edgekit import tensorfile
 from edgekit.errors import UsageError
 from edgekit.line.messages import check_count
 from edgekit.runtime.front import Front
-from edgekit.runtime.session import Images, Options, Session, check_options
+from edgekit.runtime.session import Images, Options, Session, check_augment, check_options
 from edgekit.runtime.transport import Transport
 from edgekit.tensorfile import make_folder
 
@@ -125,6 +125,7 @@ class Device:
         """Batches that the images of `train` are split into; UsageError for options that cannot be trained with."""
         options = self.options
         check_options(options)
+        check_augment(options.augment, self.front.codec, train.images.shape[1:])
         if len(train.labels) < 2:
             told = "{} training images: expected at least 2 for a batch"
             raise UsageError(told.format(len(train.labels)))
@@ -200,6 +201,9 @@ class Device:
 
     def _event(self, event: str, epoch: int, loss: float) -> Event:
         session = self.session
+        errors = {}
+        if session.measured:
+            errors = {"gradient_error": session.error / session.measured, "largest_error": session.largest_error}
         return {
             "event": event,
             "device": self.options.name,
@@ -214,6 +218,7 @@ class Device:
             "staleness": session.staleness / max(session.updates, 1),
             "bytes_up": self.meter.training_bytes("up"),
             "bytes_down": self.meter.training_bytes("down"),
+            **errors,
         }
 
 

@@ -17,9 +17,10 @@ from typing import Deque, Iterable, Iterator, NamedTuple, Optional, Sequence, Tu
 import numpy as np
 
 from edgekit import tensorfile
-from edgekit.codecs.base import Arrays
+from edgekit.codecs.base import Arrays, FeatureCodec
 from edgekit.codecs.codebook import DECAY, TOLERANCE
 from edgekit.codecs.registry import gradient_codec
+from edgekit.data.augment import parse_augmentation
 from edgekit.errors import ShapeError, UsageError
 from edgekit.line.labels import pack_labels, unpack_labels
 from edgekit.line.messages import (
@@ -42,6 +43,9 @@ from edgekit.runtime.front import Forward, Front
 from edgekit.runtime.optim import optimizer
 from edgekit.runtime.rounds import Rounds
 from edgekit.runtime.transport import Transport
+
+#: Tells the draws of augmentation from the others of a device's seed: order of images (no number), rounds (1).
+AUGMENTING = 2
 
 
 class Images(NamedTuple):
@@ -66,6 +70,8 @@ class Options(NamedTuple):
     #: Epochs from one evaluation to the next; the last one is always evaluated.
     evaluate_every: int = 1
     out: Optional[str] = None
+    #: What is done to training images, "flip,crop:4", see `edgekit.data.augment`; None: nothing.
+    augment: Optional[str] = None
 
 
 def check_options(options: Options) -> None:
@@ -77,6 +83,24 @@ def check_options(options: Options) -> None:
             raise UsageError(told.format(name, getattr(options, name), smallest))
     if not 0 <= options.codebook_tolerance < math.inf:
         raise UsageError("codebook_tolerance of {}: expected at least 0".format(options.codebook_tolerance))
+    if options.augment is not None:
+        parse_augmentation(options.augment)
+
+
+def check_augment(augment: Optional[str], codec: FeatureCodec, image: Optional[Sequence[int]] = None) -> None:
+    """UsageError where `codec` needs training images unchanged, or where they, (C,H,W), are too small for `augment`."""
+    if augment is None:
+        return
+    chosen = parse_augmentation(augment)
+    if codec.stream().remembers:
+        raise UsageError(
+            "--augment {}: {!r} codes an image by the codes that it had in the epoch before, and an augmented image is "
+            "another one each time: take coding=context (--coding context, when the network is exported)".format(
+                augment, codec
+            )
+        )
+    if image is not None:
+        chosen.check(image)
 
 
 class InFlight(NamedTuple):
@@ -103,12 +127,17 @@ class Session:
         self.meter = transport.meter
         self.options = options
         self.codebooks = _codebooks(front, options)
+        self._augment = None if options.augment is None else parse_augmentation(options.augment)
         #: Batches planned, batches sent, and images learned from.
         self.planned = 0
         self.step = 0
         self.images = 0
         #: Sum over batches learned from of ||g - what arrives|| / ||g||, as the server reports it.
         self.deviation = 0.0
+        #: Of those whose error of the front half's gradient was measured: how many, the sum of errors, and the largest.
+        self.measured = 0
+        self.error = 0.0
+        self.largest_error = 0.0
         #: Weight updates so far, and the sum over batches of those between forward pass and gradient.
         self.updates = 0
         self.staleness = 0
@@ -225,6 +254,10 @@ class Session:
         """Sends `images` (n,C,H,W) uint8, which are those of `numbers` (n,) in this device's share."""
         began = time.perf_counter()
         with self.meter.timed("compute"):
+            if self._augment is not None:
+                # By the step, so that what is drawn for it depends on nothing else.
+                rng = np.random.default_rng((self.options.seed, AUGMENTING, self.step))
+                images = self._augment(images, rng)
             forward = self.front.forward(self.front.normalise(images))
         sent = InFlight(forward, self.front.tables, numbers, self.step, self._acks, began, self.updates)
         with self.meter.timed("encode"):
@@ -271,6 +304,10 @@ class Session:
         self._since_round += len(batch.forward.image)
         self.images += len(batch.forward.image)
         self.deviation += reply.deviation
+        if reply.error is not None:
+            self.measured += 1
+            self.error += reply.error
+            self.largest_error = max(self.largest_error, reply.error)
         self.staleness += self.updates - batch.updates
         self.updates += 1
 

@@ -145,7 +145,12 @@ rate = options(
 )
 training = options(
     click.option("--optimizer", default="sgd", help="sgd or adam, on both sides."),
-    click.option("--lr", default=0.05, help="Learning rate, on both sides."),
+    click.option(
+        "--lr",
+        type=float,
+        help="Learning rate, on both sides (default: 0.05 for sgd, 0.001 for adam; less for steps on fewer than 32 "
+        "images, in proportion).",
+    ),
     click.option("--momentum", default=0.9),
     click.option("--weight-decay", default=5e-4),
     click.option("--schedule", default="cosine", help="cosine (with warm-up) or constant."),

@@ -35,6 +35,8 @@ class Training(NamedTuple):
     link: str | None = None
     #: Share of each device's training images that is held back, to choose the best pair of halves by.
     validation: float = 0.0
+    #: What devices do to training images at random, "flip,crop:4", see `edgekit.data.augment`; None: nothing.
+    augment: str | None = None
 
     def check(self) -> None:
         """UsageError for what a device or the link would refuse, but only after the export."""
@@ -54,7 +56,8 @@ class Server(NamedTuple):
 
     #: "sgd" or "adam".
     optimizer: str = "sgd"
-    lr: float = 0.05
+    #: None: the optimiser's usual rate, less for small steps, see `OptimizerConfig.rate`.
+    lr: float | None = None
     momentum: float = 0.9
     weight_decay: float = 5e-4
     #: "cosine", with warm-up, or "constant".

@@ -121,6 +121,9 @@ class Gradient(NamedTuple):
     rate: float
     #: What the server noticed about this device. Where the batch was not learned from there is no gradient either.
     warning: str = ""
+    #: How far what arrives takes the front half's gradient from what it would be, by `edgekit.server.bound`; left out
+    #: at steps where it was not measured.
+    error: Optional[float] = None
 
 
 class Codebook(NamedTuple):
@@ -279,7 +282,9 @@ LAYOUTS = {
         },
     ),
     "feature": Layout(Feature, {"tables": "v", "missing": "d", "images": "n"}),
-    "gradient": Layout(Gradient, {"correct": "right", "deviation": "dev", "seconds": "s", "rate": "lr"}),
+    "gradient": Layout(
+        Gradient, {"correct": "right", "deviation": "dev", "seconds": "s", "rate": "lr", "error": "err"}
+    ),
     "codebook": Layout(Codebook, step="version"),
     "evaluate": Layout(Evaluate, {"tables": "v", "images": "n"}),
     "result": Layout(Result, {"seconds": "s"}),

@@ -150,7 +150,7 @@ TO_ACCURACY = {
 RUN = {
     **fields("model codec", TEXT),
     "codec_config": Maybe({str: ANY}),
-    **fields("dataset calibrate link", Maybe(TEXT)),
+    **fields("dataset calibrate link augment", Maybe(TEXT)),
     **fields("limit devices epochs batch in_flight seed", Maybe(COUNT)),
     "lr": Maybe(AMOUNT),
     "command": Maybe([TEXT]),

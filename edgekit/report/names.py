@@ -12,7 +12,7 @@ SHORT = {"raw": "fp32", "uniform": "uq", "product": "pq", "slicing": "clio"}
 TELLING = {
     "calibrate": "{}", "in_flight": "{} in flight", "link": "{}", "devices": "{} devices", "mode": "{}",
     "sync_every": "rounds every {}", "epochs": "{} epochs",
-    "limit": "{} images", "batch": "batch {}", "lr": "lr {}", "seed": "seed {}",
+    "limit": "{} images", "augment": "augmented by {}", "batch": "batch {}", "lr": "lr {}", "seed": "seed {}",
 }  # fmt: skip
 
 
