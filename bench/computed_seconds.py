@@ -95,8 +95,8 @@ def main() -> None:
     plan = Plan(
         NamedNetwork(options.model, options.cut), NamedData(options.dataset, options.data, options.limit),
         BoardSettings(static_batch=options.batch), tuple(parse_list(options.codecs)), split_links(options.links),
-        measured=True, epochs=options.epochs, evaluate_every=options.epochs, batch=options.batch, in_flight=1,
-        server=Server(), seed=options.seed,
+        measured=True, epochs=options.epochs, evaluate_every=options.epochs, augment=None, batch=options.batch,
+        in_flight=1, server=Server(), seed=options.seed,
     )  # fmt: skip
     plan.check()
     made = {

@@ -26,6 +26,7 @@ import markdown
 import record
 from accuracy import METHODS
 from arguments import Arguments
+from trainer import AUGMENT
 
 from edgekit.cli.to_accuracy import accuracies
 from edgekit.codecs.registry import feature_codec
@@ -234,8 +235,8 @@ def main() -> None:
         "model": plan["model"], "cut": plan["cut"] or MODELS[plan["model"]].cut, "feature": first["feature"],
         "dataset": first["dataset"], "limit": first["epochs"][0]["images"], "epochs": plan["epochs"],
         "evaluate_every": plan["every"], "batch": plan["batch"], "in_flight": 1, "optimizer": "sgd", "lr": plan["lr"],
-        "momentum": 0.9, "weight_decay": plan["weight_decay"], "schedule": "cosine", "augment": plan["augment"],
-        "mixed": plan["mixed"],
+        "momentum": 0.9, "weight_decay": plan["weight_decay"], "schedule": "cosine",
+        "augment": AUGMENT if plan["augment"] else None, "mixed": plan["mixed"],
     }  # fmt: skip
     rated = rates.data if rates else {}
     made = to_accuracy_record.record(

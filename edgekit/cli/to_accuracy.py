@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 #: What is trained with --to-accuracy unless it is said: as `edgekit train` does, over lines that are thin.
-DEFAULTS = {"links": "0.1mbit,1mbit,10mbit", "lr": 0.05}
+DEFAULTS = {"links": "0.1mbit,1mbit,10mbit", "lr": None}
 #: Options of the other kinds of measuring, by the names of their parameters.
 OTHERS = ("devices", "host", "board_data", "seconds", "warm_up", "repeats", "no_pin", "compare", *scaling.OWN)
-OWN = ("line", "epochs", "evaluate_every", "resume")
+OWN = ("line", "epochs", "evaluate_every", "augment", "resume")
 
 to_accuracy = options.options(
     click.option(
         "--to-accuracy",
         metavar="P,P",
         help="Measure the time until a whole training reaches P percent, as 75,80, for each method and link "
-        "(then --links is 0.1mbit,1mbit,10mbit and --lr 0.05, unless given).",
+        "(then --links is 0.1mbit,1mbit,10mbit, and --lr that of `edgekit train`, unless given).",
     ),
     click.option(
         "--line",
@@ -47,6 +47,7 @@ to_accuracy = options.options(
         default=1,
         help="Epochs between tests, the last one is always tested (with --to-accuracy).",
     ),
+    options.augment,
     click.option(
         "--resume",
         is_flag=True,
@@ -125,7 +126,7 @@ def _plan(given: Row) -> "Plan":
         methods=tuple(parse_list(given["codecs"])),
         links=split_links(given["links"]),
         measured=given["line"] == "measured",
-        **{name: given[name] for name in ("epochs", "evaluate_every", "batch", "seed")},
+        **{name: given[name] for name in ("epochs", "evaluate_every", "augment", "batch", "seed")},
         in_flight=in_flight[0],
         server=Server(**{name: given[name] for name in ("lr", "server_threads", "torch_device")}),
     )
@@ -142,7 +143,7 @@ def _setting(given: Row, plan: "Plan") -> Row:
         "feature": None,
         **{name: given[name] for name in ("dataset", "device", "provider")},
         "limit": len(plan.data.load(plan.seed).dataset.train_labels),
-        **{name: getattr(plan, name) for name in ("epochs", "evaluate_every", "batch", "in_flight")},
+        **{name: getattr(plan, name) for name in ("epochs", "evaluate_every", "augment", "batch", "in_flight")},
         "threads": {"device": 1, "server": server.server_threads},
         **{name: getattr(server, name) for name in ("optimizer", "lr", "momentum", "weight_decay", "schedule")},
         "seed": plan.seed,

@@ -50,6 +50,7 @@ class Plan(NamedTuple):
     measured: bool
     epochs: int
     evaluate_every: int
+    augment: str | None
     batch: int
     in_flight: int
     #: What the trainings have in common; the gradient codec is each one's own.
@@ -82,7 +83,7 @@ class Plan(NamedTuple):
         emulated = None if link is None or self.links[link] is None else link
         training = Training(
             devices=1, epochs=self.epochs, batch=self.batch, in_flight=self.in_flight,
-            evaluate_every=self.evaluate_every, link=emulated,
+            evaluate_every=self.evaluate_every, augment=self.augment, link=emulated,
         )  # fmt: skip
         server = self.server._replace(gradient_codec=method.gradient)
         return Run(self.network, self.data, coding, self.board, training, server, self.seed)

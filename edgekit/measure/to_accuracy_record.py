@@ -122,7 +122,9 @@ def resumed(path: str, line: str, setting: Row, methods: Mapping[str, str], link
         raise UsageError(f"{path} holds another kind of record: expected one of `edgekit measure --to-accuracy`")
     earlier = found.data
     pairs = [("--line", line, earlier["line"])]
-    pairs += [(f"{key} of", value, earlier["setting"].get(key)) for key, value in setting.items() if value is not None]
+    # Cut and feature are known only after an export, unless they are asked for.
+    told = {key: value for key, value in setting.items() if key not in ("cut", "feature") or value is not None}
+    pairs += [(f"{key} of", value, earlier["setting"].get(key)) for key, value in told.items()]
     pairs += [(key, here[key], (earlier["machine"] or {}).get(key)) for key in SAME]
     pairs += [
         (f"method {name}", methods[name], about["method"]) for name, about in earlier["codecs"].items()

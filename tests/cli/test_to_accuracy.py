@@ -38,6 +38,7 @@ SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "to-accuracy.schema.js
         (("vgg11", "--to-accuracy", "80", "--codecs", "sgk"), "did you mean sgq"),
         (("vgg11", "--to-accuracy", "80", "--batch", "1"), "batch of 1"),
         (("vgg11", "--to-accuracy", "80", "--out", "no/such/folder.json"), "cannot be written"),
+        (("vgg11", "--to-accuracy", "80", "--augment", "flop"), "flip"),
         (("BUNDLE", "--to-accuracy", "80"), "expected one model"),
     ],
 )
@@ -100,7 +101,7 @@ def test_record_and_table(trainings: Trainings, tmp_path: Path) -> None:
     jsonschema.validate(record, SCHEMA)
     # 80 % after 3 epochs of 2 s and 16 Mbit.
     assert record["results"][0]["reached"][0]["seconds"] == 54.0
-    assert record["setting"]["lr"] == 0.05 and record["setting"]["feature"] == [128, 8, 8]
+    assert record["setting"]["lr"] is None and record["setting"]["feature"] == [128, 8, 8]
     assert "never: not in 3 epochs, best 80.0 %" in result.output and "Seconds are computed" in result.output
     assert "uq: epoch 1 of 3, 60.00 %" in result.stderr
     assert [each.name for each in tmp_path.iterdir()] == ["record.json"]
@@ -168,7 +169,7 @@ def test_resumed_with_other_settings_it_is_refused(trainings: Trainings, tmp_pat
     call(path)
     before = path.read_bytes()
     result = call(path, "--resume", "--lr", "0.1")
-    assert isinstance(result.exception, EdgekitError) and "lr of 0.05, now it is 0.1" in str(result.exception)
+    assert isinstance(result.exception, EdgekitError) and "lr of None, now it is 0.1" in str(result.exception)
     assert path.read_bytes() == before
 
 

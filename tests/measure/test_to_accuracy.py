@@ -18,8 +18,8 @@ LINKS = split_links("loopback,1mbit+20ms")
 
 def plan(**changed: Any) -> Plan:
     found = Plan(
-        NamedNetwork("vgg11"), NamedData(), BoardSettings(), tuple(parse_list("uq,sgq")), LINKS, False, 3, 1, 32, 1,
-        Server(), 5,
+        NamedNetwork("vgg11"), NamedData(), BoardSettings(), tuple(parse_list("uq,sgq")), LINKS, False, 3, 1, "flip",
+        32, 1, Server(), 5,
     )  # fmt: skip
     return found._replace(**changed)
 
@@ -37,6 +37,7 @@ def test_settings_of_a_training() -> None:
     run = plan(evaluate_every=2, server=Server(lr=0.01)).run(uq, None)
     training = run.training
     assert (training.devices, training.epochs, training.evaluate_every, training.link) == (1, 3, 2, None)
+    assert training.augment == "flip"
     assert (run.server.lr, run.server.gradient_codec, run.seed) == (0.01, "stochastic:bits=4", 5)
     over = [plan(measured=True).run(uq, link).training.link for link in LINKS]
     assert over == [None, "1mbit+20ms"]

@@ -15,7 +15,7 @@ from edgekit.measure.to_accuracy_record import record, resumed, summarise, warni
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "to-accuracy.schema.json").read_text(encoding="utf-8"))
 SETTING = {
     "model": "vgg11", "cut": "features.7", "feature": [128, 8, 8], "dataset": "digits", "limit": 100, "epochs": 3,
-    "evaluate_every": 1, "batch": 25, "in_flight": 1, "optimizer": "sgd", "lr": 0.05, "momentum": 0.9,
+    "evaluate_every": 1, "batch": 25, "in_flight": 1, "optimizer": "sgd", "lr": None, "momentum": 0.9,
     "weight_decay": 5e-4, "schedule": "cosine", "seed": 0,
 }  # fmt: skip
 HERE = {"processor": "a processor", "cores": 2}
@@ -119,6 +119,7 @@ def test_what_goes_together_is_gone_on_with(path: str) -> None:
     [
         ({"line": "measured"}, "--line computed, now it is measured"),
         ({"setting": {**SETTING, "epochs": 9}}, "epochs of 3, now it is 9"),
+        ({"setting": {**SETTING, "lr": 0.1}}, "lr of None, now it is 0.1"),
         ({"setting": {**SETTING, "cut": "features.4"}}, "cut of features.7"),
         ({"here": {**HERE, "processor": "another"}}, "processor a processor, now it is another"),
         ({"methods": {**METHODS, "uq": "uniform:bits=8+none"}}, "method uq uniform:bits=4"),
