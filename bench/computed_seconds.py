@@ -85,7 +85,7 @@ def _spread(values: list[float]) -> str:
 def main() -> None:
     arguments = Arguments(__doc__)
     arguments.add(model="vgg11_thin", cut="features.10", dataset="digits", data=None, limit=128)
-    arguments.add(codecs="uq,sgq", links="1mbit+50ms,10mbit", epochs=2, batch=32, repeats=2, seed=0)
+    arguments.add(codecs="uq,sgq", links="1mbit+50ms", epochs=2, batch=32, repeats=2, seed=0)
     arguments.add("print the table of a record", show=None)
     arguments.add(out=None)
     options = arguments.parse_args()
