@@ -34,12 +34,18 @@ def test_help(helped: dict[str, Done], script: str) -> None:
     assert done.code == 0 and f"usage: {script}" in done.out, done.err
 
 
+#: What sets rows of `accuracy.py` apart, one of each.
+APART: list[dict[str, object]] = [
+    {"tolerance": 9}, {"mixed": None}, {"codec": "x"}, {"n_epochs": 1}, {"local_loss": 0.5}, {"gradient_every": 2},
+]  # fmt: skip
+
+
 def test_seeds_come_together(tmp_path: Path) -> None:
     """A file of rows and two others, whose one has a seed again and whose other has a new one."""
     row = json.loads((BENCH / "results" / "accuracy.json").read_text(encoding="utf-8"))[0]
     row.update(seeds=[0, 1], accuracies=[50.0, 53.0], accuracy=51.5, bytes_up=100.0, command=["first"])
     others = [{**row, "seeds": [seed], "accuracies": [56.0], "bytes_up": 160.0, "command": ["new"]} for seed in (1, 2)]
-    apart = [{**others[1], **other} for other in ({"tolerance": 9}, {"mixed": None}, {"codec": "x"}, {"n_epochs": 1})]
+    apart = [{**others[1], **other} for other in APART]
     paths = []
     for i, rows in enumerate([[row], [others[0]], [others[1]], apart]):
         paths.append(tmp_path / f"{i}.json")
@@ -49,7 +55,9 @@ def test_seeds_come_together(tmp_path: Path) -> None:
     assert "seed 1: 56.0 left out, an earlier source has another" in done.stderr
     rows = sorted(json.loads((tmp_path / "all").read_text(encoding="utf-8")), key=lambda row: -len(row["seeds"]))
     joined, *rest = rows
-    assert [other["seeds"] for other in rest] == [[2]] * 4
+    assert [other["seeds"] for other in rest] == [[2]] * len(APART)
+    # What older rows lack is what it was then.
+    assert (joined["local_loss"], joined["gradient_every"]) == (0.0, 1)
     assert (joined["seeds"], joined["accuracies"]) == ([0, 1, 2], [50.0, 53.0, 56.0])
     assert (joined["accuracy"], joined["spread"], joined["bytes_up"]) == (53.0, 6.0, 120.0)
     assert (joined["command"], joined["further_commands"]) == (["first"], [["new"]])
@@ -61,13 +69,15 @@ def test_every_method_trains(tmp_path: Path) -> None:
     methods = "FP32;UQ-4;PQ-4;CLIO;Top-K;SGQ-4;sgq:groups=4,bits=3,grouping=significance,coding=temporal+dct"
     options = ["--dataset", "digits", "--limit", "60", "--batch", "5", "--epochs", "2", "--regroup", "1", "--mixed"]
     filled = ("--methods", "SGQ-4", "--noise-filling", "lost")
+    local = ("--methods", "FP32", "--local-loss", "0.5", "--gradient-every", "3")
     trained = [
         [script, "vgg11_thin", *options, *more, "--out", str(tmp_path)]
-        for more in (("--methods", methods), filled, ("--methods", "UQ-4", "--noise-filling", "0.5"))
+        for more in (("--methods", methods), filled, ("--methods", "UQ-4", "--noise-filling", "0.5"), local)
     ]
     *ends, shown = run_together([*trained, [script, "--show", str(tmp_path)]], BENCH.parent)
     assert not any(end.code for end in ends), ends
-    assert len(shown.out.splitlines()) == 2 + 9 and "| UQ-4, noise filling 0.5 |" in shown.out
+    assert len(shown.out.splitlines()) == 2 + 10 and "| UQ-4, noise filling 0.5 |" in shown.out
+    assert "| FP32, local loss 0.5, gradient every 3 steps |" in shown.out
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in tmp_path.glob("*.json")]
     (last,) = [run["epochs"][-1] for run in runs if "temporal" in run["method"]]
     assert last["codebook"]["regrouped"] == 1
