@@ -14,7 +14,10 @@ import pytest
 import torch
 from torch import nn
 
+from edgekit.codecs.registry import feature_codec
+from edgekit.data.base import Dataset
 from edgekit.measure.methods import parse
+from edgekit.runtime.front import Forward
 from tests.one_process import Done, run_together
 
 BENCH = Path(__file__).parents[1] / "bench"
@@ -36,7 +39,8 @@ def test_help(helped: dict[str, Done], script: str) -> None:
 
 #: What sets rows of `accuracy.py` apart, one of each.
 APART: list[dict[str, object]] = [
-    {"tolerance": 9}, {"mixed": None}, {"codec": "x"}, {"n_epochs": 1}, {"local_loss": 0.5}, {"gradient_every": 2},
+    {"tolerance": 9}, {"mixed": None}, {"codec": "x"}, {"n_epochs": 1}, {"local_loss": 0.5},
+    {"gradient_every": 2}, {"correction": 0.5},
 ]  # fmt: skip
 
 
@@ -183,6 +187,26 @@ def test_compiled_kernels_are_fuzzed() -> None:
     assert 0 < told_of["refused"] < told_of["payloads"]
     kinds = {name.partition(" ")[0] for name in told_of["codecs"]}
     assert {"sgq", "quantised", "codebook"} <= kinds and kinds & {"sparse", "dct", "stochastic"}
+
+
+def test_the_correction_pulls_a_feature_to_its_codewords(monkeypatch: pytest.MonkeyPatch, digits: Dataset) -> None:
+    monkeypatch.syspath_prepend(BENCH)
+    from torch_halves import TorchFront
+
+    codec = feature_codec("product", {"groups": 2, "bits": 2})
+    feature = np.random.default_rng(0).normal(size=(8, 4, 3, 3)).astype(np.float32)
+    tables = codec.calibrate(feature, 0)
+    codes, gradient = codec.quantize(feature, tables), np.ones_like(feature)
+    moved = []
+    for correction in (0.0, 0.5):
+        front = TorchFront(nn.Conv2d(4, 4, 1), codec, tables, digits, 0.0, correction=correction)
+        output = torch.from_numpy(feature.copy()).requires_grad_()
+        front.backward(Forward(feature, codes, feature, (output, np.arange(4))), gradient)
+        assert output.grad is not None
+        moved.append(output.grad.numpy())
+    np.testing.assert_array_equal(moved[0], gradient)
+    away = feature - codec.dequantize(codes, tables)
+    np.testing.assert_allclose(moved[1] - gradient, 0.5 / feature.std() * away, rtol=1e-4, atol=1e-6)
 
 
 def test_runs_have_a_time_to_an_accuracy(tmp_path: Path) -> None:
