@@ -49,9 +49,10 @@ SETTING = ("model", "cut", "dataset", "limit", "n_epochs", "batch", "lr", "weigh
 #: What two rows must share besides to be one, of other seeds.
 METHOD = (
     "method", "codec", "config", "gradient", "regroup", "front", "decay", "tolerance", "local_loss", "gradient_every",
+    "correction",
 )  # fmt: skip
 #: Fields of a plan that older runs and rows lack, and what they were then.
-LATER = {"local_loss": 0.0, "gradient_every": 1}
+LATER = {"local_loss": 0.0, "gradient_every": 1, "correction": 0.0}
 #: What `--only` looks at.
 NAMED = ("model", "dataset", "cut", "n_epochs", "method")
 
@@ -64,7 +65,7 @@ def run(method: str, seed: int, options: argparse.Namespace) -> None:
         options.lr, options.weight_decay, options.augment, options.mixed, regroup=options.regroup,
         front=not options.freeze_front, decay=options.decay, tolerance=options.tolerance,
         every=options.every, noise_filling=options.noise_filling, local_loss=options.local_loss,
-        gradient_every=options.gradient_every,
+        gradient_every=options.gradient_every, correction=options.correction,
     )  # fmt: skip
     # Without what older runs lack, so that a run keeps its name.
     told = {name: value for name, value in plan._asdict().items() if name not in LATER or value != LATER[name]}
@@ -153,7 +154,8 @@ def _told(method: str, plan: dict[str, Any]) -> str:
     share = {None: "", "lost": ", noise filling"}.get(plan["noise_filling"], f", noise filling {plan['noise_filling']}")
     local = f", local loss {plan['local_loss']:g}" if plan["local_loss"] else ""
     rarely = f", gradient every {plan['gradient_every']} steps" if plan["gradient_every"] > 1 else ""
-    return method + share + local + rarely + ("" if plan["front"] else ", front half frozen")
+    pulled = f", correction {plan['correction']:g}" if plan["correction"] else ""
+    return method + share + local + rarely + pulled + ("" if plan["front"] else ", front half frozen")
 
 
 def _row(run: dict[str, Any]) -> dict[str, Any]:
@@ -224,6 +226,7 @@ def main() -> None:
     arguments.add("do not train the front half", freeze_front=False)
     arguments.add("weight of the device's local loss; 0: none", local_loss=0.0)
     arguments.add("steps from one gradient to the next; needs --local-loss", gradient_every=1)
+    arguments.add("FedLite's, of codecs with codebooks, in lengths of the gradient; 0: none", correction=0.0)
     arguments.add_argument("--out", metavar="DIR", default="runs")
     arguments.add_argument(
         "--show", metavar="PATH", nargs="+", help="train nothing; print the table of what these hold"

@@ -34,6 +34,7 @@ class TorchFront(Front):
         mixed: bool = False,
         frozen: bool = False,
         head: LocalHead | None = None,
+        correction: float = 0.0,
     ) -> None:
         self.module = channels_last(module, mixed).train()
         self.codec, self.tables, self.classes = codec, tables, len(dataset.classes)
@@ -42,7 +43,7 @@ class TorchFront(Front):
         self.statistics = tuple(f"{name}.{key}" for name in norms for key in ("running_mean", "running_var"))
         self.variances = tuple(f"{name}.running_var" for name in norms)
         self.learned = (*(name for name, _ in module.named_parameters()), *self.statistics)
-        self._mixed, self._frozen, self._head = mixed, frozen, head
+        self._mixed, self._frozen, self._head, self._correction = mixed, frozen, head, correction
         #: The head's weights by name, once it learns.
         self._of_head: dict[str, nn.Parameter] = {}
         # PyTorch's own: it rounds otherwise than numpy's, and is faster. The rate comes with every step.
@@ -80,6 +81,8 @@ class TorchFront(Front):
 
     def backward(self, forward: Forward, gradient: np.ndarray) -> Arrays:
         output, order = forward.kept
+        if self._correction:
+            gradient = gradient + self._pull(forward, gradient)
         self._optimizer.zero_grad()
         if not self._frozen:
             arrived = np.ascontiguousarray(gradient[:, np.argsort(order)])
@@ -112,6 +115,16 @@ class TorchFront(Front):
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
+
+    def _pull(self, forward: Forward, gradient: np.ndarray) -> np.ndarray:
+        """FedLite's correction (arXiv:2201.11865, section 3.2): the gradient of a pull from each value to its codeword.
+
+        Its weight is the correction times the rms of `gradient` over the feature's spread, so that it means the same
+        in every network, and as much early as late.
+        """
+        away = forward.feature - self.codec.dequantize(forward.codes, self.tables)
+        weight = self._correction * np.sqrt(np.square(gradient).mean()) / forward.feature.std()
+        return np.asarray(np.float32(weight) * away)
 
     def close(self) -> None:
         return None

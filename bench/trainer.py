@@ -67,6 +67,8 @@ class Plan(NamedTuple):
     #: As --local-loss and --gradient-every.
     local_loss: float = 0.0
     gradient_every: int = 1
+    #: FedLite's, see `TorchFront`; 0: none.
+    correction: float = 0.0
 
 
 class Trainer:
@@ -88,8 +90,9 @@ class Trainer:
         local_loss.check()
         head = LocalHead(self.shape[0], len(data.classes), plan.seed) if plan.local_loss else None
         self.front = TorchFront(
-            front, codec, tables, data, plan.weight_decay, mixed=plan.mixed, frozen=not plan.front, head=head
-        )
+            front, codec, tables, data, plan.weight_decay, mixed=plan.mixed, frozen=not plan.front, head=head,
+            correction=plan.correction,
+        )  # fmt: skip
         optimizer = OptimizerConfig("sgd", plan.lr, 0.9, plan.weight_decay)
         setup = Setup(
             self.front.digest, codec, tables, self.shape, len(data.classes),

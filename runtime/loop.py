@@ -74,10 +74,9 @@ class Device:
                 self._on_event(self._event("testing", epoch, loss))
                 tested = self._test(test, validation, epoch)
             event = self._event("epoch", epoch, loss)
-            event["train_accuracy"] = accuracy
-            event.update(tested)
+            event.update(tested, train_accuracy=accuracy)
             self._save(bool(tested) and tested["fleet"]["best"])
-            event["images_per_s"] = images / elapsed
+            event.update(images_per_s=images / elapsed, train_s=self._train_s, seconds=dict(self.meter.seconds))
             if session.local.weight:
                 event["head_loss"] = head
             if session.codebooks:

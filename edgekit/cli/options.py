@@ -107,6 +107,13 @@ dataset = options(
     ),
     click.option("--limit", type=int, metavar="N", help="Use N of its training images, balanced over the classes."),
 )
+augment = click.option(
+    "--augment",
+    metavar="HOW",
+    help="Change each training image at random every time that it comes: flip (mirrored, or not), crop:N (moved by up "
+    "to N pixels, edges reflected), or flip,crop:4. For a few ten thousand photographs or less; digits and letters "
+    "take no flip. Not with --coding temporal (default: images as they are).",
+)
 feature_codec = options(
     click.option("--codec", default="sgq", help="Feature codec: sgq, product, uniform, slicing, topk or raw."),
     click.option("--bits", default=4, help="Bits per code; slicing and topk: as many bytes as uniform."),

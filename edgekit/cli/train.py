@@ -19,13 +19,7 @@ from edgekit.cli import options
 @click.option("--partition", default="iid", help="iid or dirichlet:ALPHA.")
 @click.option("--epochs", default=10)
 @click.option("--batch", default=32, help="Most images of a device in a step.")
-@click.option(
-    "--augment",
-    metavar="HOW",
-    help="Change each training image at random every time that it comes: flip (mirrored, or not), crop:N (moved by up "
-    "to N pixels, edges reflected), or flip,crop:4. For a few ten thousand photographs or less; digits and letters "
-    "take no flip. Not with --coding temporal (default: images as they are).",
-)
+@options.augment
 @click.option("--in-flight", default=1, help="Batches sent before a gradient must be back.")
 @click.option("--regroup-every", default=0, help="Epochs between new groupings of channels (sgq), 0: never.")
 @click.option("--evaluate-every", default=1, help="Epochs between tests; the last one is always tested.")
