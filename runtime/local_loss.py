@@ -1,4 +1,4 @@
-"""The local loss: that of a small head on the device, which classifies the feature itself; it costs the line nothing.
+"""The local loss: that of a small head on the device, which classifies the feature itself.
 
 ::
 
@@ -55,7 +55,8 @@ class LocalLoss:
         self.total += local.loss * len(local.gradient)
         if server is not None:
             both = added(server, local.gradient, self.weight)
-            self._length = _length(both)
+            # A gradient of zeros, as the server sends where it put a step back, says nothing of the next ones.
+            self._length = _length(both) or self._length
             return both
         own = _length(local.gradient)
         scale = self._length / own if self._length is not None and own else 1.0

@@ -71,6 +71,10 @@ class TestJoined:
         assert not loss.joined(Local(1.0, own, {}), zeros).any()
         np.testing.assert_array_equal(loss.joined(Local(0.0, zeros, {}), own), own)
         assert not loss.joined(Local(0.0, zeros, {}), None).any()
+        # It is as long as in the last step before.
+        both = norm(loss.joined(Local(1.0, own, {}), own))
+        loss.joined(Local(1.0, own, {}), zeros)
+        assert norm(loss.joined(Local(1.0, own, {}), None)) == pytest.approx(both, rel=1e-4)
 
     def test_without_a_local_loss_it_is_the_servers(self, rng: np.random.Generator) -> None:
         loss, gradient = local_loss(0.0), drawn(rng)
