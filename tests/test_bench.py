@@ -156,6 +156,46 @@ def test_engines_get_chains_alone_and_other_weights_are_refused(
         peer_steps.deviation("one", expected, str(tmp_path))
 
 
+def test_images_are_reconstructed_from_features(tmp_path: Path) -> None:
+    """A decoder of a few steps on digits is closer than who knows the labels alone; what is shown is drawn too."""
+    record, drawn = tmp_path / "leak.json", tmp_path / "leak.png"
+    options = ["--dataset", "digits", "--limit", "64", "--epochs", "1", "--known", "512", "--test", "40"]
+    options += ["--decoder-epochs", "4", "--cuts", "features.3", "--deeper", "FP32"]
+    script = str(BENCH / "leak.py")
+    made = [script, *options, "--out", str(record), "--plot", str(drawn)]
+    ended, shown = run_together([made, [script, "--show", str(record)]], BENCH.parent)
+    assert ended.code == 0, ended.err
+    rows = {(row["sent"], row.get("cut")): row for row in json.loads(record.read_text(encoding="utf-8"))["rows"]}
+    labels = rows.pop(("labels alone", None))
+    assert labels["mse"] < rows.pop(("mean image", None))["mse"]
+    cut = "features.10"
+    assert list(rows) == [*((name, cut) for name in ("FP32", "UQ-4", "SGQ 8x5", "SGQ 4x6")), ("FP32", "features.3")]
+    assert max(row["mse"] for row in rows.values()) < labels["mse"]
+    assert [rows[name, cut]["bytes"] for name in ("FP32", "SGQ 8x5", "SGQ 4x6")] == [32768, 320, 192]
+    assert len(shown.out.splitlines()) == 2 + 2 + len(rows)
+    assert drawn.read_bytes().startswith(b"\x89PNG")
+
+
+def test_similarity_of_images_is_that_of_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One window's worth, from means and variances written out; and 20 dB for an error of a tenth."""
+    monkeypatch.syspath_prepend(BENCH)
+    import inversion
+
+    first, second = np.random.default_rng(0).random((2, 11, 11))
+    weight = np.exp(-np.add.outer(np.arange(-5, 6) ** 2, np.arange(-5, 6) ** 2) / (2 * 1.5**2))
+    weight /= weight.sum()
+    means = [float((weight * image).sum()) for image in (first, second)]
+    apart = [image - mean for image, mean in zip((first, second), means, strict=True)]
+    spread = sum((weight * each**2).sum() for each in apart)
+    expected = (2 * means[0] * means[1] + 1e-4) / (means[0] ** 2 + means[1] ** 2 + 1e-4)
+    expected *= (2 * (weight * apart[0] * apart[1]).sum() + 9e-4) / (spread + 9e-4)
+    one, other = (torch.from_numpy(image).float()[None, None].expand(2, 3, -1, -1) for image in (first, second))
+    assert inversion.ssim(one, other).tolist() == pytest.approx([expected] * 2, rel=1e-4)
+    assert inversion.ssim(one, one).tolist() == pytest.approx([1.0] * 2)
+    told = inversion.figures(torch.full((2, 3, 16, 16), 0.6), torch.full((2, 3, 16, 16), 0.5))
+    assert (told["mse"], told["psnr"]) == pytest.approx((0.01, 20.0), rel=1e-3)
+
+
 def test_compiled_kernels_are_fuzzed() -> None:
     """For a second, with whatever finds memory errors: none is found, and payloads of every kind are refused."""
     compiler = shutil.which("cc")
