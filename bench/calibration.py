@@ -13,6 +13,7 @@ bytes      of the gradient's frame, per image
 deviation  of what arrives from what was sent, at the cut: length of the difference over length
 cosine     of the weights' gradient with the reference, and
 error      length of its difference from the reference over the reference's
+estimate   what the server estimates of "added", by which it keeps a bound (edgekit/server/bound.py)
 added      the same against "decode only": what the method itself does
 averaged   `added` when one batch is sent eight times and averaged: about a third of it unless the method is biased
 accuracy   after a whole training with the method, where `--accuracy` has it
@@ -39,6 +40,7 @@ from trainer import Plan, Trainer
 from edgekit.codecs.gradients.sparse import Sparse
 from edgekit.data import registry
 from edgekit.export.frames import gradient_bytes
+from edgekit.server.bound import Fineness, error_of
 from edgekit.server.calibrate import Calibrator, calibrator
 from edgekit.server.decode import decode, to_network_order
 
@@ -55,7 +57,8 @@ METHODS = (
     f"sparse:step=10 {ALONE}",
     *(f"sparse:step={step}" for step in (5, 10, 20)),
     *(f"sparse-masked:step={step}" for step in (3, 5, 7, 10, 14, 20)),
-    *(f"dct:zone={zone}" for zone in (1, 1.5, 2, 3)),
+    *(f"dct:zone={zone}" for zone in (0.5, 1, 1.5, 2, 3)),
+    *(f"dct:bound={bound}" for bound in (0.25, 0.5, 1)),
     "dct-masked:zone=2",
     *(f"vq:groups={groups}" for groups in (2, 4, 8)),
     "vq:groups=4,exact=false",
@@ -63,7 +66,7 @@ METHODS = (
     "sampled-masked",
 )
 DECODE_ONLY = "decode only"
-COLUMNS = ("bytes", "deviation", "cosine", "error", "added", "averaged")
+COLUMNS = ("bytes", "deviation", "cosine", "error", "added", "estimate", "averaged")
 #: How many times one batch is sent for the column "averaged".
 DRAWS = 8
 
@@ -97,6 +100,7 @@ class Batch:
         codes = front.codec.quantize(feature, front.tables)
         self._active = front.codec.active(codes, front.tables)
         coded = decode(front.codec, codes, front.tables, torch.device("cpu"))
+        self._decoded = coded.numpy()
         self.gradient = self._at_cut(coded, labels)
         #: The gradient of all weights in a row, computed from the feature without any codec.
         self._reference = self._of_weights(self._at_cut(torch.from_numpy(feature), labels))
@@ -118,11 +122,17 @@ class Batch:
         parts = torch.autograd.grad(self._output, self._weights, at_output, retain_graph=True)
         return np.concatenate([part.numpy().reshape(-1) for part in parts]).astype(np.float64)
 
-    def sent(self, method: Calibrator, session: int, step: int) -> tuple[bytes, float, np.ndarray]:
-        """The message by `method`, its deviation from the gradient at the cut, and what arrives of that."""
+    def sent(
+        self, method: Calibrator, fineness: Fineness, session: int, step: int
+    ) -> tuple[bytes, dict[str, float], np.ndarray]:
+        """The message by `method`, what the server says of it, and what arrives of the gradient at the cut."""
         active = self._active if method.masked else None
-        payload, deviation = method.send(self.gradient, active, session, step)
-        return payload, deviation, method.codec.unpack(payload, self.gradient.shape, active)
+        if method.bound is None:
+            payload, deviation = method.send(self.gradient, active, session, step)
+        else:
+            payload, deviation, _ = fineness.send(method, self.gradient, active, self._decoded, session, step)
+        arrived = method.codec.unpack(payload, self.gradient.shape, active)
+        return payload, {"deviation": deviation, "estimate": error_of(self.gradient, arrived, self._decoded)}, arrived
 
     def figures(self, arrived: np.ndarray) -> dict[str, float]:
         """The columns about the weights' gradient, where `arrived` is the gradient at the cut."""
@@ -138,18 +148,17 @@ def probe(trainer: Trainer, chosen: Iterator[np.ndarray], methods: list[str], se
     """Method -> column -> figure. The trainer's state is restored afterwards."""
     halves = (trainer.front.module, trainer.back)
     states = [copy.deepcopy(half.state_dict()) for half in halves]
-    calibrators = {name: method(name, seed) for name in methods}
+    calibrators = {name: (method(name, seed), Fineness()) for name in methods}
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in (DECODE_ONLY, *methods)}
     averaged = {DECODE_ONLY: 0.0}
     for step, indices in enumerate(chosen):
         batch = Batch(trainer, indices)
-        rows[DECODE_ONLY].append({"bytes": 0.0, "deviation": 0.0, **batch.figures(batch.gradient)})
+        rows[DECODE_ONLY].append({"bytes": 0.0, "deviation": 0.0, "estimate": 0.0, **batch.figures(batch.gradient)})
         for name, each in calibrators.items():
-            payload, deviation, arrived = batch.sent(each, 1, step)
-            size = gradient_bytes(payload) / len(indices)
-            rows[name].append({"bytes": size, "deviation": deviation, **batch.figures(arrived)})
+            payload, told, arrived = batch.sent(*each, 1, step)
+            rows[name].append({"bytes": gradient_bytes(payload) / len(indices), **told, **batch.figures(arrived)})
             if step == 0:
-                mean = np.mean([batch.sent(each, 2, draw)[2] for draw in range(DRAWS)], axis=0)
+                mean = np.mean([batch.sent(*each, 2, draw)[2] for draw in range(DRAWS)], axis=0)
                 averaged[name] = batch.figures(mean)["added"]
     for half, state in zip(halves, states, strict=True):
         half.load_state_dict(state)
@@ -223,7 +232,8 @@ def same_method(first: str, second: str) -> bool:
     if ALONE in first:
         return False
     one, other = calibrator(first, 0), calibrator(second, 0)
-    return type(one.codec) is type(other.codec) and (one.codec.config, one.masked) == (other.codec.config, other.masked)
+    settings = [(type(each.codec), each.codec.config, each.masked, each.bound) for each in (one, other)]
+    return settings[0] == settings[1]
 
 
 def figure(column: str, value: float) -> str:

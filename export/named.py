@@ -29,16 +29,18 @@ def export_named(
         raise UsageError(f"{name} has no default cut: choose one with --cut; `edgekit cuts {name}` lists them")
     board = board._replace(device=board.profile)
     check_writable(path, overwrite)
-    shape = parse_shape(network.input_shape) if network.input_shape else default_shape(dataset)
+    shape = shape_of(network, dataset)
     classes = len(dataset.classes)
     if network.classes not in (None, classes):
         raise UsageError(f"{name} for {network.classes} classes, and {dataset.name} has {classes}: expected as many")
     chosen = calibration_images(calibration, shape, seed)
     # Only now what imports torch, which takes seconds: mistakes show at once.
     from edgekit.export.build import build_bundle
+    from edgekit.export.models.weights import head_weights
 
     module = build(name, shape, classes, seed, network.weights, dataset.classes)
-    return build_bundle(path, Network(module, name, cut), chosen, coding, board, seed=seed, overwrite=overwrite)
+    head = head_weights(network.weights) if network.weights else {}
+    return build_bundle(path, Network(module, name, cut, head), chosen, coding, board, seed=seed, overwrite=overwrite)
 
 
 def calibration_images(calibration: Calibration, shape: tuple[int, int, int], seed: int) -> CalibrationImages:
@@ -56,6 +58,11 @@ def calibration_images(calibration: Calibration, shape: tuple[int, int, int], se
         fitted.train_images, mean or fitted.mean, std or fitted.std, len(dataset.classes), fitted.train_labels,
         dataset.classes,
     )  # fmt: skip
+
+
+def shape_of(network: NamedNetwork, dataset: Dataset) -> tuple[int, int, int]:
+    """(C,H,W) of the images that `network` takes, where it learns `dataset`; UsageError."""
+    return parse_shape(network.input_shape) if network.input_shape else default_shape(dataset)
 
 
 def default_shape(dataset: Dataset) -> tuple[int, int, int]:

@@ -25,7 +25,7 @@ from edgekit.runtime.learn import FrontHalf
 from edgekit.runtime.loop import Device
 from edgekit.runtime.measure import Span, measure_encoding, measure_training
 from edgekit.runtime.program import exit_code
-from edgekit.runtime.session import Images, Options
+from edgekit.runtime.session import Images, Options, check_augment, check_options
 from edgekit.runtime.transport import TIMEOUT_S, Grpc
 
 EXAMPLES = """examples:
@@ -69,6 +69,11 @@ def parser(program: str) -> argparse.ArgumentParser:
     p.add_argument(
         "--batch", type=int, default=32, help="most images of a step (default 32); the share is split evenly"
     )
+    p.add_argument("--augment", metavar="HOW",
+                   help="change each training image at random every time that it comes: flip (mirrored, or not), "
+                   "crop:N (moved by up to N pixels, edges reflected), or flip,crop:4. For a few ten thousand "
+                   "photographs or less; digits and letters take no flip. Not with a bundle of --coding temporal "
+                   "(default: images as they are)")  # fmt: skip
     p.add_argument("--in-flight", type=int, default=1, metavar="N", help="batches sent before a gradient must be back")
     p.add_argument("--backend", default="onnxruntime",
                    help="inference engine: onnxruntime (default), tensorrt, ascend or reference")  # fmt: skip
@@ -110,8 +115,17 @@ def run(options: argparse.Namespace) -> None:
         raise UsageError("--server HOST:PORT is missing: the address of `edgekit serve`; only --measure does without")
     index, count = partition.parse_share(WHOLE if options.share is None else options.share)
     name = check_name(_name(options, index))
+    settings = Options(
+        name, options.epochs, options.batch, options.in_flight, options.seed + index,
+        options.codebook_decay, options.codebook_tolerance, options.regroup_every, options.evaluate_every, options.out,
+        options.augment,
+    )  # fmt: skip
+    if options.server is not None:
+        check_options(settings)
     kernels.choice()
     bundle = open_bundle(options.bundle)
+    if options.server is not None:
+        check_augment(options.augment, bundle.codec, bundle.input_shape)
     if options.server is None and options.dataset == GOLDEN:
         with contextlib.closing(_opened(bundle, options, name)) as front:
             golden = bundle.arrays("golden.safetensors")["image"]
@@ -131,10 +145,6 @@ def run(options: argparse.Namespace) -> None:
         )
     dataset, validation = images_of(options, index, count, dataset, bundle.input_shape)
     front = _opened(bundle, options, name)
-    settings = Options(
-        name, options.epochs, options.batch, options.in_flight, options.seed + index,
-        options.codebook_decay, options.codebook_tolerance, options.regroup_every, options.evaluate_every, options.out,
-    )  # fmt: skip
     show = Recorder(sys.stdout) if options.json else _print
     train = Images(dataset.train_images, dataset.train_labels)
     with contextlib.closing(front):

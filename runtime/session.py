@@ -3,7 +3,7 @@
 ::
 
     images --forward--> codes --pack--> Feature ------------> server
-    weights <--learn-- backward <--unpack-- Gradient <-------
+    weights <--learn-- backward <--unpack-- Gradient <-------       the local loss's gradient is added, if there is one
     codebooks --follow, publish--> Codebook ---------------->
     weights --Rounds.update--> Update ---------------------->
     weights <--Rounds.adopt-- Weights <----------------------
@@ -17,9 +17,10 @@ from typing import Deque, Iterable, Iterator, NamedTuple, Optional, Sequence, Tu
 import numpy as np
 
 from edgekit import tensorfile
-from edgekit.codecs.base import Arrays
+from edgekit.codecs.base import Arrays, FeatureCodec
 from edgekit.codecs.codebook import DECAY, TOLERANCE
 from edgekit.codecs.registry import gradient_codec
+from edgekit.data.augment import parse_augmentation
 from edgekit.errors import ShapeError, UsageError
 from edgekit.line.labels import pack_labels, unpack_labels
 from edgekit.line.messages import (
@@ -38,10 +39,15 @@ from edgekit.line.messages import (
     Welcome,
 )  # fmt: skip
 from edgekit.runtime.codebooks import Codebooks, codebooks_of, take_tables
-from edgekit.runtime.front import Forward, Front
+from edgekit.runtime.front import Forward, Front, Local
+from edgekit.runtime.gradient_errors import GradientErrors
+from edgekit.runtime.local_loss import LocalLoss
 from edgekit.runtime.optim import optimizer
 from edgekit.runtime.rounds import Rounds
 from edgekit.runtime.transport import Transport
+
+#: Tells the draws of augmentation from the others of a device's seed: order of images (no number), rounds (1).
+AUGMENTING = 2
 
 
 class Images(NamedTuple):
@@ -66,6 +72,8 @@ class Options(NamedTuple):
     #: Epochs from one evaluation to the next; the last one is always evaluated.
     evaluate_every: int = 1
     out: Optional[str] = None
+    #: What is done to training images, "flip,crop:4", see `edgekit.data.augment`; None: nothing.
+    augment: Optional[str] = None
 
 
 def check_options(options: Options) -> None:
@@ -77,6 +85,24 @@ def check_options(options: Options) -> None:
             raise UsageError(told.format(name, getattr(options, name), smallest))
     if not 0 <= options.codebook_tolerance < math.inf:
         raise UsageError("codebook_tolerance of {}: expected at least 0".format(options.codebook_tolerance))
+    if options.augment is not None:
+        parse_augmentation(options.augment)
+
+
+def check_augment(augment: Optional[str], codec: FeatureCodec, image: Optional[Sequence[int]] = None) -> None:
+    """UsageError where `codec` needs training images unchanged, or where they, (C,H,W), are too small for `augment`."""
+    if augment is None:
+        return
+    chosen = parse_augmentation(augment)
+    if codec.stream().remembers:
+        raise UsageError(
+            "--augment {}: {!r} codes an image by the codes that it had in the epoch before, and an augmented image is "
+            "another one each time: take coding=context (--coding context, when the network is exported)".format(
+                augment, codec
+            )
+        )
+    if image is not None:
+        chosen.check(image)
 
 
 class InFlight(NamedTuple):
@@ -92,6 +118,8 @@ class InFlight(NamedTuple):
     #: When its forward pass began, by `time.perf_counter`, and how often the weights had moved by then.
     began: float
     updates: int
+    #: None where there is no local loss.
+    local: Optional[Local]
 
 
 class Session:
@@ -103,12 +131,12 @@ class Session:
         self.meter = transport.meter
         self.options = options
         self.codebooks = _codebooks(front, options)
+        self._augment = None if options.augment is None else parse_augmentation(options.augment)
         #: Batches planned, batches sent, and images learned from.
         self.planned = 0
         self.step = 0
         self.images = 0
-        #: Sum over batches learned from of ||g - what arrives|| / ||g||, as the server reports it.
-        self.deviation = 0.0
+        self.errors = GradientErrors()
         #: Weight updates so far, and the sum over batches of those between forward pass and gradient.
         self.updates = 0
         self.staleness = 0
@@ -123,13 +151,7 @@ class Session:
         """
         # Both ends of its line start anew.
         self.stream = self.front.codec.stream()
-        most = self.stream.in_flight
-        if most is not None and self.options.in_flight > most:
-            raise UsageError(
-                "{} batches in flight: codec {!r} takes at most {}".format(
-                    self.options.in_flight, self.front.codec, most
-                )
-            )
+        _check_depth(self.options.in_flight, self.front.codec, self.stream.in_flight)
         self.transport.send(Hello(self.front.digest, self.options.name, images, steps, epochs, list(classes)))
         self._welcome = welcome = self.transport.expect(Welcome)
         #: Batches of an epoch.
@@ -141,6 +163,7 @@ class Session:
         if welcome.tables:
             take_tables(self.front, tensorfile.loads(welcome.tables))
             self.codebooks = _codebooks(self.front, self.options)
+        self.local = LocalLoss(self.front, welcome.local_loss, self.meter)
         self.rounds = Rounds(self.front, welcome, self.options.seed)
         if self.rounds.averaged and self.options.regroup_every:
             raise UsageError("--regroup-every: with --sync-every all devices keep one grouping: leave one of them out")
@@ -225,8 +248,11 @@ class Session:
         """Sends `images` (n,C,H,W) uint8, which are those of `numbers` (n,) in this device's share."""
         began = time.perf_counter()
         with self.meter.timed("compute"):
+            if self._augment is not None:
+                # By the step, so that what is drawn for it depends on nothing else.
+                rng = np.random.default_rng((self.options.seed, AUGMENTING, self.step))
+                images = self._augment(images, rng)
             forward = self.front.forward(self.front.normalise(images))
-        sent = InFlight(forward, self.front.tables, numbers, self.step, self._acks, began, self.updates)
         with self.meter.timed("encode"):
             payload = self.stream.pack(forward.codes, numbers)
         packed = pack_labels(labels, self.front.classes)
@@ -234,6 +260,9 @@ class Session:
         self.transport.send(
             Feature(self._welcome.session, self.step, self._version, len(labels), packed, payload, missing)
         )
+        # Only now: the server works meanwhile.
+        local = self.local.of(forward, labels)
+        sent = InFlight(forward, self.front.tables, numbers, self.step, self._acks, began, self.updates, local)
         self._acks = 0
         self.step += 1
         return sent
@@ -248,8 +277,8 @@ class Session:
         server_s = min(reply.seconds, waited_s)
         self.meter.spend("server", server_s)
         self.meter.spend("network", waited_s - server_s)
-        # Without a gradient the server left the batch out: nothing is learned from it.
-        if reply.gradient:
+        # Else the server left the batch out: nothing is learned from it.
+        if reply.learned:
             self._learn(batch, reply)
         with self.meter.timed("encode"):
             self.stream.update(batch.forward.codes, batch.images)
@@ -259,18 +288,22 @@ class Session:
 
     def _learn(self, batch: InFlight, reply: Gradient) -> None:
         """One step of the front half, after which the codebooks follow."""
-        with self.meter.timed("encode"):
-            mask = self.front.codec.active(batch.forward.codes, batch.tables) if self._welcome.masked else None
-            gradient = self._gradient_codec.unpack(reply.gradient, batch.forward.feature.shape, mask)
+        server = None
+        if reply.gradient:
+            with self.meter.timed("encode"):
+                mask = self.front.codec.active(batch.forward.codes, batch.tables) if self._welcome.masked else None
+                server = self._gradient_codec.unpack(reply.gradient, batch.forward.feature.shape, mask)
         with self.meter.timed("compute"):
+            gradient = self.local.joined(batch.local, server)
             gradients = self.front.backward(batch.forward, gradient)
+            gradients.update(batch.local.gradients if batch.local else {})
             self.front.learn(gradients, self._optimizer, reply.rate)
         if self.codebooks:
             with self.meter.timed("encode"):
                 self.codebooks.follow(batch.forward, gradient)
         self._since_round += len(batch.forward.image)
         self.images += len(batch.forward.image)
-        self.deviation += reply.deviation
+        self.errors.add(reply)
         self.staleness += self.updates - batch.updates
         self.updates += 1
 
@@ -286,6 +319,11 @@ class Session:
     def _expect_acks(self, n: int) -> None:
         for _ in range(n):
             self.transport.expect(Ack)
+
+
+def _check_depth(in_flight: int, codec: FeatureCodec, most: Optional[int]) -> None:
+    if most is not None and in_flight > most:
+        raise UsageError("{} batches in flight: codec {!r} takes at most {}".format(in_flight, codec, most))
 
 
 def _codebooks(front: Front, o: Options) -> Optional[Codebooks]:

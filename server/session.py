@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from edgekit.codecs.base import Arrays, FeatureStream
 from edgekit.line.messages import Gradient, Hello, Tally
+from edgekit.server.bound import Fineness
 from edgekit.server.setup import Setup
 from edgekit.server.tally import Count
 
@@ -35,6 +36,8 @@ class Session:
     round: int = 0
     #: Whether it sits the present round out.
     resting: bool = False
+    #: How finely its gradients are sent, where a bound is kept.
+    fineness: Fineness = field(default_factory=Fineness)
     #: Its latest replies, by step.
     replies: "OrderedDict[int, Gradient]" = field(default_factory=OrderedDict)
     #: What it was last warned of.

@@ -25,27 +25,37 @@ from edgekit.server.decode import finite, to_network_order
 from edgekit.server.guard import Guards
 from edgekit.server.program import load_program
 
-OPTIMIZERS = ("sgd", "adam")
+#: By optimizer, the learning rate of a step on `USUAL` images, unless one is asked for.
+LEARNING_RATES = {"sgd": 0.05, "adam": 0.001}
+USUAL = 32
 
 
 class OptimizerConfig(NamedTuple):
-    """How both halves are trained; `momentum` is SGD's, Adam has its own two."""
+    """How both halves are trained; `momentum` is SGD's, Adam has its own two. An `lr` of None: what is usual."""
 
     name: str = "sgd"
-    lr: float = 0.05
+    lr: float | None = None
     momentum: float = 0.9
     weight_decay: float = 0.0
 
     def rate(self, images: int, alone: int) -> float:
-        """The learning rate of a step on `images` images, before the schedule; `lr` is meant for those of one device
-        `alone`. It grows with their square root (Krizhevsky 2014, arXiv:1404.5997, section 5)."""
-        return self.lr * math.sqrt(max(images / alone, 1.0))
+        """The learning rate of a step on `images` images, before the schedule.
+
+        `lr` is meant for those of one device `alone`, and grows with their square root (Krizhevsky 2014,
+        arXiv:1404.5997, section 5). The usual rate is meant for those of one device too, or for USUAL images where that
+        is more; a step on fewer than USUAL takes it in proportion (Goyal et al. 2017, arXiv:1706.02677, section 2.1).
+        """
+        if self.lr is not None:
+            return self.lr * math.sqrt(max(images / alone, 1.0))
+        more = math.sqrt(max(images / max(alone, USUAL), 1.0))
+        return LEARNING_RATES[self.name] * min(images / USUAL, more)
 
     def check(self) -> None:
         """Raises UnknownName or UsageError unless both sides can train like this."""
-        if self.name not in OPTIMIZERS:
-            raise UnknownName("optimizer", self.name, OPTIMIZERS, "there are: adam, sgd")
-        for option, value in (("--lr", self.lr), ("--momentum", self.momentum), ("--weight-decay", self.weight_decay)):
+        if self.name not in LEARNING_RATES:
+            raise UnknownName("optimizer", self.name, LEARNING_RATES, "there are: adam, sgd")
+        given = (("--lr", self.lr or 0.0), ("--momentum", self.momentum), ("--weight-decay", self.weight_decay))
+        for option, value in given:
             if not (math.isfinite(value) and value >= 0):
                 raise UsageError(f"{option} {value}: expected a number of 0 or more")
 
@@ -293,8 +303,9 @@ def _batch_bounds(program: torch.export.ExportedProgram, name: str) -> tuple[int
 
 
 def _optimizer(config: OptimizerConfig, weights: list[torch.Tensor]) -> torch.optim.Optimizer:
+    # The rate comes with every step.
     if config.name == "sgd":
-        return torch.optim.SGD(weights, config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+        return torch.optim.SGD(weights, 0.0, momentum=config.momentum, weight_decay=config.weight_decay)
     if config.name == "adam":
-        return torch.optim.Adam(weights, config.lr, weight_decay=config.weight_decay)
+        return torch.optim.Adam(weights, 0.0, weight_decay=config.weight_decay)
     raise AssertionError("checked before")

@@ -48,6 +48,17 @@ def test_measure_page_names_what_a_record_of_scaling_has() -> None:
         assert f"`{what}`:" in text, what
 
 
+def test_record_page_names_what_a_record_of_a_time_to_an_accuracy_has() -> None:
+    text = (DOCS / "record.md").read_text(encoding="utf-8")
+    _, _, mine = text.partition("## The time to an accuracy")
+    schema = json.loads((DOCS / "to-accuracy.schema.json").read_text(encoding="utf-8"))["properties"]
+    training, result = (schema[name]["items"]["properties"] for name in ("trainings", "results"))
+    epoch = training["epochs"]["items"]["properties"]
+    fields = {*schema, *training, *result, *epoch, *epoch["seconds"]["properties"]}
+    fields |= {*result["reached"]["items"]["properties"], *result["best"]["properties"]}
+    assert not fields - {"format", "version", "codec", "seed"} - set(re.findall(r"\w+", mine))
+
+
 def test_every_page_is_reached_from_the_readme() -> None:
     readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
     for page in DOCS.glob("*.md"):
@@ -102,6 +113,7 @@ TABLES = [
         "bench/calibration.py --show bench/results/calibration-vgg11_thin.json --accuracy bench/results/accuracy.json",
     ),
     ("docs/compression.md", "bench/coder.py --show bench/results/coder.json"),
+    ("docs/compression.md", "bench/local_head.py --show bench/results/local_head.json"),
     ("docs/compression.md", "bench/gradient_kernels.py --show bench/results/gradient_kernels.json"),
     ("docs/compression.md", "bench/uplink.py --show bench/results/uplink.json"),
     ("docs/export.md", "bench/front_graphs.py --show bench/results/front_graphs.json"),
@@ -116,6 +128,8 @@ TABLES = [
         for script in ("line", "server_step")
         for when in ("", "-before")
     ],
+    ("docs/measure.md", "bench/computed_seconds.py --show bench/results/computed-seconds.json"),
+    ("docs/measure.md", "bench/time_to_accuracy.py --show bench/results/to-accuracy-digits.json --brief"),
     ("docs/measure.md", "bench/link.py --show bench/results/link.json"),
     ("docs/measure.md", "bench/peer_steps.py --show bench/results/peer_steps.json"),
     (

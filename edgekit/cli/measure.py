@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from edgekit.cli import options, scaling
+from edgekit.cli import options, scaling, to_accuracy
 from edgekit.cli.screen import numbers, wide
 from edgekit.errors import EdgekitError, UsageError
 
@@ -65,6 +65,7 @@ Say = Callable[[str], None]
 @click.option("--torch-device", default="auto", help="Of the back half: cpu, cuda or auto.")
 @click.option("--lr", default=0.02, help="The halves do learn while they are measured.")
 @scaling.scaling
+@to_accuracy.to_accuracy
 @options.network
 @options.seed
 @click.option("--out", metavar="FILE", help="Write the record, for `edgekit report` and --compare.")
@@ -85,12 +86,16 @@ def measure(**given: Any) -> None:
     edgekit measure bundle --links 2mbit/10mbit --compare measure.json
     edgekit measure mobilenet_v1 --device jetson-nano --host me@nano --links loopback,1mbit
     edgekit measure mobilenet_v1 --codecs sgq --links loopback --devices 1,2,4,8 --device-share 0.125
+    edgekit measure vgg11_thin --to-accuracy 75,80 --epochs 30 --links 0.1mbit,1mbit --out to-accuracy.json
 
     With --host the connection to the board is an ssh tunnel, and --links are emulated at this end of it; "loopback" is
     the tunnel alone.
 
     With --devices nothing of this is measured, but how a fleet scales: each number of devices trains on the same
     images, from beginning to end, and shares one line. Reported: images/s, bytes, accuracy, and how busy the server is.
+
+    With --to-accuracy one device trains from beginning to end with every method. Reported: seconds and bytes until the
+    deployed network was that accurate over each link, or that it never was.
     """
     from edgekit.link.link import split_links
     from edgekit.measure import cells, compare, methods
@@ -99,7 +104,11 @@ def measure(**given: Any) -> None:
     if given["host"] is None:
         check_offered(given["provider"], "onnxruntime")
     options.check_writable(given["out"])
+    to_accuracy.check_given(given)
     scaling.check_given(given)
+    if given["to_accuracy"] is not None:
+        to_accuracy.measure(given)
+        return
     if given["devices"] is not None:
         scaling.measure(given)
         return

@@ -83,6 +83,11 @@ board = options(
         "The others stay as they are: give them weights with --weights.",
     ),
     provider,
+    click.option(
+        "--local-head/--no-local-head",
+        default=True,
+        help="A small head beside the front half, in files of their own, for --local-loss (default: do).",
+    ),
 )
 cut = click.option("--cut", metavar="LAYER", help="Layer after which the model is cut (default: the model's own).")
 bundle = click.argument("bundle", metavar="BUNDLE")
@@ -101,6 +106,13 @@ dataset = options(
         help="Where the dataset's files are; for folder: train/CLASS/*.png and test/CLASS/*.png.",
     ),
     click.option("--limit", type=int, metavar="N", help="Use N of its training images, balanced over the classes."),
+)
+augment = click.option(
+    "--augment",
+    metavar="HOW",
+    help="Change each training image at random every time that it comes: flip (mirrored, or not), crop:N (moved by up "
+    "to N pixels, edges reflected), or flip,crop:4. For a few ten thousand photographs or less; digits and letters "
+    "take no flip. Not with --coding temporal (default: images as they are).",
 )
 feature_codec = options(
     click.option("--codec", default="sgq", help="Feature codec: sgq, product, uniform, slicing, topk or raw."),
@@ -145,7 +157,12 @@ rate = options(
 )
 training = options(
     click.option("--optimizer", default="sgd", help="sgd or adam, on both sides."),
-    click.option("--lr", default=0.05, help="Learning rate, on both sides."),
+    click.option(
+        "--lr",
+        type=float,
+        help="Learning rate, on both sides (default: 0.05 for sgd, 0.001 for adam; less for steps on fewer than 32 "
+        "images, in proportion).",
+    ),
     click.option("--momentum", default=0.9),
     click.option("--weight-decay", default=5e-4),
     click.option("--schedule", default="cosine", help="cosine (with warm-up) or constant."),
@@ -161,6 +178,20 @@ training = options(
         help="Train on Gaussian noise in the place of what quantising lost: `lost`, as much as that was (sgq, "
         "product), or this share of the variance, up to 0.9 (any codec). The last tenth of the steps has none. Where "
         "it helped is in docs/compression.md.",
+    ),
+    click.option(
+        "--local-loss",
+        default=0.0,
+        metavar="W",
+        help="Devices learn from the loss of a small head of their own too, which takes no bytes of the line; its "
+        "gradient is made W times as long as that of the server. 0.5 helped, see docs/compression.md (default: 0, "
+        "none).",
+    ),
+    click.option(
+        "--gradient-every",
+        default=1,
+        metavar="K",
+        help="Send the gradient for every K-th step of a device; in the others it learns from its local loss alone.",
     ),
     click.option("--torch-device", default="auto", help="cpu, cuda or auto."),
     click.option("--server-threads", default=1, help="Threads of the back half on a CPU."),

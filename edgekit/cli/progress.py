@@ -80,10 +80,15 @@ def result_table(summary: Event) -> Table:
         table.add_row(f"{way}, measured", f"{n:.1f} B an image, {fp32 / n:.1f}x below the {fp32} B of an fp32 feature")
     formula = summary["formula_bytes_up_per_image"]
     table.add_row("up, by formula", f"{formula:.1f} B an image, {fp32 / formula:.1f}x below fp32; codes alone")
+    if summary["augment"]:
+        table.add_row("augmentation", summary["augment"])
     if summary["noise_filling"]:
         table.add_row("noise filling", summary["noise_filling"])
     off = summary["gradient_deviation"]
     table.add_row("gradient", f"{summary['calibrate']}; what arrives is off by {off:.3f} of its length, in the mean")
+    if "gradient_error" in summary:
+        found = f"{summary['gradient_error']:.3f} in the mean, at most {summary['largest_error']:.3f}"
+        table.add_row("its error", f"that of the front half's gradient, estimated: {found}")
     table.add_row("speed", f"{summary['images_per_s']:.0f} images/s, all devices")
     seconds = summary["seconds"]
     parts = ("device_compute", "encode", "network", "server")

@@ -21,7 +21,7 @@ ON_SCREEN = ("md", "json")
 )
 @click.option(
     "--only", metavar="NAME,NAME",
-    help="These sections alone: speed, bytes, time, in-flight, scaling, accuracy, convergence, loss, "
+    help="These sections alone: speed, bytes, time, in-flight, scaling, to-accuracy, accuracy, convergence, loss, "
     "devices, codebooks, machine."
 )  # fmt: skip
 def report(records: tuple[str, ...], form: str | None, out: str | None, only: str | None) -> None:

@@ -142,7 +142,7 @@ def _run(given: dict[str, Any], plan: "Plan") -> None:
 
     screen = Console(stderr=True)
     say = functools.partial(screen.print, highlight=False, soft_wrap=True, markup=False)
-    setting, codecs = _setting(given, plan), {each.name: _described(each) for each in plan.methods}
+    setting, codecs = _setting(given, plan), {each.name: described(each) for each in plan.methods}
     say(
         f"each training: {plan.epochs * setting['limit']} images, {plan.epochs} "
         f"epoch{'' if plan.epochs == 1 else 's'} of {setting['limit']}, shared by the devices"
@@ -239,7 +239,8 @@ def _setting(given: dict[str, Any], plan: "Plan") -> dict[str, Any]:
     }
 
 
-def _described(method: Any) -> dict[str, Any]:
+def described(method: Any) -> dict[str, Any]:
+    """The entry of `method` in a record, before it is exported."""
     return {
         "method": method.text, "codec": method.codec, "config": method.config, "gradient": method.gradient,
         "formula_bytes_up_per_image": None, "bundle": None,

@@ -22,8 +22,20 @@ def data(given: dict[str, Any]) -> "NamedData":
 
 
 def board(given: dict[str, Any]) -> "BoardSettings":
-    """The board that --device, --norm, --static-batch, --train-layers and --provider name."""
+    """The board that --device, --norm, --static-batch, --train-layers, --provider and --local-head name."""
     from edgekit.export.settings import BoardSettings
 
-    names = ("device", "norm", "static_batch", "train_layers", "provider")
+    names = ("device", "norm", "static_batch", "train_layers", "provider", "local_head")
     return BoardSettings(**{name: given[name] for name in names})
+
+
+def hint(given: dict[str, Any]) -> str:
+    """What to mind where --train-layers freezes layers whose weights nobody gave; "" elsewhere."""
+    count, model = given["train_layers"], given["model"]
+    if count is None or given["weights"] is not None:
+        return ""
+    unless = f", unless {model} gives them trained weights" if ":" in model else ""
+    return (
+        f"hint: --train-layers {count} without --weights: the other layers of the front half were never trained, and "
+        f"never will be{unless}. Give them weights with --weights"
+    )

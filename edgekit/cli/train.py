@@ -19,6 +19,7 @@ from edgekit.cli import options
 @click.option("--partition", default="iid", help="iid or dirichlet:ALPHA.")
 @click.option("--epochs", default=10)
 @click.option("--batch", default=32, help="Most images of a device in a step.")
+@options.augment
 @click.option("--in-flight", default=1, help="Batches sent before a gradient must be back.")
 @click.option("--regroup-every", default=0, help="Epochs between new groupings of channels (sgq), 0: never.")
 @click.option("--evaluate-every", default=1, help="Epochs between tests; the last one is always tested.")
@@ -61,6 +62,8 @@ def train(**given: Any) -> None:
     # Only now: it imports torch, which takes seconds.
     from edgekit.launch import train as launch
 
+    if settings.hint(given):
+        click.echo(settings.hint(given), err=True)
     as_json, out = given["as_json"], given["out"]
     console = Console(file=sys.stderr if as_json else sys.stdout)
     with contextlib.ExitStack() as screen:

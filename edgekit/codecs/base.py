@@ -165,6 +165,8 @@ class FeatureStream:
 
     #: Most batches in flight that it keeps step with; None: any number.
     in_flight: Optional[int] = None
+    #: Whether it keeps every image's codes to code its next ones by: a gain only where the image comes again unchanged.
+    remembers = False
 
     def __init__(self, codec: FeatureCodec) -> None:
         self.codec = codec

@@ -19,6 +19,7 @@ from edgekit.line.names import check_name, name_error
 from edgekit.providers import check_provider
 from edgekit.runtime.__main__ import parser
 from edgekit.runtime.backends.registry import BY_RUNTIME, entry_of
+from edgekit.runtime.session import check_augment
 
 
 def local(d: Deployment) -> Finding:
@@ -33,6 +34,7 @@ def local(d: Deployment) -> Finding:
             f"`edgekit export {bundle.model} --cut {bundle.cut} --device {d.settings.device} -o DIR` exports for it"
         )
     d.options = arguments(d.settings.arguments, BY_RUNTIME[d.profile.runtime])
+    check_augment(d.options.augment, bundle.codec, bundle.input_shape)
     if d.settings.server is not None:
         check_address(d.settings.server)
         error = name_error(d.device_name)

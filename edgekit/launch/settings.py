@@ -35,6 +35,8 @@ class Training(NamedTuple):
     link: str | None = None
     #: Share of each device's training images that is held back, to choose the best pair of halves by.
     validation: float = 0.0
+    #: What devices do to training images at random, "flip,crop:4", see `edgekit.data.augment`; None: nothing.
+    augment: str | None = None
 
     def check(self) -> None:
         """UsageError for what a device or the link would refuse, but only after the export."""
@@ -54,7 +56,8 @@ class Server(NamedTuple):
 
     #: "sgd" or "adam".
     optimizer: str = "sgd"
-    lr: float = 0.05
+    #: None: the optimiser's usual rate, less for small steps, see `OptimizerConfig.rate`.
+    lr: float | None = None
     momentum: float = 0.9
     weight_decay: float = 5e-4
     #: "cosine", with warm-up, or "constant".
@@ -63,6 +66,10 @@ class Server(NamedTuple):
     gradient_codec: str | None = None
     #: Noise that the back half is trained on: "lost", as much as quantising took, or a share of the variance, "0.4".
     noise_filling: str | None = None
+    #: How much the devices' local loss counts, 0: there is none; and the steps of a device from one gradient of the
+    #: server to the next (`edgekit.server.local_loss`).
+    local_loss: float = 0.0
+    gradient_every: int = 1
     #: "cpu", "cuda" or "auto".
     torch_device: str = "auto"
     #: Threads of the back half on a CPU.

@@ -44,6 +44,7 @@ def summary(run: Event, done: list[Event], quarantined: dict[str, str], server: 
         return float(sum(event[name] * sum(event["by_class"]["images"]) for event in done)) / tested
 
     validated = [event for event in done if "validation_accuracy" in event]
+    measured = [event for event in done if "gradient_error" in event]
     return dict(
         run,
         event="summary",
@@ -69,6 +70,10 @@ def summary(run: Event, done: list[Event], quarantined: dict[str, str], server: 
         codebook_by_device=by_device("codebook"),
         loss=mean("loss"),
         gradient_deviation=mean("gradient_deviation"),
+        **({
+            "gradient_error": sum(event["gradient_error"] for event in measured) / len(measured),
+            "largest_error": max(event["largest_error"] for event in measured),
+        } if measured else {}),
         staleness=mean("staleness"),
         images=images,
         bytes_up_per_image=total("bytes_up") / images,

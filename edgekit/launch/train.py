@@ -16,7 +16,7 @@ from edgekit.bundle import Bundle
 from edgekit.codecs.base import FeatureCodec
 from edgekit.codecs.entropy import kernels
 from edgekit.errors import Quarantined, UsageError
-from edgekit.export.named import export_named
+from edgekit.export.named import export_named, shape_of
 from edgekit.export.settings import BoardSettings, Coding, NamedData, NamedNetwork, as_board, as_coding
 from edgekit.launch import flags
 from edgekit.launch.processes import Children, Event
@@ -24,8 +24,10 @@ from edgekit.launch.settings import Run, Server, Training
 from edgekit.launch.summary import collapsed, summary
 from edgekit.line.meter import Recorder
 from edgekit.runtime.passes import check_offered
+from edgekit.runtime.session import check_augment
 from edgekit.schedule import check_schedule
 from edgekit.server.calibrate import calibrator
+from edgekit.server.local_loss import LocalLoss
 from edgekit.server.noise_filling import noise_filling
 from edgekit.server.train import OptimizerConfig
 from edgekit.tensorfile import make_folder
@@ -68,11 +70,12 @@ def train(
 
 
 def export_run(run: Run, path: str) -> Bundle:
-    """The bundle that `run` trains, written to the folder `path`; UsageError for fewer images than its devices need."""
+    """The bundle that `run` trains, written to the folder `path`; UsageError for images that are too few or small."""
     calibration, devices = run.data.load(run.seed), run.training.devices
     images = len(calibration.dataset.train_labels)
     if images < 2 * devices:
         raise UsageError(f"--devices {devices}: {images} training images, expected at least 2 for each")
+    check_augment(run.training.augment, run.coding.codec, shape_of(run.network, calibration.dataset))
     return export_named(path, run.network, calibration, run.coding, run.board, seed=run.seed, overwrite=True)
 
 
@@ -128,6 +131,7 @@ def check(run: Run) -> None:
     """UsageError for what the processes would refuse, but only after the export."""
     server = run.server
     run.training.check()
+    check_augment(run.training.augment, run.coding.codec)
     kernels.choice()
     check_offered(run.board.provider, run.training.backend)
     OptimizerConfig(server.optimizer, server.lr, server.momentum, server.weight_decay).check()
@@ -135,6 +139,9 @@ def check(run: Run) -> None:
     if server.gradient_codec is not None:
         calibrator(server.gradient_codec, run.seed)
     noise_filling(server.noise_filling, run.coding.codec, run.seed)
+    LocalLoss(server.local_loss, server.gradient_every).check()
+    if server.local_loss and not run.board.local_head:
+        raise UsageError(f"--local-loss {server.local_loss}: that is the local head's: leave --no-local-head out")
     server.fleet.check()
     if run.training.regroup_every and run.in_step:
         raise UsageError(

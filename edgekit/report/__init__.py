@@ -8,6 +8,6 @@
                                                         |-- Report.to_json    the numbers
                                                         `-- figure.png        the main charts
 
-A section is one module with one function: speed, traffic, timing, flight, scaling, accuracy, fleet, machines; and three
-of training.
+A section is one module with one function: speed, traffic, timing, flight, scaling, to_accuracy, accuracy, fleet,
+machines; and three of training.
 """

@@ -3,12 +3,24 @@
 from collections.abc import Callable, Sequence
 
 from edgekit.errors import UnknownName, UsageError
-from edgekit.report import accuracy, fleet, flight, machines, scaling, speed, timing, traffic, training
+from edgekit.report import (
+    accuracy,
+    fleet,
+    flight,
+    machines,
+    scaling,
+    speed,
+    timing,
+    to_accuracy,
+    traffic,
+    training,
+)  # fmt: skip
 from edgekit.report.content import Report, Section
 from edgekit.report.records import Records
 
 MEASURE = "edgekit measure MODEL --codecs fp32,uq,sgq --links 1mbit,10mbit,100mbit --out measure.json"
 SCALE = "edgekit measure MODEL --codecs sgq --devices 1,2,4,8 --out scaling.json"
+TO_ACCURACY = "edgekit measure MODEL --to-accuracy 90 --out to-accuracy.json"
 TRAIN = "edgekit train MODEL --dataset DATASET --codec sgq --out DIR"
 #: Section -> (its title when it has no data, the function that makes it, the command that measures its data).
 SECTIONS: dict[str, tuple[str, Callable[[Records], Section | None], str]] = {
@@ -17,6 +29,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Records], Section | None], str]] = {
     "time": ("Time", timing.section, MEASURE),
     "in-flight": ("Batches in flight", flight.section, MEASURE.replace(" --out", " --in-flight 1,2,4 --out")),
     "scaling": ("Scaling", scaling.section, SCALE),
+    "to-accuracy": ("Time to an accuracy", to_accuracy.section, TO_ACCURACY),
     "accuracy": ("Accuracy against bytes", accuracy.section, TRAIN),
     "convergence": ("Convergence", training.convergence, TRAIN),
     "loss": ("Losses", training.losses, TRAIN),
@@ -49,6 +62,7 @@ def _title(records: Records) -> str:
     """The report's title: the models of the records."""
     models = [each.data["setting"]["model"] for each in records.measures]
     models += [each.data["setting"]["model"] for each in records.scalings]
+    models += [each.data["setting"]["model"] for each in records.to_accuracies]
     models += [each.run["model"] for each in records.trainings]
     models += [row["model"] for table in records.accuracies for row in table.rows]
     return f"edgekit: {', '.join(dict.fromkeys(models))}"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from edgekit.report.schema import AMOUNT, ANY, COUNT, FLAG, NUMBER, TEXT, TIME, Maybe
+from edgekit.report.schema import AMOUNT, ANY, COUNT, FLAG, NUMBER, TEXT, TIME, Maybe, one_of
 
 
 def fields(names: str, schema: Any) -> dict[str, Any]:
@@ -97,11 +97,60 @@ SCALING = {
     "warnings": Maybe([TEXT]),
 }
 
+TO_ACCURACY = {
+    "command": Maybe([TEXT]),
+    "time": Maybe(TEXT),
+    "rates": Maybe({"images_per_s": {str: AMOUNT}}),
+    "line": one_of("computed", "measured"),
+    "accuracies": [AMOUNT],
+    "against": TEXT,
+    "setting": {
+        "model": TEXT,
+        **fields("cut dataset device provider", Maybe(TEXT)),
+        "epochs": COUNT,
+        **fields("batch limit in_flight evaluate_every", Maybe(COUNT)),
+        "feature": Maybe([COUNT]),
+        "threads": Maybe({str: Maybe(COUNT)}),
+    },
+    "machine": Maybe(MACHINE),
+    "codecs": {str: {"method": TEXT, "codec": Maybe(TEXT)}},
+    "links": {str: Maybe(LINK)},
+    "trainings": [
+        {
+            "codec": TEXT,
+            "link": Maybe(TEXT),
+            "command": Maybe([TEXT]),
+            "epochs": [
+                {
+                    **fields("epoch images steps", COUNT),
+                    **fields("accuracy bytes_up bytes_down", AMOUNT),
+                    "seconds": {"train": AMOUNT},
+                }
+            ],
+        }
+    ],
+    "results": [
+        {
+            **fields("codec link", TEXT),
+            "seconds": [AMOUNT],
+            "best": {"accuracy": AMOUNT, "epoch": COUNT},
+            "reached": [
+                {
+                    "accuracy": AMOUNT,
+                    "epoch": Maybe(COUNT),
+                    **fields("seconds bytes_up bytes_down times", Maybe(AMOUNT)),
+                }
+            ],
+        }
+    ],
+    "warnings": Maybe([TEXT]),
+}
+
 #: The "start" event; the "summary" repeats it.
 RUN = {
     **fields("model codec", TEXT),
     "codec_config": Maybe({str: ANY}),
-    **fields("dataset calibrate link", Maybe(TEXT)),
+    **fields("dataset calibrate link augment", Maybe(TEXT)),
     **fields("limit devices epochs batch in_flight seed", Maybe(COUNT)),
     "lr": Maybe(AMOUNT),
     "command": Maybe([TEXT]),

@@ -5,7 +5,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from edgekit.report.content import Cell, Section, Table, text_columns
-from edgekit.report.names import named_measures, named_runs, named_scalings, subject
+from edgekit.report.names import named_measures, named_runs, named_scalings, named_to_accuracies, subject
 from edgekit.report.records import Measure, Records, Row
 
 SIDES = ("device", "server")
@@ -15,7 +15,7 @@ def warnings(records: Records) -> list[str]:
     """The warnings of the records, and those about putting these records together."""
     named = named_measures(records)
     found = [f"{name}: {text}" for name, measure in named for text in measure.data.get("warnings") or []]
-    found += [f"{name}: {text}" for name, each in named_scalings(records) for text in each.data.get("warnings") or []]
+    found += [f"{name}: {text}" for _, name, data in _trained(records) for text in data.get("warnings") or []]
     processors = {tuple(_machine(each, side).get("processor") for side in SIDES) for each in records.measures}
     if len(processors) > 1:
         found.append("the measure records are of several machines: compare within one of them only")
@@ -29,9 +29,9 @@ def section(records: Records) -> Section | None:
     for name, measure in named_measures(records):
         sides = {side: _machine(measure, side) for side in SIDES}
         tables += [_setting(name, measure.data), _sides_table(name, sides)]
-    for name, scaling in named_scalings(records):
-        both = {"devices and server": scaling.data.get("machine") or {}}
-        tables += [_setting(f"scaling, {name}", scaling.data), _sides_table(f"scaling, {name}", both)]
+    for kind, name, data in _trained(records):
+        told = f"{kind}, {name}"
+        tables += [_setting(told, data), _sides_table(told, {"devices and server": data.get("machine") or {}})]
     versions = {
         f"{key} {value}": None for table in records.accuracies for row in table.rows
         for key, value in (row.get("versions") or {}).items()
@@ -41,6 +41,12 @@ def section(records: Records) -> Section | None:
     tables = [table for table in tables if table.rows]
     commands = _commands(records)
     return Section("machine", "Machine and commands", "", tables, (), commands) if tables or commands else None
+
+
+def _trained(records: Records) -> list[tuple[str, str, Row]]:
+    """Kind, name and content of each record whose processes, of whole trainings, were all on one machine."""
+    found = [("scaling", name, each.data) for name, each in named_scalings(records)]
+    return found + [("to an accuracy", name, each.data) for name, each in named_to_accuracies(records)]
 
 
 def _machine(measure: Measure, side: str) -> dict[str, Any]:
@@ -96,8 +102,9 @@ def _commands(records: Records) -> list[tuple[str, str]]:
     """(what was measured and when, its command), each command once."""
     named = named_measures(records)
     found = [(_when(name, each.data.get("time")), each.data.get("command")) for name, each in named]
-    scalings = named_scalings(records)
-    found += [(_when(f"scaling, {name}", each.data.get("time")), each.data.get("command")) for name, each in scalings]
+    for kind, name, data in _trained(records):
+        found.append((_when(f"{kind}, {name}", data.get("time")), data.get("command")))
+        found += [(f"training of {each['codec']}", each.get("command")) for each in data.get("trainings") or []]
     for name, training in named_runs(records.trainings):
         time = training.run.get("time")
         if time is not None:

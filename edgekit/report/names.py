@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from edgekit.report.records import Measure, Records, Row, Scaling, Training
+from edgekit.report.records import Measure, Records, Row, Scaling, ToAccuracy, Training
 
 #: The codecs' short names in `edgekit measure` and in the papers.
 SHORT = {"raw": "fp32", "uniform": "uq", "product": "pq", "slicing": "clio"}
@@ -12,7 +12,7 @@ SHORT = {"raw": "fp32", "uniform": "uq", "product": "pq", "slicing": "clio"}
 TELLING = {
     "calibrate": "{}", "in_flight": "{} in flight", "link": "{}", "devices": "{} devices", "mode": "{}",
     "sync_every": "rounds every {}", "epochs": "{} epochs",
-    "limit": "{} images", "batch": "batch {}", "lr": "lr {}", "seed": "seed {}",
+    "limit": "{} images", "augment": "augmented by {}", "batch": "batch {}", "lr": "lr {}", "seed": "seed {}",
 }  # fmt: skip
 
 
@@ -48,6 +48,16 @@ def named_scalings(records: Records) -> list[tuple[str, Scaling]]:
         parts.append([*words, f"{share:g} of a core each" if share else None])
     names = _numbered(", ".join(part for part in each if part) for each in parts)
     return list(zip(names, records.scalings, strict=True))
+
+
+def named_to_accuracies(records: Records) -> list[tuple[str, ToAccuracy]]:
+    """Each record of the time to an accuracy after its name: model, dataset, device, and how its seconds came."""
+    parts = []
+    for data in (each.data for each in records.to_accuracies):
+        setting = data["setting"]
+        parts.append([setting["model"], setting.get("dataset"), setting.get("device") or "cpu", data["line"]])
+    names = _numbered(", ".join(part for part in each if part) for each in parts)
+    return list(zip(names, records.to_accuracies, strict=True))
 
 
 def named_runs(trainings: Iterable[Training]) -> list[tuple[str, Training]]:

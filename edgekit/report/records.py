@@ -13,6 +13,8 @@ from edgekit.report.schema import check, shown
 FORMAT, VERSION = "edgekit-measure", 1
 #: "format" of one that `edgekit measure --devices` writes; its version is counted alike.
 SCALING = "edgekit-scaling"
+#: The same of one that `edgekit measure --to-accuracy` writes.
+TO_ACCURACY = "edgekit-to-accuracy"
 EXPECTED = (
     "expected a record of `edgekit measure`, the record.jsonl of `edgekit train --out DIR`, or a list of accuracy "
     "rows (bench/accuracy.py)"
@@ -32,6 +34,13 @@ class Measure(NamedTuple):
 
 class Scaling(NamedTuple):
     """One record of `edgekit measure --devices`."""
+
+    path: str
+    data: Row
+
+
+class ToAccuracy(NamedTuple):
+    """One record of `edgekit measure --to-accuracy`."""
 
     path: str
     data: Row
@@ -58,7 +67,7 @@ class Accuracy(NamedTuple):
     rows: list[Row]
 
 
-Record = Measure | Training | Accuracy | Scaling
+Record = Measure | Training | Accuracy | Scaling | ToAccuracy
 
 
 class Records(NamedTuple):
@@ -68,6 +77,7 @@ class Records(NamedTuple):
     trainings: list[Training]
     accuracies: list[Accuracy]
     scalings: list[Scaling]
+    to_accuracies: list[ToAccuracy]
 
 
 def load(paths: Sequence[str]) -> Records:
@@ -76,7 +86,7 @@ def load(paths: Sequence[str]) -> Records:
     UsageError for a path that cannot be read, a file twice, or a kind of record that has no place in a report;
     DataError for a damaged one.
     """
-    found = Records([], [], [], [])
+    found = Records([], [], [], [], [])
     seen: dict[str, str] = {}
     for given in paths:
         path = os.path.join(given, "record.jsonl") if os.path.isdir(given) else given
@@ -90,6 +100,8 @@ def load(paths: Sequence[str]) -> Records:
             found.trainings.append(record)
         elif isinstance(record, Scaling):
             found.scalings.append(record)
+        elif isinstance(record, ToAccuracy):
+            found.to_accuracies.append(record)
         else:
             found.accuracies.append(record)
     return found
@@ -123,6 +135,8 @@ def parse(data: bytes, path: str) -> Record:
         return _measure(value, path)
     if isinstance(value, dict) and value.get("format") == SCALING:
         return _scaling(value, path)
+    if isinstance(value, dict) and value.get("format") == TO_ACCURACY:
+        return _to_accuracy(value, path)
     if isinstance(value, dict) and any(marks <= set(value) for marks in PLANS):
         raise UsageError(f"{path} is a record of `edgekit plan`, which predicts: a report is of what was measured")
     if isinstance(value, list) and value and isinstance(value[0], dict) and "method" in value[0]:
@@ -151,6 +165,23 @@ def _scaling(value: Row, path: str) -> Scaling:
     return Scaling(path, value)
 
 
+def _to_accuracy(value: Row, path: str) -> ToAccuracy:
+    _check_version(value, path)
+    check(value, kinds.TO_ACCURACY, path)
+    _check_named(value, ("trainings", "results"), path)
+    lengths = {(each["codec"], each.get("link")): len(each["epochs"]) for each in value["trainings"]}
+    for i, row in enumerate(value["results"]):
+        training = row["codec"], row["link"] if value["line"] == "measured" else None
+        if lengths.get(training) != len(row["seconds"]) or not row["seconds"]:
+            raise DataError(
+                f"{path}, results[{i}] has seconds of {len(row['seconds'])} epochs, expected those of a training with "
+                f"at least 1: got {lengths.get(training)}"
+            )
+        if len(row["reached"]) != len(value["accuracies"]):
+            raise DataError(f"{path}, results[{i}], reached: expected an entry for each of 'accuracies'")
+    return ToAccuracy(path, value)
+
+
 def _check_version(value: Row, path: str) -> None:
     if value.get("version") != VERSION:
         raise UsageError(
@@ -164,7 +195,7 @@ def _check_named(value: Row, parts: Sequence[str], path: str) -> None:
     for part in parts:
         for i, row in enumerate(value.get(part) or []):
             for key, table in (("codec", "codecs"), ("link", "links")):
-                if key in row and row[key] not in value[table]:
+                if row.get(key) is not None and row[key] not in value[table]:
                     raise DataError(f"{path}, {part}[{i}] is of {key} '{row[key]}', which '{table}' does not have")
 
 

@@ -38,6 +38,11 @@ TIME = Kind("seconds since 1970", lambda value: AMOUNT.fits(value) and value < 2
 ANY = Kind("anything", lambda value: True)
 
 
+def one_of(*texts: str) -> Kind:
+    """The kind of a text that is one of `texts`."""
+    return Kind(" or ".join(map(repr, texts)), lambda value: isinstance(value, str) and value in texts)
+
+
 def check(value: Any, schema: Any, where: str) -> None:
     """Raises DataError, which names the place, unless `value` fits `schema`.
 

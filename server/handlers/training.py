@@ -5,7 +5,8 @@
     take     of each device     codes --unpack_batch--> feature --look_at--> its look
     train    of all together    --Watch.look--> noise filling --> BackHalf.step --> gradients
                                       └ odd: left out, an empty gradient
-    answer   of each device     gradient --Calibrator.send--> bytes; the stream's tables learn
+    answer   of each device     gradient --Calibrator.send--> bytes, or none in steps that have none; the stream's
+                                tables learn
 
 `take` and `answer` touch nothing but the device's session: the devices' threads do them side by side. A step that was
 done before is `repeated`: the reply that was kept, nothing is learned twice.
@@ -15,6 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from edgekit.errors import Diverged, Refused
@@ -127,18 +129,31 @@ def answer(setup: Setup, learned: Learned) -> Gradient:
     work, outcome = learned.work, learned.outcome
     session, message, batch = work.session, work.message, work.batch
     start = time.perf_counter()
-    payload, deviation = b"", 0.0
-    if outcome is not None:
-        active = setup.codec.active(batch.codes, session.tables) if setup.calibrator.masked else None
-        payload, deviation = setup.calibrator.send(outcome.gradient, active, session.seed, message.step)
+    payload, deviation, error = b"", 0.0, None
+    sends = setup.local_loss.sends(message.step)
+    if outcome is not None and sends:
+        payload, deviation, error = _compressed(setup, session, batch, outcome.gradient, message.step)
     session.stream.update(batch.codes, batch.images)
     seconds = work.seconds + learned.seconds + time.perf_counter() - start
     reply = Gradient(
         session.number, message.step, round(outcome.loss, 6) if outcome else 0.0, outcome.right if outcome else 0,
         round(deviation, 6), round(seconds, 6), payload, float(f"{learned.rate:.6g}"), learned.warning,
+        None if error is None else round(error, 3),
+        outcome is not None and not sends,
     )  # fmt: skip
     session.keep(reply)
     return reply
+
+
+def _compressed(
+    setup: Setup, session: Session, batch: Batch, gradient: np.ndarray, step: int
+) -> tuple[bytes, float, float | None]:
+    """Payload and deviation of `gradient`, and its error where a bound is kept and the error was measured."""
+    calibrator = setup.calibrator
+    active = setup.codec.active(batch.codes, session.tables) if calibrator.masked else None
+    if calibrator.bound is None:
+        return (*calibrator.send(gradient, active, session.seed, step), None)
+    return session.fineness.send(calibrator, gradient, active, batch.feature.cpu().numpy(), session.seed, step)
 
 
 def _odd(watch: Watch, work: Work) -> bool:

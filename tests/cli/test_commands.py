@@ -73,6 +73,11 @@ def test_help_imports_nothing_heavy() -> None:
             "unknown gradient policy 'stochastik': did you mean stochastic",
         ),
         (["train", "vgg11", "--link", "10mb"], 2, "link '10mb': expected RATE"),
+        (["train", "vgg11", "--augment", "flop"], 2, "unknown augmentation 'flop': did you mean flip"),
+        (["run", "b", "--server", "x", "--augment", "crop:0"], 2, "augmentation 'crop:0': expected flip, crop:PIXELS"),
+        (["train", "vgg11", "--gradient-every", "4"], 2, "--gradient-every 4: in the other steps devices learn from"),
+        (["train", "vgg11", "--local-loss", "-1"], 2, "--local-loss -1.0: expected a number of 0 or more"),
+        (["train", "vgg11", "--local-loss", "0.5", "--no-local-head"], 2, "local head's: leave --no-local-head out"),
         (["train", "vgg11", "--schedule", "cosin"], 2, "unknown schedule 'cosin': did you mean cosine"),
         (["train", "vgg11", "--out", "/dev/null/x"], 2, "/dev/null/x cannot be a folder"),
         (["run", "b", "--server", "x"], 5, "b is no bundle"),
@@ -111,6 +116,13 @@ def test_wrong_input_ends_the_process(arguments: list[str], code: int, message: 
     assert done.returncode == code and "click" in imported and "torch" not in imported
     said = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
     assert message in " ".join(" ".join(said).split()) and "Traceback" not in done.stderr
+
+
+def test_augmented_images_have_no_memory(here: Here, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code, _, err = here("train", "vgg11", "--augment", "flip,crop:4", "--coding", "temporal", "--out", str(out))
+    assert code == 2 and "take coding=context (--coding context" in " ".join(err.split())
+    assert not out.exists()
 
 
 def test_inspect(here: Here, small_bundle: Bundle) -> None:

@@ -69,15 +69,19 @@ def test_a_short_zone_is_nearly_exact_and_a_long_one_takes_few_bytes() -> None:
     assert errors[0] < 0.1 and errors == sorted(errors) and sizes == sorted(sizes, reverse=True)
 
 
-def test_every_image_has_a_unit_of_its_own() -> None:
+def test_an_image_of_a_small_gradient_has_half_as_fine_a_unit_for_its_length() -> None:
     one = np.random.default_rng(0).normal(size=(1, 16, 8, 8)).astype(np.float32)
-    arrives, _ = sent(DCT(), np.concatenate((one, one * np.float32(1e-3))))
+    gradient = np.concatenate((one, one / np.float32(16)))
+    payload = DCT(0.5).pack(gradient, None, np.random.default_rng(0))
+    # A sixteenth as long, a quarter of the unit: two octaves of 8 notches.
+    assert payload[9] - payload[8] == 16
+    arrives, _ = sent(DCT(0.5), gradient)
     coefficients = np.abs(_transform(arrives, False))
     shares = (coefficients > 1e-3 * coefficients.max(axis=(1, 2, 3), keepdims=True)).mean(axis=(1, 2, 3))
-    assert 0.9 < shares[0] / shares[1] < 1.1 and shares[0] > 0.01
-    # The unit is told to an eighth of an octave, so a few that are near it are sent of one image alone.
-    cosine = (arrives[0] * arrives[1]).sum() / np.linalg.norm(arrives[0]) / np.linalg.norm(arrives[1])
-    assert cosine > 0.9 and 0.0008 < np.linalg.norm(arrives[1]) / np.linalg.norm(arrives[0]) < 0.0012
+    assert shares[0] > 4 * shares[1] > 0
+    # Gradients that the network has no more use for are not sent.
+    arrives, _ = sent(DCT(), np.concatenate((one, one / np.float32(1000))))
+    assert arrives[0].any() and not arrives[1].any()
 
 
 def test_a_loud_channel_leaves_the_others_their_share() -> None:
@@ -157,14 +161,16 @@ def test_configurations_that_make_no_sense_are_refused(config: dict[str, object]
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (32, 1, 1, 1), (3, 2, 1, 1), (64, 16, 1, 1), (4, 3, 2, 2)])
 @pytest.mark.parametrize("zone", [0.01, 1.5, 4, 100])
-def test_of_every_image_that_is_not_zero_something_arrives(shape: tuple[int, ...], zone: float) -> None:
+def test_of_every_batch_something_arrives_and_nothing_of_images_that_are_zero(
+    shape: tuple[int, ...], zone: float
+) -> None:
     same = np.sign(np.random.default_rng(0).normal(size=shape)).astype(np.float32)
     drawn = heavy_tailed(1, shape)
     drawn[0] = 0
     for gradient in (same, drawn, same * np.float32(1e-30), same * np.float32(1e30)):
         arrives, _ = sent(DCT(zone), gradient)
         here, there = (np.abs(part).max(axis=(1, 2, 3)) > 0 for part in (gradient, arrives))
-        np.testing.assert_array_equal(here, there)
+        assert there.any() == here.any() and not there[~here].any()
 
 
 def test_one_that_stands_out_is_not_made_up_into_all_the_others() -> None:

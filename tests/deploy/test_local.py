@@ -51,6 +51,8 @@ def test_a_board_of_ones_own_needs_no_name(tmp_path: Path, digits: Dataset) -> N
         ({"environment": ("ä=1",)}, UsageError, "expected NAME=VALUE"),
         ({"environment": ("PATH",)}, UsageError, "expected NAME=VALUE"),
         ({"arguments": ("--epochs", "many")}, UsageError, "invalid int value"),
+        ({"arguments": ("--augment", "flop")}, UsageError, "unknown augmentation 'flop': did you mean flip"),
+        ({"arguments": ("--augment", "crop:16")}, UsageError, "crop:16 of images of 16 x 16 pixels"),
         ({"name": "a/b"}, UsageError, "letters, digits"),
         (
             {"host": f"me@{'n' * 61}.lan", "server": "a:1"},

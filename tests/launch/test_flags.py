@@ -15,7 +15,7 @@ RUN = Run(
     NamedData("mnist", "files", 500),
     as_coding("raw"),
     BoardSettings(),
-    Training(3, "dirichlet:0.5", 4, 16, 2, 5, 3, "reference", "10mbit+50ms"),
+    Training(3, "dirichlet:0.5", 4, 16, 2, 5, 3, "reference", "10mbit+50ms", augment="flip,crop:4"),
     Server(
         "adam",
         0.01,
@@ -24,6 +24,8 @@ RUN = Run(
         "constant",
         "dct:zone=2",
         "0.4",
+        0.5,
+        3,
         "cpu",
         2,
         False,
@@ -65,7 +67,7 @@ def test_the_link_is_told_its_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    "flag", ["--gradient-codec", "--data", "--limit", "--sync-every", "--step-wait", "--quorum", "--ahead"]
+    "flag", ["--gradient-codec", "--data", "--limit", "--augment", "--sync-every", "--step-wait", "--quorum", "--ahead"]
 )
 def test_what_is_not_chosen_is_left_to_the_process(flag: str) -> None:
     lines = (flags.server(PLAIN, "bundle", "out"), flags.device(PLAIN, "bundle", "out", 0, 50051))

@@ -57,6 +57,13 @@ def test_two_devices():
     }  # fmt: skip
 
 
+def test_the_error_of_gradients_is_told_where_a_bound_was_kept() -> None:
+    assert "gradient_error" not in summary(RUN, DONE, {}, SERVER)
+    kept = [dict(DONE[0], gradient_error=0.2, largest_error=0.3), dict(DONE[1], gradient_error=0.4, largest_error=0.5)]
+    last = summary(RUN, [*kept, dict(DONE[0], device="late", images=0)], {}, SERVER)
+    assert last["gradient_error"] == pytest.approx(0.3) and last["largest_error"] == 0.5
+
+
 def test_one_that_came_when_the_run_was_over_has_no_part_in_the_means():
     late = dict(
         DONE[0], device="late", loss=0.0, images=0, train_s=0.0, gradient_deviation=0.0, bytes_up=0, bytes_down=0

@@ -240,6 +240,48 @@ def make_scaling() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def make_to_accuracy(line: str = "computed") -> dict[str, Any]:
+    """A record of uq, which gets to 75 and to 80 %, and sgq, which is 10 times as fast, but never at 80 %."""
+    codecs = {"uq": ("uniform", [60.0, 75.0, 82.0], 1_000_000), "sgq": ("sgq", [50.0, 70.0, 76.0], 50_000)}
+    links = {"1mbit": (1e6, 0.0), "10mbit": (1e7, 0.05)}
+    trainings, results = [], []
+    for name, (_, curve, size) in codecs.items():
+        epochs = [
+            {"epoch": i, "images": 100 * i, "steps": 4 * i, "accuracy": accuracy, "bytes_up": size * i,
+             "bytes_down": 3 * size * i, "seconds": {"train": 2.0 * i}} for i, accuracy in enumerate(curve, 1)
+        ]  # fmt: skip
+        over = list(links) if line == "measured" else [None]
+        trainings += [{"codec": name, "link": link, "seed": 0, "epochs": epochs, "collapsed": None, "others_cpu": 0.0}
+                      for link in over]  # fmt: skip
+    for link in links:
+        for name, (_, curve, size) in codecs.items():
+            seconds = [(size / 10_000 + (link == "10mbit")) * i for i in (1, 2, 3)]
+            reached = []
+            for wanted in (75.0, 80.0):
+                found = next((i for i, accuracy in enumerate(curve, 1) if accuracy >= wanted), None)
+                reached.append({
+                    "accuracy": wanted, "epoch": found, "images": found and 100 * found,
+                    "seconds": found and seconds[found - 1], "bytes_up": found and size * found,
+                    "bytes_down": found and 3 * size * found, "times": found and (1.0 if name == "uq" else 13.5),
+                })  # fmt: skip
+            results.append({
+                "codec": name, "link": link, "seconds": seconds, "best": {"accuracy": max(curve), "epoch": 3},
+                "reached": reached,
+            })  # fmt: skip
+    return {
+        "format": "edgekit-to-accuracy", "version": 1, "time": "2026-11-28T06:00:00Z", "line": line,
+        "command": ["edgekit", "measure", "vgg11", "--to-accuracy", "75,80", "--line", line],
+        "accuracies": [75.0, 80.0], "against": "uq",
+        "setting": {"model": "vgg11", "cut": "features.7", "feature": [128, 8, 8], "dataset": "digits", "limit": 100,
+                    "epochs": 3, "evaluate_every": 1, "batch": 25, "in_flight": 1, "device": "cpu"},
+        "machine": make_measure()["machine"]["device"],
+        "codecs": {name: {"method": name, "codec": codec} for name, (codec, _, _) in codecs.items()},
+        "links": {name: {"up_bit_s": rate, "down_bit_s": rate, "round_trip_s": trip}
+                  for name, (rate, trip) in links.items()},
+        "trainings": trainings, "results": results, "warnings": ["the machine was busy"],
+    }  # fmt: skip
+
+
 @pytest.fixture
 def fleet_run() -> list[dict[str, Any]]:
     """The events of a record of devices in step."""
@@ -250,6 +292,12 @@ def fleet_run() -> list[dict[str, Any]]:
 def scaling() -> dict[str, Any]:
     """The content of a record of scaling."""
     return make_scaling()
+
+
+@pytest.fixture
+def to_accuracy() -> dict[str, Any]:
+    """The content of a record of the time to an accuracy."""
+    return make_to_accuracy()
 
 
 @pytest.fixture
@@ -266,7 +314,7 @@ def run() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Two measure records, one of scaling, five runs and a table of accuracy, as files."""
+    """Two measure records, one of scaling, two to an accuracy, five runs and a table of accuracy, as files."""
     place = tmp_path_factory.mktemp("records")
     table = Path(__file__).parents[2] / "bench" / "results" / "accuracy.json"
     paths = []
@@ -277,6 +325,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         paths.append(place / f"{codec}-{depth}.jsonl")
         paths[-1].write_text("".join(json.dumps(event) + "\n" for event in make_run(codec, depth)), encoding="utf-8")
     (place / "scaling.json").write_text(json.dumps(make_scaling()), encoding="utf-8")
+    for line in ("computed", "measured"):
+        paths.append(place / f"{line}.json")
+        paths[-1].write_text(json.dumps(make_to_accuracy(line)), encoding="utf-8")
     fleet = "".join(json.dumps(event) + "\n" for event in make_fleet_run())
     (place / "fleet.jsonl").write_text(fleet, encoding="utf-8")
     return [str(path) for path in [*paths, table, place / "scaling.json", place / "fleet.jsonl"]]

@@ -67,8 +67,8 @@ def text(made: Report) -> str:
 
 def test_every_section_is_there(made: Report, text: str) -> None:
     ids = [
-        "speed", "bytes", "time", "in-flight", "scaling", "accuracy", "convergence", "loss", "devices", "codebooks",
-        "machine",
+        "speed", "bytes", "time", "in-flight", "scaling", "to-accuracy", "accuracy", "convergence", "loss",
+        "devices", "codebooks", "machine",
     ]  # fmt: skip
     assert [section.name for section in made.sections] == ids and made.missing == []
     assert re.findall(r'<section id="([^"]*)"', text) == ids
@@ -152,7 +152,7 @@ def test_hostile_names_stay_text(measure: dict[str, Any]) -> None:
     measure["encoding"] = []
     record = parse(json.dumps(hostile(measure)).encode(), "r" + HOSTILE.replace("\x00\ud800", ""))
     assert isinstance(record, Measure)
-    made = build(Records([record], [], [], []))
+    made = build(Records([record], [], [], [], []))
     shown = Page(page.render(made))
     assert "script" not in shown.tags
     assert "<script>alert(1)</script>" in shown.words and "{{ 7*7 }}" in shown.words and "$x^2$" in shown.words

@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from edgekit.errors import DataError, EdgekitError, UnknownName, UsageError
 from edgekit.report import markdown
 from edgekit.report.build import build
-from edgekit.report.records import Accuracy, Measure, Record, Records, Scaling, Training, load, parse
+from edgekit.report.records import (
+    Accuracy,
+    Measure,
+    Record,
+    Records,
+    Scaling,
+    ToAccuracy,
+    Training,
+    load,
+    parse,
+)  # fmt: skip
 
 RESULTS = Path(__file__).parents[2] / "bench" / "results"
 JSON = st.recursive(
@@ -32,10 +42,14 @@ def records(*parsed: Record) -> Records:
         [each for each in parsed if isinstance(each, Training)],
         [each for each in parsed if isinstance(each, Accuracy)],
         [each for each in parsed if isinstance(each, Scaling)],
+        [each for each in parsed if isinstance(each, ToAccuracy)],
     )
 
 
-def test_each_kind_is_known(measure: dict[str, Any], run: list[dict[str, Any]], scaling: dict[str, Any]) -> None:
+def test_each_kind_is_known(
+    measure: dict[str, Any], run: list[dict[str, Any]], scaling: dict[str, Any], to_accuracy: dict[str, Any]
+) -> None:
+    assert isinstance(parse(json.dumps(to_accuracy).encode(), "t"), ToAccuracy)
     assert isinstance(parse(json.dumps(scaling).encode(), "s"), Scaling)
     assert isinstance(parse(json.dumps(measure).encode(), "m"), Measure)
     training = parse(lines(run), "r")
@@ -118,6 +132,29 @@ def test_damage_of_scaling_is_located(scaling: dict[str, Any], path: tuple[Any, 
     scaling[path[0]][path[1]][path[2]] = value
     with pytest.raises(DataError, match=message):
         parse(json.dumps(scaling).encode(), "r")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("line",), "guessed", "line is 'guessed', expected 'computed' or 'measured'"),
+        (("line",), "measured", r"results\[0\] has seconds of 3 epochs, expected .*: got None"),
+        (("results", 1, "seconds"), [1.0], r"results\[1\] has seconds of 1 epochs, expected .*: got 3"),
+        (("results", 1, "reached"), [], r"results\[1\], reached: expected an entry for each"),
+        (("results", 0, "link"), "2mbit", "of link '2mbit', which 'links' does not have"),
+        (("trainings", 0, "codec"), "pq", "of codec 'pq', which 'codecs' does not have"),
+        (("trainings", 0, "epochs", 0, "accuracy"), None, "accuracy is nothing, expected a number"),
+    ],
+)
+def test_damage_of_a_time_to_an_accuracy_is_located(
+    to_accuracy: dict[str, Any], path: tuple[Any, ...], value: Any, message: str
+) -> None:
+    place: Any = to_accuracy
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    with pytest.raises(DataError, match=message):
+        parse(json.dumps(to_accuracy).encode(), "r")
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
@@ -206,6 +243,17 @@ def test_any_damaged_fleet_gives_a_report_or_a_typed_error(
 def test_any_damaged_scaling_gives_a_report_or_a_typed_error(scaling: dict[str, Any], data: st.DataObject) -> None:
     try:
         shown(parse(json.dumps(damaged({**scaling, "results": scaling["results"][:2]}, data)).encode(), "r"))
+    except EdgekitError as error:
+        assert str(error)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.data())
+def test_any_damaged_time_to_an_accuracy_gives_a_report_or_a_typed_error(
+    to_accuracy: dict[str, Any], data: st.DataObject
+) -> None:
+    try:
+        shown(parse(json.dumps(damaged(to_accuracy, data)).encode(), "r"))
     except EdgekitError as error:
         assert str(error)
 

@@ -7,7 +7,7 @@ import pytest
 
 from edgekit.report.build import build
 from edgekit.report.content import Bars, Plot, Quantiles, Report, Spread, Table
-from edgekit.report.records import Accuracy, Measure, Records, Scaling, Training, parse
+from edgekit.report.records import Accuracy, Measure, Records, Scaling, ToAccuracy, Training, parse
 
 
 def report(*contents: Any, only: tuple[str, ...] = ()) -> Report:
@@ -17,7 +17,7 @@ def report(*contents: Any, only: tuple[str, ...] = ()) -> Report:
         run = isinstance(content, list) and "event" in content[0]
         text = "".join(json.dumps(event) + "\n" for event in content) if run else json.dumps(content)
         parsed.append(parse(text.encode(), f"record-{i}"))
-    kinds = Measure, Training, Accuracy, Scaling
+    kinds = Measure, Training, Accuracy, Scaling, ToAccuracy
     return build(Records(*([each for each in parsed if isinstance(each, kind)] for kind in kinds)), only)  # type: ignore[arg-type]
 
 
@@ -242,9 +242,11 @@ def test_equal_settings_get_numbers(measure: dict[str, Any]) -> None:
 
 def test_what_is_missing_names_its_command(measure: dict[str, Any], run: list[dict[str, Any]]) -> None:
     missing = dict(report(run).missing)
-    assert list(missing) == ["Speed", "Batches in flight", "Scaling", "Losses", "Devices and classes"]
+    of_measures = ["Speed", "Batches in flight", "Scaling", "Time to an accuracy"]
+    assert list(missing) == [*of_measures, "Losses", "Devices and classes"]
     assert missing["Speed"].startswith("edgekit measure MODEL")
     missing = dict(report(measure).missing)
+    assert missing.pop("Time to an accuracy") == "edgekit measure MODEL --to-accuracy 90 --out to-accuracy.json"
     scale = missing.pop("Scaling")
     assert scale.startswith("edgekit measure MODEL") and "--devices" in scale
     of_runs = ["Accuracy against bytes", "Convergence", "Losses", "Devices and classes", "Codebook health"]

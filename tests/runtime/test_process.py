@@ -11,6 +11,7 @@ import pytest
 from edgekit.bundle import Bundle, write_bundle
 from edgekit.errors import DataError, UsageError
 from edgekit.runtime import __main__ as process
+from tests.runtime.loopback import coded_by
 
 NAMES = ("bat", "cat", "dog", "eel", "fox", "gnu", "hen", "ibex", "jay", "owl")
 
@@ -22,7 +23,7 @@ class Session:
         self.given = given
 
     def device(self, front: Any, transport: Any, options: Any, show: Any, classes: Any) -> "Session":
-        self.given.update(name=options.name, classes=list(classes))
+        self.given.update(name=options.name, augment=options.augment, classes=list(classes))
         return self
 
     def train(self, train: Any, test: Any, validation: Any) -> None:
@@ -102,6 +103,24 @@ def test_without_names_the_number_counts(given: dict[str, Any], small_bundle: Bu
     assert given["test"].labels.tolist() == [9]
     with pytest.raises(UsageError, match="folder has 2 classes, the bundle was exported for 10"):
         run(small_bundle.path, *folders(tmp_path / "two", "dog owl", "owl"))
+
+
+def test_augmentation_is_handed_on(given: dict[str, Any], small_bundle: Bundle) -> None:
+    run(small_bundle.path, "--limit", "64", "--augment", "flip,crop:4")
+    assert given["augment"] == "flip,crop:4"
+
+
+@pytest.mark.parametrize(
+    ("coding", "augment", "message"),
+    [("temporal", "flip", "take coding=context"), ("context", "crop:16", "crop:16 of images of 16 x 16 pixels")],
+)
+def test_augmentation_that_cannot_be(
+    given: dict[str, Any], small_bundle: Bundle, tmp_path: Path, coding: str, augment: str, message: str
+) -> None:
+    bundle = coded_by(coding, small_bundle, tmp_path)
+    with pytest.raises(UsageError, match=message):
+        run(bundle.path, "--augment", augment, "--out", str(tmp_path / "out"))
+    assert not given and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,18 @@ import numpy as np
 import pytest
 
 from edgekit.bundle import Bundle
+from edgekit.codecs.base import Arrays
+from edgekit.data.augment import Augmentation
 from edgekit.data.base import Dataset
 from edgekit.errors import Diverged, PayloadError, Quarantined, Refused, UsageError
 from edgekit.line import frame
 from edgekit.line.frame import Message
+from edgekit.line.meter import Meter
+from edgekit.runtime.front import Forward
+from edgekit.runtime.learn import FrontHalf
+from edgekit.runtime.loop import Device
+from edgekit.runtime.session import Images, Options
+from edgekit.runtime.transport import Loopback
 from edgekit.server.service import error_message
 from tests.runtime.loopback import coded_by, service, train
 
@@ -47,6 +55,68 @@ def test_codings_send_the_same_in_fewer(small_bundle: Bundle, digits: Dataset, d
 def test_a_context_does_not_remember_for_ever(context_bundle: Bundle, digits: Dataset) -> None:
     with pytest.raises(UsageError, match=r"9 batches in flight.*at most 8"):
         train(context_bundle, digits, service(context_bundle).handle, in_flight=9)
+
+
+class Seen(FrontHalf):
+    """A front half that keeps the images that it was given, normalised."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.learned_from: list[np.ndarray] = []
+        self.encoded: list[np.ndarray] = []
+        super().__init__(bundle, "onnxruntime", 1)
+
+    def forward(self, image: np.ndarray) -> Forward:
+        self.learned_from.append(image)
+        return super().forward(image)
+
+    def encode(self, image: np.ndarray) -> Arrays:
+        self.encoded.append(image)
+        return super().encode(image)
+
+
+def seen(bundle: Bundle, digits: Dataset, **options: Any) -> Seen:
+    """What a device with 100 training images learned from in two epochs, and what it was tested on."""
+    front = Seen(bundle)
+    transport = Loopback(service(bundle).handle, Meter())
+    device = Device(front, transport, Options("d", epochs=2, **options), lambda event: None)
+    parts = [Images(digits.test_images[part], digits.test_labels[part]) for part in (slice(0, 40), slice(40, 70))]
+    device.train(Images(digits.train_images[:100], digits.train_labels[:100]), *parts)
+    return front
+
+
+def test_training_images_are_augmented_and_others_are_not(small_bundle: Bundle, digits: Dataset) -> None:
+    front, plain = (seen(small_bundle, digits, seed=3, augment=augment) for augment in ("flip,crop:2", None))
+    order, learned_from = np.random.default_rng(3), []
+    for step, batch in enumerate(b for _ in range(2) for b in np.array_split(order.permutation(100), 4)):
+        changed = Augmentation(True, 2)(digits.train_images[batch], np.random.default_rng((3, 2, step)))
+        learned_from.append(front.normalise(changed))
+        np.testing.assert_array_equal(plain.learned_from[step], front.normalise(digits.train_images[batch]))
+    np.testing.assert_array_equal(np.concatenate(front.learned_from), np.concatenate(learned_from))
+    tested = np.concatenate(front.encoded)
+    np.testing.assert_array_equal(tested, front.normalise(np.concatenate([digits.test_images[:70]] * 2)))
+    np.testing.assert_array_equal(tested, np.concatenate(plain.encoded))
+
+
+def test_augmentation_repeats_with_any_number_in_flight(small_bundle: Bundle, digits: Dataset) -> None:
+    options = ({"seed": 3}, {"seed": 3}, {"seed": 3, "in_flight": 3}, {"seed": 4})
+    first, again, deep, other = (seen(small_bundle, digits, augment="crop:2,flip", **each) for each in options)
+    for name, value in first.state.items():
+        np.testing.assert_array_equal(value, again.state[name])
+    images = [np.concatenate(front.learned_from) for front in (first, deep, other)]
+    np.testing.assert_array_equal(images[0], images[1])
+    assert not np.array_equal(images[0], images[2])
+
+
+def test_augmentation_wants_no_memory(small_bundle: Bundle, digits: Dataset, tmp_path: Path) -> None:
+    bundle, messages = coded_by("temporal", small_bundle, tmp_path), list[Message]()
+    with pytest.raises(UsageError, match=r"--augment flip: SGQ\(.*take coding=context"):
+        train(bundle, digits, messages.append, augment="flip", out=str(tmp_path / "out"))
+    assert not messages and not (tmp_path / "out").exists()
+
+
+def test_images_too_small_to_be_cropped(small_bundle: Bundle, digits: Dataset) -> None:
+    with pytest.raises(UsageError, match="crop:16 of images of 16 x 16 pixels"):
+        train(small_bundle, digits, service(small_bundle).handle, augment="crop:16")
 
 
 def test_bytes_are_those_of_the_frames(small_bundle: Bundle, digits: Dataset) -> None:

@@ -5,7 +5,7 @@ from edgekit.bundle import Bundle
 from edgekit.codecs.gradients.raw import Raw
 from edgekit.codecs.gradients.stochastic import Stochastic
 from edgekit.errors import UnknownName, UsageError
-from edgekit.server.calibrate import POLICIES, Calibrator, calibrator, default_policy
+from edgekit.server.calibrate import DEFAULT, POLICIES, Calibrator, calibrator, default_policy
 
 GRADIENT = np.random.default_rng(0).normal(size=(4, 8, 3, 3)).astype(np.float32)
 ACTIVE = np.random.default_rng(1).random(GRADIENT.shape) > 0.5
@@ -71,5 +71,5 @@ def test_an_unknown_policy_lists_the_known_ones() -> None:
 
 def test_the_default_is_dct_but_for_raw_features(any_bundle: Bundle) -> None:
     policy = default_policy(any_bundle)
-    assert policy == ("none" if any_bundle.codec.codec_id == "raw" else "dct")
-    assert not calibrator(policy, 0).masked
+    assert policy == ("none" if any_bundle.codec.codec_id == "raw" else DEFAULT)
+    assert not calibrator(policy, 0).masked and (calibrator(DEFAULT, 0).bound or 0) > 0

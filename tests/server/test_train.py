@@ -38,6 +38,7 @@ def test_training_equals_eager_training_of_the_same_network(
     kind: Any = torch.optim.SGD if config.name == "sgd" else torch.optim.Adam
     momentum = {"momentum": config.momentum} if config.name == "sgd" else {}
     optimizer = kind(eager.parameters(), config.lr, weight_decay=config.weight_decay, **momentum)
+    assert config.lr is not None
     for step, n in enumerate((2, 3, 7)):
         coded, labels = batch(n, step)
         rate = config.lr / (step + 1)
@@ -244,6 +245,21 @@ def test_an_unbounded_dynamic_batch_is_taken(archives: Any, make_back: Any) -> N
 def test_an_unknown_optimizer_is_refused(archives: Any) -> None:
     with pytest.raises(UnknownName, match="adam, sgd"):
         half(archives, config=OptimizerConfig("sdg"))
+
+
+def test_a_rate_is_meant_for_the_images_of_one_device() -> None:
+    config = OptimizerConfig("sgd", 0.1)
+    assert [config.rate(images, 16) for images in (8, 16, 64)] == pytest.approx([0.1, 0.1, 0.2])
+
+
+def test_the_usual_rate_is_in_proportion_for_small_steps_and_grows_by_the_root_for_joint_ones() -> None:
+    usual = OptimizerConfig()
+    assert [usual.rate(images, images) for images in (16, 32, 64)] == pytest.approx([0.025, 0.05, 0.05])
+    # Two devices with batches of 16, and 16 of them, whose steps are on 64 images.
+    assert [usual.rate(images, 16) for images in (32, 64)] == pytest.approx([0.05, 0.05 * 2**0.5])
+    # Two with batches of 64.
+    assert usual.rate(128, 64) == pytest.approx(0.05 * 2**0.5)
+    assert OptimizerConfig("adam").rate(32, 32) == pytest.approx(0.001)
 
 
 def test_torch_device() -> None:

@@ -66,6 +66,7 @@ class ContextStream(FeatureStream):
         super().__init__(codec)
         self._mixing = mixing(groups, bits, memory)
         self._memory = Memory(HISTORY) if memory else None
+        self.remembers = memory
         words = self._mixing.words
         self._counts = np.zeros((len(self._mixing.exponents), groups, words + 1, words), dtype=np.int32)
         self._first = self._now = self._tables(0, 0)

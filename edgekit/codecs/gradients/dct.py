@@ -37,9 +37,11 @@ class DCT(GradientCodec):
        cut may scale a channel up, and so its gradient; a batch norm before the cut scales that gradient down again. So
        one channel can have nine tenths of all energy and still matter to the weights no more than the others.
     2. The coefficient at (i,j) is multiplied by 1 / (1 + slope (i/h + j/w)): high frequencies get a coarser unit.
-    3. The unit of an image is `zone` times the rms of its coefficients, at most the largest of them. Coefficients in
-       the dead zone, below one unit, are not sent. The others are truncated to whole units, their levels; the mean of
-       what truncation cuts off, the excess, is sent once and added to all of them.
+    3. The unit of an image is `zone` times the geometric mean of the rms of its coefficients and that of all images'.
+       So an image of a small gradient, which the network knows already, gets few bytes: one unit for all images would
+       spend least on a given error, one in proportion to each would keep every image's gradient as well. Coefficients
+       in the dead zone, below one unit, are not sent. The others are truncated to whole units, their levels; the mean
+       of what truncation cuts off, the excess, is sent once and added to all of them.
     4. All that arrives is multiplied by one gain, at most 4, so that its projection on the batch's transform is as
        long as that transform: what is sent makes up for what is not. It is biased: small coefficients never arrive.
 
@@ -104,9 +106,11 @@ class DCT(GradientCodec):
         coefficients = _transform(planes.reshape(n, c, h, w), False)
         coefficients *= weights
         squares, largest_of = _measure(coefficients.reshape(n, -1))
-        # At most half a notch below the largest, so that this one is sent however the notch is rounded.
+        # At most half a notch below the largest, so that in an image as long as all are at least this one is sent,
+        # however the notch is rounded.
         most = largest_of.astype(np.float64) / self.zone * 2 ** (-0.5 / _NOTCHES - 1e-3)
         lengths = np.minimum(np.sqrt(squares / (c * h * w)), most)
+        lengths = np.sqrt(lengths * _rms(lengths))
         rms = _rms(lengths)
         images = _notches(lengths)
         units = self.zone * rms * _spread(images)

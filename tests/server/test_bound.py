@@ -1,0 +1,102 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from edgekit.codecs.gradients.dct import DCT
+from edgekit.errors import UsageError
+from edgekit.server.bound import EVERY, FIRST, LEAST, Fineness, error_of
+from edgekit.server.calibrate import Calibrator, calibrator
+
+SHAPE = (16, 12, 8, 8)
+
+
+def feature(seed: int) -> np.ndarray:
+    """Smooth and of one sign, as after a ReLU."""
+    rng = np.random.default_rng(seed)
+    return np.abs(np.cumsum(rng.normal(size=SHAPE), axis=2)).astype(np.float32)
+
+
+def gradient(seed: int) -> np.ndarray:
+    rng = np.random.default_rng((1, seed))
+    return (rng.normal(size=SHAPE) * rng.lognormal(0, 1, (SHAPE[0], SHAPE[1], 1, 1))).astype(np.float32)
+
+
+def sendings(
+    bound: float, steps: int, size: Callable[[int], float] = lambda step: 1.0
+) -> list[tuple[int, float | None]]:
+    """Bytes and error of every step."""
+    chosen, fineness = calibrator(f"dct:bound={bound}", 0), Fineness()
+    out = []
+    for step in range(steps):
+        g = gradient(step) * np.float32(size(step))
+        payload, deviation, error = fineness.send(chosen, g, None, feature(step), 1, step)
+        arrived = chosen.codec.unpack(payload, SHAPE, None)
+        assert deviation == pytest.approx(float(np.linalg.norm(g - arrived) / np.linalg.norm(g)), rel=1e-3)
+        if error is not None:
+            assert error == pytest.approx(error_of(g, arrived, feature(step)))
+        out.append((len(payload), error))
+    return out
+
+
+def test_the_error_is_that_of_a_layer_of_1x1() -> None:
+    """Against the definition, weight by weight."""
+    g, z = gradient(0), feature(0)
+    arrived = DCT(2).unpack(DCT(2).pack(g, None, np.random.default_rng(0)), SHAPE, None)
+    z /= np.sqrt(np.square(z).mean())
+
+    def of_layer(at_output: np.ndarray) -> np.ndarray:
+        weights = np.einsum("nohw,nihw->oi", at_output.astype(float), z.astype(float))
+        return np.concatenate([weights.reshape(-1), at_output.sum(axis=(0, 2, 3), dtype=float)])
+
+    expected = np.linalg.norm(of_layer(g) - of_layer(arrived)) / np.linalg.norm(of_layer(g))
+    assert error_of(g, arrived, feature(0)) == pytest.approx(float(expected), rel=1e-4)
+    assert error_of(g, g, z) == 0 == error_of(np.zeros_like(g), np.zeros_like(g), z)
+
+
+@pytest.mark.parametrize("bound", [0.1, 0.3, 0.8])
+def test_every_measured_error_is_within_the_bound(bound: float) -> None:
+    found = sendings(bound, 24)
+    measured = [error for _, error in found if error is not None]
+    assert len(measured) == FIRST + len([step for step in range(FIRST, 24) if step % EVERY == 0])
+    assert max(measured) <= bound
+    # And not far within it, which would cost bytes.
+    assert np.mean(measured[-4:]) > 0.6 * bound
+
+
+def test_a_wider_bound_costs_fewer_bytes_whatever_the_gradients_length() -> None:
+    sizes = [sendings(bound, 16)[-1][0] for bound in (0.1, 0.3, 0.8)]
+    assert sizes[0] > 1.5 * sizes[1] > 3 * sizes[2]
+    assert sendings(0.3, 16, lambda step: 1e-6 if step % 2 else 1e6)[-1][0] == pytest.approx(sizes[1], rel=0.05)
+
+
+def test_where_nothing_meets_the_bound_the_finest_is_sent_and_the_error_told() -> None:
+    fineness = Fineness()
+    errors = [fineness.send(calibrator("dct:bound=0.01", 0), gradient(s), None, feature(s), 1, s)[2] for s in range(8)]
+    assert fineness.zone == LEAST and errors[-1] is not None and errors[-1] > 0.01
+
+
+def test_a_zero_gradient_is_no_error() -> None:
+    zero = np.zeros(SHAPE, np.float32)
+    payload, deviation, error = Fineness().send(calibrator("dct:bound=0.3", 0), zero, None, feature(0), 1, 0)
+    assert (payload, deviation, error) == (bytes(4), 0.0, 0.0)
+
+
+def test_a_masked_gradient_is_compared_with_the_whole_one() -> None:
+    active = feature(0) > 1
+    chosen = calibrator("dct-masked:bound=2", 0)
+    payload, _, error = Fineness().send(chosen, gradient(0), active, feature(0), 1, 0)
+    arrived = chosen.codec.unpack(payload, SHAPE, active)
+    assert not arrived[~active].any() and error == pytest.approx(error_of(gradient(0), arrived, feature(0)))
+
+
+def test_a_bound_takes_the_place_of_a_zone() -> None:
+    chosen = calibrator("dct:bound=0.3,slope=2", 0)
+    assert isinstance(chosen, Calibrator) and chosen.bound == 0.3 and chosen.codec.config["slope"] == 2
+    assert calibrator("dct", 0).bound is None
+    with pytest.raises(UsageError, match="zone follows from the bound"):
+        calibrator("dct:bound=0.3,zone=1", 0)
+    with pytest.raises(UsageError, match=r"expected a bound of 0.01 to 2"):
+        calibrator("dct:bound=3", 0)
+    with pytest.raises(UsageError, match="bound"):
+        calibrator("sparse:bound=0.3", 0)
