@@ -219,11 +219,8 @@ def main() -> None:
     arguments.add("how often the decoder sees the known images", decoder_epochs=6)
     arguments.add("other cuts", cuts="features.3,features.7,features.14")
     arguments.add("methods that are looked at there, and before their codec", deeper="FP32,SGQ 8x5")
-    arguments.add(show="", out=None, plot=None)
-    options = arguments.parse_args()
-    if options.show:
-        sys.stdout.write(table(record.read(options.show)) + "\n")
-        return
+    arguments.add(plot=None)
+    options = arguments.parse_or_show(table)
     torch.set_num_threads(1)
     made, pictures = study(options)
     if options.plot:
