@@ -1,7 +1,11 @@
 """The command line of a bench."""
 
 import argparse
+import sys
+from collections.abc import Callable
 from typing import Any
+
+import record
 
 #: How options are given that have no default to tell by, or a name of their own for their value.
 KNOWN: dict[str, dict[str, Any]] = {
@@ -33,3 +37,13 @@ class Arguments(argparse.ArgumentParser):
             if text:
                 given["help"] = text + (" (default %(default)s)" if default else "")
             self.add_argument(f"--{name.replace('_', '-')}", **given)
+
+    def parse_or_show(self, table: Callable[[Any], str]) -> argparse.Namespace:
+        """The options, --out and --show among them. With --show it prints the `table` of a record, and that is all."""
+        self.add(out=None)
+        self.add("measure nothing; print the table of what --out wrote", show=None)
+        options = self.parse_args()
+        if options.show:
+            sys.stdout.write(table(record.read(options.show)) + "\n")
+            self.exit()
+        return options

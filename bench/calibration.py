@@ -232,7 +232,8 @@ def same_method(first: str, second: str) -> bool:
     if ALONE in first:
         return False
     one, other = calibrator(first, 0), calibrator(second, 0)
-    return type(one.codec) is type(other.codec) and (one.codec.config, one.masked) == (other.codec.config, other.masked)
+    settings = [(type(each.codec), each.codec.config, each.masked, each.bound) for each in (one, other)]
+    return settings[0] == settings[1]
 
 
 def figure(column: str, value: float) -> str:

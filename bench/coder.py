@@ -181,12 +181,8 @@ def main() -> None:
     arguments.add(models=",".join(CUTS))
     arguments.add("methods as of accuracy.py that code entropy, separated by ;", codecs=CODECS)
     arguments.add("CIFAR-10, binary version; else digits", data=None)
-    arguments.add(limit=2000, epochs=8, lr=0.02, out=None)
-    arguments.add("train nothing; print the table of what --out wrote", show=None)
-    options = arguments.parse_args()
-    if options.show:
-        sys.stdout.write(table(record.read(options.show)["runs"]) + "\n")
-        return
+    arguments.add(limit=2000, epochs=8, lr=0.02)
+    options = arguments.parse_or_show(lambda made: table(made["runs"]))
     torch.set_num_threads(1)
     with threadpool_limits(1):
         models, codecs = options.models.split(","), options.codecs.split(";")

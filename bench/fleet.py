@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import markdown
@@ -184,20 +185,25 @@ def _curve(events: list[dict[str, Any]], devices: int) -> list[dict[str, Any]]:
     return curve
 
 
-def rows(folders: list[str]) -> list[dict[str, Any]]:
-    """One row for each setting, over its seeds, from folders of runs and files of rows."""
-    found: dict[str, list[dict[str, Any]]] = {}
+def runs_of(sources: list[str], setting: Sequence[str]) -> tuple[list[dict[str, Any]], list[list[dict[str, Any]]]]:
+    """Of `sources`, the rows of files; and the runs in folders, those of one `setting` together, by seed."""
     made: list[dict[str, Any]] = []
-    for source in folders:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for source in sources:
         if os.path.isfile(source):
             made += record.read(source)["rows"]
             continue
         for name in sorted(os.listdir(source)):
             if name.endswith(".json"):
                 each = record.read(os.path.join(source, name))
-                found.setdefault(json.dumps([each["plan"][key] for key in SETTING]), []).append(each)
-    for runs in found.values():
-        runs.sort(key=lambda each: each["plan"]["seed"])
+                found.setdefault(json.dumps([each["plan"][key] for key in setting]), []).append(each)
+    return made, [sorted(runs, key=lambda each: int(each["plan"]["seed"])) for runs in found.values()]
+
+
+def rows(sources: list[str]) -> list[dict[str, Any]]:
+    """One row for each setting, over its seeds, from folders of runs and files of rows."""
+    made, found = runs_of(sources, SETTING)
+    for runs in found:
         plan = runs[0]["plan"]
         made.append(
             {
@@ -266,18 +272,23 @@ def main() -> None:
             record.write({**record.head("torch", "numpy", "onnxruntime"), "rows": table}, options.json)
         sys.stdout.write((curves if options.curves else show)(table) + "\n")
         return
+    make_runs(plans(options), options.out, options.data)
+
+
+def make_runs(wanted: Sequence[dict[str, Any]], out: str, data: str | None) -> None:
+    """Makes those of the runs `wanted` that the folder `out` does not have; `data` is where the dataset's files are."""
     torch.set_num_threads(1)
-    os.makedirs(options.out, exist_ok=True)
-    for plan in plans(options):
-        name = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:12]
-        path = os.path.join(options.out, f"{plan['model']}-{plan['mode']}-{plan['devices']}-{plan['seed']}-{name}.json")
+    os.makedirs(out, exist_ok=True)
+    for plan in wanted:
+        digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:12]
+        name = f"{plan['model']}-{plan['mode']}-{plan['devices']}-{plan['seed']}-{digest}"
+        path = os.path.join(out, f"{name}.json")
         if os.path.exists(path):
             continue
         with tempfile.TemporaryDirectory() as folder:
-            made = {"plan": plan, **record.head("torch", "numpy", "onnxruntime"), **run(plan, options.data, folder)}
+            made = {"plan": plan, **record.head("torch", "numpy", "onnxruntime"), **run(plan, data, folder)}
         record.write(made, path)
-        told = {key: plan[key] for key in ("model", "partition", "devices", "mode", "seed")}
-        sys.stderr.write(f"{told}: {made['accuracy']:.2f} %, {made['seconds']} s\n")
+        sys.stderr.write(f"{name}: {made['accuracy']:.2f} %, {made['seconds']} s\n")
 
 
 def plans(options: argparse.Namespace) -> list[dict[str, Any]]:

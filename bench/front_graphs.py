@@ -16,7 +16,6 @@ import copy
 import multiprocessing
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -128,17 +127,17 @@ def shown(models: dict[str, Any]) -> str:
         f"{statistics.median(found['of_pytorch'] for found in kind):.2f}"
         for kind in (models.values(), [found["memory kept"] for found in models.values()])
     ]
-    return table(heads, [*rows, ("median", "", "", "", *middle)]) + "\n"
+    return table(heads, [*rows, ("median", "", "", "", *middle)])
 
 
 def main() -> None:
     arguments = Arguments(__doc__)
-    arguments.add(models=",".join(MODELS), batch=32, repeats=15, show="", resume=False, out=None)
-    options = arguments.parse_args()
-    if options.show:
-        sys.stdout.write(shown(record.read(options.show)["models"]))
-        return
-    models: dict[str, Any] = record.read(options.out)["models"] if options.resume else {}
+    arguments.add(models=",".join(MODELS), batch=32, repeats=15, resume=False)
+    options = arguments.parse_or_show(lambda made: shown(made["models"]))
+    if options.resume and not options.out:
+        arguments.error("--resume continues the file that --out names")
+    begun = options.resume and os.path.exists(options.out)
+    models: dict[str, Any] = record.read(options.out)["models"] if begun else {}
     made = {**record.head("torch", "numpy", "onnxruntime"), "batch": options.batch, "models": models}
     for name in options.models.split(","):
         if name not in models:

@@ -9,6 +9,7 @@ finding, or another error, ends it with what was found and an exit code that is 
 
 import ctypes
 import glob
+import itertools
 import json
 import os
 import subprocess
@@ -73,6 +74,18 @@ def update(rng: np.random.Generator) -> Case:
     return name, payload, lambda payload: codec.unpack(payload, shapes)
 
 
+def codebook(rng: np.random.Generator) -> Case:
+    """How far codewords moved, or with a tolerance of 0 all of them; with it, what the receiver has so far."""
+    groups, bits = int(rng.integers(1, 6)), int(rng.integers(1, 9))
+    codec = feature_codec("sgq", {"groups": groups, "bits": bits})
+    channels = groups * int(rng.integers(1, 9))
+    old, moves = rng.laplace(size=(2, 2**bits, channels)).astype(np.float32)
+    sent = {"codebook": old, "order": rng.permutation(channels)}
+    new = old + moves * (rng.random(old.shape) < rng.random()).astype(np.float32)
+    payload = codec.diff(sent, dict(sent, codebook=new), float(rng.choice([0, 0.02, 0.1, 1])))
+    return "codebook", payload, lambda payload: codec.patch(sent, payload)
+
+
 def damaged(payload: bytes, rng: np.random.Generator) -> bytes:
     """`payload` with some bytes or bits changed, cut, longer, or other bytes altogether."""
     changed = np.frombuffer(payload, dtype=np.uint8).copy()
@@ -85,6 +98,10 @@ def damaged(payload: bytes, rng: np.random.Generator) -> bytes:
         changed[at] = rng.choice([0, 255, changed[at] ^ (1 << rng.integers(8)), rng.integers(256)])
     end = rng.integers(len(changed) + 1) if kind in (1, 7) else len(changed)
     return changed[:end].tobytes() + (rng.bytes(int(rng.integers(1, 9))) if kind == 6 else b"")
+
+
+#: Indices twice as often: they have most kernels.
+CASES = (sgq, sgq, gradient, update, codebook)
 
 
 def outcome(decode: Callable[[bytes], Any], payload: bytes) -> tuple[Any, bool]:
@@ -110,10 +127,12 @@ def feed(path: str, seconds: float, seed: int) -> None:
     space.KEPT = 0
     rng, seen, refused = np.random.default_rng(seed), Counter[str](), Counter[str]()
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    for case, make in enumerate(itertools.cycle(CASES)):
+        if case >= len(CASES) and time.monotonic() >= end:
+            break
         made = rng.bit_generator.state
         with kernels.using("native"):
-            name, payload, decode = (sgq, sgq, gradient, update)[rng.integers(4)](rng)
+            name, payload, decode = make(rng)
         for number in range(20):
             given = payload if number == 0 else damaged(payload, rng)
             said = {}

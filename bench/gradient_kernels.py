@@ -130,12 +130,7 @@ def main() -> None:
     arguments.add("CIFAR-10, binary version; else digits", data=None)
     arguments.add("of training, before the times", steps=20)
     arguments.add("of everything that is timed", repeats=100)
-    arguments.add(out=None)
-    arguments.add("train nothing; print the table of what --out wrote", show=None)
-    options = arguments.parse_args()
-    if options.show:
-        sys.stdout.write(table(record.read(options.show)["runs"]) + "\n")
-        return
+    options = arguments.parse_or_show(lambda made: table(made["runs"]))
     torch.set_num_threads(1)
     with threadpool_limits(1):
         runs = [bench(model, options) for model in options.models.split(",")]

@@ -178,13 +178,10 @@ def main() -> None:
     arguments = Arguments(__doc__)
     arguments.add(model="vgg11_thin", cut="features.10", dataset="digits", data=None, limit=None)
     arguments.add(codec="sgq:groups=8,bits=5,coding=context+dct", devices="1,2", in_flight="1,2", batch=32)
-    arguments.add(epochs=3, lr=0.05, repeats=3, out=None)
-    arguments.add("measure nothing; print the table of what --out wrote", show=None)
+    arguments.add(epochs=3, lr=0.05, repeats=3)
     arguments.add(argparse.SUPPRESS, plain=None)
-    options = arguments.parse_args()
-    if options.show:
-        sys.stdout.write(table(record.read(options.show)) + "\n")
-    elif options.plain:
+    options = arguments.parse_or_show(table)
+    if options.plain:
         plain(options)
     else:
         compare(options)

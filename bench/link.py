@@ -186,12 +186,7 @@ def _against(row: dict[str, Any], figure: str, scale: float) -> str:
 def main() -> None:
     arguments = Arguments(__doc__)
     arguments.add("of line in each measurement of a rate", seconds=2.0)
-    arguments.add("measure nothing; print the table of that record", show=None)
-    arguments.add(out=None)
-    options = arguments.parse_args()
-    if options.show:
-        sys.stdout.write(table(record.read(options.show)) + "\n")
-        return
+    options = arguments.parse_or_show(table)
     wanted = [(rate + trip, 1) for rate in RATES for trip in ROUND_TRIPS]
     wanted += [(text, 1) for text in OTHERS] + [(SHARED, CONNECTIONS)]
     rows = []

@@ -204,12 +204,8 @@ def main() -> None:
     arguments.add(models=CUT_MODELS, engines=",".join(ENGINES), mnn_python=None)
     arguments.add("rounds", repeats=15)
     arguments.add("steps of an engine's turn", steps=4)
-    arguments.add(batch=32, out=None)
-    arguments.add("measure nothing; print the table of what --out wrote", show=None)
-    options = arguments.parse_args()
-    if options.show:
-        sys.stdout.write(table(record.read(options.show)["results"]) + "\n")
-        return
+    arguments.add(batch=32)
+    options = arguments.parse_or_show(lambda made: table(made["results"]))
     torch.set_num_threads(1)
     engines = options.engines.split(",")
     unknown = set(engines) - set(ENGINES)

@@ -7,7 +7,6 @@ both sessions ("plain feeds"), with activations bound and kept ("kept"), and the
 equal bit for bit, as JSON. ``--show FILE`` prints the table of such a record.
 """
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -94,16 +93,13 @@ def table(made: Any) -> str:
         times = [f"{model[key]['median_ms']:.1f}" for key in ("plain feeds", "kept", "portable")]
         rows.append([name, *times, f"{kept:.3f}", same, f"{portable / kept:.3f}"])
     heads = ["model", "plain feeds, ms", "kept, ms", "portable, ms", "kept / plain", "same bits", "portable / kept"]
-    return markdown.table(heads, rows) + "\n"
+    return markdown.table(heads, rows)
 
 
 def main() -> None:
     arguments = Arguments(__doc__)
-    arguments.add(models="mobilenet_v1,vgg11_thin,resnet18", batch=32, repeats=25, show="", out=None)
-    options = arguments.parse_args()
-    if options.show:
-        sys.stdout.write(table(record.read(options.show)))
-        return
+    arguments.add(models="mobilenet_v1,vgg11_thin,resnet18", batch=32, repeats=25)
+    options = arguments.parse_or_show(table)
     made = {**record.head("numpy", "onnxruntime"), "batch": options.batch, "models": {}}
     for name in options.models.split(","):
         functions = steps(name, options.batch)

@@ -237,7 +237,8 @@ def table(made: dict[str, Any]) -> str:
     lines += [(name, *(f"{row[key]:.2f}" for row in rows)) for name, key in (("CPU", "cpu_ms"), ("wall", "wall_ms"))]
     lines.append(("coding / CPU", *(f"{row['coding']:.3f}" for row in rows)))
     lines.append(("steps/s", *(f"{row['steps_per_s']['median']:.1f}" for row in rows)))
-    return markdown.table(("ms a step", *(f"{row['devices']} devices" for row in rows)), lines, "---:")
+    heads = [f"{row['devices']} device{'s' * (row['devices'] > 1)}" for row in rows]
+    return markdown.table(("ms a step", *heads), lines, "---:")
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -266,15 +267,12 @@ def main() -> None:
     arguments.add(model="vgg11_thin", cut="features.10", dataset="digits", data=None)
     arguments.add(codec="sgq:groups=8,bits=5,coding=context+dct", devices="1,2,16", in_flight=1, mode="sync", batch=32)
     arguments.add("images of a joint step (default: the server's)", joint_batch=0)
-    arguments.add(server_threads=1, steps=30, warm_up=5, lr=0.01, repeats=3, out=None)
-    arguments.add("measure nothing; print the table of what --out wrote", show=None)
+    arguments.add(server_threads=1, steps=30, warm_up=5, lr=0.01, repeats=3)
     arguments.add(argparse.SUPPRESS, serve=False)
     arguments.add_argument("flags", nargs="*", help=argparse.SUPPRESS)
-    options = arguments.parse_args()
+    options = arguments.parse_or_show(table)
     torch.set_num_threads(1)
-    if options.show:
-        sys.stdout.write(table(record.read(options.show)) + "\n")
-    elif options.serve:
+    if options.serve:
         serve(options, options.flags)
     else:
         measure(options)

@@ -9,7 +9,6 @@ layers learning. ``--show FILE`` prints the table of such a record.
 """
 
 import copy
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -93,11 +92,8 @@ def table(made: dict[str, Any]) -> str:
 
 def main() -> None:
     arguments = Arguments(__doc__)
-    arguments.add(models="mobilenet_v1,mobilenet_v2,resnet18", layers="1,2,4", repeats=15, show="", out=None)
-    options = arguments.parse_args()
-    if options.show:
-        sys.stdout.write(table(record.read(options.show)))
-        return
+    arguments.add(models="mobilenet_v1,mobilenet_v2,resnet18", layers="1,2,4", repeats=15)
+    options = arguments.parse_or_show(table)
     torch.set_num_threads(1)
     layers = [int(count) for count in options.layers.split(",")]
     made = {

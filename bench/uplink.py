@@ -9,18 +9,13 @@ the runs in the table, as the code that made them is not told apart otherwise. R
 """
 
 import argparse
-import hashlib
-import json
-import os
 import statistics
 import sys
-import tempfile
 from typing import Any
 
 import fleet
 import markdown
 import record
-import torch
 from arguments import Arguments
 
 from edgekit.line.meter import TRAINING_KINDS
@@ -44,17 +39,9 @@ def plans(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def rows(sources: list[str]) -> list[dict[str, Any]]:
-    """One row for each setting, over its seeds, from folders of runs; or those of one file of rows."""
-    if os.path.isfile(sources[0]):
-        return list(record.read(sources[0])["rows"])
-    found: dict[str, list[dict[str, Any]]] = {}
-    for source in sources:
-        for name in sorted(name for name in os.listdir(source) if name.endswith(".json")):
-            each = record.read(os.path.join(source, name))
-            found.setdefault(json.dumps([each["plan"][key] for key in SETTING]), []).append(each)
-    made = []
-    for runs in found.values():
-        runs.sort(key=lambda each: int(each["plan"]["seed"]))
+    """One row for each setting, over its seeds, from folders of runs and files of rows."""
+    made, found = fleet.runs_of(sources, SETTING)
+    for runs in found:
         kinds = [f"up.{kind}" for kind in TRAINING_KINDS if f"up.{kind}" in runs[0]["bytes"]]
         made.append(
             {
@@ -102,22 +89,7 @@ def main() -> None:
             record.write({**record.head(), "rows": table}, options.json)
         sys.stdout.write(show(table) + "\n")
         return
-    torch.set_num_threads(1)
-    os.makedirs(options.out, exist_ok=True)
-    for plan in plans(options):
-        name = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:12]
-        path = os.path.join(options.out, f"{plan['model']}-{plan['seed']}-{name}.json")
-        if os.path.exists(path):
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            made = {
-                "plan": plan,
-                **record.head("torch", "numpy", "onnxruntime"),
-                **fleet.run(plan, options.data, folder),
-            }
-        record.write(made, path)
-        told = {key: plan[key] for key in ("model", "codec", "label", "seed")}
-        sys.stderr.write(f"{told}: {made['accuracy']:.2f} %, {made['seconds']} s\n")
+    fleet.make_runs(plans(options), options.out, options.data)
 
 
 if __name__ == "__main__":

@@ -199,9 +199,6 @@ class Device:
 
     def _event(self, event: str, epoch: int, loss: float) -> Event:
         session = self.session
-        errors = {}
-        if session.measured:
-            errors = {"gradient_error": session.error / session.measured, "largest_error": session.largest_error}
         return {
             "event": event,
             "device": self.options.name,
@@ -216,7 +213,7 @@ class Device:
             "staleness": session.staleness / max(session.updates, 1),
             "bytes_up": self.meter.training_bytes("up"),
             "bytes_down": self.meter.training_bytes("down"),
-            **errors,
+            **session.errors.told(),
         }
 
 

@@ -40,6 +40,7 @@ from edgekit.line.messages import (
 )  # fmt: skip
 from edgekit.runtime.codebooks import Codebooks, codebooks_of, take_tables
 from edgekit.runtime.front import Forward, Front
+from edgekit.runtime.gradient_errors import GradientErrors
 from edgekit.runtime.optim import optimizer
 from edgekit.runtime.rounds import Rounds
 from edgekit.runtime.transport import Transport
@@ -134,10 +135,7 @@ class Session:
         self.images = 0
         #: Sum over batches learned from of ||g - what arrives|| / ||g||, as the server reports it.
         self.deviation = 0.0
-        #: Of those whose error of the front half's gradient was measured: how many, the sum of errors, and the largest.
-        self.measured = 0
-        self.error = 0.0
-        self.largest_error = 0.0
+        self.errors = GradientErrors()
         #: Weight updates so far, and the sum over batches of those between forward pass and gradient.
         self.updates = 0
         self.staleness = 0
@@ -304,10 +302,7 @@ class Session:
         self._since_round += len(batch.forward.image)
         self.images += len(batch.forward.image)
         self.deviation += reply.deviation
-        if reply.error is not None:
-            self.measured += 1
-            self.error += reply.error
-            self.largest_error = max(self.largest_error, reply.error)
+        self.errors.add(reply.error)
         self.staleness += self.updates - batch.updates
         self.updates += 1
 

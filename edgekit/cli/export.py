@@ -59,6 +59,8 @@ def export(**given: Any) -> None:
             seed=given["seed"],
             overwrite=given["force"],
         )
+    if settings.hint(given):
+        click.echo(settings.hint(given), err=True)
     told = f"{bundle.model} cut at {bundle.cut}"
     screen = Console(stderr=given["as_json"], highlight=False)
     rate.show(screen, bundle.manifest.get("rate"), told, given["rate_plot"])

@@ -27,3 +27,15 @@ def board(given: dict[str, Any]) -> "BoardSettings":
 
     names = ("device", "norm", "static_batch", "train_layers", "provider")
     return BoardSettings(**{name: given[name] for name in names})
+
+
+def hint(given: dict[str, Any]) -> str:
+    """What to mind where --train-layers freezes layers whose weights nobody gave; "" elsewhere."""
+    count, model = given["train_layers"], given["model"]
+    if count is None or given["weights"] is not None:
+        return ""
+    unless = f", unless {model} gives them trained weights" if ":" in model else ""
+    return (
+        f"hint: --train-layers {count} without --weights: the other layers of the front half were never trained, and "
+        f"never will be{unless}. Give them weights with --weights"
+    )

@@ -62,6 +62,8 @@ def train(**given: Any) -> None:
     # Only now: it imports torch, which takes seconds.
     from edgekit.launch import train as launch
 
+    if settings.hint(given):
+        click.echo(settings.hint(given), err=True)
     as_json, out = given["as_json"], given["out"]
     console = Console(file=sys.stderr if as_json else sys.stdout)
     with contextlib.ExitStack() as screen:

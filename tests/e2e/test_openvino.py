@@ -4,14 +4,12 @@ Its package takes the place of onnxruntime's. EDGEKIT_OPENVINO_PYTHON names a Py
 one is made, where the package index has it.
 """
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import sklearn
 import torch
 from torch import nn
 
@@ -22,11 +20,11 @@ from edgekit.data.base import Dataset
 from edgekit.errors import BackendError
 from edgekit.export.build import build_bundle
 from edgekit.export.settings import BoardSettings, CalibrationImages, Coding, Network
+from tests.package_index import pip
 
 PACKAGES = ("onnxruntime-openvino==1.24.1", "numpy", "grpcio")
 ROOT = Path(edgekit.__file__).parent.parent
 ENVIRONMENT = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
-DATA = str(Path(sklearn.__file__).parent / "datasets" / "data")
 EPOCHS = 4
 
 
@@ -39,14 +37,7 @@ def openvino(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("openvino") / "venv"
     subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=300)
     python = str(folder / "bin" / "python")
-    install = [python, "-m", "pip", "install", "--retries", "1", "--only-binary", ":all:", *PACKAGES]
-    done = subprocess.run(install, capture_output=True, text=True, timeout=600)
-    said = done.stdout + done.stderr
-    if "connection broken" in said or "Could not fetch URL" in said:
-        pytest.skip(f"the package index cannot be reached, so {' '.join(PACKAGES)} cannot be installed")
-    if "No matching distribution" in said:
-        pytest.skip(f"no wheel of {' '.join(PACKAGES)} for this Python or platform: {said.splitlines()[-1]}")
-    assert done.returncode == 0, said
+    pip(python, "install", *PACKAGES, may_lack=True)
     return python
 
 
@@ -69,41 +60,14 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, digits: Dataset) -> Bundle:
     )
 
 
-def train(python: str, bundle: Bundle, provider: str) -> tuple[dict[str, str], float]:
-    """The "opened" event of a device on `python`, and the accuracy that it ends with, percent."""
-    serve = [
-        sys.executable,
-        "-m",
-        "edgekit",
-        "serve",
-        bundle.path,
-        "--listen",
-        "127.0.0.1:0",
-        "--devices",
-        "1",
-        "--json",
-    ]
-    server = subprocess.Popen(serve, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
-    try:
-        assert server.stdout is not None
-        port = json.loads(server.stdout.readline())["port"]
-        command = [python, "-m", "edgekit.runtime", bundle.path, "--server", f"127.0.0.1:{port}", "--data", DATA]
-        command += ["--epochs", str(EPOCHS), "--provider", provider, "--json"]
-        done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=500)
-        assert done.returncode == 0, done.stderr
-        events = [json.loads(line) for line in done.stdout.splitlines()]
-    finally:
-        server.terminate()
-        server.communicate(timeout=100)
-    (opened,) = (event for event in events if event["event"] == "opened")
-    return opened, float(events[-1]["accuracy"])
+def test_it_learns_as_on_the_cpu(openvino: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "bench")
+    import provider_training
 
-
-def test_it_learns_as_on_the_cpu(openvino: str, bundle: Bundle) -> None:
-    opened, accuracy = train(openvino, bundle, "openvino")
-    assert (opened["provider"], opened["wanted"], opened["learns_on"]) == ("openvino", "openvino", "onnxruntime")
-    opened, reference = train(openvino, bundle, "cpu")
-    assert opened["provider"] == "cpu"
+    accuracy, reference = (
+        provider_training.train(openvino, bundle.path, provider, EPOCHS, 0)["accuracy"]
+        for provider in ("openvino", "cpu")
+    )
     assert min(accuracy, reference) > 80 and abs(accuracy - reference) < 4
 
 

@@ -31,6 +31,7 @@ from edgekit.export.fold import settle_norms
 from edgekit.export.models.registry import build
 from edgekit.export.settings import BoardSettings, CalibrationImages, Coding, Network
 from tests.e2e import every_codec
+from tests.package_index import pip
 
 #: The last versions with wheels for Python 3.6; pip 18, which comes with it, does not know the form of those wheels.
 PIP = "pip==21.3.1"
@@ -98,12 +99,7 @@ def python36(package: dict[str, str], tmp_path_factory: pytest.TempPathFactory) 
     python = str(folder / "bin" / "python")
     # The wheel goes first, by the pip that comes with 3.6.
     for packages in (("--no-index", "--no-deps", package["wheel"]), (PIP,), PACKAGES):
-        install = [python, "-m", "pip", "install", "--retries", "2", "--only-binary", ":all:", *packages]
-        done = subprocess.run(install, capture_output=True, text=True, env=BOARD_ENVIRONMENT, timeout=400)
-        said = done.stdout + done.stderr
-        if done.returncode and ("connection broken" in said or "Could not fetch URL" in said):
-            pytest.skip(f"the package index cannot be reached, so {' '.join(packages)} cannot be installed for 3.6")
-        assert done.returncode == 0, said
+        pip(python, "install", *packages, environment=BOARD_ENVIRONMENT)
     return python
 
 

@@ -4,6 +4,7 @@ It has memory of its own: what is there comes to the host by `OrtValue.numpy` al
 `ortvalue_from_numpy` or a bound input; both are counted. A test compares its names and parameters with the real module.
 """
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -148,24 +149,19 @@ class FakeOnnxRuntime:
         return self.sessions[-1]
 
 
+#: Real class, and the fake's.
+CLASSES = (
+    (real.IOBinding, IOBinding), (real.OrtValue, FakeOnnxRuntime().OrtValue), (real.InferenceSession, Session),
+    (real.SessionOptions, SessionOptions),
+)  # fmt: skip
 #: What the fake has of the real module's names: (real, fake).
 HELD: list[tuple[Callable[..., Any], Callable[..., Any]]] = [
-    (real.IOBinding.bind_cpu_input, IOBinding.bind_cpu_input),
-    (real.IOBinding.bind_ortvalue_input, IOBinding.bind_ortvalue_input),
-    (real.IOBinding.bind_output, IOBinding.bind_output),
-    (real.IOBinding.get_outputs, IOBinding.get_outputs),
-    (real.OrtValue.numpy, OrtValue.numpy),
-    (real.OrtValue.shape, OrtValue.shape),
-    (real.OrtValue.data_type, OrtValue.data_type),
-    (real.OrtValue.device_name, OrtValue.device_name),
-    (real.OrtValue.ortvalue_from_numpy, FakeOnnxRuntime().OrtValue.ortvalue_from_numpy),
-    (real.InferenceSession.io_binding, Session.io_binding),
-    (real.InferenceSession.run_with_iobinding, Session.run_with_iobinding),
-    (real.InferenceSession.get_providers, Session.get_providers),
-    (real.InferenceSession.get_inputs, Session.get_inputs),
-    (real.InferenceSession.get_outputs, Session.get_outputs),
+    *(
+        (getattr(theirs, name), function)
+        for theirs, ours in CLASSES
+        for name, function in inspect.getmembers(ours, inspect.isfunction)
+        if not name.startswith("_")
+    ),
     (real.InferenceSession.__init__, FakeOnnxRuntime.InferenceSession),
-    (real.SessionOptions.add_session_config_entry, SessionOptions.add_session_config_entry),
-    (real.SessionOptions.add_free_dimension_override_by_name, SessionOptions.add_free_dimension_override_by_name),
     (real.get_available_providers, FakeOnnxRuntime().get_available_providers),
 ]

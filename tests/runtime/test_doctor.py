@@ -52,7 +52,6 @@ def test_this_machine_is_fit_for_its_cpu(small_bundle: Bundle) -> None:
     assert found["memory"].value["needed_bytes"] > 192 << 20
 
 
-@pytest.mark.skipif(os.path.exists("/dev/nvidiactl"), reason="this machine has an NVIDIA GPU")
 @pytest.mark.parametrize(
     ("choice", "state", "text"),
     [
@@ -80,6 +79,7 @@ def test_kernels_that_were_asked_for_and_do_not_load(monkeypatch: pytest.MonkeyP
     assert "EDGEKIT_CODER=native, but no library for this machine" in found.text
 
 
+@pytest.mark.skipif(os.path.exists("/dev/nvidiactl"), reason="this machine has an NVIDIA GPU")
 def test_this_machine_is_no_jetson() -> None:
     found = by_name(examine(None, NANO, None, "tensorrt"))
     assert found["driver"].state == "failed" and found["driver"].value is None and found["driver"].advice

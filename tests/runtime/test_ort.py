@@ -121,7 +121,7 @@ def test_what_does_not_load_says_which_file_and_why(data, graph, error, words):
 
 def test_a_failing_run_gives_the_engines_message():
     graph = GRAPH._replace(inputs=(TensorSpec("x", "float32", (-1, -1, -1, -1)),))
-    with pytest.raises(BackendError, match=r"front.onnx on onnxruntime: the run failed: .*") as caught:
+    with pytest.raises(BackendError, match=r"front.onnx on onnxruntime: the run failed: ") as caught:
         OnnxRuntime(model(), graph).run({"x": X[:, :2]})
     assert "Got: 2 Expected: 3" in str(caught.value)
 

@@ -38,6 +38,7 @@ def test_training_equals_eager_training_of_the_same_network(
     kind: Any = torch.optim.SGD if config.name == "sgd" else torch.optim.Adam
     momentum = {"momentum": config.momentum} if config.name == "sgd" else {}
     optimizer = kind(eager.parameters(), config.lr, weight_decay=config.weight_decay, **momentum)
+    assert config.lr is not None
     for step, n in enumerate((2, 3, 7)):
         coded, labels = batch(n, step)
         rate = config.lr / (step + 1)

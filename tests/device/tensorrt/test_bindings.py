@@ -21,6 +21,7 @@ import edgekit
 from edgekit.bundle import Bundle
 from tests.device.tensorrt.cudart_emulator import Library
 from tests.device.tensorrt.emulator import module
+from tests.package_index import pip
 
 LEAN = ("tensorrt-lean-cu12-bindings==10.16.1.11", "tensorrt-lean-cu12-libs==10.16.1.11")
 CUDART = ("nvidia-cuda-runtime-cu12==12.9.79",)
@@ -70,23 +71,16 @@ print(json.dumps({name: members(value) for name, value in vars(trt).items() if i
 
 
 @pytest.fixture(scope="session")
-def pip(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The pip of a scratch environment."""
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The Python of a scratch environment."""
     folder = tmp_path_factory.mktemp("bindings") / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--system-site-packages", folder], check=True, timeout=300)
-    return [str(folder / "bin" / "python"), "-m", "pip"]
+    return str(folder / "bin" / "python")
 
 
-def fetch(pip: list[str], folder: Path, *requirements: str) -> Path:
+def fetch(python: str, folder: Path, *requirements: str) -> Path:
     """A folder with the unpacked wheels; skips where the index or a wheel for this Python is not there."""
-    command = [*pip, "install", "--no-deps", "--only-binary", ":all:", "--retries", "1", "--target", str(folder)]
-    done = subprocess.run([*command, *requirements], capture_output=True, text=True, timeout=300)
-    said = done.stdout + done.stderr
-    if "connection broken" in said or "Could not fetch URL" in said:
-        pytest.skip(f"the package index cannot be reached, so {' '.join(requirements)} cannot be looked at")
-    if "No matching distribution" in said:
-        pytest.skip(f"no wheel of {' '.join(requirements)} for this Python or platform: {said.splitlines()[-1]}")
-    assert done.returncode == 0, said
+    pip(python, "install", "--no-deps", "--target", str(folder), *requirements, may_lack=True)
     return folder
 
 
@@ -102,13 +96,13 @@ def run(where: list[Path], code: str, *arguments: str, libraries: Path | None = 
 
 
 @pytest.fixture(scope="session", params=FULL)
-def full(request: Any, pip: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Path]:
+def full(request: Any, scratch: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Path]:
     """An emulated version, the real bindings that it is held to, and the empty libraries for them."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("no C compiler here to make the empty libraries with that the bindings link to")
     version, folder = request.param, tmp_path_factory.mktemp("full")
-    site = fetch(pip, folder / "site", FULL[version])
+    site = fetch(scratch, folder / "site", FULL[version])
     source = folder / "empty.c"
     source.write_text("\n".join(f"void *f{i}(void) __asm__(\"{name}\"); void *f{i}(void) {{ return 0; }}"
                                 for i, name in enumerate(FUNCTIONS)))  # fmt: skip
@@ -121,8 +115,8 @@ def full(request: Any, pip: list[str], tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
-def lean(pip: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fetch(pip, tmp_path_factory.mktemp("lean"), *LEAN)
+def lean(scratch: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fetch(scratch, tmp_path_factory.mktemp("lean"), *LEAN)
 
 
 def differences(version: str, real: Members, classes: set[str] | None) -> list[str]:
@@ -243,9 +237,9 @@ COMMAND = "from edgekit.cli import main; main()"
 
 
 @pytest.fixture(scope="session")
-def runtime_library(pip: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runtime_library(scratch: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of NVIDIA's own libcudart."""
-    site = fetch(pip, tmp_path_factory.mktemp("cudart"), *CUDART)
+    site = fetch(scratch, tmp_path_factory.mktemp("cudart"), *CUDART)
     return site / "nvidia" / "cuda_runtime" / "lib"
 
 

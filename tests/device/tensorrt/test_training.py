@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -69,19 +70,34 @@ def train(bundle: Bundle, folder: Path, *device: str) -> tuple[list[dict[str, An
     return [event for event in map(json.loads, out.splitlines()) if event["event"] == "epoch"], err
 
 
+def apart(ours: str, theirs: str) -> tuple[list[float], list[int]]:
+    """For each test of two runs, the share of codes that differ, and how many images came out as another class.
+
+    An image whose codes are the same must come out as the same class.
+    """
+    (codes, classes), (other_codes, other_classes) = (
+        (found["codes"].reshape(EPOCHS, len(found["classes"]) // EPOCHS, -1), found["classes"].reshape(EPOCHS, -1))
+        for found in map(np.load, (ours, theirs))
+    )
+    differ, otherwise = codes != other_codes, classes != other_classes
+    assert not otherwise[~differ.any(axis=2)].any()
+    return differ.mean(axis=(1, 2)).tolist(), otherwise.sum(axis=1).tolist()
+
+
 def test_a_training_run_ends_where_onnx_runtime_ends(board: tuple[str, Bundle], tmp_path: Path) -> None:
     version, bundle = board
-    record = tmp_path / "record.json"
+    record, beside = tmp_path / "record.json", tmp_path / "twin.json"
     emulated = ["tests.device.tensorrt.process", version, str(record)]
     epochs, said = train(bundle, tmp_path, *emulated, "--backend", "tensorrt")
-    twin, _ = train(bundle, tmp_path, "edgekit.runtime")
+    twin, _ = train(bundle, tmp_path, "tests.device.tensorrt.process", "none", str(beside))
     assert len(epochs) == len(twin) == EPOCHS and epochs[-1]["accuracy"] > 70
-    # The graphs that learn are the same, in the same engine.
-    assert [epoch["loss"] for epoch in epochs] == pytest.approx([epoch["loss"] for epoch in twin])
-    # One of the 359 test images is 0.28 points. The engines may differ in 1 % of the codes: rounding moves up to three
-    # images at the end, and more while the network is half trained.
-    apart = [abs(ours["accuracy"] - theirs["accuracy"]) for ours, theirs in zip(epochs, twin, strict=True)]
-    assert apart[-1] <= 0.9 and max(apart) <= 1.5, apart
+    # The graphs that learn are the same, in the same engine: so both tests of an epoch are of the same weights.
+    assert [epoch["loss"] for epoch in epochs] == [epoch["loss"] for epoch in twin]
+    share, otherwise = apart(f"{record}.npz", f"{beside}.npz")
+    # float16 moves about 0.1 % of the codes, one of an image's 256 in a quarter of the images. One code moves a logit
+    # by 0.05, and the two largest logits are 1.0 apart, both in the median: so only near ties come out otherwise.
+    assert min(share) > 0 and max(share) <= 0.003, share
+    assert max(otherwise) <= 5 and otherwise[-1] <= 3, otherwise
     told = json.loads(record.read_text())
     assert told["misused"] == [] and told["left"] == 0
     # Built once, in the board's precision; refitted when it is opened and for every evaluation.

@@ -36,6 +36,8 @@ _logs = Function(
 def pack(mix: Mixing, logs: np.ndarray, codes: np.ndarray, past: Optional[Past], bits_per_lane: int) -> bytes:
     """What `edgekit.codecs.entropy.reference.context.pack` gives."""
     _check_groups(mix, codes)
+    if _no_waves(codes.shape):
+        return reference.pack(mix, logs, codes, past, bits_per_lane)
     *work, out = encoder_space(codes.size)
     given = (np.ascontiguousarray(codes, dtype=np.int32), *_memory(past), *codes.shape, mix.words)
     size = _pack(*given, *_tables(mix, logs), COST, bits_per_lane, *_plan(codes.shape, 1), *work, out)
@@ -46,6 +48,8 @@ def unpack(
     mix: Mixing, logs: np.ndarray, payload: bytes, start: int, shape: Sequence[int], past: Optional[Past]
 ) -> np.ndarray:
     """What `edgekit.codecs.entropy.reference.context.unpack` gives."""
+    if _no_waves(shape):
+        return reference.unpack(mix, logs, payload, start, shape, past)
     codes = np.empty(shape, dtype=np.int32)
     given = (payload, len(payload), start, *_memory(past), *shape, mix.words, *_tables(mix, logs))
     if _unpack(*given, *_plan(shape, shape[0]), *decoder_space(codes.size, len(payload)), codes):
@@ -56,6 +60,8 @@ def unpack(
 def count(mix: Mixing, counts: np.ndarray, codes: np.ndarray, past: Optional[Past]) -> None:
     """What `edgekit.codecs.entropy.reference.context.count` does."""
     _check_groups(mix, codes)
+    if _no_waves(codes.shape):
+        return
     given = (np.ascontiguousarray(codes, dtype=np.int32), *_memory(past), *codes.shape, mix.words)
     if _count(*given, len(mix.exponents), LIMIT, _plan(codes.shape, 1)[-1], counts):
         reference.check(mix, codes)
@@ -72,6 +78,11 @@ def _check_groups(mix: Mixing, codes: np.ndarray) -> None:
     """What C cannot see. It says itself where an index is out of range."""
     if codes.ndim != 4 or codes.shape[1] != mix.groups:
         reference.check(mix, codes)
+
+
+def _no_waves(shape: Sequence[int]) -> bool:
+    """Whether planes of `shape` (n,G,h,w) have no positions: context.c lays out at least one wave of them."""
+    return 0 in shape[1:]
 
 
 def _memory(past: Optional[Past]) -> Tuple[bytes, bytes]:

@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 
 from edgekit.codecs.entropy.native import codebooks as native
 from edgekit.codecs.entropy.reference import codebooks as reference
-from tests.codecs.entropy.native.test_equal import loads
 
-__all__ = ["loads"]
+pytestmark = pytest.mark.usefixtures("loads")
 
 
 def drawn(n: int, groups: int, width: int, h: int, w: int, words: int, seed: int) -> tuple[np.ndarray, ...]:

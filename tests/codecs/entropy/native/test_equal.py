@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit.codecs.entropy import kernels
 from edgekit.codecs.entropy.mixing import Mixing, mixing
 from edgekit.codecs.entropy.native import bits as native_bits
 from edgekit.codecs.entropy.native import context as native_context
@@ -19,15 +18,9 @@ from edgekit.codecs.entropy.reference import bits, context, rans
 from edgekit.codecs.entropy.slots import TOTAL, cumulative
 from edgekit.codecs.entropy.tables import tables_of
 from edgekit.codecs.entropy.temporal import Past
-from edgekit.errors import BackendError, PayloadError
+from edgekit.errors import PayloadError
 
-
-@pytest.fixture(scope="module", autouse=True)
-def loads():
-    try:
-        kernels.choose("native")
-    except BackendError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("loads")
 
 
 class Asked(Exception):
@@ -156,6 +149,22 @@ def test_context(data: st.DataObject, known: tuple[Mixing, np.ndarray, np.ndarra
     context.count(mix, expected, codes, past)
     native_context.count(mix, counts, codes, past)
     np.testing.assert_array_equal(counts, expected)
+
+
+@pytest.mark.parametrize("memory", [False, True])
+@pytest.mark.parametrize("plane", [(0, 3), (3, 0), (0, 0)])
+def test_planes_without_positions(plane: tuple[int, int], memory: bool) -> None:
+    mix = mixing(1, 4, memory)
+    counts = np.zeros((len(mix.exponents), 1, 17, 16), dtype=np.int32)
+    logs, codes = context.logs(mix, counts), np.zeros((2, 1, *plane), dtype=np.int32)
+    past = Past(b"\x01\x00", b"") if memory else None
+    for kernel in (native_context, context):
+        assert kernel.pack(mix, logs, codes, past, 256) == b""
+        assert kernel.unpack(mix, logs, b"", 0, codes.shape, past).shape == codes.shape
+        with pytest.raises(PayloadError):
+            kernel.unpack(mix, logs, b"a", 0, codes.shape, past)
+        kernel.count(mix, counts, codes, past)
+        assert not counts.any()
 
 
 def test_a_large_batch() -> None:

@@ -1,15 +1,16 @@
 """The compiled kernels of gradients against those of numpy: the same levels, bytes and floats."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit.codecs.entropy.native import coefficients as native_coefficients
 from edgekit.codecs.entropy.native import levels as native_levels
 from edgekit.codecs.entropy.reference import coefficients, levels
-from tests.codecs.entropy.native.test_equal import alike, damaged, loads
+from tests.codecs.entropy.native.test_equal import alike, damaged
 
-__all__ = ["loads"]
+pytestmark = pytest.mark.usefixtures("loads")
 
 
 @st.composite
