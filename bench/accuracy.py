@@ -47,7 +47,12 @@ METHODS = {
 #: What two rows must share to be compared.
 SETTING = ("model", "cut", "dataset", "limit", "n_epochs", "batch", "lr", "weight_decay", "mixed", "augment")
 #: What two rows must share besides to be one, of other seeds.
-METHOD = ("method", "codec", "config", "gradient", "regroup", "front", "decay", "tolerance")
+METHOD = (
+    "method", "codec", "config", "gradient", "regroup", "front", "decay", "tolerance", "local_loss", "gradient_every",
+    "correction",
+)  # fmt: skip
+#: Fields of a plan that older runs and rows lack, and what they were then.
+LATER = {"local_loss": 0.0, "gradient_every": 1, "correction": 0.0}
 #: What `--only` looks at.
 NAMED = ("model", "dataset", "cut", "n_epochs", "method")
 
@@ -59,9 +64,12 @@ def run(method: str, seed: int, options: argparse.Namespace) -> None:
         options.model, options.cut, parsed.codec, parsed.config, parsed.gradient, seed, options.epochs, options.batch,
         options.lr, options.weight_decay, options.augment, options.mixed, regroup=options.regroup,
         front=not options.freeze_front, decay=options.decay, tolerance=options.tolerance,
-        every=options.every, noise_filling=options.noise_filling,
+        every=options.every, noise_filling=options.noise_filling, local_loss=options.local_loss,
+        gradient_every=options.gradient_every, correction=options.correction,
     )  # fmt: skip
-    described = {"method": method, "dataset": options.dataset, "limit": options.limit, "plan": plan._asdict()}
+    # Without what older runs lack, so that a run keeps its name.
+    told = {name: value for name, value in plan._asdict().items() if name not in LATER or value != LATER[name]}
+    described = {"method": method, "dataset": options.dataset, "limit": options.limit, "plan": told}
     name = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]
     path = os.path.join(options.out, f"{options.model}-{method.split(':')[0]}-{seed}-{name}.json")
     if os.path.exists(path):
@@ -109,8 +117,7 @@ def summarise(sources: list[str]) -> list[dict[str, Any]]:
 def _rows(source: str) -> list[dict[str, Any]]:
     """The rows of a file, or one for each run of a folder."""
     if os.path.isfile(source):
-        rows: list[dict[str, Any]] = record.read(source)
-        return rows
+        return [{**LATER, **row} for row in record.read(source)]
     runs = [record.read(path) for path in sorted(glob.glob(os.path.join(source, "*.json")))]
     if not runs:
         sys.exit(f"{source}: neither a file of rows nor a folder with runs")
@@ -142,14 +149,17 @@ def _setting(row: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(row[key] for key in SETTING)
 
 
-def _told(method: str, plan: dict[str, Any]) -> str:
+def told(method: str, plan: dict[str, Any]) -> str:
     """`method` and what else sets it apart in a table."""
     share = {None: "", "lost": ", noise filling"}.get(plan["noise_filling"], f", noise filling {plan['noise_filling']}")
-    return method + share + ("" if plan["front"] else ", front half frozen")
+    local = f", local loss {plan['local_loss']:g}" if plan["local_loss"] else ""
+    rarely = f", gradient every {plan['gradient_every']} steps" if plan["gradient_every"] > 1 else ""
+    pulled = f", correction {plan['correction']:g}" if plan["correction"] else ""
+    return method + share + local + rarely + pulled + ("" if plan["front"] else ", front half frozen")
 
 
 def _row(run: dict[str, Any]) -> dict[str, Any]:
-    plan, last = run["plan"], run["epochs"][-1]
+    plan, last = {**LATER, **run["plan"]}, run["epochs"][-1]
     tested = [line for line in run["epochs"] if "accuracy" in line]
     return {
         "model": plan["model"],
@@ -157,7 +167,7 @@ def _row(run: dict[str, Any]) -> dict[str, Any]:
         **{name: run[name] for name in ("feature", "dataset", "limit")},
         "n_epochs": plan["epochs"],
         **{name: plan[name] for name in ("batch", "lr", "mixed", "augment", "weight_decay")},
-        "method": _told(run["method"], plan),
+        "method": told(run["method"], plan),
         **{name: plan[name] for name in METHOD[1:]},
         "seeds": [plan["seed"]],
         "accuracy": round(last["accuracy"], 2),
@@ -214,6 +224,9 @@ def main() -> None:
     arguments.add("codewords that moved further are sent", tolerance=0.1)
     arguments.add("epochs from one evaluation to the next", every=2)
     arguments.add("do not train the front half", freeze_front=False)
+    arguments.add("weight of the device's local loss; 0: none", local_loss=0.0)
+    arguments.add("steps from one gradient to the next; needs --local-loss", gradient_every=1)
+    arguments.add("FedLite's, of codecs with codebooks, in lengths of the gradient; 0: none", correction=0.0)
     arguments.add_argument("--out", metavar="DIR", default="runs")
     arguments.add_argument(
         "--show", metavar="PATH", nargs="+", help="train nothing; print the table of what these hold"

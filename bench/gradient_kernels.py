@@ -10,6 +10,7 @@ part     what is timed                                                          
 =======  ====================================================================================  ===================
 send     the server's: the gradient to bytes, and how far what arrives is from it               the back half
 pack     the bytes alone                                                                       the back half
+measure  the error of the front half's gradient, which a bound asks for at every fourth step   the back half
 unpack   the device's: bytes to the gradient                                                   the front half
 follow   the device's: the codebooks follow the feature                                        the front half
 =======  ====================================================================================  ===================
@@ -41,18 +42,22 @@ from edgekit.codecs.gradients.dct import DCT
 from edgekit.codecs.registry import feature_codec
 from edgekit.data import registry
 from edgekit.export.fold import fold_norms
+from edgekit.server.bound import error_of
 
 #: Those of the accuracy table.
 CUTS = {"mobilenet_v1": "blocks.4", "vgg11_thin": "features.10"}
 CODEC = {"groups": 8, "bits": 5, "coding": "context"}
 BATCH = 32
 #: Which half each part is beside.
-PARTS = {"send": "back", "pack": "back", "unpack": "front", "follow": "front"}
+PARTS = {"send": "back", "pack": "back", "measure": "back", "unpack": "front", "follow": "front"}
 
 
-def parts(codec: DCT, gradient: np.ndarray, payload: bytes, follow: Callable[[], None]) -> dict[str, Callable[[], Any]]:
+def parts(
+    codec: DCT, gradient: np.ndarray, payload: bytes, feature: np.ndarray, follow: Callable[[], None]
+) -> dict[str, Callable[[], Any]]:
     rng = np.random.default_rng(0)
     return {
+        "measure": lambda: error_of(gradient, codec.unpack(payload, gradient.shape, None), feature),
         "send": lambda: codec.send(gradient, None, rng),
         "pack": lambda: codec.pack(gradient, None, rng),
         "unpack": lambda: codec.unpack(payload, gradient.shape, None),
@@ -95,7 +100,7 @@ def bench(model: str, options: argparse.Namespace) -> dict[str, Any]:
         "front": quantise_stage(fold_norms(training.front.module)[0], pixels, feature_codec("raw", {}), {}),
         "back": lambda: cross_entropy(training.back(leaf), labels).backward(),  # type: ignore[no-untyped-call]
     }
-    each = parts(codec, gradient, payloads[0], lambda: book.update(feature, codes))
+    each = parts(codec, gradient, payloads[0], feature, lambda: book.update(feature, codes))
     for kernel in kernels.NAMES:
         timed |= {f"{kernel}.{name}": by(kernel, function) for name, function in each.items()}
     ms = alternate(timed, options.repeats, time.process_time)

@@ -9,15 +9,17 @@ import torch
 from bfloat16 import bfloat16, precision
 from torch import nn
 
+from edgekit.bundle import HEAD
 from edgekit.codecs.base import Arrays, FeatureCodec
 from edgekit.data.base import Dataset
-from edgekit.runtime.front import Forward, Front
+from edgekit.export.local_head import LocalHead
+from edgekit.runtime.front import Forward, Front, Local
 from edgekit.runtime.optim import Optimizer
 from edgekit.server.train import BackHalf, OptimizerConfig
 
 
 class TorchFront(Front):
-    """`module` as a front half for the images of `dataset`; with `frozen` it learns nothing."""
+    """`module` as a front half for the images of `dataset`, and its local `head`; with `frozen` they learn nothing."""
 
     digest = origin = "in process"
 
@@ -31,6 +33,8 @@ class TorchFront(Front):
         *,
         mixed: bool = False,
         frozen: bool = False,
+        head: LocalHead | None = None,
+        correction: float = 0.0,
     ) -> None:
         self.module = channels_last(module, mixed).train()
         self.codec, self.tables, self.classes = codec, tables, len(dataset.classes)
@@ -39,7 +43,9 @@ class TorchFront(Front):
         self.statistics = tuple(f"{name}.{key}" for name in norms for key in ("running_mean", "running_var"))
         self.variances = tuple(f"{name}.running_var" for name in norms)
         self.learned = (*(name for name, _ in module.named_parameters()), *self.statistics)
-        self._mixed, self._frozen = mixed, frozen
+        self._mixed, self._frozen, self._head, self._correction = mixed, frozen, head, correction
+        #: The head's weights by name, once it learns.
+        self._of_head: dict[str, nn.Parameter] = {}
         # PyTorch's own: it rounds otherwise than numpy's, and is faster. The rate comes with every step.
         self._optimizer = torch.optim.SGD(module.parameters(), 0.0, momentum=0.9, weight_decay=weight_decay)
 
@@ -49,13 +55,13 @@ class TorchFront(Front):
 
     @property
     def state(self) -> Arrays:  # type: ignore[override]
-        return {name: tensor.detach().numpy() for name, tensor in self.module.state_dict().items()}
+        return {name: tensor.detach().numpy() for name, tensor in self._tensors().items()}
 
     def set_tables(self, tables: Arrays) -> None:
         self.tables = tables
 
     def set_state(self, arrays: Arrays) -> None:
-        own = self.module.state_dict()
+        own = self._tensors()
         with torch.no_grad():
             for name, array in arrays.items():
                 own[name].copy_(torch.from_numpy(array))
@@ -75,17 +81,50 @@ class TorchFront(Front):
 
     def backward(self, forward: Forward, gradient: np.ndarray) -> Arrays:
         output, order = forward.kept
+        if self._correction:
+            gradient = gradient + self._pull(forward, gradient)
         self._optimizer.zero_grad()
         if not self._frozen:
             arrived = np.ascontiguousarray(gradient[:, np.argsort(order)])
             output.backward(torch.from_numpy(arrived).to(output.dtype))
         return {name: weight.grad.numpy() for name, weight in self.module.named_parameters() if weight.grad is not None}
 
+    def open_local(self) -> None:
+        if self._head is None:
+            super().open_local()
+        elif not self._of_head:
+            self._of_head = {HEAD + name: weight for name, weight in self._head.named_parameters()}
+            self._optimizer.add_param_group({"params": list(self._of_head.values())})
+            self.learned = (*self.learned, *self._of_head)
+
+    def local(self, forward: Forward, labels: np.ndarray) -> Local:
+        assert self._head is not None
+        output, order = forward.kept
+        feature = output.detach().float().requires_grad_()
+        loss = nn.functional.cross_entropy(self._head(feature), torch.from_numpy(labels))
+        at_cut, *of_weights = torch.autograd.grad(loss, [feature, *self._of_head.values()])
+        gradients = {name: gradient.numpy() for name, gradient in zip(self._of_head, of_weights, strict=True)}
+        return Local(loss.item(), np.ascontiguousarray(at_cut.numpy()[:, order]), gradients)
+
     def learn(self, gradients: Arrays, optimizer: Optimizer, learning_rate: float) -> None:
-        """One step of PyTorch's SGD with what `backward` left in the weights' `.grad`."""
-        if not self._frozen:
-            self._optimizer.param_groups[0]["lr"] = learning_rate
-            self._optimizer.step()
+        """One step of PyTorch's SGD with what `backward` left in the weights' `.grad`, and `local` gave of the head."""
+        if self._frozen:
+            return
+        for name, weight in self._of_head.items():
+            weight.grad = torch.from_numpy(gradients[name])
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._optimizer.step()
+
+    def _pull(self, forward: Forward, gradient: np.ndarray) -> np.ndarray:
+        """FedLite's correction (arXiv:2201.11865, section 3.2): the gradient of a pull from each value to its codeword.
+
+        Its weight is the correction times the rms of `gradient` over the feature's spread, so that it means the same
+        in every network, and as much early as late.
+        """
+        away = forward.feature - self.codec.dequantize(forward.codes, self.tables)
+        weight = self._correction * np.sqrt(np.square(gradient).mean()) / forward.feature.std()
+        return np.asarray(np.float32(weight) * away)
 
     def close(self) -> None:
         return None
@@ -95,6 +134,9 @@ class TorchFront(Front):
         with precision(self._mixed):
             output: torch.Tensor = self.module(torch.from_numpy(image).contiguous(memory_format=torch.channels_last))
         return output
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        return {**self.module.state_dict(), **self._of_head}
 
     def _coded(self, output: torch.Tensor) -> np.ndarray:
         """Channels in coded order."""

@@ -12,6 +12,7 @@ from edgekit.codecs.registry import feature_codec
 from edgekit.data import images
 from edgekit.data.base import Dataset
 from edgekit.export.fold import with_batch_statistics
+from edgekit.export.local_head import LocalHead
 from edgekit.export.models.registry import MODELS, build
 from edgekit.export.named import calibration_images, default_shape
 from edgekit.export.settings import Calibration
@@ -23,12 +24,13 @@ from edgekit.runtime.loop import Device
 from edgekit.runtime.session import Images, Options
 from edgekit.runtime.transport import Loopback
 from edgekit.server.calibrate import calibrator
+from edgekit.server.local_loss import LocalLoss
 from edgekit.server.noise_filling import noise_filling
 from edgekit.server.service import Service
 from edgekit.server.setup import Setup
 from edgekit.server.train import OptimizerConfig
 
-LINE = ("epoch", "images", "loss", "train_accuracy", "images_per_s", "accuracy", "test_loss")
+LINE = ("epoch", "images", "loss", "head_loss", "train_accuracy", "images_per_s", "accuracy", "test_loss")
 #: What is done to training images where a plan says so.
 AUGMENT = "flip,crop:4"
 
@@ -62,6 +64,11 @@ class Plan(NamedTuple):
     every: int = 2
     #: As --noise-filling of `edgekit train`: None, "lost", or a share.
     noise_filling: str | None = None
+    #: As --local-loss and --gradient-every.
+    local_loss: float = 0.0
+    gradient_every: int = 1
+    #: FedLite's, see `TorchFront`; 0: none.
+    correction: float = 0.0
 
 
 class Trainer:
@@ -79,12 +86,18 @@ class Trainer:
         self.codec = codec = feature_codec(plan.codec, plan.config)
         calibration = Calibration(dataset, plan.calibration, data.mean, data.std)
         self.shape, tables = calibrated(codec, front, self.back, calibration, plan.seed)
-        self.front = TorchFront(front, codec, tables, data, plan.weight_decay, mixed=plan.mixed, frozen=not plan.front)
+        local_loss = LocalLoss(plan.local_loss, plan.gradient_every)
+        local_loss.check()
+        head = LocalHead(self.shape[0], len(data.classes), plan.seed) if plan.local_loss else None
+        self.front = TorchFront(
+            front, codec, tables, data, plan.weight_decay, mixed=plan.mixed, frozen=not plan.front, head=head,
+            correction=plan.correction,
+        )  # fmt: skip
         optimizer = OptimizerConfig("sgd", plan.lr, 0.9, plan.weight_decay)
         setup = Setup(
             self.front.digest, codec, tables, self.shape, len(data.classes),
             torch_back(self.back, optimizer, plan.mixed), calibrator(plan.gradient, plan.seed), optimizer, "cosine",
-            noise_filling(plan.noise_filling, codec, plan.seed),
+            noise_filling(plan.noise_filling, codec, plan.seed), local_loss=local_loss,
         )  # fmt: skip
         # Methods without codebooks have nothing to regroup.
         regroup = plan.regroup if isinstance(codec, CodebookCodec) else 0

@@ -6,7 +6,9 @@
     front.onnx           image -> codes, batch norm folded into convolutions: what is deployed
     front_train.onnx     image -> codes, coded feature, saved activations, batch statistics
     front_grad.onnx      saved activations, gradient at the cut -> gradient of every front weight
+    local.onnx           coded feature, labels -> loss of a small head on the device, and its gradients; may be left out
     front.safetensors    front weights and batch-norm buffers
+    local.safetensors    the head's weights, where there is local.onnx
     tables.safetensors   the codec's tables (codebook, order of channels)
     back_train.pt2       back half as a torch.export program, training mode
     back_eval.pt2        the same in evaluation mode
@@ -36,6 +38,10 @@ from edgekit.tensors import TensorSpec, spec_from_json
 FORMAT = 3
 MANIFEST = "manifest.json"
 GRAPHS = ("front", "front_train", "front_grad")
+#: The graph of the local loss, which older bundles lack, and others that were exported without.
+LOCAL = "local"
+#: What the names of the local head's weights begin with, beside those of the front half.
+HEAD = "local_head."
 #: The fields of a graph that list tensors.
 SPECS = ("inputs", "held", "constants", "outputs")
 
@@ -95,6 +101,11 @@ class Bundle:
             #: The gradient codec of a server that is not told another; None when the export chose none.
             self.gradient: Optional[str] = _text(manifest["gradient"]) if "gradient" in manifest else None
             self.graphs = {name: graph_from_json(manifest["graphs"][name]) for name in GRAPHS}
+            #: Names of the local head's weights; () in a bundle without the graph `LOCAL`.
+            self.head: Tuple[str, ...] = ()
+            if LOCAL in manifest["graphs"]:
+                self.graphs[LOCAL] = graph_from_json(manifest["graphs"][LOCAL])
+                self.head = _head(self.graphs[LOCAL], self.feature_shape, self.classes)
             self.mean = _per_channel(manifest["normalise"]["mean"], self.input_shape[0], smallest=-1e6)
             self.std = _per_channel(manifest["normalise"]["std"], self.input_shape[0], smallest=1e-6)
             #: Name of the coded feature among the outputs of the graph "front_train".
@@ -143,6 +154,14 @@ class Bundle:
             return tensorfile.loads(self.read(name))
         except PayloadError as error:
             raise BundleError("{}: {}".format(os.path.join(self.path, name), error)) from None
+
+    def head_weights(self) -> Dict[str, np.ndarray]:
+        """The local head's weights, by the names in `head`; BundleError when the file has others."""
+        weights = self.arrays("local.safetensors")
+        if sorted(weights) != sorted(self.head):
+            told = "{}: local.safetensors has {}, expected {}: export it again"
+            raise BundleError(told.format(self.path, sorted(weights), sorted(self.head)))
+        return {name: weights[name] for name in self.head}
 
     def tables(self) -> Dict[str, np.ndarray]:
         """The codec's tables; BundleError when they do not fit the codec."""
@@ -259,6 +278,24 @@ def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.isprintable():
         raise ValueError("{!r} is no printable text".format(value))
     return value
+
+
+def _head(graph: GraphSpec, feature: Tuple[int, int, int], classes: int) -> Tuple[str, ...]:
+    """Names of the weights that a graph of a local loss gives gradients of; ValueError for any other graph."""
+    taken = {spec.name: spec for spec in graph.inputs}
+    given = {spec.name: spec for spec in graph.outputs}
+    held = {spec.name: spec for spec in graph.held}
+    at_cut = TensorSpec("feature", "float32", (-1, *feature))
+    labels = TensorSpec("labels", "float32", (-1, classes))
+    loss = TensorSpec("loss", "float32", (1,))
+    if taken != {spec.name: spec for spec in (at_cut, labels)} or graph.constants:
+        raise ValueError("graph '{}' takes {}, expected feature and labels".format(LOCAL, graph.inputs))
+    if given.pop("loss", None) != loss or given.pop("gradient", None) != at_cut._replace(name="gradient"):
+        raise ValueError("graph '{}' gives no loss, or no gradient at the feature".format(LOCAL))
+    names = tuple(name[len("gradient.") :] for name in given if name.startswith("gradient."))
+    if len(names) != len(given) or any(held.get(n) != given["gradient." + n]._replace(name=n) for n in names):
+        raise ValueError("graph '{}' gives {}, expected a gradient of weights it holds".format(LOCAL, sorted(given)))
+    return names
 
 
 def _counts(value: Any) -> List[int]:

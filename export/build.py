@@ -17,6 +17,7 @@ from edgekit.export.encoders.registry import ENCODERS
 from edgekit.export.fold import is_fresh, settle_norms, state_of, with_batch_statistics
 from edgekit.export.freeze import freeze_all_but
 from edgekit.export.graphs import FrontGraphs, front_graphs
+from edgekit.export.local_head import LocalHead
 from edgekit.export.parity.golden import golden_arrays
 from edgekit.export.parity.pytorch import require_pytorch
 from edgekit.export.program import back_program
@@ -45,10 +46,10 @@ def build_bundle(
 ) -> Bundle:
     """The bundle of `network`, cut in two, for `board`, written to the folder `path`.
 
-    `seed` decides the first codebooks. ExportError or UsageError when network, cut, codec and board do not fit
-    together.
+    `seed` decides the first codebooks and the local head. ExportError or UsageError when network, cut, codec and board
+    do not fit together.
     """
-    model, name, cut = network
+    model, name, cut, trained_head = network
     images, mean, std, classes, labels, class_names = calibration
     codec, significance, goal = coding
     device = board.profile
@@ -89,18 +90,21 @@ def build_bundle(
     refusal = check_range(ENCODERS[codec.codec_id].largest(codec, features.numpy()[:, order], tables), device)
     refuse([refusal] if refusal else [], f"{device.name} ({device.title})")
     shape = batch.shape[1:]
+    head = LocalHead(features.shape[1], classes, seed, trained_head) if board.local_head else None
 
     def graphs_for(provider: str) -> FrontGraphs:
         return front_graphs(
-            front, shape, codec, tables, device=device, norm=norm, batch_size=board.static_batch, provider=provider
-        )
+            front, shape, codec, tables, device=device, norm=norm, batch_size=board.static_batch, provider=provider,
+            head=head,
+        )  # fmt: skip
 
     graphs, learning = _learning_on(board.provider, device.provider, graphs_for)
     golden = golden_arrays(graphs, codec, tables, batch[:4], seed)
-    require_pytorch(front, norm == "frozen", golden, codec, tables)
+    require_pytorch(front, norm == "frozen", golden, codec, tables, head)
     files = {
         **graphs.models,
         "front.safetensors": tensorfile.dumps(graphs.state),
+        **({"local.safetensors": tensorfile.dumps(graphs.head)} if head is not None else {}),
         "tables.safetensors": tensorfile.dumps(tables),
         "back.safetensors": tensorfile.dumps(state_of(back)),
         "back_train.pt2": back_program(back.train(), features),

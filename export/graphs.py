@@ -5,7 +5,7 @@ from typing import NamedTuple
 import onnx
 from torch import nn
 
-from edgekit.bundle import GraphSpec
+from edgekit.bundle import LOCAL, GraphSpec
 from edgekit.codecs.base import Arrays, FeatureCodec
 from edgekit.device_profiles.profile import Profile
 from edgekit.device_profiles.registry import profile
@@ -16,6 +16,7 @@ from edgekit.export.fold import fold_norms, state_of
 from edgekit.export.front import BatchNorm, FrontBuilder, image_input
 from edgekit.export.gradient import differentiate
 from edgekit.export.graph import BATCH, Graph, Versions
+from edgekit.export.local_head import LocalHead, local_graph
 from edgekit.export.ordering import fold_order, ordered
 from edgekit.export.portable import make_portable
 from edgekit.export.targets.check import require
@@ -26,7 +27,7 @@ from edgekit.tensors import TensorSpec
 
 
 class FrontGraphs(NamedTuple):
-    """The three graphs of a front half as ONNX models, and the names that connect them."""
+    """The graphs of a front half as ONNX models, and the names that connect them."""
 
     models: dict[str, bytes]
     specs: dict[str, GraphSpec]
@@ -37,6 +38,8 @@ class FrontGraphs(NamedTuple):
     feature: str
     after_relu: bool
     batch_norms: list[BatchNorm]
+    #: Weights of the local head, by name; none where the graph `LOCAL` is left out.
+    head: Arrays
 
 
 def front_graphs(
@@ -49,11 +52,12 @@ def front_graphs(
     norm: str = "batch",
     batch_size: int = 32,
     provider: str = CPU,
+    head: LocalHead | None = None,
 ) -> FrontGraphs:
     """The deployed graph, the training graph and the gradient graph of `front` for images of `shape` (C,H,W).
 
-    `provider` is to run the two that learn. ExportError, naming node and layer, for what has no lowering, has no
-    gradient rule, or breaks a rule of `device` or of providers.
+    With `head` also the graph of its loss. `provider` is to run those that learn. ExportError, naming node and layer,
+    for what has no lowering, has no gradient rule, or breaks a rule of `device` or of providers.
     """
     device = device or profile("cpu")
     folded, folds = fold_norms(front)
@@ -82,6 +86,9 @@ def front_graphs(
     if provider != CPU:
         for file in ("front_train.onnx", "front_grad.onnx"):
             check_learning(onnx.ModelProto.FromString(models[file]), provider, graph.layers)
+    if head is not None:
+        at_cut = graph.shape(learning.feature)[1:]
+        models["local.onnx"], specs[LOCAL] = local_graph(head, at_cut, codec, tables, provider)
     return FrontGraphs(
         models,
         specs,
@@ -90,6 +97,7 @@ def front_graphs(
         learning.feature,
         _after_relu(graph, learning.feature),
         learning.batch_norms,
+        head.arrays() if head is not None else {},
     )
 
 

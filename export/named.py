@@ -36,9 +36,11 @@ def export_named(
     chosen = calibration_images(calibration, shape, seed)
     # Only now what imports torch, which takes seconds: mistakes show at once.
     from edgekit.export.build import build_bundle
+    from edgekit.export.models.weights import head_weights
 
     module = build(name, shape, classes, seed, network.weights, dataset.classes)
-    return build_bundle(path, Network(module, name, cut), chosen, coding, board, seed=seed, overwrite=overwrite)
+    head = head_weights(network.weights) if network.weights else {}
+    return build_bundle(path, Network(module, name, cut, head), chosen, coding, board, seed=seed, overwrite=overwrite)
 
 
 def calibration_images(calibration: Calibration, shape: tuple[int, int, int], seed: int) -> CalibrationImages:

@@ -44,6 +44,8 @@ class Network(NamedTuple):
     module: "nn.Module"
     name: str
     cut: str
+    #: Weights of a local head that learned at this cut, by name; none: they are drawn.
+    head: dict[str, np.ndarray] = {}  # noqa: RUF012 - never mutated; a NamedTuple default cannot be a factory
 
 
 class Calibration(NamedTuple):
@@ -115,6 +117,8 @@ class BoardSettings(NamedTuple):
     train_layers: int | None = None
     #: What the graphs that learn are to run on: a name of `edgekit.providers`, or "auto", the board's.
     provider: str = AUTO
+    #: Whether the bundle has a local head (export/local_head.py), for servers that are told to train with its loss.
+    local_head: bool = True
 
     @property
     def profile(self) -> Profile:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Optional, Tuple
 import numpy as np
 
 from edgekit.codecs.base import Arrays, FeatureCodec
+from edgekit.errors import BundleError
 from edgekit.runtime.optim import Optimizer
 
 
@@ -18,6 +19,17 @@ class Forward(NamedTuple):
     feature: np.ndarray
     #: What the front half wants to have again in `backward`; nobody else looks at it.
     kept: Any
+
+
+class Local(NamedTuple):
+    """What the local head makes of one training batch."""
+
+    #: Mean cross entropy.
+    loss: float
+    #: Of that loss at the feature, (n,C,h,w) f32, channels in coded order.
+    gradient: np.ndarray
+    #: Of that loss, by the names of the head's weights.
+    gradients: Arrays
 
 
 def normalise(images: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
@@ -77,6 +89,16 @@ class Front(ABC):
     @abstractmethod
     def backward(self, forward: Forward, gradient: np.ndarray) -> Arrays:
         """d loss / d weight by weight name, from `gradient` (n,C,h,w) f32 at the cut, channels in coded order."""
+
+    def open_local(self) -> None:
+        """Makes ready for `local`: the head's weights are among those that learn from now on."""
+        raise BundleError(
+            "{} has no local head, and the server trains with a local loss: export the bundle again".format(self.origin)
+        )
+
+    @abstractmethod
+    def local(self, forward: Forward, labels: np.ndarray) -> Local:
+        """The local loss of a batch with `labels` (n,classes) f32, one-hot; after `open_local`."""
 
     @abstractmethod
     def learn(self, gradients: Arrays, optimizer: Optimizer, learning_rate: float) -> None:

@@ -1,24 +1,31 @@
-"""GradientErrors: how far the gradients of a front half's weights were off, by what the server measured."""
+"""GradientErrors: how far gradients were off when they arrived, by what the server says of each."""
 
-from typing import Dict, Optional
+from typing import Dict
+
+from edgekit.line.messages import Gradient
 
 
 class GradientErrors:
-    """Over all batches learned from whose error was measured."""
+    """Over all gradients that were learned from; errors in the weights' gradients are of those that were measured."""
 
     def __init__(self) -> None:
-        self._batches = 0
-        self._sum = self._largest = 0.0
+        self._gradients = self._measured = 0
+        self._deviation = self._sum = self._largest = 0.0
 
-    def add(self, error: Optional[float]) -> None:
-        """Takes the error of one batch in, None where it was not measured."""
-        if error is not None:
-            self._batches += 1
-            self._sum += error
-            self._largest = max(self._largest, error)
+    def add(self, reply: Gradient) -> None:
+        """Takes in what `reply` says; nothing where it has no gradient."""
+        if not reply.gradient:
+            return
+        self._gradients += 1
+        self._deviation += reply.deviation
+        if reply.error is not None:
+            self._measured += 1
+            self._sum += reply.error
+            self._largest = max(self._largest, reply.error)
 
     def told(self) -> Dict[str, float]:
-        """What events say of them; nothing where none was measured."""
-        if not self._batches:
-            return {}
-        return {"gradient_error": self._sum / self._batches, "largest_error": self._largest}
+        """What events say of them; of errors nothing where none was measured."""
+        mean = {"gradient_deviation": self._deviation / max(self._gradients, 1)}
+        if self._measured:
+            mean.update(gradient_error=self._sum / self._measured, largest_error=self._largest)
+        return mean

@@ -4,7 +4,8 @@
 
     image --front.onnx--> codes                                   deployed: batch norm on running statistics
     image --front_train.onnx--> codes, feature, saved activations
-    saved, gradient at the cut --front_grad.onnx--> d loss / d weight --optimizer--> weights --> the three graphs
+    saved, gradient at the cut --front_grad.onnx--> d loss / d weight --optimizer--> weights --> the graphs
+    feature, labels --local.onnx--> the local loss and its gradients, where the server trains with one
 """
 
 import contextlib
@@ -12,14 +13,14 @@ from typing import Type
 
 import numpy as np
 
-from edgekit.bundle import Bundle
+from edgekit.bundle import GRAPHS, LOCAL, Bundle
 from edgekit.codecs.base import Arrays
 from edgekit.errors import BundleError, Diverged, UsageError
 from edgekit.folding import fold
 from edgekit.providers import AUTO, CPU
 from edgekit.runtime.backends.base import Backend
 from edgekit.runtime.backends.registry import backend_class, learner_class
-from edgekit.runtime.front import Forward, Front
+from edgekit.runtime.front import Forward, Front, Local
 from edgekit.runtime.golden import require_codes
 from edgekit.runtime.optim import Optimizer, clip_to_weights
 from edgekit.runtime.passes import Passes
@@ -110,6 +111,23 @@ class FrontHalf(Front):
         """d loss / d weight by weight name, from `gradient` (n,C,h,w) f32 at the cut, channels in coded order."""
         return self.passes.backward(forward.kept, gradient)
 
+    def open_local(self) -> None:
+        if LOCAL not in self.bundle.graphs:
+            super().open_local()
+        if set(self.bundle.head) <= set(self.learned):
+            return
+        self.passes.open_local()
+        self.state.update(self.bundle.head_weights())
+        self.learned += self.bundle.head
+        self.passes.set_weights(dict(self.state, **self.codec.table_feeds(self.tables)))
+        if self.passes.provider.name != CPU:
+            self.passes.check_local(self._golden)
+
+    def local(self, forward: Forward, labels: np.ndarray) -> Local:
+        computed = self.passes.local(forward.kept, labels)
+        gradients = {name: computed["gradient." + name] for name in self.bundle.head}
+        return Local(float(computed["loss"][0]), computed["gradient"], gradients)
+
     def learn(self, gradients: Arrays, optimizer: Optimizer, learning_rate: float) -> None:
         """Makes one optimizer step. The learning engines get the new weights now, the deployed one at its next use."""
         if self.bundle.norm == "frozen":
@@ -175,7 +193,7 @@ class FrontHalf(Front):
         """BundleError unless the graphs, the weights and the batch norms of the bundle name each other."""
         graphs, norms = self.bundle.graphs, self.bundle.manifest["batch_norms"]
         train = graphs["front_train"]
-        held = [spec.name for graph in graphs.values() for spec in graph.held + graph.constants]
+        held = [spec.name for key in GRAPHS for spec in graphs[key].held + graphs[key].constants]
         wanted = set(held) - set(self.codec.table_feeds(self.bundle.tables()))
         folded = {each.into + part for each in self.bundle.folds for part in (".weight", ".bias")}
         wanted = wanted - folded | {name for each in self.bundle.folds for name in each.buffers}

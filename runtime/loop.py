@@ -55,15 +55,16 @@ class Device:
             make_folder(options.out)
         self._on_event(self._event("connected", begun, 0.0))
         event = self._event("epoch", begun, 0.0)
-        loss, accuracy = 0.0, 0.0
+        loss, accuracy, head = 0.0, 0.0, 0.0
         for epoch in range(begun + 1, options.epochs + 1):
             last = epoch == options.epochs
             evaluated = last or epoch % options.evaluate_every == 0
-            start = time.perf_counter()
+            start, before = time.perf_counter(), session.local.total
             mean, right, images = self._epoch(train, epoch, steps, evaluated)
             # A device that rested all the time keeps the figures that it had.
             if images:
                 loss, accuracy = mean, 100.0 * right / images
+                head = (session.local.total - before) / images
             if options.regroup_every and epoch % options.regroup_every == 0 and not last:
                 session.regroup()
             elapsed = time.perf_counter() - start
@@ -76,6 +77,8 @@ class Device:
             event.update(tested, train_accuracy=accuracy)
             self._save(bool(tested) and tested["fleet"]["best"])
             event.update(images_per_s=images / elapsed, train_s=self._train_s, seconds=dict(self.meter.seconds))
+            if session.local.weight:
+                event["head_loss"] = head
             if session.codebooks:
                 event["codebook"] = session.codebooks.health()
             self._on_event(event)
@@ -153,7 +156,7 @@ class Device:
             chosen = list(leg) if rounds.resting else []
             for sent, reply in session.steps(train, leg):
                 n = len(sent.images)
-                if reply.gradient:
+                if reply.learned:
                     loss, images = loss + reply.loss * n, images + n
                     right += check_count(reply.correct, n, "gradient message: 'correct'")
                 ahead -= n
@@ -208,8 +211,7 @@ class Device:
             "steps": session.planned,
             "images": session.images,
             "loss": loss,
-            # Means over all steps so far.
-            "gradient_deviation": session.deviation / max(session.updates, 1),
+            # Means over all steps so far, of errors over the gradients that came.
             "staleness": session.staleness / max(session.updates, 1),
             "bytes_up": self.meter.training_bytes("up"),
             "bytes_down": self.meter.training_bytes("down"),

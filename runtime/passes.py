@@ -1,26 +1,29 @@
-"""Passes: forward and backward pass of a front half that learns, by the graphs front_train and front_grad.
+"""Passes: forward and backward pass of a front half that learns, by its graphs; and its local loss.
 
 ::
 
     image --front_train--> codes, feature, statistics       these the host reads
                      |---> saved activations                these stay where the engine computes
     gradient at the cut, saved activations --front_grad--> gradients of the weights, which the host reads
+    feature, labels --local--> loss of the local head, its gradient at the cut, gradients of the head's weights
 """
 
-from typing import Dict, Sequence, Type
+from typing import Dict, List, Sequence, Type
 
 import numpy as np
 
-from edgekit.bundle import Bundle
+from edgekit.bundle import LOCAL, Bundle
 from edgekit.codecs.base import Arrays
 from edgekit.providers import AUTO, check_provider
 from edgekit.runtime.backends.base import Backend, Fed, Kept
 from edgekit.runtime.backends.registry import learner_class
 from edgekit.runtime.golden import require_codes, require_gradients, require_names
 
+MEANING = "it computes something else than what the bundle was exported with; run with --provider cpu"
+
 
 class Passes:
-    """The two graphs that learn, on one engine and one provider."""
+    """The graphs that learn, on one engine and one provider; that of the local loss once `open_local` was called."""
 
     def __init__(self, bundle: Bundle, learner: Type[Backend], threads: int, provider: str = AUTO) -> None:
         self.backend_id = learner.backend_id
@@ -30,15 +33,22 @@ class Passes:
 
         def load(key: str) -> Backend:
             model, graph = bundle.read(bundle.graphs[key].file), bundle.graphs[key]
-            return learner(model, graph, threads, bundle.device, self.provider.name)
+            self._open.append(learner(model, graph, threads, bundle.device, self.provider.name))
+            return self._open[-1]
 
+        self._load = load
+        self._open: List[Backend] = []
         self._train, self._grad = load("front_train"), load("front_grad")
-        self._origin, self._feature = bundle.path, bundle.feature_tensor
+        self._origin, self._feature, self._classes = bundle.path, bundle.feature_tensor, bundle.classes
+
+    def open_local(self) -> None:
+        """Loads the graph of the local loss, which the bundle must have; it needs its weights then."""
+        self._local = self._load(LOCAL)
 
     def set_weights(self, values: Arrays) -> None:
-        """Gives both graphs those of `values` that they hold; each is brought to where they compute once."""
+        """Gives the graphs those of `values` that they hold; each is brought to where they compute once."""
         placed: Dict[str, Kept] = {}
-        for backend in (self._train, self._grad):
+        for backend in self._open:
             held = [spec.name for spec in backend.graph.held if spec.name in values]
             placed.update((name, self._train.place(values[name])) for name in held if name not in placed)
             backend.set_weights({name: placed[name] for name in held})
@@ -54,6 +64,23 @@ class Passes:
         computed = self._grad.run({spec.name: known[spec.name] for spec in self._grad.graph.inputs})
         return {name[len("gradient.") :]: value for name, value in computed.items()}
 
+    def local(self, kept: Dict[str, Kept], labels: np.ndarray) -> Arrays:
+        """The outputs of the graph of the local loss, for what `forward` gave and `labels` (n,classes) f32, one-hot."""
+        computed = self._local.run({"feature": kept[self._feature], "labels": labels})
+        # Copies: they wait for the server's reply, and an engine may write its next outputs where the last ones are.
+        return {name: array.copy() for name, array in computed.items()}
+
+    def check_local(self, golden: Arrays) -> None:
+        """BackendError unless the present weights give the gradients of the local loss in `golden`.
+
+        It is a bundle's golden data; BundleError when something lacks there.
+        """
+        require_names(self._origin, golden, {"labels": np.empty((len(golden["image"]), self._classes))})
+        computed = self.local(self.forward(golden["image"]), golden["labels"])
+        gradients = {"local." + name: array for name, array in computed.items()}
+        require_names(self._origin, golden, gradients)
+        require_gradients("provider '{}'".format(self.provider.name), gradients, golden, MEANING)
+
     def check(self, golden: Arrays, names: Sequence[str]) -> None:
         """BackendError unless the present weights give the codes of these `names` and the gradients in `golden`.
 
@@ -63,16 +90,15 @@ class Passes:
         codes = {"training." + name: kept[name].array() for name in names}
         require_names(self._origin, golden, dict(codes, gradient=kept[self._feature].array()))
         engine = "provider '{}'".format(self.provider.name)
-        meaning = "it computes something else than what the bundle was exported with; run with --provider cpu"
-        require_codes(engine, codes, golden, "golden codes", meaning)
+        require_codes(engine, codes, golden, "golden codes", MEANING)
         computed = self.backward(kept, golden["gradient"])
         gradients = {"gradient." + name: array for name, array in computed.items()}
         require_names(self._origin, golden, gradients)
-        require_gradients(engine, gradients, golden, meaning)
+        require_gradients(engine, gradients, golden, MEANING)
 
     def close(self) -> None:
-        self._train.close()
-        self._grad.close()
+        for backend in self._open:
+            backend.close()
 
 
 def check_offered(asked: str, backend_id: str) -> None:

@@ -3,7 +3,7 @@
 ::
 
     images --forward--> codes --pack--> Feature ------------> server
-    weights <--learn-- backward <--unpack-- Gradient <-------
+    weights <--learn-- backward <--unpack-- Gradient <-------       the local loss's gradient is added, if there is one
     codebooks --follow, publish--> Codebook ---------------->
     weights --Rounds.update--> Update ---------------------->
     weights <--Rounds.adopt-- Weights <----------------------
@@ -39,8 +39,9 @@ from edgekit.line.messages import (
     Welcome,
 )  # fmt: skip
 from edgekit.runtime.codebooks import Codebooks, codebooks_of, take_tables
-from edgekit.runtime.front import Forward, Front
+from edgekit.runtime.front import Forward, Front, Local
 from edgekit.runtime.gradient_errors import GradientErrors
+from edgekit.runtime.local_loss import LocalLoss
 from edgekit.runtime.optim import optimizer
 from edgekit.runtime.rounds import Rounds
 from edgekit.runtime.transport import Transport
@@ -117,6 +118,8 @@ class InFlight(NamedTuple):
     #: When its forward pass began, by `time.perf_counter`, and how often the weights had moved by then.
     began: float
     updates: int
+    #: None where there is no local loss.
+    local: Optional[Local]
 
 
 class Session:
@@ -133,8 +136,6 @@ class Session:
         self.planned = 0
         self.step = 0
         self.images = 0
-        #: Sum over batches learned from of ||g - what arrives|| / ||g||, as the server reports it.
-        self.deviation = 0.0
         self.errors = GradientErrors()
         #: Weight updates so far, and the sum over batches of those between forward pass and gradient.
         self.updates = 0
@@ -150,13 +151,7 @@ class Session:
         """
         # Both ends of its line start anew.
         self.stream = self.front.codec.stream()
-        most = self.stream.in_flight
-        if most is not None and self.options.in_flight > most:
-            raise UsageError(
-                "{} batches in flight: codec {!r} takes at most {}".format(
-                    self.options.in_flight, self.front.codec, most
-                )
-            )
+        _check_depth(self.options.in_flight, self.front.codec, self.stream.in_flight)
         self.transport.send(Hello(self.front.digest, self.options.name, images, steps, epochs, list(classes)))
         self._welcome = welcome = self.transport.expect(Welcome)
         #: Batches of an epoch.
@@ -168,6 +163,7 @@ class Session:
         if welcome.tables:
             take_tables(self.front, tensorfile.loads(welcome.tables))
             self.codebooks = _codebooks(self.front, self.options)
+        self.local = LocalLoss(self.front, welcome.local_loss, self.meter)
         self.rounds = Rounds(self.front, welcome, self.options.seed)
         if self.rounds.averaged and self.options.regroup_every:
             raise UsageError("--regroup-every: with --sync-every all devices keep one grouping: leave one of them out")
@@ -257,7 +253,6 @@ class Session:
                 rng = np.random.default_rng((self.options.seed, AUGMENTING, self.step))
                 images = self._augment(images, rng)
             forward = self.front.forward(self.front.normalise(images))
-        sent = InFlight(forward, self.front.tables, numbers, self.step, self._acks, began, self.updates)
         with self.meter.timed("encode"):
             payload = self.stream.pack(forward.codes, numbers)
         packed = pack_labels(labels, self.front.classes)
@@ -265,6 +260,9 @@ class Session:
         self.transport.send(
             Feature(self._welcome.session, self.step, self._version, len(labels), packed, payload, missing)
         )
+        # Only now: the server works meanwhile.
+        local = self.local.of(forward, labels)
+        sent = InFlight(forward, self.front.tables, numbers, self.step, self._acks, began, self.updates, local)
         self._acks = 0
         self.step += 1
         return sent
@@ -279,8 +277,8 @@ class Session:
         server_s = min(reply.seconds, waited_s)
         self.meter.spend("server", server_s)
         self.meter.spend("network", waited_s - server_s)
-        # Without a gradient the server left the batch out: nothing is learned from it.
-        if reply.gradient:
+        # Else the server left the batch out: nothing is learned from it.
+        if reply.learned:
             self._learn(batch, reply)
         with self.meter.timed("encode"):
             self.stream.update(batch.forward.codes, batch.images)
@@ -290,19 +288,22 @@ class Session:
 
     def _learn(self, batch: InFlight, reply: Gradient) -> None:
         """One step of the front half, after which the codebooks follow."""
-        with self.meter.timed("encode"):
-            mask = self.front.codec.active(batch.forward.codes, batch.tables) if self._welcome.masked else None
-            gradient = self._gradient_codec.unpack(reply.gradient, batch.forward.feature.shape, mask)
+        server = None
+        if reply.gradient:
+            with self.meter.timed("encode"):
+                mask = self.front.codec.active(batch.forward.codes, batch.tables) if self._welcome.masked else None
+                server = self._gradient_codec.unpack(reply.gradient, batch.forward.feature.shape, mask)
         with self.meter.timed("compute"):
+            gradient = self.local.joined(batch.local, server)
             gradients = self.front.backward(batch.forward, gradient)
+            gradients.update(batch.local.gradients if batch.local else {})
             self.front.learn(gradients, self._optimizer, reply.rate)
         if self.codebooks:
             with self.meter.timed("encode"):
                 self.codebooks.follow(batch.forward, gradient)
         self._since_round += len(batch.forward.image)
         self.images += len(batch.forward.image)
-        self.deviation += reply.deviation
-        self.errors.add(reply.error)
+        self.errors.add(reply)
         self.staleness += self.updates - batch.updates
         self.updates += 1
 
@@ -318,6 +319,11 @@ class Session:
     def _expect_acks(self, n: int) -> None:
         for _ in range(n):
             self.transport.expect(Ack)
+
+
+def _check_depth(in_flight: int, codec: FeatureCodec, most: Optional[int]) -> None:
+    if most is not None and in_flight > most:
+        raise UsageError("{} batches in flight: codec {!r} takes at most {}".format(in_flight, codec, most))
 
 
 def _codebooks(front: Front, o: Options) -> Optional[Codebooks]:

@@ -12,6 +12,9 @@ import pytest
 import torch
 from torch import nn
 
+from edgekit.codecs.registry import feature_codec
+from edgekit.data.base import Dataset
+from edgekit.runtime.front import Forward
 from tests.one_process import Done, run_together
 
 BENCH = Path(__file__).parents[1] / "bench"
@@ -31,12 +34,19 @@ def test_help(helped: dict[str, Done], script: str) -> None:
     assert done.code == 0 and f"usage: {script}" in done.out, done.err
 
 
+#: What sets rows of `accuracy.py` apart, one of each.
+APART: list[dict[str, object]] = [
+    {"tolerance": 9}, {"mixed": None}, {"codec": "x"}, {"n_epochs": 1}, {"local_loss": 0.5},
+    {"gradient_every": 2}, {"correction": 0.5},
+]  # fmt: skip
+
+
 def test_seeds_come_together(tmp_path: Path) -> None:
     """A file of rows and two others, whose one has a seed again and whose other has a new one."""
     row = json.loads((BENCH / "results" / "accuracy.json").read_text(encoding="utf-8"))[0]
     row.update(seeds=[0, 1], accuracies=[50.0, 53.0], accuracy=51.5, bytes_up=100.0, command=["first"])
     others = [{**row, "seeds": [seed], "accuracies": [56.0], "bytes_up": 160.0, "command": ["new"]} for seed in (1, 2)]
-    apart = [{**others[1], **other} for other in ({"tolerance": 9}, {"mixed": None}, {"codec": "x"}, {"n_epochs": 1})]
+    apart = [{**others[1], **other} for other in APART]
     paths = []
     for i, rows in enumerate([[row], [others[0]], [others[1]], apart]):
         paths.append(tmp_path / f"{i}.json")
@@ -46,7 +56,9 @@ def test_seeds_come_together(tmp_path: Path) -> None:
     assert "seed 1: 56.0 left out, an earlier source has another" in done.stderr
     rows = sorted(json.loads((tmp_path / "all").read_text(encoding="utf-8")), key=lambda row: -len(row["seeds"]))
     joined, *rest = rows
-    assert [other["seeds"] for other in rest] == [[2]] * 4
+    assert [other["seeds"] for other in rest] == [[2]] * len(APART)
+    # What older rows lack is what it was then.
+    assert (joined["local_loss"], joined["gradient_every"]) == (0.0, 1)
     assert (joined["seeds"], joined["accuracies"]) == ([0, 1, 2], [50.0, 53.0, 56.0])
     assert (joined["accuracy"], joined["spread"], joined["bytes_up"]) == (53.0, 6.0, 120.0)
     assert (joined["command"], joined["further_commands"]) == (["first"], [["new"]])
@@ -58,13 +70,15 @@ def test_every_method_trains(tmp_path: Path) -> None:
     methods = "FP32;UQ-4;PQ-4;CLIO;Top-K;SGQ-4;sgq:groups=4,bits=3,grouping=significance,coding=temporal+dct"
     options = ["--dataset", "digits", "--limit", "60", "--batch", "5", "--epochs", "2", "--regroup", "1", "--mixed"]
     filled = ("--methods", "SGQ-4", "--noise-filling", "lost")
+    local = ("--methods", "FP32", "--local-loss", "0.5", "--gradient-every", "3")
     trained = [
         [script, "vgg11_thin", *options, *more, "--out", str(tmp_path)]
-        for more in (("--methods", methods), filled, ("--methods", "UQ-4", "--noise-filling", "0.5"))
+        for more in (("--methods", methods), filled, ("--methods", "UQ-4", "--noise-filling", "0.5"), local)
     ]
     *ends, shown = run_together([*trained, [script, "--show", str(tmp_path)]], BENCH.parent)
     assert not any(end.code for end in ends), ends
-    assert len(shown.out.splitlines()) == 2 + 9 and "| UQ-4, noise filling 0.5 |" in shown.out
+    assert len(shown.out.splitlines()) == 2 + 10 and "| UQ-4, noise filling 0.5 |" in shown.out
+    assert "| FP32, local loss 0.5, gradient every 3 steps |" in shown.out
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in tmp_path.glob("*.json")]
     (last,) = [run["epochs"][-1] for run in runs if "temporal" in run["method"]]
     assert last["codebook"]["regrouped"] == 1
@@ -170,3 +184,23 @@ def test_compiled_kernels_are_fuzzed() -> None:
     assert 0 < told_of["refused"] < told_of["payloads"]
     kinds = {name.partition(" ")[0] for name in told_of["codecs"]}
     assert {"sgq", "quantised", "codebook"} <= kinds and kinds & {"sparse", "dct", "stochastic"}
+
+
+def test_the_correction_pulls_a_feature_to_its_codewords(monkeypatch: pytest.MonkeyPatch, digits: Dataset) -> None:
+    monkeypatch.syspath_prepend(BENCH)
+    from torch_halves import TorchFront
+
+    codec = feature_codec("product", {"groups": 2, "bits": 2})
+    feature = np.random.default_rng(0).normal(size=(8, 4, 3, 3)).astype(np.float32)
+    tables = codec.calibrate(feature, 0)
+    codes, gradient = codec.quantize(feature, tables), np.ones_like(feature)
+    moved = []
+    for correction in (0.0, 0.5):
+        front = TorchFront(nn.Conv2d(4, 4, 1), codec, tables, digits, 0.0, correction=correction)
+        output = torch.from_numpy(feature.copy()).requires_grad_()
+        front.backward(Forward(feature, codes, feature, (output, np.arange(4))), gradient)
+        assert output.grad is not None
+        moved.append(output.grad.numpy())
+    np.testing.assert_array_equal(moved[0], gradient)
+    away = feature - codec.dequantize(codes, tables)
+    np.testing.assert_allclose(moved[1] - gradient, 0.5 / feature.std() * away, rtol=1e-4, atol=1e-6)

@@ -113,6 +113,7 @@ TABLES = [
         "bench/calibration.py --show bench/results/calibration-vgg11_thin.json --accuracy bench/results/accuracy.json",
     ),
     ("docs/compression.md", "bench/coder.py --show bench/results/coder.json"),
+    ("docs/compression.md", "bench/local_head.py --show bench/results/local_head.json"),
     ("docs/compression.md", "bench/gradient_kernels.py --show bench/results/gradient_kernels.json"),
     ("docs/compression.md", "bench/uplink.py --show bench/results/uplink.json"),
     ("docs/export.md", "bench/front_graphs.py --show bench/results/front_graphs.json"),

@@ -11,6 +11,8 @@ from edgekit.measure.methods import parse
 from tests.one_process import run_together
 
 BENCH = Path(__file__).parents[1] / "bench"
+#: Of a run with nothing that sets it apart besides its method.
+PLAN = {"noise_filling": None, "front": True}
 
 
 def test_runs_have_a_time_to_an_accuracy(tmp_path: Path) -> None:
@@ -55,25 +57,27 @@ def test_rates_are_those_of_the_same_method_and_network(monkeypatch: pytest.Monk
     path = str(BENCH / "results" / "thin-vgg11_thin.json")
     measured = json.loads(Path(path).read_text(encoding="utf-8"))
     setting = measured["setting"]
-    plan = {"model": setting["model"], "cut": setting["cut"], "batch": setting["batch"]}
+    plan = {"model": setting["model"], "cut": setting["cut"], "batch": setting["batch"], **PLAN}
     rates = script.rates_of(path, {"plan": plan, "feature": setting["feature"]})
     key = ("uq", "loopback", 1)
     (row,) = [row for row in measured["results"] if (row["codec"], row["link"], row["in_flight"]) == key]
     # Spelt another way, it is the same method.
-    spent = script.seconds_per_image(rates, path, parse("mine=uniform+stochastic:bits=4"))
+    spent = script.seconds_per_image(rates, path, "", parse("mine=uniform+stochastic:bits=4"))
     assert spent["train"] == 1 / row["images_per_s"]["median"]
     assert spent["device_compute"] == row["seconds_per_image"]["device_compute"]
     with pytest.raises(SystemExit, match="no images/s of uniform:bits=8"):
-        script.seconds_per_image(rates, path, parse("uniform:bits=8+stochastic:bits=4"))
+        script.seconds_per_image(rates, path, "", parse("uniform:bits=8+stochastic:bits=4"))
     with pytest.raises(SystemExit, match="measured with batch 32, the runs have 64"):
         script.rates_of(path, {"plan": {**plan, "batch": 64}, "feature": setting["feature"]})
+    with pytest.raises(SystemExit, match="measured without local loss 0.5, which the run of x has: give figures"):
+        script.rates_of(path, {"method": "x", "plan": {**plan, "local_loss": 0.5}, "feature": setting["feature"]})
     with pytest.raises(SystemExit, match="no images/s of fp32"):
-        script.seconds_per_image(None, "uq=30", parse("fp32=raw+none"))
+        script.seconds_per_image(None, "uq=30", "fp32", parse("fp32=raw+none"))
 
 
 def run_of(method: str, seed: int = 0, **plan: object) -> dict[str, Any]:
     """The head of a run, and an epoch of it."""
-    told = {"model": "vgg11", "cut": None, "epochs": 2, "batch": 8, "seed": seed, **plan}
+    told = {"model": "vgg11", "cut": None, "epochs": 2, "batch": 8, "seed": seed, **PLAN, **plan}
     epoch = {
         "epoch": 2, "images": 120, "accuracy": 75.0, "bytes_up_per_image": 100.05, "bytes_down_per_image": 10.0,
         "bytes": {"up.feature": 12000, "up.hello": 6, "up.evaluate": 999, "down.gradient": 1200},
@@ -91,6 +95,9 @@ def test_runs_are_chosen_named_and_compared(monkeypatch: pytest.MonkeyPatch) -> 
     assert list(script.chosen(runs, "U=uniform:bits=4+none;FP32", 1)) == ["U", "FP32"]
     with pytest.raises(SystemExit, match=r"no run of topk:bits=4\+none: there are FP32, UQ-4"):
         script.chosen(runs, "Top-K", None)
+    both = [run_of("UQ-4"), run_of("UQ-4", local_loss=0.5), run_of("UQ-4", 1, local_loss=0.5)]
+    names = ["UQ-4", "UQ-4, local loss 0.5, seed 0", "UQ-4, local loss 0.5, seed 1"]
+    assert list(script.chosen(both, None, None)) == names
     with pytest.raises(SystemExit, match="two runs of UQ-4, seed 0"):
         script.chosen([*runs, run_of("UQ-4", tolerance=0.2)], None, None)
 

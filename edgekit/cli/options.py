@@ -83,6 +83,11 @@ board = options(
         "The others stay as they are: give them weights with --weights.",
     ),
     provider,
+    click.option(
+        "--local-head/--no-local-head",
+        default=True,
+        help="A small head beside the front half, in files of their own, for --local-loss (default: do).",
+    ),
 )
 cut = click.option("--cut", metavar="LAYER", help="Layer after which the model is cut (default: the model's own).")
 bundle = click.argument("bundle", metavar="BUNDLE")
@@ -173,6 +178,20 @@ training = options(
         help="Train on Gaussian noise in the place of what quantising lost: `lost`, as much as that was (sgq, "
         "product), or this share of the variance, up to 0.9 (any codec). The last tenth of the steps has none. Where "
         "it helped is in docs/compression.md.",
+    ),
+    click.option(
+        "--local-loss",
+        default=0.0,
+        metavar="W",
+        help="Devices learn from the loss of a small head of their own too, which takes no bytes of the line; its "
+        "gradient is made W times as long as that of the server. 0.5 helped, see docs/compression.md (default: 0, "
+        "none).",
+    ),
+    click.option(
+        "--gradient-every",
+        default=1,
+        metavar="K",
+        help="Send the gradient for every K-th step of a device; in the others it learns from its local loss alone.",
     ),
     click.option("--torch-device", default="auto", help="cpu, cuda or auto."),
     click.option("--server-threads", default=1, help="Threads of the back half on a CPU."),

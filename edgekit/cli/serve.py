@@ -39,6 +39,7 @@ def serve(**given: Any) -> None:
     from edgekit.server import listen as listener
     from edgekit.server import train
     from edgekit.server.calibrate import calibrator, default_policy
+    from edgekit.server.local_loss import LocalLoss
     from edgekit.server.modes import FleetSettings
     from edgekit.server.noise_filling import noise_filling
     from edgekit.server.pairs import Pairs
@@ -58,6 +59,7 @@ def serve(**given: Any) -> None:
         train.OptimizerConfig(given["optimizer"], given["lr"], given["momentum"], given["weight_decay"]),
         given["schedule"],
         noise_filling(given["noise_filling"], opened.codec, seed),
+        LocalLoss(given["local_loss"], given["gradient_every"]),
     )
     watch = Watch(setup.classes, setup.golden_size, bool(rounds.every) or devices == 1) if given["quarantine"] else None
     service = Service(setup, patience=patience, rounds=rounds, pairs=pairs, seed=seed, watch=watch)

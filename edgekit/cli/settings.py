@@ -22,10 +22,10 @@ def data(given: dict[str, Any]) -> "NamedData":
 
 
 def board(given: dict[str, Any]) -> "BoardSettings":
-    """The board that --device, --norm, --static-batch, --train-layers and --provider name."""
+    """The board that --device, --norm, --static-batch, --train-layers, --provider and --local-head name."""
     from edgekit.export.settings import BoardSettings
 
-    names = ("device", "norm", "static_batch", "train_layers", "provider")
+    names = ("device", "norm", "static_batch", "train_layers", "provider", "local_head")
     return BoardSettings(**{name: given[name] for name in names})
 
 

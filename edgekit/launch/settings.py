@@ -66,6 +66,10 @@ class Server(NamedTuple):
     gradient_codec: str | None = None
     #: Noise that the back half is trained on: "lost", as much as quantising took, or a share of the variance, "0.4".
     noise_filling: str | None = None
+    #: How much the devices' local loss counts, 0: there is none; and the steps of a device from one gradient of the
+    #: server to the next (`edgekit.server.local_loss`).
+    local_loss: float = 0.0
+    gradient_every: int = 1
     #: "cpu", "cuda" or "auto".
     torch_device: str = "auto"
     #: Threads of the back half on a CPU.

@@ -27,6 +27,7 @@ from edgekit.runtime.passes import check_offered
 from edgekit.runtime.session import check_augment
 from edgekit.schedule import check_schedule
 from edgekit.server.calibrate import calibrator
+from edgekit.server.local_loss import LocalLoss
 from edgekit.server.noise_filling import noise_filling
 from edgekit.server.train import OptimizerConfig
 from edgekit.tensorfile import make_folder
@@ -138,6 +139,9 @@ def check(run: Run) -> None:
     if server.gradient_codec is not None:
         calibrator(server.gradient_codec, run.seed)
     noise_filling(server.noise_filling, run.coding.codec, run.seed)
+    LocalLoss(server.local_loss, server.gradient_every).check()
+    if server.local_loss and not run.board.local_head:
+        raise UsageError(f"--local-loss {server.local_loss}: that is the local head's: leave --no-local-head out")
     server.fleet.check()
     if run.training.regroup_every and run.in_step:
         raise UsageError(

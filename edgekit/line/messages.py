@@ -86,6 +86,8 @@ class Welcome(NamedTuple):
     norms: str = "average"
     #: Whether the device sits the next round out: it trains nothing until then.
     resting: bool = False
+    #: How much the device's local loss counts, see `edgekit.runtime.local_loss`; 0: there is none.
+    local_loss: float = 0.0
 
 
 class Feature(NamedTuple):
@@ -124,6 +126,13 @@ class Gradient(NamedTuple):
     #: How far what arrives takes the front half's gradient from what it would be, by `edgekit.server.bound`; left out
     #: at steps where it was not measured.
     error: Optional[float] = None
+    #: Whether the device is to learn from its local loss alone: the server did learn, and sends no gradient this time.
+    local_only: bool = False
+
+    @property
+    def learned(self) -> bool:
+        """Whether the batch was learned from, and not left out."""
+        return bool(self.gradient) or self.local_only
 
 
 class Codebook(NamedTuple):
@@ -283,7 +292,8 @@ LAYOUTS = {
     ),
     "feature": Layout(Feature, {"tables": "v", "missing": "d", "images": "n"}),
     "gradient": Layout(
-        Gradient, {"correct": "right", "deviation": "dev", "seconds": "s", "rate": "lr", "error": "err"}
+        Gradient,
+        {"correct": "right", "deviation": "dev", "seconds": "s", "rate": "lr", "error": "err", "local_only": "lo"},
     ),
     "codebook": Layout(Codebook, step="version"),
     "evaluate": Layout(Evaluate, {"tables": "v", "images": "n"}),
@@ -350,6 +360,12 @@ def _check(message: AnyMessage) -> None:
         if message.round_seconds < 0:
             told = "welcome message: 'round_seconds' is {}, expected 0 or more"
             raise PayloadError(told.format(message.round_seconds), HEAD_SIZE)
+        if message.local_loss < 0:
+            told = "welcome message: 'local_loss' is {}, expected 0 or more"
+            raise PayloadError(told.format(message.local_loss), HEAD_SIZE)
+    elif isinstance(message, Gradient) and message.local_only and message.gradient:
+        told = "gradient message: a gradient of {} B, and 'local_only', which says that there is none"
+        raise PayloadError(told.format(len(message.gradient)), HEAD_SIZE)
     elif isinstance(message, Tally):
         check_count(message.correct, message.images, "tally message: 'correct'")
     elif isinstance(message, Feature) and message.missing is not None and not 0 <= message.missing <= MOST_MISSING:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from edgekit import tensorfile
+from edgekit.bundle import HEAD
 from edgekit.class_names import said_in
 from edgekit.errors import DataError, ExportError, PayloadError, UsageError
 
@@ -33,7 +34,8 @@ def load_weights(network: nn.Module, path: str, classes: Sequence[str] = ()) -> 
 
     Names and shapes must be those of ``network.state_dict()``, except that all names may begin with "module.", as
     DataParallel writes them; float16 and float64 are converted. Where a file says which classes it tells apart, as
-    those of edgekit do, they must be `classes`, if these are given. UsageError for a file that cannot be read or is a
+    those of edgekit do, they must be `classes`, if these are given. A local head beside a front half is passed over:
+    `head_weights` reads it. UsageError for a file that cannot be read or is a
     pickle, DataError for a damaged one, ExportError for one that does not fit; `network` is then as it was.
     """
     arrays: dict[str, np.ndarray] = {}
@@ -48,10 +50,17 @@ def load_weights(network: nn.Module, path: str, classes: Sequence[str] = ()) -> 
                 "Expected the same names in the same order; without --weights training begins anew"
             )
     expected = network.state_dict()
+    arrays = {name: array for name, array in arrays.items() if name in expected or not name.startswith(HEAD)}
     if arrays and all(name.startswith("module.") for name in arrays) and not arrays.keys() & expected.keys():
         arrays = {name[len("module.") :]: array for name, array in arrays.items()}
     _check(path, type(network).__name__, arrays, expected)
     network.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()}, strict=False)
+
+
+def head_weights(path: str) -> dict[str, np.ndarray]:
+    """The weights of the local head among the tensors of the file or folder `path`; none where there is none."""
+    file = _halves(path)[0] if os.path.isdir(path) else path
+    return {name: array for name, array in _read(file)[0].items() if name.startswith(HEAD)}
 
 
 def _halves(folder: str) -> list[str]:

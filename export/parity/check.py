@@ -140,6 +140,9 @@ def _parity(bundle: Bundle, golden: Arrays, again: Arrays, tables: Arrays, share
         yield small_error(title, relative(decoded[1] - decoded[0], decoded[0]), limit, ANOTHER_ENGINE)
     expected = {key: array for key, array in golden.items() if key.startswith("gradient.")}
     yield worst_gradient("gradient", again, expected, ANOTHER_ENGINE)
+    local = {key: array for key, array in golden.items() if key.startswith("local.")}
+    if local:
+        yield worst_gradient("local loss and gradient", again, local, ANOTHER_ENGINE)
 
 
 def _reference(bundle: Bundle, tables: Arrays, image: np.ndarray) -> Iterator[Check]:

@@ -4,11 +4,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgekit.bundle import Bundle, GraphSpec
+from edgekit.bundle import LOCAL, Bundle, GraphSpec
 from edgekit.codecs.base import Arrays, FeatureCodec
 from edgekit.errors import BundleError
 from edgekit.runtime.backends.registry import backend_class
 from edgekit.runtime.learn import FrontHalf
+from edgekit.runtime.local_loss import one_hot
 
 if TYPE_CHECKING:  # what checks a bundle needs no torch, which takes seconds to import
     from edgekit.export.graphs import FrontGraphs
@@ -20,12 +21,13 @@ GOLDEN_BACKEND = "onnxruntime"
 def golden_arrays(graphs: "FrontGraphs", codec: FeatureCodec, tables: Arrays, images: np.ndarray, seed: int) -> Arrays:
     """Images, their codes in the deployed and in the training graph, a gradient at the cut, and d loss / d weight.
 
-    Names: "image", "deployed.NAME" and "training.NAME" per code, "gradient", "gradient.WEIGHT" per front weight.
+    Names: "image", "deployed.NAME" and "training.NAME" per code, "gradient", "gradient.WEIGHT" per front weight. With a
+    local head also "labels", one-hot, the classes one after another, and "local.NAME" per output of its graph.
     Of `images` no more are taken than a deployed graph of static batch does.
     """
     size = graphs.specs["front"].inputs[0].shape[0]
     image = np.ascontiguousarray(images[: size if size > 0 else None], dtype=np.float32)
-    held = {**graphs.state, **codec.table_feeds(tables)}
+    held = {**graphs.state, **graphs.head, **codec.table_feeds(tables)}
 
     def run(key: str, feeds: Arrays) -> Arrays:
         return run_graph(graphs.models[f"{key}.onnx"], graphs.specs[key], held, feeds)
@@ -34,12 +36,19 @@ def golden_arrays(graphs: "FrontGraphs", codec: FeatureCodec, tables: Arrays, im
     train = run("front_train", {"image": image})
     gradient = np.random.default_rng(seed).standard_normal(train[graphs.feature].shape, dtype=np.float32)
     codes = [spec.name for spec in graphs.specs["front"].outputs]
+    local = {}
+    if LOCAL in graphs.specs:
+        classes = next(spec for spec in graphs.specs[LOCAL].inputs if spec.name == "labels").shape[1]
+        labels = one_hot(np.arange(len(image)) % classes, classes)
+        computed = run(LOCAL, {"feature": train[graphs.feature], "labels": labels})
+        local = {"labels": labels, **{f"local.{name}": array for name, array in computed.items()}}
     return {
         "image": image,
         "gradient": gradient,
         **{f"deployed.{name}": deployed[name] for name in codes},
         **{f"training.{name}": train[name] for name in codes},
         **run("front_grad", {**train, "image": image, "gradient": gradient}),
+        **local,
     }
 
 
@@ -68,6 +77,8 @@ def rerun(bundle: Bundle, backend_id: str) -> tuple[Arrays, Arrays]:
     codes = [spec.name for spec in bundle.graphs["front"].outputs]
     names = {"image", "gradient", *(f"{prefix}.{name}" for prefix in ("deployed", "training") for name in codes)}
     names |= {spec.name for spec in bundle.graphs["front_grad"].outputs}
+    if LOCAL in bundle.graphs:
+        names |= {"labels", *(f"local.{spec.name}" for spec in bundle.graphs[LOCAL].outputs)}
     if not names <= set(golden):
         raise BundleError(f"{bundle.path}: golden.safetensors lacks {sorted(names - set(golden))}: export it again")
     image = golden["image"]
@@ -82,8 +93,12 @@ def rerun(bundle: Bundle, backend_id: str) -> tuple[Arrays, Arrays]:
     again["feature"] = forward.feature.copy()
     gradients = front.backward(forward, golden["gradient"])
     again.update({f"gradient.{name}": array.copy() for name, array in gradients.items()})
+    if LOCAL in bundle.graphs:
+        front.open_local()
+        computed = front.passes.local(forward.kept, golden["labels"])
+        again.update({f"local.{name}": array for name, array in computed.items()})
     front.close()
-    for name in names - {"image", "gradient"}:
+    for name in names - {"image", "gradient", "labels"}:
         was, now = (f"{arrays[name].dtype} {list(arrays[name].shape)}" for arrays in (golden, again))
         if was != now:
             raise BundleError(f"{bundle.path}: golden '{name}' is {was}, the graph gives {now}: export it again")

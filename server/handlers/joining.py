@@ -51,4 +51,5 @@ def welcome(setup: Setup, fleet: Fleet, rounds: Rounds, session: Session) -> Wel
         update_config=policy.codec.config,
         norms=policy.norms,
         resting=session.resting,
+        local_loss=setup.local_loss.weight,
     )  # fmt: skip

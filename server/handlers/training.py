@@ -5,7 +5,8 @@
     take     of each device     codes --unpack_batch--> feature --look_at--> its look
     train    of all together    --Watch.look--> noise filling --> BackHalf.step --> gradients
                                       └ odd: left out, an empty gradient
-    answer   of each device     gradient --Calibrator.send--> bytes; the stream's tables learn
+    answer   of each device     gradient --Calibrator.send--> bytes, or none in steps that have none; the stream's
+                                tables learn
 
 `take` and `answer` touch nothing but the device's session: the devices' threads do them side by side. A step that was
 done before is `repeated`: the reply that was kept, nothing is learned twice.
@@ -129,7 +130,8 @@ def answer(setup: Setup, learned: Learned) -> Gradient:
     session, message, batch = work.session, work.message, work.batch
     start = time.perf_counter()
     payload, deviation, error = b"", 0.0, None
-    if outcome is not None:
+    sends = setup.local_loss.sends(message.step)
+    if outcome is not None and sends:
         payload, deviation, error = _compressed(setup, session, batch, outcome.gradient, message.step)
     session.stream.update(batch.codes, batch.images)
     seconds = work.seconds + learned.seconds + time.perf_counter() - start
@@ -137,6 +139,7 @@ def answer(setup: Setup, learned: Learned) -> Gradient:
         session.number, message.step, round(outcome.loss, 6) if outcome else 0.0, outcome.right if outcome else 0,
         round(deviation, 6), round(seconds, 6), payload, float(f"{learned.rate:.6g}"), learned.warning,
         None if error is None else round(error, 3),
+        outcome is not None and not sends,
     )  # fmt: skip
     session.keep(reply)
     return reply

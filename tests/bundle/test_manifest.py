@@ -192,3 +192,73 @@ def test_a_wrong_hash_or_size_is_refused(full, rewrite, bundle, wrong):
     rewrite({**full, "files": {**full["files"], "back_train.pt2": {**entry, **wrong}}})
     with pytest.raises(BundleError, match=r"back_train.pt2: sha256 [0-9a-f]{64} \(9 B\), expected"):
         open_bundle(bundle.path)
+
+
+def with_local(full, **changes):
+    """`full` and the graph of a local loss, which has some fields other than it should."""
+    head = [{"name": "local_head.weight", "dtype": "float32", "shape": [3, 4]}]
+    graph = {
+        "file": "local.onnx",
+        "inputs": [
+            {"name": "feature", "dtype": "float32", "shape": [-1, 4, 2, 2]},
+            {"name": "labels", "dtype": "float32", "shape": [-1, 3]},
+        ],
+        "held": [*head, {"name": "codebook_order", "dtype": "float32", "shape": [4]}],
+        "constants": [],
+        "outputs": [
+            {"name": "loss", "dtype": "float32", "shape": [1]},
+            {"name": "gradient", "dtype": "float32", "shape": [-1, 4, 2, 2]},
+            {"name": "gradient.local_head.weight", "dtype": "float32", "shape": [3, 4]},
+        ],
+        "ordered": [],
+    }
+    for path, value in changes.items():
+        graph = replaced(graph, tuple(int(key) if key.isdigit() else key for key in path.split("__")), value)
+    return {**full, "graphs": {**full["graphs"], "local": graph}}
+
+
+def test_a_local_head_may_be_there(bundle, full, rewrite):
+    assert open_bundle(bundle.path).head == ()
+    rewrite(with_local(full))
+    opened = open_bundle(bundle.path)
+    assert opened.head == ("local_head.weight",) and opened.graphs["local"].file == "local.onnx"
+    # It learns only where the server trains with it.
+    assert "local_head.weight" not in opened.learned
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"inputs__0__name": "image"}, "expected feature and labels"),
+        ({"inputs__0__shape__1": 5}, "expected feature and labels"),
+        ({"inputs__1__shape__1": 4}, "expected feature and labels"),
+        ({"inputs__1__dtype": "int64"}, "expected feature and labels"),
+        ({"inputs__1": DELETED}, "expected feature and labels"),
+        ({"outputs__0": DELETED}, "gives no loss"),
+        ({"outputs__0__shape": []}, "gives no loss"),
+        ({"outputs__1__shape__1": 8}, "no gradient at the feature"),
+        ({"outputs__2__name": "weight"}, "expected a gradient of weights it holds"),
+        ({"outputs__2__shape__0": 4}, "expected a gradient of weights it holds"),
+        ({"held__0__name": "else"}, "expected a gradient of weights it holds"),
+        ({"held": None}, "does not describe a bundle"),
+        ({"file": None}, "no printable text"),
+    ],
+)
+def test_another_graph_for_a_local_head_is_refused(bundle, full, rewrite, changes, reason):
+    rewrite(with_local(full, **changes))
+    with pytest.raises(BundleError, match=reason):
+        open_bundle(bundle.path)
+
+
+@given(st.data(), json_values)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+def test_any_value_anywhere_in_a_local_head_gives_a_bundle_or_a_bundle_error(bundle, full, rewrite, data, value):
+    local = with_local(full)
+    places_of_it = [path for path in places(local) if path[:2] == ("graphs", "local")]
+    rewrite(replaced(local, data.draw(st.sampled_from(places_of_it)), value))
+    try:
+        opened = open_bundle(bundle.path)
+    except BundleError as error:
+        assert str(error).encode()
+        return
+    assert opened.head in ((), ("local_head.weight",))

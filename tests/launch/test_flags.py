@@ -24,6 +24,8 @@ RUN = Run(
         "constant",
         "dct:zone=2",
         "0.4",
+        0.5,
+        3,
         "cpu",
         2,
         False,

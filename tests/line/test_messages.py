@@ -78,6 +78,10 @@ EXAMPLES: list[tuple[AnyMessage, dict[str, Any]]] = [
         Gradient(1, 3, 0.5, 7, 0.25, 0.125, b"", 0.1, "loud"),
         {"loss": 0.5, "right": 7, "dev": 0.25, "s": 0.125, "lr": 0.1, "warning": "loud"},
     ),
+    (
+        Gradient(1, 3, 0.5, 7, 0.0, 0.125, b"", 0.1, local_only=True),
+        {"loss": 0.5, "right": 7, "dev": 0.0, "s": 0.125, "lr": 0.1, "lo": True},
+    ),
     (Codebook(1, 4, b"moved"), {}),
     (Update(1, 3, 90, 270, b"change"), {"n": 90, "left": 270}),
     (Update(1, 3, 90, 0, b"", True), {"n": 90, "left": 0, "test": True}),
@@ -122,6 +126,8 @@ def test_what_has_its_default_is_left_out_and_comes_back() -> None:
     asked = Welcome(1, 45, "raw", {}, True, *SGD, noise_filling=True)
     assert pack(asked).header["noise_filling"] is True and parse(pack(asked)) == asked
     assert set(pack(asked._replace(noise_filling=False)).header) == {"steps", "gradient", "masked", "optimizer"}
+    local = asked._replace(local_loss=0.5)
+    assert pack(local).header["local_loss"] == 0.5 and parse(pack(local)) == local
     config = asked._replace(update_config={"step": 2})
     assert pack(config).header["update"] == {"config": {"step": 2}} and parse(pack(config)) == config
 
@@ -233,6 +239,11 @@ def test_a_field_of_another_type_is_named(message: AnyMessage, header: dict[str,
         (Tally(1, 0, 3, -1, 0.5, False), "tally message: 'correct' is -1"),
         (Feature(1, 0, 0, 1, b"", b"", MOST_MISSING + 0.01), "'missing' is 0.91, expected 0 to 0.9"),
         (Feature(1, 0, 0, 1, b"", b"", -0.5), "'missing' is -0.5"),
+        (Welcome(1, 45, "raw", {}, True, *SGD, local_loss=-0.5), "welcome message: 'local_loss' is -0.5, expected 0"),
+        (
+            Gradient(1, 0, 0.5, 0, 0.0, 0.0, b"abc", 0.1, local_only=True),
+            "gradient message: a gradient of 3 B, and 'local_only', which says that there is none",
+        ),
         (Pong(0, 0.0, "b\n", "1", 0), "cannot be shown"),
         (Gradient(1, 0, float("nan"), 0, 0.0, 0.0, b"", 0.1), "'loss' is nan, expected float"),
         (Gradient(1, 0, 0.5, 0, 0.0, 0.0, b"", float("nan")), "'rate' (header field 'lr') is nan, expected float"),
@@ -246,6 +257,12 @@ def test_what_makes_no_sense_is_refused(message: AnyMessage, reason: str) -> Non
 def test_whole_numbers_pass_for_floats() -> None:
     header = {"loss": 1, "right": 0, "dev": 0, "s": 0, "lr": 1}
     assert parse(Message("gradient", 1, 0, header, (b"",))) == Gradient(1, 0, 1.0, 0, 0.0, 0.0, b"", 1.0)
+
+
+def test_a_batch_was_learned_from_with_a_gradient_or_by_the_local_loss() -> None:
+    left_out = Gradient(1, 3, 0.5, 7, 0.25, 0.125, b"", 0.0)
+    assert not left_out.learned
+    assert left_out._replace(gradient=b"g").learned and left_out._replace(local_only=True).learned
 
 
 @pytest.mark.parametrize("count", [-1, 33, 10**400])

@@ -13,6 +13,7 @@ from edgekit.runtime.loop import Device
 from edgekit.runtime.session import Images, Options
 from edgekit.runtime.transport import Loopback
 from edgekit.server.calibrate import calibrator
+from edgekit.server.local_loss import WITHOUT, LocalLoss
 from edgekit.server.noise_filling import noise_filling
 from edgekit.server.service import Service
 from edgekit.server.setup import setup_from_bundle
@@ -21,11 +22,13 @@ from edgekit.server.train import OptimizerConfig
 TEST_SHARE = 90
 
 
-def service(bundle: Bundle, policy: str = "stochastic-masked", noise: str | None = None) -> Service:
+def service(
+    bundle: Bundle, policy: str = "stochastic-masked", noise: str | None = None, local: LocalLoss = WITHOUT
+) -> Service:
     config = OptimizerConfig("sgd", 0.05, 0.9, 5e-4)
     filling = noise_filling(noise, bundle.codec, 0)
     cpu = torch.device("cpu")
-    return Service(setup_from_bundle(bundle, cpu, calibrator(policy, 0), config, "cosine", filling))
+    return Service(setup_from_bundle(bundle, cpu, calibrator(policy, 0), config, "cosine", filling, local))
 
 
 def train(bundle: Bundle, digits: Dataset, handle: Any, **options: Any) -> tuple[Device, list[dict[str, Any]]]:

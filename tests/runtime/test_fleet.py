@@ -19,6 +19,7 @@ from edgekit.runtime.rounds import Rounds
 from edgekit.runtime.session import Images, Options
 from edgekit.runtime.transport import Loopback
 from edgekit.server.calibrate import calibrator
+from edgekit.server.local_loss import WITHOUT, LocalLoss
 from edgekit.server.modes import FleetSettings
 from edgekit.server.pairs import Pairs
 from edgekit.server.service import Service
@@ -36,12 +37,17 @@ class Run:
 
     def __init__(
         self, bundle: Bundle, digits: Dataset, settings: FleetSettings, pairs: Pairs | None = None,
-        held_out: int = 0, **options: Any,
+        held_out: int = 0, local: LocalLoss = WITHOUT, **options: Any,
     ) -> None:  # fmt: skip
         torch.manual_seed(0)
         self.events: list[dict[str, Any]] = []
         setup = setup_from_bundle(
-            bundle, torch.device("cpu"), calibrator("dct", 0), OptimizerConfig("sgd", 0.05, 0.9, 5e-4), "cosine"
+            bundle,
+            torch.device("cpu"),
+            calibrator("dct", 0),
+            OptimizerConfig("sgd", 0.05, 0.9, 5e-4),
+            "cosine",
+            local_loss=local,
         )
         self.service = Service(
             setup, self.events.append, settings.patience(3), settings.rounds(3), pairs, 0,
@@ -137,6 +143,18 @@ def initial(bundle: Bundle) -> dict[str, np.ndarray]:
 def test_statistics_may_stay_a_devices_own(small_bundle: Bundle, digits: Dataset) -> None:
     run = Run(small_bundle, digits, FleetSettings(norm_statistics="local"))
     assert differing(run.states()) == set(run.devices["a"].front.statistics) != set()
+
+
+def test_the_local_heads_are_averaged_too(small_bundle: Bundle, digits: Dataset, tmp_path: Path) -> None:
+    runs = [
+        Run(small_bundle, digits, FleetSettings(), Pairs(str(tmp_path)), local=LocalLoss(0.5, 2), epochs=2)
+        for _ in range(2)
+    ]
+    assert not differing([state for run in runs for state in run.states()])
+    kept = tensorfile.loads((tmp_path / "front.safetensors").read_bytes())
+    for name, array in small_bundle.head_weights().items():
+        assert not np.array_equal(runs[0].states()[0][name], array)
+        np.testing.assert_array_equal(kept[name], runs[0].states()[0][name])
 
 
 def test_a_round_by_the_clock(small_bundle: Bundle, digits: Dataset) -> None:

@@ -188,6 +188,8 @@ CASES = [
     case("Dropout", X, outputs=2),
     case("Dropout", X, ratio=0.25, opset=11),
     case("Dropout", X, np.array(0.5, dtype=np.float32), np.array(False)),
+    case("LogSoftmax", X, axis=1),
+    case("LogSoftmax", X * 100),
     case("Softmax", X, axis=1),
     case("Softmax", X * 100),
     case("Softmax", X, opset=11),

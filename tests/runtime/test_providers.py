@@ -21,6 +21,7 @@ from edgekit.export.settings import BoardSettings, CalibrationImages, Coding, Ne
 from edgekit.export.targets import learning_rules
 from edgekit.runtime.doctor import examine
 from edgekit.runtime.learn import FrontHalf
+from edgekit.runtime.local_loss import one_hot
 from edgekit.runtime.optim import optimizer
 from edgekit.runtime.passes import check_offered
 from tests.runtime.fake_onnxruntime import GPU, HELD, FakeOnnxRuntime, OrtValue
@@ -126,6 +127,28 @@ def test_two_batches_in_flight_do_not_disturb_each_other(bundle: Bundle, fake: F
     front.forward(images[1])
     for name, array in front.backward(first, gradient).items():
         np.testing.assert_array_equal(array, alone[name])
+
+
+def test_the_local_loss_runs_where_the_feature_is(
+    bundle: Bundle, fake: FakeOnnxRuntime, rng: np.random.Generator
+) -> None:
+    fronts = [FrontHalf(bundle, "onnxruntime", 1, provider) for provider in ("cuda", "cpu")]
+    image = rng.standard_normal((6, 1, 16, 16), dtype=np.float32)
+    labels, given = one_hot(np.arange(6), 10), []
+    for front in fronts:
+        # On cuda it is held to the golden data. Opened again it stays as it is.
+        front.open_local()
+        front.open_local()
+        forward = front.forward(image)
+        fake.counts.update(up=0, down=0)
+        given.append(front.local(forward, labels))
+        if front is fronts[0]:
+            assert fake.counts["up"] == labels.nbytes, "feature and weights are there already"
+    cuda, cpu = given
+    assert cuda.loss == cpu.loss and list(cuda.gradients) == list(bundle.head)
+    np.testing.assert_array_equal(cuda.gradient, cpu.gradient)
+    for name, gradient in cuda.gradients.items():
+        np.testing.assert_array_equal(gradient, cpu.gradients[name])
 
 
 def test_a_provider_that_is_not_installed_says_what_to_install(bundle: Bundle) -> None:

@@ -15,6 +15,7 @@ from edgekit.bundle import GRAPHS, write_bundle
 from edgekit.codecs.base import Arrays, FeatureCodec
 from edgekit.export.program import back_program
 from edgekit.server.calibrate import calibrator
+from edgekit.server.local_loss import WITHOUT, LocalLoss
 from edgekit.server.noise_filling import NoiseFilling
 from edgekit.server.service import Service
 from edgekit.server.setup import setup_from_bundle
@@ -86,6 +87,7 @@ def make(tmp_path: Path, archives: Any) -> Callable[..., Service]:
         schedule: str = "constant",
         classes: int = 3,
         noise: NoiseFilling | None = None,
+        local_loss: LocalLoss = WITHOUT,
     ) -> Service:
         graph: dict[str, list[object]] = {key: [] for key in ("inputs", "held", "constants")}
         graph["outputs"] = [TensorSpec("feature", "float32", (-1, 8, 4, 4)).to_json()]
@@ -109,6 +111,6 @@ def make(tmp_path: Path, archives: Any) -> Callable[..., Service]:
             "tables.safetensors": tensorfile.dumps(tables),
         }
         bundle = write_bundle(str(tmp_path / f"bundle{len(list(tmp_path.iterdir()))}"), manifest, files)
-        return Service(setup_from_bundle(bundle, CPU, calibrator(policy, 0), SGD, schedule, noise))
+        return Service(setup_from_bundle(bundle, CPU, calibrator(policy, 0), SGD, schedule, noise, local_loss))
 
     return service

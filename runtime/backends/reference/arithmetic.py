@@ -86,6 +86,12 @@ def softmax(x: np.ndarray, *, axis: int = -1) -> np.ndarray:
     return np.asarray(e / np.sum(e, axis=axis, keepdims=True), dtype=x.dtype)
 
 
+def log_softmax(x: np.ndarray, *, axis: int = -1) -> np.ndarray:
+    """Of operator set 13 and later."""
+    less = x - np.max(x, axis=axis, keepdims=True)
+    return np.asarray(less - np.log(np.sum(np.exp(less), axis=axis, keepdims=True)), dtype=x.dtype)
+
+
 def softmax_11(x: np.ndarray, *, axis: int = 1) -> np.ndarray:
     """Softmax of operator sets before 13: over all axes from `axis` on, taken as one."""
     lead = int(np.prod(x.shape[:axis], dtype=np.int64))

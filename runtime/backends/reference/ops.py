@@ -45,6 +45,7 @@ OPERATORS: Dict[str, Operator] = {
     "LeakyRelu": a.unary(lambda x, alpha=0.01: np.where(x < 0, alpha * x, x)),
     "Less": a.binary(np.less),
     "LessOrEqual": a.binary(np.less_equal),
+    "LogSoftmax": a.log_softmax,
     "MatMul": a.matmul,
     "Max": a.variadic(np.maximum),
     "MaxPool": w.max_pool,

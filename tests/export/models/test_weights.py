@@ -15,7 +15,7 @@ from edgekit import tensorfile
 from edgekit.class_names import said_of
 from edgekit.errors import DataError, EdgekitError, ExportError, UsageError
 from edgekit.export.models.registry import build
-from edgekit.export.models.weights import load_weights
+from edgekit.export.models.weights import head_weights, load_weights
 
 
 def small(seed: int = 0) -> nn.Sequential:
@@ -74,6 +74,32 @@ def test_weights_of_a_built_in_model(tmp_path: Path) -> None:
     assert same(build("shufflenet_v2_half", (1, 28, 28), 10, 2, path), trained)
     with pytest.raises(ExportError, match=r"1 of another shape: conv1.0.weight 24x1x3x3, expected 24x3x3x3"):
         build("shufflenet_v2_half", (3, 28, 28), 10, 2, path)
+
+
+def test_a_local_head_beside_the_weights_is_read_by_itself(tmp_path: Path) -> None:
+    trained, head = small(), {"local_head.conv.bias": np.ones(3, np.float32)}
+    arrays = {name: value.numpy() for name, value in trained.state_dict().items()}
+    file = str(tmp_path / "w.safetensors")
+    tensorfile.write(file, {**arrays, **head})
+    network = small(1)
+    load_weights(network, file)
+    assert same(network, trained) and head_weights(file).keys() == head.keys()
+    # Of a folder of trained halves it is in the front's file.
+    tensorfile.write(str(tmp_path / "front.safetensors"), {**arrays, **head})
+    tensorfile.write(str(tmp_path / "back.safetensors"), {})
+    network = small(1)
+    load_weights(network, str(tmp_path))
+    assert same(network, trained) and head_weights(str(tmp_path)).keys() == head.keys()
+    tensorfile.write(file, arrays)
+    assert head_weights(file) == {}
+
+
+def test_a_network_may_have_layers_of_that_name_itself(tmp_path: Path) -> None:
+    trained = nn.ModuleDict({"local_head": nn.Linear(2, 2), "other": nn.Linear(2, 2)})
+    tensorfile.write(str(tmp_path / "w.safetensors"), {n: v.numpy() for n, v in trained.state_dict().items()})
+    network = nn.ModuleDict({"local_head": nn.Linear(2, 2), "other": nn.Linear(2, 2)})
+    load_weights(network, str(tmp_path / "w.safetensors"))
+    assert same(network, trained)
 
 
 def tensors_but(**changes: np.ndarray | None) -> dict[str, np.ndarray]:
