@@ -69,7 +69,7 @@ def test_rates_are_those_of_the_same_method_and_network(monkeypatch: pytest.Monk
         script.seconds_per_image(rates, path, "", parse("uniform:bits=8+stochastic:bits=4"))
     with pytest.raises(SystemExit, match="measured with batch 32, the runs have 64"):
         script.rates_of(path, {"plan": {**plan, "batch": 64}, "feature": setting["feature"]})
-    with pytest.raises(SystemExit, match="measured without local loss 0.5, which the run of x has: give figures"):
+    with pytest.raises(SystemExit, match=r"measured without local loss 0\.5, which the run of x has: give figures"):
         script.rates_of(path, {"method": "x", "plan": {**plan, "local_loss": 0.5}, "feature": setting["feature"]})
     with pytest.raises(SystemExit, match="no images/s of fp32"):
         script.seconds_per_image(None, "uq=30", "fp32", parse("fp32=raw+none"))
