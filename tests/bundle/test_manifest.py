@@ -238,6 +238,10 @@ def test_a_local_head_may_be_there(bundle, full, rewrite):
         ({"outputs__0__shape": []}, "gives no loss"),
         ({"outputs__1__shape__1": 8}, "no gradient at the feature"),
         ({"outputs__2__name": "weight"}, "expected a gradient of weights it holds"),
+        (
+            {"outputs__2__name": "gradient.conv.weight", "held__0__name": "conv.weight"},
+            "expected a gradient of weights",
+        ),
         ({"outputs__2__shape__0": 4}, "expected a gradient of weights it holds"),
         ({"held__0__name": "else"}, "expected a gradient of weights it holds"),
         ({"held": None}, "does not describe a bundle"),

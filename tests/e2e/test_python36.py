@@ -54,6 +54,7 @@ import onnxruntime
 from edgekit import tensorfile
 from edgekit.bundle import open_bundle
 from edgekit.runtime.learn import FrontHalf
+from edgekit.runtime.local_loss import one_hot
 from edgekit.runtime.optim import optimizer
 
 bundle, given, result = sys.argv[1:]
@@ -68,7 +69,10 @@ def encode():
 arrays = {"codes": encode()}
 forward = front.forward(given["images"][:32])
 arrays.update({"training.codes": forward.codes["codes"], "feature": forward.feature})
-gradients = front.backward(forward, given["gradient"])
+front.open_local()
+local = front.local(forward, one_hot(np.arange(32) % 10, 10))
+arrays["gradient.local"] = local.gradient
+gradients = dict(front.backward(forward, given["gradient"]), **local.gradients)
 arrays.update({"gradient." + name: value for name, value in gradients.items()})
 front.learn(gradients, optimizer("sgd", {"momentum": 0.9, "weight_decay": 5e-4}), 0.01)
 arrays["codes.learned"] = encode()
@@ -227,7 +231,8 @@ def test_codes_and_gradients_are_those_of_the_host(python36: str, tmp_path: Path
     assert (board["codes"] != board["codes.learned"]).mean() > 0.001
     np.testing.assert_allclose(board["feature"], host["feature"], rtol=1e-4, atol=1e-4)
     gradients = [name for name in host if name.startswith("gradient.")]
-    assert len(gradients) == len(bundle.graphs["front_grad"].outputs) > 10
+    # The local head's too, and that of its loss at the cut.
+    assert len(gradients) == len(bundle.graphs["front_grad"].outputs) + len(bundle.head) + 1 > 10
     for name in gradients:
         error = np.linalg.norm(board[name] - host[name]) / np.linalg.norm(host[name])
         assert error <= 1e-3, f"{name}: relative error {error:.2e}"
