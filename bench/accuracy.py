@@ -149,7 +149,7 @@ def _setting(row: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(row[key] for key in SETTING)
 
 
-def _told(method: str, plan: dict[str, Any]) -> str:
+def told(method: str, plan: dict[str, Any]) -> str:
     """`method` and what else sets it apart in a table."""
     share = {None: "", "lost": ", noise filling"}.get(plan["noise_filling"], f", noise filling {plan['noise_filling']}")
     local = f", local loss {plan['local_loss']:g}" if plan["local_loss"] else ""
@@ -167,7 +167,7 @@ def _row(run: dict[str, Any]) -> dict[str, Any]:
         **{name: run[name] for name in ("feature", "dataset", "limit")},
         "n_epochs": plan["epochs"],
         **{name: plan[name] for name in ("batch", "lr", "mixed", "augment", "weight_decay")},
-        "method": _told(run["method"], plan),
+        "method": told(run["method"], plan),
         **{name: plan[name] for name in METHOD[1:]},
         "seeds": [plan["seed"]],
         "accuracy": round(last["accuracy"], 2),

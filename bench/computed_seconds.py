@@ -86,12 +86,7 @@ def main() -> None:
     arguments = Arguments(__doc__)
     arguments.add(model="vgg11_thin", cut="features.10", dataset="digits", data=None, limit=128)
     arguments.add(codecs="uq,sgq", links="1mbit+50ms", epochs=2, batch=32, repeats=2, seed=0)
-    arguments.add("print the table of a record", show=None)
-    arguments.add(out=None)
-    options = arguments.parse_args()
-    if options.show:
-        sys.stdout.write(table(record.read(options.show)["rows"]) + "\n")
-        return
+    options = arguments.parse_or_show(lambda made: table(made["rows"]))
     plan = Plan(
         NamedNetwork(options.model, options.cut), NamedData(options.dataset, options.data, options.limit),
         BoardSettings(static_batch=options.batch), tuple(parse_list(options.codecs)), split_links(options.links),

@@ -24,7 +24,7 @@ from typing import Any
 
 import markdown
 import record
-from accuracy import METHODS
+from accuracy import LATER, METHODS, told
 from arguments import Arguments
 from trainer import AUGMENT
 
@@ -59,6 +59,11 @@ def key(method: Method) -> tuple[str, str, str]:
     return method.codec, repr(sorted(config.items())), method.gradient
 
 
+def besides(run: Row) -> str:
+    """What sets a run apart besides its method, in words: ", local loss 0.5"."""
+    return told("", {**LATER, **run["plan"]})
+
+
 def epochs(run: Row) -> list[Row]:
     """The evaluated epochs of a run, without their seconds; bytes are those of all training frames so far."""
     batch, found = run["plan"]["batch"], []
@@ -66,14 +71,14 @@ def epochs(run: Row) -> list[Row]:
         images, each = line["images"], line["images"] // line["epoch"]
         if images != line["epoch"] * each:
             sys.exit(f"{run['method']}: {images} images after {line['epoch']} epochs are no whole epochs")
-        told = {way: _training_bytes(line["bytes"], way) for way in ("up", "down")}
-        for way, n in told.items():
+        sent = {way: _training_bytes(line["bytes"], way) for way in ("up", "down")}
+        for way, n in sent.items():
             if round(line[f"bytes_{way}_per_image"] * images) != n:
                 sys.exit(f"{run['method']}, epoch {line['epoch']}: bytes {way} by kind are not those of an image")
         if "accuracy" in line:
             # As `Device.steps_per_epoch` splits them.
             steps = line["epoch"] * min(-(-each // batch), each // 2)
-            bytes_so_far = {f"bytes_{way}": n for way, n in told.items()}
+            bytes_so_far = {f"bytes_{way}": n for way, n in sent.items()}
             found.append({**{name: line[name] for name in ("epoch", "images", "accuracy")}, "steps": steps,
                           **bytes_so_far})  # fmt: skip
     return found
@@ -84,7 +89,7 @@ def _training_bytes(by_kind: dict[str, int], way: str) -> int:
 
 
 def rates_of(text: str, run: Row) -> Measure | None:
-    """The record of `edgekit measure` that `text` names; None where it is figures. It must go with `run`."""
+    """The record of `edgekit measure` that `text` names, which must go with `run`; None where `text` is figures."""
     if not os.path.exists(text):
         return None
     found = read(text)
@@ -92,20 +97,24 @@ def rates_of(text: str, run: Row) -> Measure | None:
         sys.exit(f"--rates {text}: expected a record that `edgekit measure --out FILE` wrote")
     setting, plan = found.data["setting"], run["plan"]
     cut = plan["cut"] or MODELS[plan["model"]].cut
+    if besides(run):
+        sys.exit(
+            f"--rates {text}: measured without{besides(run)[1:]}, which the run of {run['method']} has: give figures"
+        )
     for name, here in (("model", plan["model"]), ("cut", cut), ("feature", run["feature"]), ("batch", plan["batch"])):
         if setting[name] != here:
             sys.exit(f"--rates {text}: measured with {name} {setting[name]}, the runs have {here}")
     return found
 
 
-def seconds_per_image(rates: Measure | None, text: str, method: Method) -> dict[str, float]:
+def seconds_per_image(rates: Measure | None, text: str, name: str, method: Method) -> dict[str, float]:
     """What an image of `method` takes without a line: "train", all of it, and its parts where they were measured."""
     if rates is None:
         figures = dict(part.strip().rpartition("=")[::2] for part in text.split(";"))
-        told = figures.get(method.name, figures.get(""))
-        if told is None:
-            sys.exit(f"--rates {text}: no such file, and no images/s of {method.name}")
-        return {"train": 1 / float(told)}
+        figure = figures.get(name, figures.get(""))
+        if figure is None:
+            sys.exit(f"--rates {text}: no such file, and no images/s of {name}")
+        return {"train": 1 / float(figure)}
     for row in rates.data["results"]:
         about = rates.data["codecs"][row["codec"]]
         same = key(Method("", "", about["codec"], about["config"], about["gradient"])) == key(method)
@@ -146,8 +155,9 @@ def chosen(found: Sequence[Row], methods: str | None, seed: int | None) -> dict[
         alike = [run for run in mine if key(method_of(run)) == key(method)]
         if not alike:
             sys.exit(f"no run of {method.text}: there are {', '.join(dict.fromkeys(run['method'] for run in mine))}")
-        for run in sorted(alike, key=lambda run: int(run["plan"]["seed"])):
-            name = method.name + (f", seed {run['plan']['seed']}" if len(alike) > 1 else "")
+        for run in sorted(alike, key=lambda run: (besides(run), int(run["plan"]["seed"]))):
+            seeds = [other for other in alike if besides(other) == besides(run)]
+            name = method.name + besides(run) + (f", seed {run['plan']['seed']}" if len(seeds) > 1 else "")
             if name in named:
                 sys.exit(f"two runs of {name}: leave out the folder or file of one")
             named[name] = method, run
@@ -158,10 +168,10 @@ def chosen(found: Sequence[Row], methods: str | None, seed: int | None) -> dict[
 UNITS = {"days": 86400, "h": 3600, "min": 60, "s": 1}
 
 
-def told(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """`seconds` in the largest unit that there are two of.
 
-    >>> told(960.2), told(3.456), told(190000)
+    >>> duration(960.2), duration(3.456), duration(190000)
     ('16.0 min', '3.46 s', '2.20 days')
     """
     unit, size = next((item for item in UNITS.items() if seconds >= 2 * item[1]), ("s", 1))
@@ -183,7 +193,7 @@ def brief(data: Row) -> str:
                 reached, best = results[codec]["reached"][i], results[codec]["best"]["accuracy"]
                 times = f" ({number(reached['times'])}x)" if reached["times"] and codec != data["against"] else ""
                 never = f"never, best {best:.1f}"
-                cells.append(never if reached["seconds"] is None else told(reached["seconds"]) + times)
+                cells.append(never if reached["seconds"] is None else duration(reached["seconds"]) + times)
             rows.append([link, f"{wanted:g}", *cells])
     return markdown.table(heads, rows)
 
@@ -220,7 +230,7 @@ def main() -> None:
     plan, rates = first["plan"], rates_of(options.rates, first)
     trainings, codecs, images_per_s = [], {}, {}
     for name, (method, run) in named.items():
-        spent = seconds_per_image(rates, options.rates, method)
+        spent = seconds_per_image(rates_of(options.rates, run), options.rates, method.name + besides(run), method)
         images_per_s[name] = 1 / spent["train"]
         codecs[name] = {
             "method": method.text, "codec": method.codec, "config": method_of(run).config, "gradient": method.gradient,

@@ -6,9 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -16,7 +14,6 @@ from torch import nn
 
 from edgekit.codecs.registry import feature_codec
 from edgekit.data.base import Dataset
-from edgekit.measure.methods import parse
 from edgekit.runtime.front import Forward
 from tests.one_process import Done, run_together
 
@@ -173,6 +170,46 @@ def test_engines_get_chains_alone_and_other_weights_are_refused(
         peer_steps.deviation("one", expected, str(tmp_path))
 
 
+def test_images_are_reconstructed_from_features(tmp_path: Path) -> None:
+    """A decoder of a few steps on digits is closer than who knows the labels alone; what is shown is drawn too."""
+    record, drawn = tmp_path / "leak.json", tmp_path / "leak.png"
+    options = ["--dataset", "digits", "--limit", "64", "--epochs", "1", "--known", "512", "--test", "40"]
+    options += ["--decoder-epochs", "4", "--cuts", "features.3", "--deeper", "FP32"]
+    script = str(BENCH / "leak.py")
+    made = [script, *options, "--out", str(record), "--plot", str(drawn)]
+    ended, shown = run_together([made, [script, "--show", str(record)]], BENCH.parent)
+    assert ended.code == 0, ended.err
+    rows = {(row["sent"], row.get("cut")): row for row in json.loads(record.read_text(encoding="utf-8"))["rows"]}
+    labels = rows.pop(("labels alone", None))
+    assert labels["mse"] < rows.pop(("mean image", None))["mse"]
+    cut = "features.10"
+    assert list(rows) == [*((name, cut) for name in ("FP32", "UQ-4", "SGQ 8x5", "SGQ 4x6")), ("FP32", "features.3")]
+    assert max(row["mse"] for row in rows.values()) < labels["mse"]
+    assert [rows[name, cut]["bytes"] for name in ("FP32", "SGQ 8x5", "SGQ 4x6")] == [32768, 320, 192]
+    assert len(shown.out.splitlines()) == 2 + 2 + len(rows)
+    assert drawn.read_bytes().startswith(b"\x89PNG")
+
+
+def test_similarity_of_images_is_that_of_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One window's worth, from means and variances written out; and 20 dB for an error of a tenth."""
+    monkeypatch.syspath_prepend(BENCH)
+    import inversion
+
+    first, second = np.random.default_rng(0).random((2, 11, 11))
+    weight = np.exp(-np.add.outer(np.arange(-5, 6) ** 2, np.arange(-5, 6) ** 2) / (2 * 1.5**2))
+    weight /= weight.sum()
+    means = [float((weight * image).sum()) for image in (first, second)]
+    apart = [image - mean for image, mean in zip((first, second), means, strict=True)]
+    spread = sum((weight * each**2).sum() for each in apart)
+    expected = (2 * means[0] * means[1] + 1e-4) / (means[0] ** 2 + means[1] ** 2 + 1e-4)
+    expected *= (2 * (weight * apart[0] * apart[1]).sum() + 9e-4) / (spread + 9e-4)
+    one, other = (torch.from_numpy(image).float()[None, None].expand(2, 3, -1, -1) for image in (first, second))
+    assert inversion.ssim(one, other).tolist() == pytest.approx([expected] * 2, rel=1e-4)
+    assert inversion.ssim(one, one).tolist() == pytest.approx([1.0] * 2)
+    told = inversion.figures(torch.full((2, 3, 16, 16), 0.6), torch.full((2, 3, 16, 16), 0.5))
+    assert (told["mse"], told["psnr"]) == pytest.approx((0.01, 20.0), rel=1e-3)
+
+
 def test_compiled_kernels_are_fuzzed() -> None:
     """For two seconds, with whatever finds memory errors: none is found, in payloads of every kind, right and wrong."""
     compiler = shutil.which("cc")
@@ -207,100 +244,3 @@ def test_the_correction_pulls_a_feature_to_its_codewords(monkeypatch: pytest.Mon
     np.testing.assert_array_equal(moved[0], gradient)
     away = feature - codec.dequantize(codes, tables)
     np.testing.assert_allclose(moved[1] - gradient, 0.5 / feature.std() * away, rtol=1e-4, atol=1e-6)
-
-
-def test_runs_have_a_time_to_an_accuracy(tmp_path: Path) -> None:
-    """Runs of two epochs, tested after both: bytes are the meter's, seconds the line's and those of images/s."""
-    accuracy, convert = str(BENCH / "accuracy.py"), str(BENCH / "time_to_accuracy.py")
-    options = ["--cut", "features.10", "--dataset", "digits", "--limit", "60", "--batch", "8", "--epochs", "2"]
-    options += ["--every", "1"]
-    trained = [accuracy, "vgg11_thin", *options, "--methods", "UQ-4;sgq:groups=4,bits=3+dct", "--out", str(tmp_path)]
-    record = tmp_path / "record"
-    given = ["--to", "1,99", "--links", "loopback,0.1mbit+50ms", "--out", str(record)]
-    methods = ("--methods", "SGQ=sgq:groups=4,bits=3+dct;UQ=uniform:bits=4+none")
-    ends = run_together([trained, [convert, str(tmp_path), "--rates", "SGQ=30;60", *methods, *given]], BENCH.parent)
-    assert not any(end.code for end in ends), ends
-    made = json.loads(record.read_text(encoding="utf-8"))
-    jsonschema.validate(made, json.loads((BENCH.parent / "docs/to-accuracy.schema.json").read_text(encoding="utf-8")))
-    assert (list(made["codecs"]), made["line"], made["against"]) == (["SGQ", "UQ"], "computed", "SGQ")
-    runs = [json.loads(path.read_text(encoding="utf-8")) for path in tmp_path.glob("*.json")]
-    (run,) = [each for each in runs if each["method"] == "UQ-4"]
-    epochs = made["trainings"][1]["epochs"]
-    # 60 images in batches of 8.
-    assert [each["steps"] for each in epochs] == [8, 16]
-    for each, line in zip(epochs, run["epochs"], strict=True):
-        assert each["images"] == 60 * line["epoch"] and each["accuracy"] == line["accuracy"]
-        assert each["seconds"] == {"train": pytest.approx(line["epoch"])}
-        # 4 bits for each of 8192 values, and not the bytes of the test.
-        assert 4096 * each["images"] < each["bytes_up"] < 4120 * each["images"]
-        assert each["bytes_up"] + line["bytes"]["up.evaluate"] <= sum(
-            n for kind, n in line["bytes"].items() if kind.startswith("up.")
-        )
-    apart, over = (row for row in made["results"] if row["codec"] == "UQ")
-    assert apart["seconds"] == pytest.approx([1, 2])
-    bytes_of = epochs[1]["bytes_up"] + epochs[1]["bytes_down"]
-    assert over["seconds"][1] == pytest.approx(2 + 8 * bytes_of / 1e5 + 16 * 0.05)
-    reached, never = over["reached"]
-    assert reached["epoch"] == 1 and reached["bytes_up"] == epochs[0]["bytes_up"] and never["epoch"] is None
-
-
-def test_rates_are_those_of_the_same_method_and_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(BENCH)
-    import time_to_accuracy as script
-
-    path = str(BENCH / "results" / "thin-vgg11_thin.json")
-    measured = json.loads(Path(path).read_text(encoding="utf-8"))
-    setting = measured["setting"]
-    plan = {"model": setting["model"], "cut": setting["cut"], "batch": setting["batch"]}
-    rates = script.rates_of(path, {"plan": plan, "feature": setting["feature"]})
-    key = ("uq", "loopback", 1)
-    (row,) = [row for row in measured["results"] if (row["codec"], row["link"], row["in_flight"]) == key]
-    # Spelt another way, it is the same method.
-    spent = script.seconds_per_image(rates, path, parse("mine=uniform+stochastic:bits=4"))
-    assert spent["train"] == 1 / row["images_per_s"]["median"]
-    assert spent["device_compute"] == row["seconds_per_image"]["device_compute"]
-    with pytest.raises(SystemExit, match="no images/s of uniform:bits=8"):
-        script.seconds_per_image(rates, path, parse("uniform:bits=8+stochastic:bits=4"))
-    with pytest.raises(SystemExit, match="measured with batch 32, the runs have 64"):
-        script.rates_of(path, {"plan": {**plan, "batch": 64}, "feature": setting["feature"]})
-    with pytest.raises(SystemExit, match="no images/s of fp32"):
-        script.seconds_per_image(None, "uq=30", parse("fp32=raw+none"))
-
-
-def run_of(method: str, seed: int = 0, **plan: object) -> dict[str, Any]:
-    """The head of a run, and an epoch of it."""
-    told = {"model": "vgg11", "cut": None, "epochs": 2, "batch": 8, "seed": seed, **plan}
-    epoch = {
-        "epoch": 2, "images": 120, "accuracy": 75.0, "bytes_up_per_image": 100.05, "bytes_down_per_image": 10.0,
-        "bytes": {"up.feature": 12000, "up.hello": 6, "up.evaluate": 999, "down.gradient": 1200},
-    }  # fmt: skip
-    return {"method": method, "dataset": "digits", "limit": 60, "feature": [1], "plan": told, "epochs": [epoch]}
-
-
-def test_runs_are_chosen_named_and_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(BENCH)
-    import time_to_accuracy as script
-
-    runs = [run_of("FP32", 1), run_of("UQ-4", 1), run_of("UQ-4", 0), run_of("sgq:bits=3+dct"), run_of("sgq:bits=4+dct")]
-    names = ["FP32", "UQ-4, seed 0", "UQ-4, seed 1", "sgq:bits=3+dct", "sgq:bits=4+dct"]
-    assert list(script.chosen(runs, None, None)) == names
-    assert list(script.chosen(runs, "U=uniform:bits=4+none;FP32", 1)) == ["U", "FP32"]
-    with pytest.raises(SystemExit, match=r"no run of topk:bits=4\+none: there are FP32, UQ-4"):
-        script.chosen(runs, "Top-K", None)
-    with pytest.raises(SystemExit, match="two runs of UQ-4, seed 0"):
-        script.chosen([*runs, run_of("UQ-4", tolerance=0.2)], None, None)
-
-
-def test_bytes_so_far_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(BENCH)
-    import time_to_accuracy as script
-
-    run = run_of("FP32")
-    assert script.epochs(run) == [
-        {"epoch": 2, "images": 120, "accuracy": 75.0, "steps": 16, "bytes_up": 12006, "bytes_down": 1200}
-    ]
-    (epoch,) = run["epochs"]
-    with pytest.raises(SystemExit, match="epoch 2: bytes up by kind are not those of an image"):
-        script.epochs({**run, "epochs": [{**epoch, "bytes_up_per_image": 100.0}]})
-    with pytest.raises(SystemExit, match="121 images after 2 epochs are no whole epochs"):
-        script.epochs({**run, "epochs": [{**epoch, "images": 121}]})

@@ -122,6 +122,7 @@ TABLES = [
     ("docs/export.md", "bench/train_layers.py --show bench/results/train_layers.json"),
     ("docs/fleet.md", "bench/fleet.py --show bench/results/fleet.json"),
     ("docs/fleet.md", "bench/fleet.py --show bench/results/fleet-cifar10.json --curves"),
+    ("docs/leak.md", "bench/leak.py --show bench/results/leak.json"),
     *[
         ("docs/measure.md", f"bench/{script}.py --show bench/results/{script}{when}.json")
         for script in ("line", "server_step")

@@ -83,8 +83,8 @@ def test_over_a_line_it_takes_what_was_computed_at_least(computed: dict[str, Any
     (seconds,) = [row["seconds"] for row in computed["results"] if (row["codec"], row["link"]) == ("uq", LINK)]
     for i, each in enumerate(over["epochs"]):
         on_the_line = seconds[i] - apart["epochs"][i]["seconds"]["train"]
-        # 100 kB at 0.5 Mbit/s, twice, and 12 round trips are 3.6 s, far more than what this machine's load may change.
-        assert on_the_line < each["seconds"]["train"] < 2 * seconds[i]
+        # 100 kB at 0.5 Mbit/s, twice, and 12 round trips are 3.6 s; computing comes to that, however long it takes.
+        assert 1.6 * (i + 1) < on_the_line < each["seconds"]["train"]
         assert measured["results"][0]["seconds"][i] == each["seconds"]["train"]
 
 
