@@ -9,7 +9,6 @@ Weights are those of the head, which rounds of averaging send with those of the 
 """
 
 import copy
-import sys
 from typing import Any
 
 import markdown
@@ -85,11 +84,8 @@ def table(made: dict[str, Any]) -> str:
 
 def main() -> None:
     arguments = Arguments(__doc__)
-    arguments.add(models="vgg11_thin,vgg11_thin@features.10,mobilenet_v1,resnet18", repeats=25, show="", out=None)
-    options = arguments.parse_args()
-    if options.show:
-        sys.stdout.write(table(record.read(options.show)))
-        return
+    arguments.add(models="vgg11_thin,vgg11_thin@features.10,mobilenet_v1,resnet18", repeats=25)
+    options = arguments.parse_or_show(table)
     torch.set_num_threads(1)
     made = {
         **record.head("numpy", "onnxruntime"),
