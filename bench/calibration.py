@@ -100,7 +100,7 @@ class Batch:
         codes = front.codec.quantize(feature, front.tables)
         self._active = front.codec.active(codes, front.tables)
         coded = decode(front.codec, codes, front.tables, torch.device("cpu"))
-        self._decoded = coded.numpy()
+        self._decoded = coded
         self.gradient = self._at_cut(coded, labels)
         #: The gradient of all weights in a row, computed from the feature without any codec.
         self._reference = self._of_weights(self._at_cut(torch.from_numpy(feature), labels))
@@ -132,7 +132,11 @@ class Batch:
         else:
             payload, deviation, _ = fineness.send(method, self.gradient, active, self._decoded, session, step)
         arrived = method.codec.unpack(payload, self.gradient.shape, active)
-        return payload, {"deviation": deviation, "estimate": error_of(self.gradient, arrived, self._decoded)}, arrived
+        return (
+            payload,
+            {"deviation": deviation, "estimate": error_of(self.gradient, arrived, self._decoded.numpy())},
+            arrived,
+        )
 
     def figures(self, arrived: np.ndarray) -> dict[str, float]:
         """The columns about the weights' gradient, where `arrived` is the gradient at the cut."""
@@ -154,12 +158,14 @@ def probe(trainer: Trainer, chosen: Iterator[np.ndarray], methods: list[str], se
     for step, indices in enumerate(chosen):
         batch = Batch(trainer, indices)
         rows[DECODE_ONLY].append({"bytes": 0.0, "deviation": 0.0, "estimate": 0.0, **batch.figures(batch.gradient)})
-        for name, each in calibrators.items():
-            payload, told, arrived = batch.sent(*each, 1, step)
-            rows[name].append({"bytes": gradient_bytes(payload) / len(indices), **told, **batch.figures(arrived)})
+        for name, (sender, fineness) in calibrators.items():
             if step == 0:
-                mean = np.mean([batch.sent(*each, 2, draw)[2] for draw in range(DRAWS)], axis=0)
+                # Each with the zone that the batch is sent with.
+                draws = (batch.sent(sender, copy.copy(fineness), 2, draw) for draw in range(DRAWS))
+                mean = np.mean([arrived for *_, arrived in draws], axis=0)
                 averaged[name] = batch.figures(mean)["added"]
+            payload, told, arrived = batch.sent(sender, fineness, 1, step)
+            rows[name].append({"bytes": gradient_bytes(payload) / len(indices), **told, **batch.figures(arrived)})
     for half, state in zip(halves, states, strict=True):
         half.load_state_dict(state)
     means = {name: {key: float(np.mean([row[key] for row in each])) for key in each[0]} for name, each in rows.items()}

@@ -294,7 +294,7 @@ def _head(graph: GraphSpec, feature: Tuple[int, int, int], classes: int) -> Tupl
         raise ValueError("graph '{}' gives no loss, or no gradient at the feature".format(LOCAL))
     names = tuple(name[len("gradient.") :] for name in given if name.startswith("gradient."))
     own = [n for n in names if n.startswith(HEAD) and held.get(n) == given["gradient." + n]._replace(name=n)]
-    if len(own) != len(given):
+    if not own or len(own) != len(given):
         raise ValueError("graph '{}' gives {}, expected a gradient of weights it holds".format(LOCAL, sorted(given)))
     return names
 

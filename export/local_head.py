@@ -30,8 +30,8 @@ FILTERS = 64
 class LocalHead(nn.Module):
     """Logits (n,classes) of a feature (n,`channels`,h,w), channels in the network's order.
 
-    `seed` draws the weights. `trained` ones, by the names of `arrays`, take their place where they fit: those of
-    another cut do not.
+    `seed` draws the weights. `trained` ones, by the names of `arrays`, take their place where their shapes are
+    the same.
     """
 
     def __init__(self, channels: int, classes: int, seed: int, trained: Arrays | None = None) -> None:

@@ -152,7 +152,7 @@ class Session:
         # Both ends of its line start anew.
         self.stream = self.front.codec.stream()
         _check_depth(self.options.in_flight, self.front.codec, self.stream.in_flight)
-        self.transport.send(Hello(self.front.digest, self.options.name, images, steps, epochs, list(classes)))
+        self.transport.send(Hello(self.front.digest, self.options.name, images, steps, epochs, list(classes), True))
         self._welcome = welcome = self.transport.expect(Welcome)
         #: Batches of an epoch.
         self.steps_per_epoch = max(welcome.steps, 1)
@@ -250,8 +250,8 @@ class Session:
         with self.meter.timed("compute"):
             if self._augment is not None:
                 # By the step, so that what is drawn for it depends on nothing else.
-                rng = np.random.default_rng((self.options.seed, AUGMENTING, self.step))
-                images = self._augment(images, rng)
+                drawn_from = self.options.seed, AUGMENTING, self._welcome.epoch, self.step
+                images = self._augment(images, np.random.default_rng(drawn_from))
             forward = self.front.forward(self.front.normalise(images))
         with self.meter.timed("encode"):
             payload = self.stream.pack(forward.codes, numbers)

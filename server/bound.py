@@ -13,11 +13,12 @@ layer's input is not there either; the decoded feature, its output, stands for i
 import math
 
 import numpy as np
+import torch
 
 from edgekit.codecs.gradients.dct import DCT
 from edgekit.server.calibrate import Calibrator
 
-#: Every so many steps the error is measured, and in each of the first ones.
+#: Of every so many gradients of a device the error is measured, and of each of the first ones.
 EVERY, FIRST = 4, 8
 #: Sendings of one gradient: the last is what it is.
 TRIES = 4
@@ -33,29 +34,34 @@ class Fineness:
 
     def __init__(self) -> None:
         self.zone = BEGIN
+        #: Gradients so far.
+        self._sent = 0
 
     def send(
         self,
         calibrator: Calibrator,
         gradient: np.ndarray,
         active: np.ndarray | None,
-        feature: np.ndarray,
+        feature: torch.Tensor,
         session: int,
         step: int,
     ) -> tuple[bytes, float, float | None]:
-        """Payload and deviation as of `Calibrator.send`, and the error, None at steps where it was not measured.
+        """Payload and deviation as of `Calibrator.send`, and the error, None where it was not measured.
 
-        `gradient` and `feature`, the decoded one, are (n,C,h,w) f32, channels in coded order. A measured error is above
-        the calibrator's bound only where even the smallest zone, or the last of the tries, leaves it there.
+        `gradient` and `feature`, the decoded one, are (n,C,h,w) f32, channels in coded order. With a mask, `active`,
+        the error is that of the masked gradient: the rest never reaches a weight. A measured error is above the
+        calibrator's bound only where even the smallest zone, or the last of the tries, leaves it there.
         """
         assert calibrator.bound is not None
-        measured = step < FIRST or step % EVERY == 0
+        measured = (self._sent < FIRST or self._sent % EVERY == 0) and bool(gradient.any())
+        self._sent += 1
+        whole = gradient if active is None else np.where(active, gradient, np.float32(0))
         for attempt in range(TRIES):
             codec = DCT(**{**calibrator.codec.config, "zone": self.zone})
             payload, deviation = codec.send(gradient, active, calibrator.rng(session, step))
             if not measured:
                 return payload, deviation, None
-            error = error_of(gradient, codec.unpack(payload, gradient.shape, active), feature)
+            error = error_of(whole, codec.unpack(payload, gradient.shape, active), feature.cpu().numpy())
             last = error <= calibrator.bound or attempt == TRIES - 1 or self.zone == LEAST
             self._move(calibrator.bound / max(error, 1e-6))
             if last:
@@ -70,14 +76,19 @@ class Fineness:
 
 def error_of(gradient: np.ndarray, arrived: np.ndarray, feature: np.ndarray) -> float:
     """Length of the error of the last layer's gradient over the length of that gradient; all (n,C,h,w) f32."""
-    whole = _length(gradient, feature)
-    return _length(gradient - arrived, feature) / whole if whole else 0.0
+    # So that no square overflows or vanishes.
+    largest = np.abs(gradient).max()
+    if not largest:
+        return 0.0
+    inputs = feature / max(np.abs(feature).max(), np.float32(1e-30))
+    whole = _length(gradient / largest, inputs)
+    return _length((gradient - arrived) / largest, inputs) / whole if whole else 0.0
 
 
 def _length(gradient: np.ndarray, feature: np.ndarray) -> float:
     """Length of the gradient of a 1x1 convolution's weights and bias, features scaled to a root mean square of 1."""
     channels = gradient.shape[1]
     rows, inputs = (part.transpose(1, 0, 2, 3).reshape(channels, -1) for part in (gradient, feature))
-    scale = max(float(np.square(inputs).mean()), 1e-30)
-    weights = float(np.square(rows @ inputs.T).sum()) / scale
-    return math.sqrt(weights + float(np.square(rows.sum(axis=1)).sum()))
+    scale = max(float(np.square(inputs).mean(dtype=np.float64)), 1e-30)
+    weights = float(np.square(rows @ inputs.T, dtype=np.float64).sum()) / scale
+    return math.sqrt(weights + float(np.square(rows.sum(axis=1), dtype=np.float64).sum()))

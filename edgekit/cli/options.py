@@ -169,8 +169,9 @@ training = options(
     click.option(
         "--gradient-codec",
         help="Gradient sent back: none, masked, vq, residual, sampled-masked, or one of stochastic, ternary, sparse, "
-        "dct, which also come as NAME-masked; with settings as in dct:zone=2 (default: the bundle's, where a rate was "
-        "chosen; none for --codec raw; else dct, whose zone is 1.5).",
+        "dct, which also come as NAME-masked; with settings as in dct:zone=2. dct:bound=B holds the error of the front "
+        "half's gradient within B (default: the bundle's, where a rate was chosen; none for --codec raw; else "
+        "dct:bound=0.5).",
     ),
     click.option(
         "--noise-filling",
@@ -184,8 +185,7 @@ training = options(
         default=0.0,
         metavar="W",
         help="Devices learn from the loss of a small head of their own too, which takes no bytes of the line; its "
-        "gradient is made W times as long as that of the server. 0.5 helped, see docs/compression.md (default: 0, "
-        "none).",
+        "gradient is made W times as long as that of the server, 0.5 for example (default: 0, none).",
     ),
     click.option(
         "--gradient-every",

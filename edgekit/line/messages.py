@@ -50,6 +50,8 @@ class Hello(NamedTuple):
     epochs: int
     #: Names of the classes that it has images of; none where the bundle does not name its classes.
     classes: List[str] = []  # noqa: RUF012 - never mutated; a NamedTuple default cannot be a factory
+    #: Whether it knows of local losses: an older one would pass over what Welcome says of them.
+    local: bool = False
 
 
 class Welcome(NamedTuple):

@@ -23,6 +23,11 @@ def check_hello(setup: Setup, fleet: Fleet, hello: Hello, waiting: Collection[st
             f"{hello.device} has images of {', '.join(map(repr, unknown[:5]))}, the bundle's classes are "
             f"{', '.join(setup.class_names[:10])}: rename its folders, or export with all classes"
         )
+    if setup.local_loss.weight and not hello.local:
+        raise Refused(
+            f"this run has a local loss, of which {hello.device}'s version of edgekit does not know: update it there, "
+            "or start the server with --local-loss 0"
+        )
     if hello.device in waiting:
         raise Refused(f"a device named {hello.device} has just come: give this one another --name")
     fleet.check(hello)

@@ -153,7 +153,7 @@ def _compressed(
     active = setup.codec.active(batch.codes, session.tables) if calibrator.masked else None
     if calibrator.bound is None:
         return (*calibrator.send(gradient, active, session.seed, step), None)
-    return session.fineness.send(calibrator, gradient, active, batch.feature.cpu().numpy(), session.seed, step)
+    return session.fineness.send(calibrator, gradient, active, batch.feature, session.seed, step)
 
 
 def _odd(watch: Watch, work: Work) -> bool:

@@ -69,7 +69,7 @@ def test_a_short_zone_is_nearly_exact_and_a_long_one_takes_few_bytes() -> None:
     assert errors[0] < 0.1 and errors == sorted(errors) and sizes == sorted(sizes, reverse=True)
 
 
-def test_an_image_of_a_small_gradient_has_half_as_fine_a_unit_for_its_length() -> None:
+def test_an_image_has_a_unit_by_the_root_of_its_gradients_length() -> None:
     one = np.random.default_rng(0).normal(size=(1, 16, 8, 8)).astype(np.float32)
     gradient = np.concatenate((one, one / np.float32(16)))
     payload = DCT(0.5).pack(gradient, None, np.random.default_rng(0))

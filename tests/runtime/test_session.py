@@ -88,7 +88,7 @@ def test_training_images_are_augmented_and_others_are_not(small_bundle: Bundle, 
     front, plain = (seen(small_bundle, digits, seed=3, augment=augment) for augment in ("flip,crop:2", None))
     order, learned_from = np.random.default_rng(3), []
     for step, batch in enumerate(b for _ in range(2) for b in np.array_split(order.permutation(100), 4)):
-        changed = Augmentation(True, 2)(digits.train_images[batch], np.random.default_rng((3, 2, step)))
+        changed = Augmentation(True, 2)(digits.train_images[batch], np.random.default_rng((3, 2, 0, step)))
         learned_from.append(front.normalise(changed))
         np.testing.assert_array_equal(plain.learned_from[step], front.normalise(digits.train_images[batch]))
     np.testing.assert_array_equal(np.concatenate(front.learned_from), np.concatenate(learned_from))

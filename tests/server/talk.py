@@ -22,7 +22,7 @@ TABLES = CODEC.calibrate(FEATURES, seed=0)
 
 def greeting(service: Service, device: str, steps: int = 100, epochs: int = 1, **more: Any) -> Message:
     """The hello of a device that has `steps` batches of the 12 images."""
-    plan = {"images": 12 * steps, "steps": steps, "epochs": epochs, **more}
+    plan = {"images": 12 * steps, "steps": steps, "epochs": epochs, "local": True, **more}
     return Message("hello", header={"bundle": service.setup.digest, "device": device, **plan})
 
 

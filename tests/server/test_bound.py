@@ -2,6 +2,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 
 from edgekit.codecs.gradients.dct import DCT
 from edgekit.errors import UsageError
@@ -11,10 +12,10 @@ from edgekit.server.calibrate import Calibrator, calibrator
 SHAPE = (16, 12, 8, 8)
 
 
-def feature(seed: int) -> np.ndarray:
+def feature(seed: int) -> torch.Tensor:
     """Smooth and of one sign, as after a ReLU."""
     rng = np.random.default_rng(seed)
-    return np.abs(np.cumsum(rng.normal(size=SHAPE), axis=2)).astype(np.float32)
+    return torch.from_numpy(np.abs(np.cumsum(rng.normal(size=SHAPE), axis=2)).astype(np.float32))
 
 
 def gradient(seed: int) -> np.ndarray:
@@ -34,14 +35,14 @@ def sendings(
         arrived = chosen.codec.unpack(payload, SHAPE, None)
         assert deviation == pytest.approx(float(np.linalg.norm(g - arrived) / np.linalg.norm(g)), rel=1e-3)
         if error is not None:
-            assert error == pytest.approx(error_of(g, arrived, feature(step)))
+            assert error == pytest.approx(error_of(g, arrived, feature(step).numpy()))
         out.append((len(payload), error))
     return out
 
 
 def test_the_error_is_that_of_a_layer_of_1x1() -> None:
     """Against the definition, weight by weight."""
-    g, z = gradient(0), feature(0)
+    g, z = gradient(0), feature(0).numpy()
     arrived = DCT(2).unpack(DCT(2).pack(g, None, np.random.default_rng(0)), SHAPE, None)
     z /= np.sqrt(np.square(z).mean())
 
@@ -50,7 +51,9 @@ def test_the_error_is_that_of_a_layer_of_1x1() -> None:
         return np.concatenate([weights.reshape(-1), at_output.sum(axis=(0, 2, 3), dtype=float)])
 
     expected = np.linalg.norm(of_layer(g) - of_layer(arrived)) / np.linalg.norm(of_layer(g))
-    assert error_of(g, arrived, feature(0)) == pytest.approx(float(expected), rel=1e-4)
+    assert error_of(g, arrived, feature(0).numpy()) == pytest.approx(float(expected), rel=1e-4)
+    for size in (np.float32(1e-18), np.float32(1e18)):
+        assert error_of(g * size, arrived * size, z * size) == pytest.approx(float(expected), rel=1e-4)
     assert error_of(g, g, z) == 0 == error_of(np.zeros_like(g), np.zeros_like(g), z)
 
 
@@ -76,18 +79,32 @@ def test_where_nothing_meets_the_bound_the_finest_is_sent_and_the_error_told() -
     assert fineness.zone == LEAST and errors[-1] is not None and errors[-1] > 0.01
 
 
-def test_a_zero_gradient_is_no_error() -> None:
-    zero = np.zeros(SHAPE, np.float32)
-    payload, deviation, error = Fineness().send(calibrator("dct:bound=0.3", 0), zero, None, feature(0), 1, 0)
-    assert (payload, deviation, error) == (bytes(4), 0.0, 0.0)
+def test_a_zero_gradient_is_not_measured_and_moves_no_zone() -> None:
+    zero, chosen, fineness = np.zeros(SHAPE, np.float32), calibrator("dct:bound=0.3", 0), Fineness()
+    fineness.send(chosen, gradient(0), None, feature(0), 1, 0)
+    zone = fineness.zone
+    assert fineness.send(chosen, zero, None, feature(0), 1, 1) == (bytes(4), 0.0, None)
+    assert fineness.zone == zone
 
 
-def test_a_masked_gradient_is_compared_with_the_whole_one() -> None:
-    active = feature(0) > 1
-    chosen = calibrator("dct-masked:bound=2", 0)
-    payload, _, error = Fineness().send(chosen, gradient(0), active, feature(0), 1, 0)
-    arrived = chosen.codec.unpack(payload, SHAPE, active)
-    assert not arrived[~active].any() and error == pytest.approx(error_of(gradient(0), arrived, feature(0)))
+def test_gradients_are_counted_and_not_steps() -> None:
+    """Where the server sends every fifth gradient, as many are measured of those that it sends."""
+    chosen, fineness = calibrator("dct:bound=0.5", 0), Fineness()
+    sent = [fineness.send(chosen, gradient(step), None, feature(step), 1, step) for step in range(0, 100, 5)]
+    assert [error is not None for *_, error in sent] == [True] * FIRST + [i % EVERY == 0 for i in range(FIRST, 20)]
+
+
+def test_a_masked_gradient_is_held_to_the_bound_where_it_is_active() -> None:
+    chosen, fineness = calibrator("dct-masked:bound=0.5", 0), Fineness()
+    for step in range(6):
+        active = feature(step).numpy() > 1
+        assert 0.2 < active.mean() < 0.8
+        payload, _, error = fineness.send(chosen, gradient(step), active, feature(step), 1, step)
+        arrived = chosen.codec.unpack(payload, SHAPE, active)
+        masked = np.where(active, gradient(step), np.float32(0))
+        assert not arrived[~active].any()
+        assert error == pytest.approx(error_of(masked, arrived, feature(step).numpy())) and error <= 0.5
+    assert fineness.zone > 0.5
 
 
 def test_a_bound_takes_the_place_of_a_zone() -> None:

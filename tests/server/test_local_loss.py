@@ -46,6 +46,15 @@ def test_the_welcome_tells_it_and_the_head_is_averaged(small_bundle: Bundle) -> 
             assert set(small_bundle.head).isdisjoint(names) == (not weight)
 
 
+def test_a_device_that_does_not_know_of_it_is_refused(small_bundle: Bundle) -> None:
+    server = service(small_bundle, local=LocalLoss(0.5))
+    asked = greeting(server, "a")
+    older = asked._replace(header={name: value for name, value in asked.header.items() if name != "local"})
+    refused = server.handle(older)
+    assert refused.kind == "error" and "a's version of edgekit does not know: update it there" in str(refused.header)
+    assert service(small_bundle).handle(older).kind == "welcome"
+
+
 def test_the_gradient_is_sent_for_some_steps(make: Callable[..., Service]) -> None:
     server = make()
     server.setup = server.setup._replace(local_loss=LocalLoss(0.5, 3))

@@ -106,8 +106,8 @@ class DCT(GradientCodec):
         coefficients = _transform(planes.reshape(n, c, h, w), False)
         coefficients *= weights
         squares, largest_of = _measure(coefficients.reshape(n, -1))
-        # At most half a notch below the largest, so that in an image as long as all are at least this one is sent,
-        # however the notch is rounded.
+        # No longer than half a notch below its largest coefficient: then an image whose length is at least the rms of
+        # all sends that one, however the notch is rounded.
         most = largest_of.astype(np.float64) / self.zone * 2 ** (-0.5 / _NOTCHES - 1e-3)
         lengths = np.minimum(np.sqrt(squares / (c * h * w)), most)
         lengths = np.sqrt(lengths * _rms(lengths))
