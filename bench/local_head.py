@@ -2,13 +2,15 @@
 
 ``python bench/local_head.py [--models A,B] [--out FILE]``: per model, its front half at the default cut (or at that of
 MODEL@LAYER), 32 images of 3x32x32 and 10 classes on one core. "step" is the forward pass and the gradient graph of the
-front half as a device runs them, "local" the graph of the local loss and the sum of both gradients; they take turns in
-one process. ``--show FILE`` prints the table of such a record.
+front half as a device runs them; "local" is the graph of the local loss, the sum of both gradients, and the optimiser's
+step on the head's weights, which the engine then has. They take turns in one process, and CPU time is
+measured. ``--show FILE`` prints the table of such a record.
 
 Weights are those of the head, which rounds of averaging send with those of the front half.
 """
 
 import copy
+import time
 from typing import Any
 
 import markdown
@@ -26,6 +28,7 @@ from edgekit.export.local_head import LocalHead
 from edgekit.export.models.registry import MODELS, build
 from edgekit.export.split import split
 from edgekit.runtime.local_loss import added, one_hot
+from edgekit.runtime.optim import optimizer
 
 SHAPE = (3, 32, 32)
 BATCH, CLASSES = 32, 10
@@ -49,16 +52,21 @@ def bench(model: str, repeats: int) -> dict[str, Any]:
         engine(graphs.models[f"{key}.onnx"], graphs.specs[key], held) for key in ("front_train", "front_grad", "local")
     )
     coded = train.run({"image": image.numpy()})[graphs.feature].copy()
-    labels = one_hot(rng.integers(0, CLASSES, BATCH), CLASSES)
+    labels = rng.integers(0, CLASSES, BATCH)
+    sgd = optimizer("sgd", {"momentum": 0.9, "weight_decay": 5e-4})
+    weights = {name: array.copy() for name, array in graphs.head.items()}
 
     def step() -> Arrays:
         fed = {**train.run({"image": image.numpy()}), "image": image.numpy(), "gradient": gradient}
         return grad.run({spec.name: fed[spec.name] for spec in grad.graph.inputs})
 
     def add_local() -> np.ndarray:
-        return added(gradient, local.run({"feature": coded, "labels": labels})["gradient"], WEIGHT)
+        found = local.run({"feature": coded, "labels": one_hot(labels, CLASSES)})
+        sgd.step(weights, {name: found[f"gradient.{name}"] for name in weights}, 1e-3)
+        local.set_weights(weights)
+        return added(gradient, found["gradient"], WEIGHT)
 
-    times = alternate({"step": step, "local": add_local}, repeats)
+    times = alternate({"step": step, "local": add_local}, repeats, time.process_time)
     return {
         "feature": list(feature.shape[1:]),
         "weights": sum(array.size for array in graphs.head.values()),
