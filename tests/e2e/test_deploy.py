@@ -50,7 +50,7 @@ def test_first_deployment_then_nothing_then_status_logs_and_stop(board: Any, bun
 
     code, out, err = board.deploy(*words, "--dry-run", *run)
     assert code == 0 and not (board.home / "a b'c").exists(), err
-    assert out.count("[planned]") == 5 and "would send 11 files" in out and "one.sh" in out
+    assert out.count("[planned]") == 5 and "would send 13 files" in out and "one.sh" in out
 
     code, out, err = board.deploy(*words, "--json", *run)
     assert code == 0, err + out
@@ -111,7 +111,7 @@ def test_what_was_interrupted_goes_on(board: Any, bundle: str) -> None:
     assert code == 0, err + out
     files = [*target.glob("bundles/*/*"), *target.glob("device/*")]
     rest = sum(path.stat().st_size for path in files) - there
-    assert f"11 of 11 files sent, {rest} B" in steps(out)["files"]["text"]
+    assert f"13 of 13 files sent, {rest} B" in steps(out)["files"]["text"]
     assert "from a transfer that was cut short" in steps(out)["files"]["text"]
     # The rest, and what asks and answers: a script of 4 kB for each question.
     assert rest < up < rest + 130_000
