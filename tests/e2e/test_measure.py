@@ -2,29 +2,18 @@
 
 import getpass
 import json
-import os
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
-import edgekit
 from edgekit.data.base import Dataset
 from tests.conftest import export_small
+from tests.e2e.measuring import ROOT, end_with, start
 
-ROOT = Path(edgekit.__file__).parents[1]
 SCHEMA = json.loads((ROOT / "docs" / "measure.schema.json").read_text())
-
-
-def start(*arguments: str, folder: Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "edgekit", "measure", *arguments]
-    environment = dict(os.environ, PYTHONPATH=str(ROOT))
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -82,18 +71,7 @@ def test_stopped_it_leaves_no_process_behind(bundles: Path) -> None:
     assert process.stderr is not None
     assert any("encoding alone" in line for line in process.stderr)
     # A server has run all along; at this rate, the device that comes now would for minutes.
-    until = time.monotonic() + 300
-    children: list[int] = []
-    while len(children) < 2:
-        assert process.poll() is None and time.monotonic() < until
-        time.sleep(0.05)
-        with open(f"/proc/{process.pid}/task/{process.pid}/children", encoding="ascii") as file:
-            children = [int(pid) for pid in file.read().split()]
-    # As Ctrl-C, which a suite run in the background may ignore.
-    process.terminate()
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 130 and "Traceback" not in err
-    assert not any(os.path.exists(f"/proc/{pid}") for pid in children)
+    end_with(process, 2)
 
 
 def test_the_device_may_be_a_board_behind_ssh(bundles: Path, board: Any) -> None:

@@ -11,19 +11,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-import edgekit
+from tests.e2e.measuring import NETWORK, ROOT, start
 
-ROOT = Path(edgekit.__file__).parents[1]
 SCHEMA = json.loads((ROOT / "docs" / "scaling.schema.json").read_text())
-#: A network of a few layers; the children need no module of the tests.
-NETWORK = ("tests.conftest:SmallNet", "--cut", "features", "--input", "1,16,16")
-
-
-def start(*arguments: str, folder: Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "edgekit", "measure", *NETWORK, *arguments]
-    environment = dict(os.environ, PYTHONPATH=str(ROOT))
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def measured(folder: Path) -> dict[str, Any]:
     flags = ("--devices", "1,2", "--images", "128", "--repeats", "1", "--codecs", "uq", "--device-share", "0.25")
-    process = start(*flags, "--batch", "16", "--out", "scaling.json", folder=folder)
+    process = start(*NETWORK, *flags, "--batch", "16", "--out", "scaling.json", folder=folder)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert "each training: 128 images, 1 epoch of 128" in err and "edgekit report scaling.json" in err
@@ -84,7 +74,9 @@ def test_the_report_shows_it(measured: dict[str, Any], folder: Path) -> None:
 
 def test_stopped_it_leaves_no_process_and_no_stopped_one_behind(folder: Path) -> None:
     # At a hundredth of a core the device is stopped nearly all the time.
-    process = start("--devices", "1,2", "--images", "1000", "--codecs", "uq", "--device-share", "0.01", folder=folder)
+    process = start(
+        *NETWORK, "--devices", "1,2", "--images", "1000", "--codecs", "uq", "--device-share", "0.01", folder=folder
+    )
     children: list[int] = []
     until = time.monotonic() + 300
     while not any(stopped(pid) for pid in children):

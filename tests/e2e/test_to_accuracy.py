@@ -4,30 +4,18 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
-import edgekit
+from tests.e2e.measuring import NETWORK, ROOT, end_with, start
 
-ROOT = Path(edgekit.__file__).parents[1]
 SCHEMA = json.loads((ROOT / "docs" / "to-accuracy.schema.json").read_text(encoding="utf-8"))
-#: A network of a few layers; the children need no module of the tests. Any accuracy is above 1 %, none above 99.9.
-GIVEN = (
-    "tests.conftest:SmallNet", "--cut", "features", "--input", "1,16,16", "--limit", "96", "--batch", "16",
-    "--epochs", "2", "--to-accuracy", "1,99.9",
-)  # fmt: skip
+#: Any accuracy is above 1 %, none above 99.9.
+GIVEN = (*NETWORK, "--limit", "96", "--batch", "16", "--epochs", "2", "--to-accuracy", "1,99.9")
 LINK = "0.5mbit+20ms"
-
-
-def start(*arguments: str, folder: Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "edgekit", "measure", *GIVEN, *arguments]
-    environment = dict(os.environ, PYTHONPATH=str(ROOT))
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +27,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def computed(folder: Path) -> dict[str, Any]:
     """Of uq, and then, resumed, of sgq too."""
     for codecs, more in (("uq", ()), ("uq,sgq", ("--resume",))):
-        process = start("--codecs", codecs, "--links", f"loopback,{LINK}", "--out", "c.json", *more, folder=folder)
+        process = start(
+            *GIVEN, "--codecs", codecs, "--links", f"loopback,{LINK}", "--out", "c.json", *more, folder=folder
+        )
         out, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
     assert "uq: epoch" not in err and "sgq: epoch 2 of 2" in err and "never: not in 2 epochs" in out
@@ -49,7 +39,7 @@ def computed(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def measured(folder: Path) -> dict[str, Any]:
-    process = start("--codecs", "uq", "--links", LINK, "--line", "measured", "--out", "m.json", folder=folder)
+    process = start(*GIVEN, "--codecs", "uq", "--links", LINK, "--line", "measured", "--out", "m.json", folder=folder)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     record: dict[str, Any] = json.loads((folder / "m.json").read_text())
@@ -101,16 +91,9 @@ def test_the_report_shows_it(computed: dict[str, Any], measured: dict[str, Any],
 
 
 def test_stopped_it_leaves_no_process_behind(folder: Path) -> None:
-    process = start("--codecs", "uq", "--links", "10kbit", "--line", "measured", "--out", "s.json", folder=folder)
-    children: list[int] = []
-    until = time.monotonic() + 300
+    process = start(
+        *GIVEN, "--codecs", "uq", "--links", "10kbit", "--line", "measured", "--out", "s.json", folder=folder
+    )
     # Server, line and device; at this rate an epoch takes minutes.
-    while len(children) < 3:
-        assert process.poll() is None and time.monotonic() < until
-        time.sleep(0.05)
-        with open(f"/proc/{process.pid}/task/{process.pid}/children", encoding="ascii") as file:
-            children = [int(pid) for pid in file.read().split()]
-    process.terminate()
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 130 and "Traceback" not in err
-    assert not any(os.path.exists(f"/proc/{pid}") for pid in children) and not (folder / "s.json").exists()
+    end_with(process, 3)
+    assert not (folder / "s.json").exists()
