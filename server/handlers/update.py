@@ -22,7 +22,7 @@ def close_round(fleet: Fleet, rounds: Rounds, entries: Sequence[tuple[Session, U
     number, late = rounds.number, fleet.late_updates
     payload = rounds.close(fleet, entries)
     behind = {session.number for session, _, _ in entries if session.round != number}
-    waiting = _at_end(rounds, entries)
+    waiting = _at_end(fleet, rounds, entries)
     for session, update, _ in entries:
         session.left, session.round = update.left, NONE if session.number in waiting else rounds.number
     rounds.rest(fleet)
@@ -42,11 +42,18 @@ def close_round(fleet: Fleet, rounds: Rounds, entries: Sequence[tuple[Session, U
     return Closed(replies, told)
 
 
-def _at_end(rounds: Rounds, entries: Sequence[tuple[Session, Update, Arrays | None]]) -> set[int]:
+def _at_end(fleet: Fleet, rounds: Rounds, entries: Sequence[tuple[Session, Update, Arrays | None]]) -> set[int]:
     """Numbers of the sessions that came to their end while others train on; none where all did.
 
-    Rounds by the clock find some devices a few steps before others. That all may end with one network, those at their
-    end get the weights of the last round of all. In other rounds a device at its end planned fewer epochs.
+    That all may end with one network, these get the weights of the last round of all. Rounds by the clock find some
+    devices a few steps before others. In other rounds all others have at most one round to go: the device came in after
+    their last batch of an epoch and before their round, and so its rounds are one ahead. Who planned fewer epochs than
+    that ends alone.
     """
     ended = {session.number for session, update, _ in entries if update.test and not update.left}
-    return ended if rounds.policy.every.seconds and len(ended) < len(entries) else set()
+    others = [(session, update.left) for session, update, _ in entries if session.number not in ended]
+    if not rounds.policy.every or not others:
+        return set()
+    per_epoch = rounds.per_epoch(fleet)
+    nearly = all(left <= rounds.images(session, per_epoch) for session, left in others)
+    return ended if rounds.policy.every.seconds or nearly else set()

@@ -292,6 +292,43 @@ class TestService:
         assert service.handle(feature(reply.session, 0, tables=tables)).kind == "gradient"
         assert self.update(service, reply.session).header == {}, "it is in time"
 
+    def test_who_comes_between_an_epoch_and_its_round_ends_with_the_network_of_all(
+        self, make: Callable[..., Service]
+    ) -> None:
+        service = self.averaging(make(), EPOCH)
+        service = Service(service.setup, patience=Patience(round_quorum=1.0), rounds=EPOCH)
+        early = hello(service, "early", steps=1, epochs=2)
+        service.fleet.advance({early: 12})
+        late = service.handle(greeting(service, "late", steps=1, epochs=2))
+        assert late.header["epoch"] == 1, "its rounds are one ahead"
+
+        def update(session: int, left: int) -> Message:
+            header = {"n": 12, "left": left, "test": True}
+            number = service.fleet.sessions[session].round
+            return service.handle(Message("update", session, number, header, (packed(change(1.0)),)))
+
+        with ThreadPoolExecutor(2) as pool:
+            ends = pool.submit(update, late.session, 0)
+            assert update(early, 12).step == 1
+            service.handle(Message("tested", early, 1))
+            with pytest.raises(TimeoutError):
+                ends.result(0.5)
+            last = update(early, 0)
+            whole = CODED.unpack(ends.result(60).parts[0], shapes_of(change(0.0)))
+        assert ends.result().step == last.step == 2 and ends.result().header == {"whole": True}
+        np.testing.assert_array_equal(whole["conv.weight"], service.rounds.weights["conv.weight"])
+
+    def test_who_planned_fewer_epochs_ends_alone(self, make: Callable[..., Service]) -> None:
+        service = self.averaging(make(), EPOCH)
+        service = Service(service.setup, patience=Patience(round_quorum=1.0), rounds=EPOCH)
+        few, many = hello(service, "few", steps=1), hello(service, "many", steps=1, epochs=3)
+        header = {"n": 12, "test": True}
+        asks = [
+            partial(service.handle, Message("update", session, 0, {**header, "left": left}, (packed(change(1.0)),)))
+            for session, left in ((few, 0), (many, 24))
+        ]
+        assert [reply.step for reply in in_threads(asks)] == [1, 1]
+
     def test_welcome_says_when_rounds_are(self, make: Callable[..., Service]) -> None:
         found = []
         for every in (Every(), Every(steps=25), Every(epochs=2), Every(seconds=30.0)):
