@@ -60,7 +60,8 @@ def main() -> None:
     arguments.add("policy of `edgekit train --gradient-codec`", gradient="none")
     arguments.add(lr=0.05, epochs=3, json=None)
     options = arguments.parse_args()
-    config = codec_config(options.codec, 4, options.groups, coding=options.coding)
+    coding = options.coding if options.codec == "sgq" else None
+    config = codec_config(options.codec, 4, options.groups, coding=coding)
     deployed, trained = line(options, config), in_process(options, config)
     rows = [
         {"epoch": i, **{key: {"line": a[key], "in process": b[key]} for key in KEYS}}

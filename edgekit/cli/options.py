@@ -12,8 +12,8 @@ from edgekit.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: How indices are coded unless --coding says; with a rate to keep it is "context".
-CODING = "packed"
+#: How indices of sgq are coded unless --coding says.
+CODING = "context"
 
 
 def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -131,7 +131,7 @@ codec = options(
         "--coding",
         help="Indices on the line (sgq): packed, at their fixed width; context, entropy coded; or temporal, entropy "
         "coded given those that the same image had in the epoch before, which both ends keep "
-        f"(default: {CODING}; context with --target-bytes or --max-accuracy-drop).",
+        f"(default: {CODING}).",
     ),
     click.option("--weighted", is_flag=True, help="Code significant channels better than others (sgq)."),
     click.option(
@@ -282,14 +282,17 @@ def counts(option: str, text: str) -> tuple[int, ...]:
 
 
 def codec_config(
-    codec: str, bits: int, groups: int, grouping: str = "spectral", weighted: bool = False, coding: str = CODING
+    codec: str, bits: int, groups: int, grouping: str = "spectral", weighted: bool = False, coding: str | None = None
 ) -> dict[str, Any]:
-    """The constructor arguments of feature codec `codec`; UsageError for settings that are not its own."""
-    if codec != "sgq" and (grouping, weighted, coding) != ("spectral", False, CODING):
+    """The constructor arguments of feature codec `codec`; UsageError for settings that are not its own.
+
+    None for `coding` is the codec's own, a fixed width, by which bytes can be told before anything is coded.
+    """
+    if codec != "sgq" and (grouping, weighted, coding) != ("spectral", False, None):
         told = "--grouping, --weighted and --coding are of --codec sgq: leave them out with"
         raise UsageError(f"{told} {codec}")
     grouped, plain = {"groups": groups, "bits": bits}, {"bits": bits}
-    sgq = {**grouped, "grouping": grouping, "weighted": weighted, "coding": coding}
+    sgq = {**grouped, "grouping": grouping, "weighted": weighted, **({"coding": coding} if coding else {})}
     table: dict[str, dict[str, Any]] = {
         "sgq": sgq, "product": grouped, "uniform": plain, "slicing": plain, "topk": plain,
     }  # fmt: skip

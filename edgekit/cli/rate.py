@@ -39,7 +39,7 @@ def codec(given: dict[str, Any]) -> "FeatureCodec":
     """The feature codec of the options; when a rate is to be chosen, its groups and bits are not decided yet."""
     from edgekit.codecs.registry import feature_codec
 
-    coding = given["coding"] or ("context" if wanted(given) and given["codec"] == "sgq" else options.CODING)
+    coding = given["coding"] or (options.CODING if given["codec"] == "sgq" else None)
     config = options.codec_config(
         given["codec"], given["bits"], given["groups"], given["grouping"], given["weighted"], coding
     )

@@ -5,17 +5,17 @@ from typing import Any, NamedTuple
 
 from edgekit.codecs.registry import FEATURES, feature_codec, parse_settings
 from edgekit.errors import UnknownName, UsageError
-from edgekit.server.calibrate import calibrator
+from edgekit.server.calibrate import DEFAULT, calibrator
 
 #: Short name -> feature codec + gradient codec. Baselines without a gradient codec of their own have that of uniform
-#: quantisation.
+#: quantisation; `sgq` is what `edgekit train` does when nothing is said.
 NAMES = {
     "fp32": "raw+none",
     "uq": "uniform:bits=4+stochastic:bits=4",
     "pq": "product:groups=8,bits=4+stochastic:bits=4",
     "clio": "slicing:bits=4+stochastic:bits=4",
     "topk": "topk:bits=4+stochastic:bits=4",
-    "sgq": "sgq:groups=8,bits=5,coding=context+dct:zone=2",
+    "sgq": f"sgq:groups=8,bits=4,coding=context+{DEFAULT}",
 }
 
 

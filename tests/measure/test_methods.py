@@ -6,14 +6,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgekit.cli.rate import codec
+from edgekit.cli.train import train
+from edgekit.codecs.registry import feature_codec
 from edgekit.errors import EdgekitError, UnknownName, UsageError
 from edgekit.measure.methods import NAMES, parse
+from edgekit.server.calibrate import DEFAULT
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_name_is_a_method(name: str) -> None:
     method = parse(name)
     assert method.name == name and method.text == NAMES[name] and method.gradient
+
+
+def test_sgq_is_what_train_does_when_nothing_is_said() -> None:
+    context = train.make_context("train", ["vgg11_thin"])
+    method = parse("sgq")
+    assert repr(codec(context.params)) == repr(feature_codec(method.codec, method.config))
+    assert context.params["gradient_codec"] is None and method.gradient == DEFAULT
 
 
 def test_spelt_out() -> None:
