@@ -8,7 +8,7 @@ import contextlib
 import json
 import socket
 import sys
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from edgekit.line.meter import Meter, Recorder
 from edgekit.line.names import check_name
 from edgekit.providers import AUTO
 from edgekit.runtime.learn import FrontHalf
+from edgekit.runtime.line import RECONNECT_S, Reconnecting
 from edgekit.runtime.loop import Device
 from edgekit.runtime.measure import Span, measure_encoding, measure_training
 from edgekit.runtime.program import exit_code
@@ -82,6 +83,8 @@ def parser(program: str) -> argparse.ArgumentParser:
                    "what the bundle was exported for, where the installed onnxruntime has it)")  # fmt: skip
     p.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="SECONDS",
                    help="give the server up after this long without a reply (default %(default)s)")  # fmt: skip
+    p.add_argument("--reconnect", type=float, default=RECONNECT_S, metavar="SECONDS",
+                   help="try so long to bring a broken line back; 0: end at once (default %(default)s)")  # fmt: skip
     p.add_argument("--threads", type=int, default=1, help="threads of the engine (default 1)")
     p.add_argument("--seed", type=int, default=0, help="decides shares, order of images, revived codewords (default 0)")
     p.add_argument("--codebook-decay", type=float, default=defaults["codebook_decay"], metavar="D",
@@ -122,6 +125,8 @@ def run(options: argparse.Namespace) -> None:
     )  # fmt: skip
     if options.server is not None:
         check_options(settings)
+    if not 0 <= options.reconnect < float("inf"):
+        raise UsageError("--reconnect {}: expected a number of seconds, 0 or more".format(options.reconnect))
     kernels.choice()
     bundle = open_bundle(options.bundle)
     if options.server is not None:
@@ -152,12 +157,23 @@ def run(options: argparse.Namespace) -> None:
             span = Span(options.measure, options.warm_up)
             measure_encoding(front, front.normalise(dataset.train_images[:MOST_ENCODED]), options.batch, span, show)
             return
-        with contextlib.closing(Grpc(options.server, Meter(), timeout_s=options.timeout)) as transport:
+        with _line(options, name, show) as transport:
             device = Device(front, transport, settings, show, present(dataset, bundle.class_names))
             if options.measure is None:
                 device.train(train, Images(dataset.test_images, dataset.test_labels), validation)
             else:
                 measure_training(device, train, Span(options.measure, options.warm_up), show)
+
+
+def _line(options: argparse.Namespace, name: str, show: Callable[[Dict[str, Any]], None]) -> Reconnecting:
+    """The line to the server, which comes back when it breaks."""
+    meter = Meter()
+    return Reconnecting(
+        lambda: Grpc(options.server, meter, timeout_s=options.timeout),
+        meter,
+        options.reconnect,
+        lambda event: show(dict(event, device=name)),
+    )
 
 
 def _opened(bundle: Bundle, options: argparse.Namespace, name: str) -> FrontHalf:
@@ -224,6 +240,10 @@ def _print(event: Dict[str, Any]) -> None:
         instead = "" if event["provider"] == event["wanted"] else ", not {wanted}"
         told = "{device} learns in {learns_on} on provider {provider}" + instead + ": {reason}"
         print(told.format(**event), flush=True)
+    elif event["event"] == "broken":
+        print("{device}: {reason}; trying to come back for {seconds:.0f} s".format(**event), flush=True)
+    elif event["event"] == "resumed":
+        print("{device}: back after {after_s:.1f} s, going on where it was".format(**event), flush=True)
     elif event["event"] == "warned":
         print("{device}: {warning}".format(**event), flush=True)
     elif event["event"] == "connected":

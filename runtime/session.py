@@ -75,6 +75,11 @@ class Options(NamedTuple):
     #: What is done to training images, "flip,crop:4", see `edgekit.data.augment`; None: nothing.
     augment: Optional[str] = None
 
+    @property
+    def window(self) -> int:
+        """Most messages without an answer at a time: for each batch in flight it and the codebooks after it."""
+        return 2 * self.in_flight + 2
+
 
 def check_options(options: Options) -> None:
     """UsageError for options that nothing can be trained with, whatever the images."""
@@ -152,8 +157,10 @@ class Session:
         # Both ends of its line start anew.
         self.stream = self.front.codec.stream()
         _check_depth(self.options.in_flight, self.front.codec, self.stream.in_flight)
-        self.transport.send(Hello(self.front.digest, self.options.name, images, steps, epochs, list(classes), True))
+        own = self.options
+        self.transport.send(Hello(self.front.digest, own.name, images, steps, epochs, list(classes), True, own.window))
         self._welcome = welcome = self.transport.expect(Welcome)
+        self.transport.begin(welcome.session, welcome.token)
         #: Batches of an epoch.
         self.steps_per_epoch = max(welcome.steps, 1)
         self.planned = self.steps_per_epoch * (epochs - min(welcome.epoch, epochs))

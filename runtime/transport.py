@@ -5,7 +5,7 @@ import queue
 import threading
 import time
 from abc import ABC, abstractmethod
-from typing import Any, Callable, Dict, Iterator, List, Optional, Type, Union
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Type, Union
 
 from edgekit.errors import Diverged, EdgekitError, PayloadError, Quarantined, Refused, TransportError
 from edgekit.line import frame, messages
@@ -29,7 +29,7 @@ class Transport(ABC):
 
     def send(self, message: AnyMessage) -> None:
         """Sends `message`; does not wait for the reply."""
-        data = messages.encode(message)
+        data = frame.encode(messages.pack(message), self._number)
         self._send(data)
         self.meter.count("up", messages.KIND_OF[type(message)], len(data))
 
@@ -38,9 +38,8 @@ class Transport(ABC):
 
         Refused, or what `REASONS` says, when it is an error message; TransportError when none comes.
         """
-        data = self._recv(patient)
-        reply = frame.decode(data)
-        self.meter.count("down", reply.kind, len(data))
+        reply, size = self._receive(patient)
+        self.meter.count("down", reply.kind, size)
         if reply.kind == "error":
             error = messages.parse(reply)
             assert isinstance(error, Error)
@@ -62,9 +61,23 @@ class Transport(ABC):
         assert isinstance(parsed, cls)
         return parsed
 
+    def begin(self, session: int, token: str) -> None:
+        """Says that all messages from now on are those of `session`; `token` is that of Welcome."""
+        return None
+
     def close(self) -> None:
         """Ends the stream."""
         return None
+
+    def _receive(self, patient: bool) -> Tuple[Message, int]:
+        """The next frame's content and bytes."""
+        data = self._recv(patient)
+        return frame.decode(data), len(data)
+
+    @property
+    def _number(self) -> int:
+        """Number of the next message that is sent, see `edgekit.line.frame`."""
+        return 0
 
     @abstractmethod
     def _send(self, data: bytes) -> None: ...

@@ -22,6 +22,16 @@ def left(session: Session, finished: bool) -> Event:
     }  # fmt: skip
 
 
+def away(session: Session, seconds: float) -> Event:
+    """Its line broke; it has so many seconds to come back."""
+    return {"event": "away", "session": session.number, "device": session.device, "seconds": seconds}
+
+
+def back(session: Session, lost: int) -> Event:
+    """It came back over another line; so many answers had been lost."""
+    return {"event": "back", "session": session.number, "device": session.device, "lost": lost}
+
+
 def warned(session: Session, warning: str) -> Event:
     return {"event": "warned", "device": session.device, "step": session.step, "warning": warning}
 

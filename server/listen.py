@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 
 from edgekit.errors import PayloadError, TransportError
-from edgekit.line.frame import MAX_FRAME, METHOD, check_address, decode, encode
+from edgekit.line.frame import MAX_FRAME, METHOD, Message, check_address, decode, encode
 from edgekit.server.service import Service, error_message
 
 _OPTIONS = [
@@ -69,19 +69,65 @@ def serve(
 
 def _answers(service: Service, frames: Iterator[bytes], context: Any) -> Iterator[bytes]:
     """A frame for every frame; one that does not parse is answered by an error, and ends the stream."""
-    sessions: set[int] = set()
+    line = Line(service, context)
     try:
         for frame in frames:
             try:
-                message = decode(frame)
-                reply = service.handle(message, context.is_active)
-                if reply.kind == "welcome":
-                    sessions.add(reply.session)
-                answer = encode(reply)
+                message = decode(frame, line.number)
             except PayloadError as error:
+                if line.number:
+                    # It was damaged on the way, or another one was lost: the device sends it again, over another line.
+                    context.abort(grpc.StatusCode.DATA_LOSS, str(error))
                 yield encode(error_message(error, 0, 0))
                 return
-            yield answer
+            for number, reply in line.answers(message):
+                try:
+                    answer = encode(reply, number)
+                except PayloadError as error:
+                    yield encode(error_message(error, reply.session, reply.step))
+                    return
+                yield answer
     finally:
-        for session in sessions:
-            service.left(session)
+        line.broke()
+
+
+class Line:
+    """One device's stream of frames; a session goes on over the latest that it took up."""
+
+    def __init__(self, service: Service, context: Any) -> None:
+        self._service = service
+        self._context = context
+        #: Those that it took up.
+        self.sessions: set[int] = set()
+        #: Number of the next message; 0 where the device does not go on over another line when this one breaks.
+        self.number = 0
+
+    def answers(self, message: Message) -> list[tuple[int, Message]]:
+        """The answers to `message` with their numbers: one, and after resumed those that had been lost before."""
+        if message.kind == "resume":
+            resumed, *lost = self._service.resume(message, self)
+            if resumed.kind == "resumed":
+                self._use(resumed.session)
+                self.number = resumed.step + 1
+            return [(0, resumed), *enumerate(lost, self.number - len(lost))]
+        number, reply = self.number, self._service.handle(message, lambda: self._holds(message.session))
+        if reply.kind == "welcome":
+            self._use(reply.session)
+            self.number = int("token" in reply.header)
+        elif self.number:
+            self.number += 1
+        return [(number, reply)]
+
+    def broke(self) -> None:
+        """Says so to the service, for the sessions that are not over."""
+        for session in self.sessions:
+            self._service.broke(session, self)
+
+    def _use(self, session: int) -> None:
+        self.sessions.add(session)
+        self._service.use(session, self)
+
+    def _holds(self, session: int) -> bool:
+        # A message that its session does not know this line by is refused by the service itself.
+        active: bool = self._context.is_active()
+        return active and (session not in self.sessions or self._service.holds(session, self))

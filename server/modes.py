@@ -48,6 +48,8 @@ class FleetSettings(NamedTuple):
     joint_batch: int | None = None
     #: Most steps that a device may be ahead of the slowest; None: any number.
     ahead: int | None = None
+    #: Seconds that a device whose line broke has to come back; 0: it may not.
+    reconnect: float = 60.0
 
     def check(self) -> None:
         """UsageError or UnknownName for what makes no sense."""
@@ -60,7 +62,7 @@ class FleetSettings(NamedTuple):
             raise UnknownName("mode", self.mode, MODES, f"there are: {', '.join(MODES)}")
         if devices is not None and devices < 1:
             raise UsageError(f"--devices {devices}: expected at least 1")
-        for name in ("start_wait", "step_wait", "round_wait", "ahead"):
+        for name in ("start_wait", "step_wait", "round_wait", "ahead", "reconnect"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise UsageError(f"--{name.replace('_', '-')} {value}: expected a number of 0 or more")
@@ -73,6 +75,7 @@ class FleetSettings(NamedTuple):
         return Patience(
             devices, self.start_wait, wait, step_quorum, self.round_wait, round_quorum,
             max(self.round_wait, TEST_S), self.mode == "sync", self.joint_batch, self.ahead,
+            self.reconnect,
         )  # fmt: skip
 
     def rounds(self, devices: int | None) -> RoundPolicy:

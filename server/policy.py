@@ -33,6 +33,8 @@ class Patience(NamedTuple):
     joint_batch: int | None = None
     #: Most steps that a device may be ahead of the slowest; None: any number.
     ahead: int | None = None
+    #: How long a device whose line broke has to come back; 0: it may not.
+    away_s: float = 0.0
 
     def joint_images(self, devices: int, alone: int) -> int:
         """Images of a joint step of `devices`, where one alone takes `alone`.

@@ -1,17 +1,13 @@
 """Session: all that the server knows of one device. It holds no lock, socket or thread: a copy goes on as it would."""
 
 import zlib
-from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from edgekit.codecs.base import Arrays, FeatureStream
-from edgekit.line.messages import Gradient, Hello, Tally
+from edgekit.line.messages import Hello, Tally
 from edgekit.server.bound import Fineness
 from edgekit.server.setup import Setup
 from edgekit.server.tally import Count
-
-#: Replies kept per session, for messages that come again.
-RECORD = 16
 
 
 @dataclass
@@ -38,8 +34,8 @@ class Session:
     resting: bool = False
     #: How finely its gradients are sent, where a bound is kept.
     fineness: Fineness = field(default_factory=Fineness)
-    #: Its latest replies, by step.
-    replies: "OrderedDict[int, Gradient]" = field(default_factory=OrderedDict)
+    #: What its device shows when it comes back over another line; empty where it may not.
+    token: str = ""
     #: What it was last warned of.
     warning: str = ""
     #: What its test came to so far.
@@ -63,9 +59,3 @@ class Session:
     def seed(self) -> int:
         """What its random draws follow from: its name, as its number depends on who came first."""
         return zlib.crc32(self.hello.device.encode())
-
-    def keep(self, reply: Gradient) -> None:
-        """Keeps the reply to a step that is done, should its message come again."""
-        self.replies[reply.step] = reply
-        if len(self.replies) > RECORD:
-            self.replies.popitem(last=False)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Lock
+from threading import Condition
 
 from edgekit.errors import Refused
 
@@ -12,17 +12,23 @@ class Turns:
 
     def __init__(self) -> None:
         self._busy: set[int] = set()
-        self._lock = Lock()
+        self._changed = Condition()
 
     @contextmanager
     def of(self, number: int) -> Iterator[None]:
         """The turn of a message of session `number`. Refused while another one has it."""
-        with self._lock:
+        with self._changed:
             if number in self._busy:
                 raise Refused(f"a message of session {number} still waits for its answer: one comes after another")
             self._busy.add(number)
         try:
             yield
         finally:
-            with self._lock:
+            with self._changed:
                 self._busy.remove(number)
+                self._changed.notify_all()
+
+    def wait(self, number: int) -> None:
+        """Returns when no message of session `number` has its turn."""
+        with self._changed:
+            self._changed.wait_for(lambda: number not in self._busy)

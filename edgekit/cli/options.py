@@ -265,6 +265,12 @@ fleet = options(
     click.option(
         "--ahead", type=int, metavar="N", help="Most steps that a device may be ahead of the slowest (default: any)."
     ),
+    click.option(
+        "--reconnect",
+        default=60.0,
+        metavar="SECONDS",
+        help="How long a device whose line broke has to come back, and keeps trying; 0: its session ends at once.",
+    ),
 )
 
 

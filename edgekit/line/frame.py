@@ -11,11 +11,15 @@ offset  size  field (integers little-endian)
 8       4     session id
 12      4     step id
 16      4     length of everything after byte 24
-20      4     CRC-32 of the frame without these four bytes
+20      4     CRC-32 of the frame without these four bytes, begun with the message's number
 24      H     header: one JSON object, UTF-8, no spaces
 24+H    4P    length of each part
 ...           the parts, one after another
 ======  ====  =============================================================
+
+Messages of a session that may go on over another line are numbered from 1, and each answer has the number of its
+message; all others have 0. Both ends count, so numbers need no bytes: a message that is lost or comes twice shows as a
+damaged one.
 
 >>> encode(Message("ack", session=1, step=2)).hex()
 '454b57020800000001000000020000000000000006fef7fd'
@@ -53,6 +57,8 @@ KINDS = {
     "weights": 14,
     "tested": 15,
     "tally": 16,
+    "resume": 17,
+    "resumed": 18,
 }
 _KIND_NAMES = {number: name for name, number in KINDS.items()}
 _HEAD = struct.Struct("<3sBBBHIII")
@@ -69,8 +75,11 @@ class Message(NamedTuple):
     parts: Tuple[bytes, ...] = ()
 
 
-def encode(message: Message) -> bytes:
-    """The frame of `message`. PayloadError when it exceeds MAX_FRAME, 65,535 header bytes or 255 parts."""
+def encode(message: Message, number: int = 0) -> bytes:
+    """The frame of `message`, which has this `number`.
+
+    PayloadError when it exceeds MAX_FRAME, 65,535 header bytes or 255 parts.
+    """
     header = json.dumps(message.header, separators=(",", ":")).encode() if message.header else b""
     size = HEAD_SIZE + len(header) + sum(4 + len(part) for part in message.parts)
     if size > MAX_FRAME or len(header) > 0xFFFF or len(message.parts) > 0xFF:
@@ -83,11 +92,11 @@ def encode(message: Message) -> bytes:
     head = _HEAD.pack(
         MAGIC, VERSION, KINDS[message.kind], len(message.parts), len(header), message.session, message.step, len(body)
     )
-    return b"".join((head, struct.pack("<I", zlib.crc32(body, zlib.crc32(head))), body))
+    return b"".join((head, struct.pack("<I", zlib.crc32(body, zlib.crc32(head, number))), body))
 
 
-def decode(frame: bytes) -> Message:
-    """The message of `frame`. Any bytes give a Message or PayloadError, nothing else."""
+def decode(frame: bytes, number: int = 0) -> Message:
+    """The message of `frame`, which is to have this `number`. Any bytes give one or PayloadError, nothing else."""
     if len(frame) < HEAD_SIZE:
         raise PayloadError("frame of {} B, expected at least {}".format(len(frame), HEAD_SIZE), len(frame))
     magic, version, kind, n_parts, header_length, session, step, length = _HEAD.unpack_from(frame)
@@ -102,9 +111,10 @@ def decode(frame: bytes) -> Message:
     if HEAD_SIZE + length != len(frame):
         raise PayloadError("frame of {} B says it has {}".format(len(frame), HEAD_SIZE + length), 16)
     (crc,) = struct.unpack_from("<I", frame, _HEAD.size)
-    actual = zlib.crc32(memoryview(frame)[HEAD_SIZE:], zlib.crc32(frame[: _HEAD.size]))
+    actual = zlib.crc32(memoryview(frame)[HEAD_SIZE:], zlib.crc32(frame[: _HEAD.size], number))
     if crc != actual:
-        raise PayloadError("checksum {:08x}, expected {:08x}: damaged on the way".format(actual, crc), _HEAD.size)
+        told = "checksum {:08x}, expected {:08x}: damaged on the way, or one before it was lost"
+        raise PayloadError(told.format(actual, crc), _HEAD.size)
     start = HEAD_SIZE + header_length
     if start + 4 * n_parts > len(frame):
         raise PayloadError("header and part table end past the frame", HEAD_SIZE)

@@ -11,6 +11,11 @@
              <------------  Ack                            <------------  Pong
     Update   ------------>                        Tested   ------------>
              <------------  Weights                        <------------  Tally
+                                                  Resume   ------------>
+                                                           <------------  Resumed
+
+Every message of a session has one answer, in order. So when a line breaks, both ends know by counting what was lost:
+Resume and Resumed, the first on the next line, say how far each of them came.
 
 Hello, Feature, Update and Tested may wait for other devices before they are answered. Error answers any message that
 the server refuses. Where a field lies in a frame (`edgekit.line.frame`) is written in `LAYOUTS`: some keys of the
@@ -22,11 +27,18 @@ header are short, because they travel with every batch.
 Bye(session=3)
 """
 
-from typing import Any, Dict, List, NamedTuple, Optional, TypeVar, Union
+from typing import Any, Dict, NamedTuple, Optional, Sequence, Type, TypeVar, Union
 
 from edgekit.errors import PayloadError
 from edgekit.line import frame
 from edgekit.line.frame import HEAD_SIZE, Message
+from edgekit.line.joining import Bye as Bye
+from edgekit.line.joining import Hello as Hello
+from edgekit.line.joining import Ping as Ping
+from edgekit.line.joining import Pong as Pong
+from edgekit.line.joining import Resume as Resume
+from edgekit.line.joining import Resumed as Resumed
+from edgekit.line.joining import Welcome as Welcome
 from edgekit.line.layout import Layout
 from edgekit.line.names import name_error
 
@@ -35,61 +47,6 @@ MOST_PLANNED = (1 << 32) - 1
 #: The largest share of the variance that a device tells as missing: noise in its place is three times as long as the
 #: signal that is left.
 MOST_MISSING = 0.9
-
-
-class Hello(NamedTuple):
-    """device -> server: asks for a session."""
-
-    #: Digest of the device's bundle.
-    bundle: str
-    #: Name of the device, which no other one in training has.
-    device: str
-    #: Its training images, the fewest batches that it can take them in, and the epochs that it plans.
-    images: int
-    steps: int
-    epochs: int
-    #: Names of the classes that it has images of; none where the bundle does not name its classes.
-    classes: List[str] = []  # noqa: RUF012 - never mutated; a NamedTuple default cannot be a factory
-    #: Whether it knows of local losses: an older one would pass over what Welcome says of them.
-    local: bool = False
-
-
-class Welcome(NamedTuple):
-    """server -> device: the session, and how to train in it."""
-
-    session: int
-    #: Batches that the device makes of its images in an epoch, no fewer than it said.
-    steps: int
-    #: Id and configuration of the gradient codec.
-    gradient_codec: str
-    gradient_config: Dict[str, Any]
-    #: Whether the gradient codec is told where the decoded feature is active.
-    masked: bool
-    optimizer: str
-    momentum: float
-    weight_decay: float
-    #: The present weights, dense (`codecs.updates.fedavg`), and tables, as a safetensors file, where they are no longer
-    #: the bundle's: the device came late.
-    front: bytes
-    tables: bytes
-    #: Whether `Feature.missing` is wanted. Left out when False.
-    noise_filling: bool = False
-    #: Epochs that the run has done before.
-    epoch: int = 0
-    #: The number of the next round, and when there is one: so many in an epoch, or one after so many epochs or seconds.
-    #: All three are 0 where front halves are not averaged.
-    round: int = 0
-    rounds: int = 0
-    round_epochs: int = 0
-    round_seconds: float = 0.0
-    #: Id and configuration of the update codec, and what becomes of batch norm's statistics: "average" or "local".
-    update_codec: str = "fedavg"
-    update_config: Dict[str, Any] = {}  # noqa: RUF012
-    norms: str = "average"
-    #: Whether the device sits the next round out: it trains nothing until then.
-    resting: bool = False
-    #: How much the device's local loss counts, see `edgekit.runtime.local_loss`; 0: there is none.
-    local_loss: float = 0.0
 
 
 class Feature(NamedTuple):
@@ -232,12 +189,6 @@ class Ack(NamedTuple):
     step: int = 0
 
 
-class Bye(NamedTuple):
-    """device -> server: the session is over. Answered by Ack."""
-
-    session: int
-
-
 class Error(NamedTuple):
     """server -> device: the message was refused."""
 
@@ -248,32 +199,13 @@ class Error(NamedTuple):
     reason: str
 
 
-class Ping(NamedTuple):
-    """device -> server: are you there? No session is needed."""
-
-    step: int
-
-
-class Pong(NamedTuple):
-    """server -> device: the answer to a ping."""
-
-    step: int
-    #: The server's clock, in seconds since 1970.
-    time: float
-    #: Digest of the server's bundle, and its version of edgekit.
-    bundle: str
-    version: str
-    #: Devices in training.
-    devices: int
-
-
 AnyMessage = Union[
     Hello, Welcome, Feature, Gradient, Codebook, Evaluate, Result, Ack, Bye, Error, Ping, Pong, Update, Weights,
-    Tested, Tally,
+    Tested, Tally, Resume, Resumed,
 ]  # fmt: skip
 M = TypeVar(
     "M", Hello, Welcome, Feature, Gradient, Codebook, Evaluate, Result, Ack, Bye, Error, Ping, Pong, Update, Weights,
-    Tested, Tally,
+    Tested, Tally, Resume, Resumed,
 )  # fmt: skip
 
 
@@ -309,8 +241,16 @@ LAYOUTS = {
     "weights": Layout(Weights),
     "tested": Layout(Tested),
     "tally": Layout(Tally, {"images": "n", "correct": "right"}),
+    "resume": Layout(Resume),
+    "resumed": Layout(Resumed),
 }
 KIND_OF = {layout.message: kind for kind, layout in LAYOUTS.items()}
+#: Fields that are 0 to MOST_PLANNED.
+COUNTS: Dict[Type[Any], Sequence[str]] = {
+    Hello: ("images", "steps", "epochs", "window"),
+    Update: ("images", "left"),
+    Welcome: ("steps", "epoch", "round", "rounds", "round_epochs"),
+}
 
 
 def pack(message: AnyMessage) -> Message:
@@ -345,20 +285,16 @@ def check_count(count: int, most: int, what: str) -> int:
 
 def _check(message: AnyMessage) -> None:
     """PayloadError for values that are of their type and still make no sense."""
+    for name in COUNTS.get(type(message), ()):
+        told = "{} message: '{}'".format(KIND_OF[type(message)], name)
+        check_count(getattr(message, name), MOST_PLANNED, told)
     if isinstance(message, Hello):
-        for name in ("images", "steps", "epochs"):
-            check_count(getattr(message, name), MOST_PLANNED, "hello message: '{}'".format(name))
         wrong = name_error(message.device)
         if wrong:
             raise PayloadError("hello message: {}".format(wrong), HEAD_SIZE)
         if not all(isinstance(name, str) for name in message.classes):
             raise PayloadError("hello message: 'classes' is {!r}, expected names".format(message.classes), HEAD_SIZE)
-    elif isinstance(message, Update):
-        for name in ("images", "left"):
-            check_count(getattr(message, name), MOST_PLANNED, "update message: '{}'".format(name))
     elif isinstance(message, Welcome):
-        for name in ("steps", "epoch", "round", "rounds", "round_epochs"):
-            check_count(getattr(message, name), MOST_PLANNED, "welcome message: '{}'".format(name))
         if message.round_seconds < 0:
             told = "welcome message: 'round_seconds' is {}, expected 0 or more"
             raise PayloadError(told.format(message.round_seconds), HEAD_SIZE)

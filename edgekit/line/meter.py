@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from typing import IO, Any, Dict, Iterator, Optional, Tuple
 
 #: Kinds whose bytes are training's own; evaluation traffic is counted, but apart.
-TRAINING_KINDS = ("hello", "welcome", "feature", "gradient", "codebook", "ack", "bye", "update", "weights")
+TRAINING_KINDS = (
+    "hello", "welcome", "feature", "gradient", "codebook", "ack", "bye", "update", "weights", "resume", "resumed",
+)  # fmt: skip
 
 
 class Meter:

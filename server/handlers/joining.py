@@ -57,4 +57,5 @@ def welcome(setup: Setup, fleet: Fleet, rounds: Rounds, session: Session) -> Wel
         norms=policy.norms,
         resting=session.resting,
         local_loss=setup.local_loss.weight,
+        token=session.token,
     )  # fmt: skip

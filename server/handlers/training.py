@@ -8,8 +8,7 @@
     answer   of each device     gradient --Calibrator.send--> bytes, or none in steps that have none; the stream's
                                 tables learn
 
-`take` and `answer` touch nothing but the device's session: the devices' threads do them side by side. A step that was
-done before is `repeated`: the reply that was kept, nothing is learned twice.
+`take` and `answer` touch nothing but the device's session: the devices' threads do them side by side.
 """
 
 import time
@@ -60,18 +59,6 @@ class Learned:
     seconds: float
 
 
-def repeated(session: Session, message: Feature) -> Gradient | None:
-    """The reply that was given to `message` before, if it was. Refused unless it is the session's next step else."""
-    step = message.step
-    if step in session.replies:
-        return session.replies[step]
-    if step < session.step:
-        raise Refused(f"step {step} is done and its reply no longer kept; the next step is {session.step}")
-    if step > session.step:
-        raise Refused(f"got step {step}, expected step {session.step}: steps come one after another")
-    return None
-
-
 def take(setup: Setup, session: Session, message: Feature, watched: bool) -> Work:
     """The batch in `message`, to be trained on. Refused or PayloadError when it cannot be taken.
 
@@ -79,6 +66,8 @@ def take(setup: Setup, session: Session, message: Feature, watched: bool) -> Wor
     whether there is a watch that will look at it.
     """
     start = time.perf_counter()
+    if message.step != session.step:
+        raise Refused(f"got step {message.step}, expected step {session.step}: steps come one after another")
     if message.images < 1:
         raise Refused(f"a batch of {message.images} images: expected at least 1")
     if setup.noise_filling is not None:
@@ -125,7 +114,7 @@ def train(setup: Setup, fleet: Fleet, watch: Watch | None, works: Sequence[Work]
 
 
 def answer(setup: Setup, learned: Learned) -> Gradient:
-    """The reply to the batch of `learned`, which is kept; the session's stream learns from its codes."""
+    """The reply to the batch of `learned`; the session's stream learns from its codes."""
     work, outcome = learned.work, learned.outcome
     session, message, batch = work.session, work.message, work.batch
     start = time.perf_counter()
@@ -135,14 +124,12 @@ def answer(setup: Setup, learned: Learned) -> Gradient:
         payload, deviation, error = _compressed(setup, session, batch, outcome.gradient, message.step)
     session.stream.update(batch.codes, batch.images)
     seconds = work.seconds + learned.seconds + time.perf_counter() - start
-    reply = Gradient(
+    return Gradient(
         session.number, message.step, round(outcome.loss, 6) if outcome else 0.0, outcome.right if outcome else 0,
         round(deviation, 6), round(seconds, 6), payload, float(f"{learned.rate:.6g}"), learned.warning,
         None if error is None else round(error, 3),
         outcome is not None and not sends,
     )  # fmt: skip
-    session.keep(reply)
-    return reply
 
 
 def _compressed(

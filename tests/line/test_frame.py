@@ -54,7 +54,8 @@ def test_no_kind_ever_changes_its_number():
     assert KINDS == {
         "hello": 1, "welcome": 2, "feature": 3, "gradient": 4, "codebook": 5,
         "evaluate": 6, "result": 7, "ack": 8, "bye": 9, "error": 10,
-        "ping": 11, "pong": 12, "update": 13, "weights": 14, "tested": 15, "tally": 16,
+        "ping": 11, "pong": 12, "update": 13, "weights": 14, "tested": 15, "tally": 16, "resume": 17,
+        "resumed": 18,
     }  # fmt: skip
 
 
@@ -119,7 +120,7 @@ def test_a_flipped_bit_is_refused():
         (framed(b"", version=1), "frame version 1, this side speaks 2: update the older side", 3),
         (framed(b"", version=3), "frame version 3, this side speaks 2: update the older side", 3),
         (framed(b"", kind=0), "unknown message kind 0", 4),
-        (framed(b"", kind=17), "unknown message kind 17", 4),
+        (framed(b"", kind=19), "unknown message kind 19", 4),
         (framed(b"", length=1), "frame of 24 B says it has 25", 16),
         (framed(b"", length=2**32 - 1), "frame of 24 B says it has", 16),
         (FRAME[:-1] + b"\xbb", "checksum .* damaged on the way", 20),
@@ -170,3 +171,11 @@ class _Huge(bytes):
 def test_a_part_too_large_is_refused_before_it_is_copied():
     with pytest.raises(PayloadError, match="send smaller batches"):
         encode(Message("feature", parts=(_Huge(),)))
+
+
+def test_a_frame_in_the_wrong_place_shows_as_a_damaged_one():
+    numbered = encode(FEATURE, 7)
+    assert decode(numbered, 7) == FEATURE and len(numbered) == len(FRAME) and encode(FEATURE, 0) == FRAME
+    for number in (0, 6, 8):
+        with pytest.raises(PayloadError, match="damaged on the way, or one before it was lost"):
+            decode(numbered, number)

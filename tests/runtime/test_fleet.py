@@ -85,7 +85,7 @@ class Run:
             self.failed.append(error)
             for session in self.service.fleet.in_order():
                 if session.device == name:
-                    self.service.left(session.number)
+                    self.service.broke(session.number, None)
 
     def states(self) -> list[dict[str, np.ndarray]]:
         return [self.devices[name].front.state for name in NAMES]

@@ -104,7 +104,7 @@ def test_any_message_gets_an_answer_that_fits_a_frame(
 )
 def test_the_same_service_still_trains(service: Service, message: Message, answer: str) -> None:
     for number in [each for each, session in service.fleet.sessions.items() if session.device != "last"]:
-        service.left(number)
+        service.broke(number, None)
     names = {session.device: number for number, session in service.fleet.sessions.items()}
     header = {**HELLO, "device": "last"}
     session = names.get("last") or service.handle(Message("hello", header=header)).session
@@ -119,4 +119,4 @@ def test_an_update_that_cannot_be_taken_moves_nothing(service: Service, wrong: b
     reply = service.handle(Message("update", session, 0, {"n": 4, "left": 8}, (wrong,)))
     assert reply.kind == ("error" if wrong else "weights")
     np.testing.assert_array_equal(service.rounds.weights["weight"], before)
-    service.left(session)
+    service.broke(session, None)

@@ -25,7 +25,7 @@ def test_in_sync_a_step_waits_for_all_and_in_async_hardly() -> None:
 
 def test_what_is_said_is_done() -> None:
     given = FleetSettings("async", start_wait=1.0, step_wait=2.0, round_wait=3.0, quorum=0.75, ahead=4)
-    assert given.patience(None) == Patience(None, 1.0, 2.0, 0.75, 3.0, 0.75, 60.0, False, None, 4)
+    assert given.patience(None) == Patience(None, 1.0, 2.0, 0.75, 3.0, 0.75, 60.0, False, None, 4, 60.0)
 
 
 def test_front_halves_are_averaged_unless_there_is_one() -> None:

@@ -79,7 +79,7 @@ class TestService:
 
     def loss(self, service: Service, session: int, step: int, missing: float) -> float:
         reply = service.handle(self.told(session, step, missing))
-        assert reply.kind == "gradient" and service.handle(self.told(session, step, missing)) == reply
+        assert reply.kind == "gradient"
         return float(reply.header["loss"])
 
     def test_welcome_asks_for_what_was_lost(self, make: Callable[..., Service]) -> None:

@@ -1,0 +1,162 @@
+"""Reconnecting: a session that outlives its line. A broken line is replaced, and nothing is lost or done twice.
+
+::
+
+    message n -----------> server
+              <----------- answer n          both ends count; what does not come in order is a broken line
+    ... the line breaks; a new one ...
+    Resume (answers that came: r) --------->
+              <-------------------- Resumed (messages that were answered: p), then answers r+1 ... p
+    messages p+1 ... again --------------->
+"""
+
+import random
+import time
+from collections import deque
+from types import TracebackType
+from typing import Any, Callable, Deque, Dict, Optional, Tuple, Type
+
+from edgekit.errors import EdgekitError, PayloadError, Refused, TransportError
+from edgekit.line import frame
+from edgekit.line.frame import HEAD_SIZE, Message
+from edgekit.line.messages import Ack, Bye, Resume, Resumed
+from edgekit.line.meter import Meter
+from edgekit.runtime.transport import Transport
+
+Event = Dict[str, Any]
+#: How long a device tries to bring a broken line back, unless it is told.
+RECONNECT_S = 60.0
+#: Seconds before the first try, and the longest pause between two. Each is drawn between half and all of twice the one
+#: before, so that devices that lost one server do not come back all at once.
+FIRST_S, LONGEST_S = 0.2, 10.0
+
+
+class Reconnecting(Transport):
+    """Lines that `connect` opens, one after another, each when the one before broke.
+
+    A line that does not come back within `give_up_s` seconds is a TransportError; with 0 each broken line is. `tell`
+    gets the events "broken" and "resumed". As a context it ends with its line; the server is told when that is not for
+    good.
+    """
+
+    def __init__(
+        self, connect: Callable[[], Transport], meter: Meter, give_up_s: float, tell: Callable[[Event], None]
+    ) -> None:
+        super().__init__(meter)
+        self._connect = connect
+        self._give_up_s = give_up_s
+        self._tell = tell
+        self._line: Optional[Transport] = connect()
+        #: What a new line begins with; without a token there is no session yet to go on with.
+        self._resume = Resume(0, 0, "")
+        self._unanswered: Deque[bytes] = deque()
+
+    def begin(self, session: int, token: str) -> None:
+        self._resume = Resume(session, 0, token)
+
+    def close(self) -> None:
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+
+    def __enter__(self) -> "Reconnecting":
+        return self
+
+    def __exit__(
+        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        try:
+            # Of a line that broke, or a session that the server ended, there is nothing to say.
+            lost = self._line is None or isinstance(error, (TransportError, Refused))
+            if error is not None and self._resume.token and not lost:
+                self._give_up()
+        except EdgekitError as late:
+            self._tell({"event": "not_told", "reason": str(late)})
+        finally:
+            self.close()
+
+    @property
+    def _number(self) -> int:
+        return self._resume.step + len(self._unanswered) + 1 if self._resume.token else 0
+
+    def _send(self, data: bytes) -> None:
+        assert self._line is not None
+        self._unanswered.append(data)
+        self._line._send(data)
+
+    def _recv(self, patient: bool) -> bytes:
+        assert self._line is not None
+        return self._line._recv(patient)
+
+    def _receive(self, patient: bool) -> Tuple[Message, int]:
+        number = self._resume.step + 1 if self._resume.token else 0
+        while True:
+            try:
+                data = self._recv(patient)
+                message = frame.decode(data, number)
+                break
+            except (TransportError, PayloadError) as error:
+                # A frame that was damaged on the way is a broken line too.
+                self._bring_back(error)
+        self._unanswered.popleft()
+        self._resume = self._resume._replace(step=self._resume.step + 1)
+        return message, len(data)
+
+    def _bring_back(self, why: EdgekitError) -> None:
+        """Another line that the session goes on over; the error `why` where there is none in time."""
+        self.close()
+        if not self._give_up_s:
+            raise why
+        self._tell({"event": "broken", "reason": str(why), "seconds": self._give_up_s})
+        begun, pause = time.monotonic(), FIRST_S
+        lost = 0
+        while self._line is None:
+            time.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, LONGEST_S)
+            try:
+                lost = self._open()
+            except (TransportError, PayloadError) as error:
+                if time.monotonic() - begun >= self._give_up_s:
+                    told = "{}; it did not come back within {:.0f} s: {}"
+                    raise TransportError(told.format(why, self._give_up_s, error)) from None
+        for number, data in enumerate(self._unanswered, self._resume.step + 1):
+            if number > self._resume.step + lost:
+                kind = frame.decode(data, number if self._resume.token else 0).kind
+                self.meter.count("up", kind, len(data))
+                self._line._send(data)
+        self._tell({"event": "resumed", "lost": lost, "after_s": time.monotonic() - begun})
+
+    def _open(self) -> int:
+        """Opens a line over which the session goes on; how many answers come again. Refused where it cannot."""
+        line = self._connect()
+        try:
+            lost = self._ask(line) if self._resume.token else 0
+        except EdgekitError:
+            line.close()
+            raise
+        self._line = line
+        return lost
+
+    def _ask(self, line: Transport) -> int:
+        line.send(self._resume)
+        resumed = line.expect(Resumed)
+        lost = resumed.step - self._resume.step
+        if not 0 <= lost <= len(self._unanswered):
+            least = self._resume.step
+            told = "resumed message: {} messages were answered, expected {} to {}"
+            raise PayloadError(told.format(resumed.step, least, least + len(self._unanswered)), HEAD_SIZE)
+        return lost
+
+    def _give_up(self) -> None:
+        """Tells the server that nobody is to wait for this device.
+
+        Over a line of its own: over the present one that would be read after all messages that still wait there.
+        """
+        self.close()
+        self._give_up_s = 0.0
+        for _ in range(self._open()):
+            self.recv()
+        # The others were never answered.
+        self._unanswered.clear()
+        self.send(Bye(self._resume.session, True))
+        self.expect(Ack)

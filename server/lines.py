@@ -1,0 +1,150 @@
+"""Lines: over which line each session talks, and what it needs to go on over another one when that breaks.
+
+::
+
+    each answer      --keep--> the latest answers, by their number
+    a broken line    --broke--> the session is away, and ends unless it comes back in time
+    Resume           --take--> the line before is deaf from now on --lost--> the answers that did not arrive
+
+Every message of a session has one answer, in order: both ends count them, and the numbers do not travel.
+"""
+
+import hmac
+import secrets
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import Lock, Timer
+from typing import Any
+
+from edgekit.errors import Refused
+from edgekit.line.frame import Message
+from edgekit.line.messages import Resume
+
+#: Answers that are kept of a session, at most.
+MOST = 256
+#: Sessions that ended, whose last answers are still known: the answer to a goodbye may be lost too.
+ENDED = 64
+
+
+@dataclass(eq=False)
+class Held:
+    """What is known of one session's line."""
+
+    token: str
+    #: The latest answers, as many as may be on their way.
+    latest: deque[Message]
+    #: The line in use; None before it is known.
+    line: Any = None
+    #: Messages answered so far.
+    answered: int = 0
+    #: Whether the session ended because its device had done all that it planned.
+    finished: bool = False
+    #: Counts down while the session is away.
+    timer: Timer | None = field(default=None, repr=False)
+
+
+class Lines:
+    """The lines of all sessions. Threads may ask at any time; `on_gone` is called in a thread of its own.
+
+    A device that is away for more than `away_s` seconds is not waited for any longer; with 0 none may come back.
+    """
+
+    def __init__(self, away_s: float, on_gone: Callable[[int], None]) -> None:
+        self.away_s = away_s
+        self._on_gone = on_gone
+        self._held: dict[int, Held] = {}
+        self._ended: OrderedDict[int, Held] = OrderedDict()
+        self._lock = Lock()
+
+    def begin(self, number: int, window: int) -> str:
+        """Begins session `number`, whose device has at most `window` messages without an answer, 0 where it does not
+        come back. Returns what the device has to show when it does, "" where it may not.
+        """
+        token = secrets.token_hex(8) if window and self.away_s else ""
+        with self._lock:
+            self._held[number] = Held(token, deque(maxlen=min(window, MOST)))
+        return token
+
+    def end(self, number: int, finished: bool) -> None:
+        """Ends session `number`; the last answers of one that `finished` are kept for a while."""
+        with self._lock:
+            held = self._held.pop(number)
+            _stop(held)
+            held.finished = finished
+            self._ended[number] = held
+            if len(self._ended) > ENDED:
+                self._ended.popitem(last=False)
+
+    def use(self, number: int, line: object) -> None:
+        """Says that session `number` talks over `line`."""
+        with self._lock:
+            self._held[number].line = line
+
+    def holds(self, number: int, line: object) -> bool:
+        """Whether `line` is that of session `number`, and not one that broke before."""
+        with self._lock:
+            held = self._held.get(number)
+            return held is not None and held.line in (None, line)
+
+    def is_away(self, number: int) -> bool:
+        """Whether the line of session `number` broke, and the device has not come back."""
+        with self._lock:
+            return self._held[number].timer is not None
+
+    def keep(self, number: int, answer: Message) -> None:
+        """Counts `answer` to the latest message of session `number`, which may have ended with it, and keeps it."""
+        with self._lock:
+            held = self._held.get(number) or self._ended[number]
+            held.answered += 1
+            held.latest.append(answer)
+
+    def broke(self, number: int) -> bool:
+        """For a session whose line broke: whether its device may come back, for which it has time from now on."""
+        with self._lock:
+            held = self._held[number]
+            if not held.token:
+                return False
+            _stop(held)
+            held.timer = Timer(self.away_s, self._on_gone, (number,))
+            held.timer.daemon = True
+            held.timer.start()
+            return True
+
+    def take(self, request: Resume, line: object) -> None:
+        """The session goes on over `line`, and over no other. Refused where it cannot."""
+        with self._lock:
+            held = self._held.get(request.session) or self._ended.get(request.session)
+            if held is None or not held.token or not hmac.compare_digest(held.token.encode(), request.token.encode()):
+                raise Refused(
+                    f"there is no session {request.session} of this device here: the server was started anew, start "
+                    "the device again"
+                )
+            if not (held.finished or request.session in self._held):
+                raise Refused(
+                    f"session {request.session} ended: its device was away for too long. Start the device again; "
+                    f"`edgekit serve --reconnect` is how many seconds it has ({self.away_s:g} now)"
+                )
+            _stop(held)
+            held.line = line
+
+    def lost(self, request: Resume) -> tuple[int, list[Message]]:
+        """How many messages of the session were answered, and the answers that did not arrive; after `take`, and while
+        none of its messages is being answered. Refused where they are not known any more.
+        """
+        with self._lock:
+            held = self._held.get(request.session) or self._ended[request.session]
+            missing = held.answered - request.step
+            if not 0 <= missing <= len(held.latest):
+                raise Refused(
+                    f"the device has {request.step} answers of session {request.session}, {held.answered} were given "
+                    f"and the last {len(held.latest)} are known: start the device again"
+                )
+            return held.answered, list(held.latest)[len(held.latest) - missing :]
+
+
+def _stop(held: Held) -> None:
+    """The session is not away, or is no more."""
+    if held.timer is not None:
+        held.timer.cancel()
+        held.timer = None

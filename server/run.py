@@ -1,0 +1,138 @@
+"""Run: what a server does when the messages that belong together are there, and all that it knows of its run.
+
+All of it happens with the service's lock held, but for what says otherwise.
+"""
+
+from collections.abc import Callable
+from threading import Condition
+from typing import Any
+
+from edgekit.errors import Quarantined
+from edgekit.server import events
+from edgekit.server.fleet import Fleet
+from edgekit.server.gate import Gate, Ticket
+from edgekit.server.handlers import training
+from edgekit.server.handlers.evaluation import tally, tally_message
+from edgekit.server.handlers.joining import welcome
+from edgekit.server.handlers.update import close_round
+from edgekit.server.lines import Lines
+from edgekit.server.pairs import Pairs
+from edgekit.server.policy import Patience, RoundPolicy
+from edgekit.server.rounds import Rounds
+from edgekit.server.session import Session
+from edgekit.server.setup import Setup
+from edgekit.server.watch import Watch
+
+
+class Run:
+    """The fleet, its rounds, and the gate at which messages wait for each other.
+
+    `on_event` is called with the events of `edgekit.server.events`, and "round".
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        on_event: Callable[[dict[str, Any]], None],
+        patience: Patience,
+        rounds: RoundPolicy,
+        pairs: Pairs | None,
+        seed: int,
+        watch: Watch | None,
+        lines: Lines,
+        lock: Condition,
+    ) -> None:
+        self.on_event = on_event
+        self.fleet = Fleet(patience.devices)
+        self.rounds = Rounds(rounds, setup, seed)
+        self.watch = watch
+        self.gate = Gate(lock, self.fleet, patience, self.act)
+        self._setup = setup
+        self._patience = patience
+        self._pairs = pairs
+        self._best: float | None = None
+        self._lines = lines
+
+    def act(self, kind: str, tickets: list[Ticket]) -> None:
+        """Answers tickets of one kind together, with the lock held."""
+        {"hello": self._welcome, "feature": self._train, "update": self._round, "tested": self._tested}[kind](tickets)
+
+    def _welcome(self, tickets: list[Ticket]) -> None:
+        new = []
+        for ticket in tickets:
+            self.fleet.joined += 1
+            session = Session.begin(self.fleet.joined, ticket.request, self._setup)
+            self.fleet.join(session)
+            session.token = self._lines.begin(session.number, ticket.request.window)
+            new.append((ticket, session))
+            self.on_event(events.joined(session))
+        if self.fleet.steps_per_epoch is None:
+            self.fleet.begin(self._patience)
+        self.rounds.rest(self.fleet)
+        for ticket, session in new:
+            ticket.reply = welcome(self._setup, self.fleet, self.rounds, session)
+
+    def _train(self, tickets: list[Ticket]) -> None:
+        self.fleet.short_steps += not self.gate.complete
+        outcomes = training.train(self._setup, self.fleet, self.watch, [ticket.work for ticket in tickets])
+        for ticket, learned in zip(tickets, outcomes, strict=True):
+            assert ticket.session is not None
+            verdict = self.watch.verdict(ticket.session.device) if self.watch else None
+            if verdict is None:
+                ticket.reply = learned
+                self._warn(ticket.session, learned.warning)
+            else:
+                ticket.error = Quarantined(f"{ticket.session.device} is in quarantine: {verdict}")
+                self._quarantine(ticket.session, verdict)
+
+    def _round(self, tickets: list[Ticket]) -> None:
+        entries = [(ticket.session, ticket.request, ticket.work) for ticket in tickets if ticket.session]
+        closed = close_round(self.fleet, self.rounds, entries)
+        for ticket, (session, update, _) in zip(tickets, entries, strict=True):
+            ticket.reply = closed.replies.get(session.number)
+            if ticket.reply is None:
+                ticket.request, ticket.work = update._replace(images=0, update=b""), None
+            elif update.test:
+                session.missed = None
+                self.gate.test(session)
+        if self.rounds.policy.every:
+            self.on_event(closed.told)
+
+    def _tested(self, tickets: list[Ticket]) -> None:
+        sessions = [ticket.session for ticket in tickets if ticket.session]
+        epoch = max(ticket.request.step for ticket in tickets)
+        test, validation, accuracy = tally(sessions)
+        best = accuracy is not None and (self._best is None or accuracy > self._best)
+        if best:
+            self._best = accuracy
+        self.keep(best)
+        self.on_event(events.tested(epoch, len(sessions), test, validation, best))
+        for ticket, session in zip(tickets, sessions, strict=True):
+            ticket.reply = tally_message(session, ticket.request.step, test, best)
+        for late in self.gate.end_test(sessions):
+            late.missed = tally_message(late, epoch, test, best)
+
+    def _warn(self, session: Session, warning: str) -> None:
+        """Tells of a warning when it is new."""
+        if warning and warning != session.warning:
+            self.on_event(events.warned(session, warning))
+        session.warning = warning
+
+    def _quarantine(self, session: Session, reason: str) -> None:
+        """Ends `session`; nothing more is learned from its device."""
+        self.fleet.quarantined[session.device] = reason
+        self.on_event(events.quarantined(session, reason))
+        self.end(session, finished=False)
+
+    def keep(self, best: bool) -> None:
+        if self._pairs is not None:
+            front = {**self._setup.front, **self.rounds.weights} if self.rounds.policy.every else None
+            self._pairs.keep(self._setup.back.state_dict(), front, self.rounds.tables, best)
+
+    def end(self, session: Session, finished: bool) -> None:
+        self.fleet.leave(session, finished)
+        self._lines.end(session.number, finished)
+        if self.watch is not None:
+            self.watch.forget(session.device)
+        self.gate.leave(session)
+        self.on_event(events.left(session, finished))

@@ -1,0 +1,141 @@
+"""A line that breaks: the session goes on over another one, nothing is lost and nothing done twice."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgekit.bundle import Bundle
+from edgekit.data.base import Dataset
+from edgekit.errors import Refused, TransportError
+from edgekit.line.meter import Meter
+from edgekit.runtime.learn import FrontHalf
+from edgekit.runtime.line import Reconnecting
+from edgekit.runtime.loop import Device
+from edgekit.runtime.session import Images, Options
+from edgekit.runtime.transport import Grpc
+from edgekit.server.listen import Listener, serve
+from edgekit.server.policy import Patience
+from edgekit.server.service import Service
+from tests.faults import KINDS, Fault, FaultyProxy
+from tests.runtime.loopback import coded_by, service
+
+PATIENT = Patience(devices=1, step_s=60.0, step_quorum=1.0, away_s=60.0)
+
+
+@contextlib.contextmanager
+def listening(setup: Any, patience: Patience = PATIENT) -> Iterator[tuple[Service, Listener, list[dict[str, Any]]]]:
+    events: list[dict[str, Any]] = []
+    server = Service(setup, events.append, patience)
+    listener = serve(server, "127.0.0.1:0", 4)
+    try:
+        yield server, listener, events
+    finally:
+        listener.stop(0)
+
+
+def run(bundle: Bundle, digits: Dataset, port: int, reconnect_s: float = 60.0) -> tuple[Device, list[dict[str, Any]]]:
+    """A device that trains over `port`; its events."""
+    events: list[dict[str, Any]] = []
+    meter = Meter()
+
+    def connect() -> Grpc:
+        return Grpc(f"127.0.0.1:{port}", meter, connect_s=5.0, timeout_s=60.0)
+
+    with (
+        contextlib.closing(FrontHalf(bundle, "onnxruntime", 1)) as front,
+        Reconnecting(connect, meter, reconnect_s, events.append) as line,
+    ):
+        device = Device(front, line, Options("d", epochs=2, in_flight=2), events.append)
+        device.train(
+            Images(digits.train_images[:160], digits.train_labels[:160]),
+            Images(digits.test_images[:90], digits.test_labels[:90]),
+        )
+    return device, events
+
+
+def weights(server: Service, device: Device) -> dict[str, np.ndarray]:
+    return {**server.setup.back.state_dict(), **device.front.state, **device.front.tables}
+
+
+@pytest.fixture(scope="module")
+def bundle(small_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return coded_by("temporal", small_bundle, tmp_path_factory.mktemp("coded"))
+
+
+@pytest.fixture(scope="module")
+def sound(bundle: Bundle, digits: Dataset) -> dict[str, np.ndarray]:
+    """What comes of the training over a sound line."""
+    with listening(service(bundle).setup) as (server, listener, _):
+        device, _ = run(bundle, digits, listener.port)
+        return weights(server, device)
+
+
+@pytest.mark.parametrize("way", ["up", "down"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_weights_whatever_happens_to_the_line(
+    bundle: Bundle, digits: Dataset, sound: dict[str, np.ndarray], kind: str, way: str
+) -> None:
+    with listening(service(bundle).setup) as (server, listener, told):
+        faults = [Fault(kind, way, after) for after in (1500, 6000, 2500, 9000)]
+        with contextlib.closing(FaultyProxy(f"127.0.0.1:{listener.port}", faults)) as proxy:
+            device, events = run(bundle, digits, proxy.port)
+        assert proxy.done
+        names = [event["event"] for event in told]
+        if kind in ("cut", "truncate"):
+            assert [event["event"] for event in events].count("resumed") == len(proxy.done)
+            assert names.count("away") == names.count("back") == len(proxy.done)
+        assert names.count("joined") == names.count("left") == 1 and told[-1]["finished"]
+        for name, array in sound.items():
+            np.testing.assert_array_equal(array, weights(server, device)[name], name)
+
+
+def test_a_line_that_stays_away_is_an_error_that_says_both_reasons(bundle: Bundle, digits: Dataset) -> None:
+    with listening(service(bundle).setup) as (server, listener, _):
+        proxy = FaultyProxy(f"127.0.0.1:{listener.port}", [])
+
+        def cut(event: dict[str, Any]) -> None:
+            if event["event"] == "joined":
+                proxy.close()
+
+        server.on_event = cut
+        with pytest.raises(TransportError, match=r"did not come back within 1 s"):
+            run(bundle, digits, proxy.port, reconnect_s=1.0)
+
+
+def test_without_a_time_to_come_back_a_broken_line_ends_the_session(bundle: Bundle, digits: Dataset) -> None:
+    with listening(service(bundle).setup, PATIENT._replace(away_s=0.0)) as (server, listener, told):
+        proxy = FaultyProxy(f"127.0.0.1:{listener.port}", [Fault("cut", "up", 3000)])
+        with pytest.raises(TransportError):
+            run(bundle, digits, proxy.port, reconnect_s=0.0)
+        wait(lambda: bool(server.fleet.lost))
+        assert [event["event"] for event in told] == ["joined", "left"]
+
+
+def test_a_session_that_was_away_for_too_long_is_refused(bundle: Bundle, digits: Dataset) -> None:
+    with listening(service(bundle).setup, PATIENT._replace(away_s=0.01)) as (_, listener, _):
+        proxy = FaultyProxy(f"127.0.0.1:{listener.port}", [Fault("cut", "up", 3000)])
+        with pytest.raises(Refused, match="away for too long"):
+            run(bundle, digits, proxy.port)
+
+
+def test_who_gives_up_says_so(bundle: Bundle, digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Device, "_test", stopped)
+    with listening(service(bundle).setup) as (server, listener, told):
+        with pytest.raises(KeyboardInterrupt):
+            run(bundle, digits, listener.port)
+        assert server.fleet.lost == {"d"}, "at once, and not in a minute"
+        assert told[-1]["event"] == "left" and not told[-1]["finished"]
+
+
+def wait(done: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < until
+        time.sleep(0.05)
