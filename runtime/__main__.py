@@ -24,9 +24,11 @@ from edgekit.providers import AUTO
 from edgekit.runtime.learn import FrontHalf
 from edgekit.runtime.loop import Device
 from edgekit.runtime.measure import Span, measure_encoding, measure_training
+from edgekit.runtime.pace import TIMEOUT_S
 from edgekit.runtime.program import exit_code
+from edgekit.runtime.reach import find
 from edgekit.runtime.session import Images, Options, check_augment, check_options
-from edgekit.runtime.transport import TIMEOUT_S, Grpc
+from edgekit.runtime.transport import Grpc
 
 EXAMPLES = """examples:
   edgekit run bundle --server 10.0.0.2:50051 --dataset digits
@@ -80,8 +82,11 @@ def parser(program: str) -> argparse.ArgumentParser:
     p.add_argument("--provider", default=AUTO, metavar="NAME",
                    help="what ONNX Runtime runs the graphs that learn on: cpu, cuda, cann or openvino (default auto: "
                    "what the bundle was exported for, where the installed onnxruntime has it)")  # fmt: skip
-    p.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="SECONDS",
-                   help="give the server up after this long without a reply (default %(default)s)")  # fmt: skip
+    p.add_argument("--wait", type=float, default=60.0, metavar="SECONDS",
+                   help="go on trying for so long while no server answers (default %(default)g)")  # fmt: skip
+    p.add_argument("--timeout", type=float, metavar="SECONDS",
+                   help="give the server up after this long without a reply (default: {:g}, and what the line needs at "
+                   "the rate that it has shown)".format(TIMEOUT_S))  # fmt: skip
     p.add_argument("--threads", type=int, default=1, help="threads of the engine (default 1)")
     p.add_argument("--seed", type=int, default=0, help="decides shares, order of images, revived codewords (default 0)")
     p.add_argument("--codebook-decay", type=float, default=defaults["codebook_decay"], metavar="D",
@@ -122,6 +127,7 @@ def run(options: argparse.Namespace) -> None:
     )  # fmt: skip
     if options.server is not None:
         check_options(settings)
+        check_line(options)
     kernels.choice()
     bundle = open_bundle(options.bundle)
     if options.server is not None:
@@ -152,12 +158,25 @@ def run(options: argparse.Namespace) -> None:
             span = Span(options.measure, options.warm_up)
             measure_encoding(front, front.normalise(dataset.train_images[:MOST_ENCODED]), options.batch, span, show)
             return
-        with contextlib.closing(Grpc(options.server, Meter(), timeout_s=options.timeout)) as transport:
+
+        def tell(reason: str) -> None:
+            event = {"event": "waiting", "device": name, "server": options.server, "seconds": options.wait}
+            show(dict(event, reason=reason))
+
+        with contextlib.closing(Grpc(options.server, Meter(), options.wait, options.timeout, tell)) as transport:
             device = Device(front, transport, settings, show, present(dataset, bundle.class_names))
             if options.measure is None:
                 device.train(train, Images(dataset.test_images, dataset.test_labels), validation)
             else:
                 measure_training(device, train, Span(options.measure, options.warm_up), show)
+
+
+def check_line(options: argparse.Namespace) -> None:
+    """UsageError for an address or for seconds that are none, TransportError for a host that is unknown."""
+    find(options.server)
+    for name, seconds in (("wait", options.wait), ("timeout", options.timeout)):
+        if seconds is not None and not 0 <= seconds < float("inf"):
+            raise UsageError("--{} {}: expected seconds, 0 or more".format(name, seconds))
 
 
 def _opened(bundle: Bundle, options: argparse.Namespace, name: str) -> FrontHalf:
@@ -226,6 +245,9 @@ def _print(event: Dict[str, Any]) -> None:
         print(told.format(**event), flush=True)
     elif event["event"] == "warned":
         print("{device}: {warning}".format(**event), flush=True)
+    elif event["event"] == "waiting":
+        told = "{device}: no server answers at {server}: {reason}; trying for {seconds:g} s (--wait)"
+        print(told.format(**event), flush=True)
     elif event["event"] == "connected":
         print("{device} connected: {steps} steps in {epochs} epochs".format(**event), flush=True)
     elif event["event"] in ("measured", "encoded"):
