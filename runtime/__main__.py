@@ -25,9 +25,11 @@ from edgekit.runtime.learn import FrontHalf
 from edgekit.runtime.line import RECONNECT_S, Reconnecting
 from edgekit.runtime.loop import Device
 from edgekit.runtime.measure import Span, measure_encoding, measure_training
+from edgekit.runtime.pace import TIMEOUT_S
 from edgekit.runtime.program import exit_code
+from edgekit.runtime.reach import find
 from edgekit.runtime.session import Images, Options, check_augment, check_options
-from edgekit.runtime.transport import TIMEOUT_S, Grpc
+from edgekit.runtime.transport import Grpc
 
 EXAMPLES = """examples:
   edgekit run bundle --server 10.0.0.2:50051 --dataset digits
@@ -81,8 +83,11 @@ def parser(program: str) -> argparse.ArgumentParser:
     p.add_argument("--provider", default=AUTO, metavar="NAME",
                    help="what ONNX Runtime runs the graphs that learn on: cpu, cuda, cann or openvino (default auto: "
                    "what the bundle was exported for, where the installed onnxruntime has it)")  # fmt: skip
-    p.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="SECONDS",
-                   help="give the server up after this long without a reply (default %(default)s)")  # fmt: skip
+    p.add_argument("--wait", type=float, default=60.0, metavar="SECONDS",
+                   help="go on trying for so long while no server answers (default %(default)g)")  # fmt: skip
+    p.add_argument("--timeout", type=float, metavar="SECONDS",
+                   help="give the server up after this long without a reply (default: {:g}, and what the line needs at "
+                   "the rate that it has shown)".format(TIMEOUT_S))  # fmt: skip
     p.add_argument("--reconnect", type=float, default=RECONNECT_S, metavar="SECONDS",
                    help="try so long to bring a broken line back; 0: end at once (default %(default)s)")  # fmt: skip
     p.add_argument("--threads", type=int, default=1, help="threads of the engine (default 1)")
@@ -125,8 +130,7 @@ def run(options: argparse.Namespace) -> None:
     )  # fmt: skip
     if options.server is not None:
         check_options(settings)
-    if not 0 <= options.reconnect < float("inf"):
-        raise UsageError("--reconnect {}: expected a number of seconds, 0 or more".format(options.reconnect))
+        check_line(options)
     kernels.choice()
     bundle = open_bundle(options.bundle)
     if options.server is not None:
@@ -168,12 +172,25 @@ def run(options: argparse.Namespace) -> None:
 def _line(options: argparse.Namespace, name: str, show: Callable[[Dict[str, Any]], None]) -> Reconnecting:
     """The line to the server, which comes back when it breaks."""
     meter = Meter()
-    return Reconnecting(
-        lambda: Grpc(options.server, meter, timeout_s=options.timeout),
-        meter,
-        options.reconnect,
-        lambda event: show(dict(event, device=name)),
-    )
+
+    def tell(event: Dict[str, Any]) -> None:
+        show(dict(event, device=name))
+
+    def waits(reason: str) -> None:
+        tell({"event": "waiting", "server": options.server, "seconds": options.wait, "reason": reason})
+
+    def connect(wait_s: float = 0.0) -> Grpc:
+        return Grpc(options.server, meter, wait_s, options.timeout, waits)
+
+    return Reconnecting(connect, connect(options.wait), options.reconnect, tell)
+
+
+def check_line(options: argparse.Namespace) -> None:
+    """UsageError for an address or for seconds that are none, TransportError for a host that is unknown."""
+    find(options.server)
+    for name, seconds in (("wait", options.wait), ("timeout", options.timeout), ("reconnect", options.reconnect)):
+        if seconds is not None and not 0 <= seconds < float("inf"):
+            raise UsageError("--{} {}: expected seconds, 0 or more".format(name, seconds))
 
 
 def _opened(bundle: Bundle, options: argparse.Namespace, name: str) -> FrontHalf:
@@ -246,6 +263,9 @@ def _print(event: Dict[str, Any]) -> None:
         print("{device}: back after {after_s:.1f} s, going on where it was".format(**event), flush=True)
     elif event["event"] == "warned":
         print("{device}: {warning}".format(**event), flush=True)
+    elif event["event"] == "waiting":
+        told = "{device}: no server answers at {server}: {reason}; trying for {seconds:g} s (--wait)"
+        print(told.format(**event), flush=True)
     elif event["event"] == "connected":
         print("{device} connected: {steps} steps in {epochs} epochs".format(**event), flush=True)
     elif event["event"] in ("measured", "encoded"):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional
 import edgekit
 from edgekit import machine
 from edgekit.errors import BackendError, BundleError
-from edgekit.line import frame
+from edgekit.line.address import check_address
 from edgekit.providers import AUTO, CPU, PROVIDERS, check_provider
 from edgekit.runtime.backends.registry import BY_RUNTIME, entry_of
 from edgekit.runtime.health import libraries
@@ -108,7 +108,7 @@ def examine(
     check_provider(provider)
     profile = profile or {}
     if server is not None:
-        frame.check_address(server)
+        check_address(server)
     oldest = profile.get("python")
     found = [
         libraries.python(oldest if isinstance(oldest, str) else OLDEST_PYTHON),

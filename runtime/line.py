@@ -20,7 +20,6 @@ from edgekit.errors import EdgekitError, PayloadError, Refused, TransportError
 from edgekit.line import frame
 from edgekit.line.frame import HEAD_SIZE, Message
 from edgekit.line.messages import Ack, Bye, Resume, Resumed
-from edgekit.line.meter import Meter
 from edgekit.runtime.transport import Transport
 
 Event = Dict[str, Any]
@@ -32,7 +31,7 @@ FIRST_S, LONGEST_S = 0.2, 10.0
 
 
 class Reconnecting(Transport):
-    """Lines that `connect` opens, one after another, each when the one before broke.
+    """The line `first`, and those that `connect` opens, one after another, each when the one before broke.
 
     A line that does not come back within `give_up_s` seconds is a TransportError; with 0 each broken line is. `tell`
     gets the events "broken" and "resumed". As a context it ends with its line; the server is told when that is not for
@@ -40,13 +39,13 @@ class Reconnecting(Transport):
     """
 
     def __init__(
-        self, connect: Callable[[], Transport], meter: Meter, give_up_s: float, tell: Callable[[Event], None]
+        self, connect: Callable[[], Transport], first: Transport, give_up_s: float, tell: Callable[[Event], None]
     ) -> None:
-        super().__init__(meter)
+        super().__init__(first.meter)
         self._connect = connect
         self._give_up_s = give_up_s
         self._tell = tell
-        self._line: Optional[Transport] = connect()
+        self._line: Optional[Transport] = first
         #: What a new line begins with; without a token there is no session yet to go on with.
         self._resume = Resume(0, 0, "")
         self._unanswered: Deque[bytes] = deque()

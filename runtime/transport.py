@@ -9,14 +9,16 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Type, U
 
 from edgekit.errors import Diverged, EdgekitError, PayloadError, Quarantined, Refused, TransportError
 from edgekit.line import frame, messages
-from edgekit.line.frame import MAX_FRAME, METHOD, Message, check_address
+from edgekit.line.address import check_address
+from edgekit.line.channel import GRPC_OPTIONS, LOOK_S, end_dead, watch
+from edgekit.line.frame import METHOD, Message
 from edgekit.line.messages import AnyMessage, Error, M, Tally, Weights
 from edgekit.line.meter import Meter
+from edgekit.runtime.pace import Pace
+from edgekit.runtime.reach import ATTEMPT_S, find, why_not
 
-#: Seconds without a reply after which the server is given up.
-TIMEOUT_S = 300.0
-#: Seconds without any sign of life from the other machine after which the line counts as broken.
-KEEPALIVE_S = 80.0
+#: Seconds from one attempt to connect to the next.
+AGAIN_S = 1.0
 #: The server's errors that mean something of their own to a device, by exit code; any other is Refused.
 REASONS: Dict[int, Type[EdgekitError]] = {cls.exit_code: cls for cls in (Quarantined, Diverged)}
 
@@ -104,35 +106,33 @@ class Loopback(Transport):
 
 
 class Grpc(Transport):
-    """gRPC over TCP to ``host:port``, without TLS."""
+    """gRPC over TCP to ``host:port``, without TLS and past any proxy.
 
-    def __init__(self, address: str, meter: Meter, connect_s: float = 20.0, timeout_s: float = TIMEOUT_S) -> None:
+    While no server answers there it goes on trying for `wait_s` seconds, and says once by `on_waiting` why. A reply may
+    take `timeout_s` seconds; None: as long as `Pace` says. UsageError for an address that is none, TransportError when
+    its host is unknown or the server does not come.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        meter: Meter,
+        wait_s: float = 0.0,
+        timeout_s: Optional[float] = None,
+        on_waiting: Callable[[str], None] = lambda reason: None,
+    ) -> None:
         super().__init__(meter)
-        check_address(address)
         import grpc
 
         self._address = address
+        _, self._port = check_address(address)
         self._error: Any = grpc.RpcError
-        self._channel = grpc.insecure_channel(
-            address,
-            options=[
-                ("grpc.max_receive_message_length", MAX_FRAME),
-                ("grpc.max_send_message_length", MAX_FRAME),
-                ("grpc.keepalive_time_ms", 20000),
-                ("grpc.keepalive_timeout_ms", int(KEEPALIVE_S * 1000) - 20000),
-            ],
-        )
-        try:
-            grpc.channel_ready_future(self._channel).result(timeout=connect_s)
-        except grpc.FutureTimeoutError:
-            self._channel.close()
-            raise TransportError(
-                "nothing answered at {} within {:.0f} s: is `edgekit serve` running there?".format(address, connect_s)
-            ) from None
+        self._channel = _connected(address, wait_s, on_waiting)
         self._outbox: "queue.Queue[Optional[bytes]]" = queue.Queue()
         self._timeout_s = timeout_s
+        self._pace = Pace()
         self._stream = self._channel.stream_stream(METHOD)(self._frames())
-        self._inbox: "queue.Queue[Union[bytes, TransportError]]" = queue.Queue()
+        self._inbox: "queue.Queue[Union[Tuple[bytes, float], EdgekitError]]" = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -144,40 +144,41 @@ class Grpc(Transport):
             yield data
 
     def _send(self, data: bytes) -> None:
+        self._pace.sent(len(data), time.monotonic())
         self._outbox.put(data)
 
     def _recv(self, patient: bool) -> bytes:
-        deadline = time.monotonic() + self._timeout_s
-        data: Union[bytes, TransportError, None] = None
+        allowed_s = self._pace.allowed_s if self._timeout_s is None else self._timeout_s
+        start = looked = time.monotonic()
+        came: Union[Tuple[bytes, float], EdgekitError, None] = None
         # In slices: a signal that the system hands to a thread of gRPC's does not wake a wait without end.
-        while data is None:
+        while came is None:
             try:
-                data = self._inbox.get(timeout=0.5)
+                came = self._inbox.get(timeout=0.5)
             except queue.Empty:
-                if time.monotonic() > deadline and not patient:
+                now = time.monotonic()
+                if now - looked > LOOK_S:
+                    looked = now
+                    end_dead(self._port)
+                if now - start > allowed_s and not patient:
                     raise TransportError(
-                        "no reply from {} for {:.0f} s; look at the server, or allow more by --timeout".format(
-                            self._address, self._timeout_s
-                        )
+                        "no reply from {} for {:.0f} s, {} B under way; look at the server, or allow more by "
+                        "--timeout".format(self._address, allowed_s, self._pace.under_way)
                     ) from None
-        if isinstance(data, TransportError):
-            self._inbox.put(data)
-            raise data
+        if isinstance(came, EdgekitError):
+            self._inbox.put(came)
+            raise came
+        data, when = came
+        self._pace.replied(len(data), when, not patient)
         return data
 
     def _read(self) -> None:
         try:
             for data in self._stream:
-                self._inbox.put(data)
+                self._inbox.put((data, time.monotonic()))
             self._inbox.put(TransportError("the server at {} ended the stream".format(self._address)))
         except self._error as error:
-            self._inbox.put(
-                TransportError(
-                    "the line to {} broke: {} ({}); start the server again, then this device".format(
-                        self._address, error.details(), error.code().name
-                    )
-                )
-            )
+            self._inbox.put(_broken(self._address, error.code().name, error.details()))
 
     def close(self) -> None:
         self._outbox.put(None)
@@ -188,3 +189,69 @@ class Grpc(Transport):
         # the process would wait for ever.
         self._stream = None
         gc.collect()
+
+
+def _connected(address: str, wait_s: float, on_waiting: Callable[[str], None]) -> Any:
+    """A channel to the server at `address`, which answers; see `Grpc`. Each attempt is a channel of its own."""
+    _, port = check_address(address)
+    find(address)
+    until = time.monotonic() + wait_s
+    told = False
+    while True:
+        channel = _channel(address)
+        if _ready(channel):
+            watch(port)
+            return channel
+        channel.close()
+        reason = why_not(address)
+        if time.monotonic() >= until:
+            tried = ", tried for {:g} s (--wait)".format(wait_s) if told else ""
+            raise TransportError("no server answers at {}{}: {}".format(address, tried, reason))
+        if not told:
+            on_waiting(reason)
+        told = True
+        time.sleep(AGAIN_S)
+
+
+def _channel(address: str) -> Any:
+    import grpc
+
+    return grpc.insecure_channel(
+        address,
+        options=[
+            *GRPC_OPTIONS,
+            # A proxy is for the web: one that the environment names mostly knows no way to the server, or to loopback.
+            ("grpc.enable_http_proxy", 0),
+            # Every channel connects by itself: what failed for one does not hold up the next.
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.min_reconnect_backoff_ms", int(1000 * ATTEMPT_S)),
+        ],
+    )
+
+
+def _ready(channel: Any) -> bool:
+    """Whether `channel` is connected, once that is known, or after `ATTEMPT_S` seconds."""
+    import grpc
+
+    states: "queue.Queue[Any]" = queue.Queue()
+    channel.subscribe(states.put, try_to_connect=True)
+    until = time.monotonic() + ATTEMPT_S
+    state = grpc.ChannelConnectivity.IDLE
+    while state in (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING):
+        try:
+            state = states.get(timeout=0.5)
+        except queue.Empty:
+            if time.monotonic() > until:
+                break
+    channel.unsubscribe(states.put)
+    return bool(state is grpc.ChannelConnectivity.READY)
+
+
+def _broken(address: str, code: str, details: str) -> EdgekitError:
+    """The error of a stream that gRPC ended with `code` and `details`."""
+    if code == "RESOURCE_EXHAUSTED":
+        return Refused("the server at {} is full: {}; try again when a device has left".format(address, details))
+    if code == "UNIMPLEMENTED":
+        return TransportError("{} speaks gRPC, but is no `edgekit serve`: {}".format(address, details))
+    told = "the line to {} broke: {} ({}); start the server again, then this device"
+    return TransportError(told.format(address, details, code))

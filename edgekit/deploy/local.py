@@ -14,7 +14,7 @@ from edgekit.deploy.package import write_zip
 from edgekit.device_profiles.profile import Profile
 from edgekit.device_profiles.registry import from_json, profile
 from edgekit.errors import BundleError, DeployError, UsageError
-from edgekit.line.frame import check_address
+from edgekit.line.address import check_address
 from edgekit.line.names import check_name, name_error
 from edgekit.providers import check_provider
 from edgekit.runtime.__main__ import parser

@@ -30,7 +30,7 @@ import struct
 import zlib
 from typing import Any, Dict, NamedTuple, Tuple
 
-from edgekit.errors import PayloadError, UsageError
+from edgekit.errors import PayloadError
 
 MAGIC = b"EKW"
 #: What a peer of another version sends is refused, whatever it is. 2: codebook updates are differences, entropy coded.
@@ -142,10 +142,3 @@ def _header(raw: bytes) -> Dict[str, Any]:
     if not isinstance(header, dict):
         raise PayloadError("header is a JSON {}, expected an object".format(type(header).__name__), HEAD_SIZE)
     return header
-
-
-def check_address(address: str) -> None:
-    """Raises UsageError unless `address` is HOST:PORT; gRPC takes a port modulo 65536, and 443 where there is none."""
-    host, _, number = address.rpartition(":")
-    if not host or not number.isdecimal() or int(number) > 0xFFFF:
-        raise UsageError("expected HOST:PORT with a port up to 65535, got '{}'".format(address))

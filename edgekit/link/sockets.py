@@ -4,7 +4,7 @@ import socket
 from typing import Any
 
 from edgekit.errors import TransportError
-from edgekit.line.frame import check_address
+from edgekit.line.address import check_address
 
 #: TCP's largest segment, as over Ethernet. Over loopback it would be 64 KB, and the peer's send buffer, a multiple of
 #: it, 2.5 MB from the start: the peer would take bytes as sent long before the link takes them.
@@ -23,10 +23,9 @@ def stream_socket(family: int, buffer: int) -> socket.socket:
 
 def resolve(address: str) -> tuple[int, Any]:
     """Family and socket address of HOST:PORT, IPv4 where the host has both. UsageError, TransportError."""
-    check_address(address)
-    host, _, port = address.rpartition(":")
+    host, port = check_address(address)
     try:
-        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise TransportError(f"cannot find {address}: {error}; expected HOST:PORT") from None
     family, _, _, _, where = min(found, key=lambda each: each[0] != socket.AF_INET)

@@ -13,7 +13,7 @@ from edgekit.runtime.transport import Grpc, Transport
 
 #: The quickest of so many pings counts: the others waited somewhere.
 PINGS = 5
-#: Seconds for connecting, and for each answer.
+#: Seconds for each answer.
 WAIT_S = 10.0
 #: Seconds that two clocks may differ by.
 SKEW_S = 1.0
@@ -36,7 +36,7 @@ def server(address: str, digest: Optional[str]) -> List[Finding]:
     """
     advice = "look at the server there, at the address, and at firewalls between"
     try:
-        with contextlib.closing(Grpc(address, Meter(), connect_s=WAIT_S, timeout_s=WAIT_S)) as transport:
+        with contextlib.closing(Grpc(address, Meter(), timeout_s=WAIT_S)) as transport:
             pong = ping(transport)
     except TransportError as error:
         return [Finding("server", "failed", str(error), None, advice)]
@@ -44,8 +44,8 @@ def server(address: str, digest: Optional[str]) -> List[Finding]:
         text = "{} answers, but not as edgekit does: {}".format(address, error)
         return [Finding("server", "failed", text, None, advice)]
     except Refused as error:
-        text = "{} is reachable, but knows no ping ({})".format(address, error)
-        update = "update edgekit there: an older server says neither its time nor its bundle"
+        text = "{} is reachable, but answers no ping ({})".format(address, error)
+        update = "where it knows none it is older and says neither its time nor its bundle: update edgekit there"
         return [Finding("server", "warning", text, None, update)]
     text = "{} answers in {:.1f} ms, {} devices in training".format(address, 1e3 * pong.round_trip_s, pong.devices)
     value = {"round_trip_s": pong.round_trip_s, "devices": pong.devices, "version": pong.version}

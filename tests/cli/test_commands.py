@@ -167,13 +167,3 @@ def test_damaged_bundle_names_the_file(small_bundle: Bundle, tmp_path: Path) -> 
 def test_models(here: Here) -> None:
     models = json.loads(here("models", "--json")[1])
     assert len(models) == 11 and models["resnet18"]["cut"] == "layer2.1"
-
-
-def test_nothing_listens() -> None:
-    """A device that finds no server says so, with its own code."""
-    from edgekit.errors import TransportError
-    from edgekit.line.meter import Meter
-    from edgekit.runtime.transport import Grpc
-
-    with pytest.raises(TransportError, match=r"nothing answered at 127.0.0.1:1 within 1 s"):
-        Grpc("127.0.0.1:1", Meter(), connect_s=1.0)

@@ -43,11 +43,11 @@ def run(bundle: Bundle, digits: Dataset, port: int, reconnect_s: float = 60.0) -
     meter = Meter()
 
     def connect() -> Grpc:
-        return Grpc(f"127.0.0.1:{port}", meter, connect_s=5.0, timeout_s=60.0)
+        return Grpc(f"127.0.0.1:{port}", meter, timeout_s=60.0)
 
     with (
         contextlib.closing(FrontHalf(bundle, "onnxruntime", 1)) as front,
-        Reconnecting(connect, meter, reconnect_s, events.append) as line,
+        Reconnecting(connect, connect(), reconnect_s, events.append) as line,
     ):
         device = Device(front, line, Options("d", epochs=2, in_flight=2), events.append)
         device.train(

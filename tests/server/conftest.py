@@ -1,7 +1,7 @@
 """A small back half, exported as bundles hold it: two archives without weights, and the weights."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,17 @@ from torch import nn
 from edgekit import tensorfile
 from edgekit.bundle import GRAPHS, write_bundle
 from edgekit.codecs.base import Arrays, FeatureCodec
+from edgekit.codecs.features.raw import Raw
 from edgekit.export.program import back_program
 from edgekit.server.calibrate import calibrator
+from edgekit.server.listen import Listener, serve
 from edgekit.server.local_loss import WITHOUT, LocalLoss
 from edgekit.server.noise_filling import NoiseFilling
 from edgekit.server.service import Service
-from edgekit.server.setup import setup_from_bundle
+from edgekit.server.setup import Setup, setup_from_bundle
+from edgekit.server.train import BackHalf, OptimizerConfig
 from edgekit.tensors import TensorSpec
+from tests.server.lines import Line
 from tests.server.talk import CODEC, CPU, SGD, TABLES
 
 FEATURE = (8, 4, 4)
@@ -114,3 +118,33 @@ def make(tmp_path: Path, archives: Any) -> Callable[..., Service]:
         return Service(setup_from_bundle(bundle, CPU, calibrator(policy, 0), SGD, schedule, noise, local_loss))
 
     return service
+
+
+@pytest.fixture
+def service(archives: Archives) -> Service:
+    """One of the codec raw, for `tests.server.lines`."""
+    optimizer = OptimizerConfig()
+    train, evaluation, state = archives
+    back = BackHalf.from_programs(train, evaluation, state, torch.device("cpu"), optimizer)
+    return Service(Setup("b", Raw(), {}, (8, 4, 4), 3, back, calibrator("none", 0), optimizer, "constant"))
+
+
+@pytest.fixture
+def listener(service: Service) -> Iterator[Listener]:
+    """For two devices at a time."""
+    listener = serve(service, "127.0.0.1:0", 2)
+    yield listener
+    listener.stop(0)
+
+
+@pytest.fixture
+def line(listener: Listener) -> Iterator[Callable[[], Line]]:
+    lines: list[Line] = []
+
+    def open_line() -> Line:
+        lines.append(Line(listener.port))
+        return lines[-1]
+
+    yield open_line
+    for opened in lines:
+        opened.close()

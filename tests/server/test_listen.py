@@ -1,88 +1,19 @@
-import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import grpc
-import numpy as np
 import pytest
-import torch
 
 import edgekit
 from edgekit.codecs.features.raw import Raw
 from edgekit.errors import TransportError, UsageError
-from edgekit.line.frame import MAX_FRAME, Message, decode, encode
-from edgekit.server.calibrate import calibrator
+from edgekit.line.frame import Message, decode, encode
 from edgekit.server.listen import Listener, serve
 from edgekit.server.service import Service
-from edgekit.server.setup import Setup
-from edgekit.server.train import BackHalf, OptimizerConfig
-
-HELLO = Message("hello", header={"bundle": "b", "device": "board", "images": 2, "steps": 1, "epochs": 1})
-OTHER = HELLO._replace(header={**HELLO.header, "device": "other"})
-FEATURE = np.ones((2, 8, 4, 4), dtype=np.float32)
-
-
-def feature(session: int, step: int) -> Message:
-    return Message("feature", session, step, {"n": 2, "v": 0}, (b"\0\1", Raw().pack({"codes": FEATURE})))
-
-
-@pytest.fixture
-def service(archives: Any) -> Service:
-    optimizer = OptimizerConfig()
-    train, evaluation, state = archives
-    back = BackHalf.from_programs(train, evaluation, state, torch.device("cpu"), optimizer)
-    return Service(Setup("b", Raw(), {}, (8, 4, 4), 3, back, calibrator("none", 0), optimizer, "constant"))
-
-
-@pytest.fixture
-def listener(service: Service) -> Iterator[Listener]:
-    listener = serve(service, "127.0.0.1:0", 2)
-    yield listener
-    listener.stop(0)
-
-
-class Line:
-    """A device's end of a stream, as bytes."""
-
-    def __init__(self, port: int) -> None:
-        options = [("grpc.max_receive_message_length", MAX_FRAME), ("grpc.use_local_subchannel_pool", 1)]
-        self.channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=options)
-        self._frames: queue.Queue[bytes | None] = queue.Queue()
-        self.replies = self.channel.stream_stream("/edgekit.Line/Stream")(iter(self._frames.get, None), timeout=300)
-
-    def say(self, frame: bytes | None) -> None:
-        self._frames.put(frame)
-
-    def ask(self, message: Message) -> Message:
-        self.say(encode(message))
-        return decode(next(self.replies))
-
-    def close(self) -> None:
-        self.say(None)
-        self.channel.close()
-
-
-@pytest.fixture
-def line(listener: Listener) -> Iterator[Callable[[], Line]]:
-    lines: list[Line] = []
-
-    def open_line() -> Line:
-        lines.append(Line(listener.port))
-        return lines[-1]
-
-    yield open_line
-    for opened in lines:
-        opened.close()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 300
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
+from tests.server.lines import FEATURE, HELLO, OTHER, Line, feature, wait_until
 
 
 def test_a_device_joins_trains_and_leaves(service: Service, line: Callable[[], Line]) -> None:
@@ -93,9 +24,7 @@ def test_a_device_joins_trains_and_leaves(service: Service, line: Callable[[], L
     assert [(reply.kind, reply.step) for reply in replies] == [("gradient", 0), ("gradient", 1), ("gradient", 2)]
     assert Raw().unpack(replies[0].parts[0], FEATURE.shape)["codes"].any()
     assert device.ask(Message("bye", session)).kind == "ack"
-    device.say(None)
-    with pytest.raises(StopIteration):
-        next(device.replies)
+    assert device.ended()
     assert (service.fleet.finished, service.fleet.lost) == ({"board"}, set())
 
 
@@ -107,10 +36,11 @@ def test_replies_come_in_the_order_of_frames_sent_ahead(line: Callable[[], Line]
     assert [decode(next(device.replies)).step for _ in range(8)] == list(range(8))
 
 
-def test_a_refusal_keeps_the_stream_open(line: Callable[[], Line]) -> None:
+def test_a_refusal_keeps_the_session(line: Callable[[], Line]) -> None:
     device = line()
-    assert device.ask(Message("hello", header={**HELLO.header, "bundle": "other"})).kind == "error"
-    assert device.ask(HELLO).kind == "welcome"
+    session = device.ask(HELLO).session
+    assert device.ask(feature(session, 7)).kind == "error"
+    assert device.ask(feature(session, 0)).kind == "gradient"
 
 
 def test_a_damaged_frame_is_answered_and_ends_the_stream(service: Service, line: Callable[[], Line]) -> None:
@@ -161,14 +91,6 @@ def test_a_ping_joins_nothing_and_its_end_loses_nothing(service: Service, line: 
 def test_a_ping_does_not_wait_for_a_step_of_training(service: Service) -> None:
     with service._lock:
         assert service.handle(Message("ping")).kind == "pong"
-
-
-def test_one_device_too_many_is_told_at_once(line: Callable[[], Line]) -> None:
-    assert line().ask(HELLO).kind == line().ask(OTHER).kind == "welcome"
-    with pytest.raises(grpc.RpcError) as caught:
-        line().ask(HELLO)
-    error: Any = caught.value
-    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 def test_a_taken_port_is_a_transport_error(service: Service, listener: Listener) -> None:

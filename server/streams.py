@@ -1,0 +1,158 @@
+"""Streams: what becomes of the frames of each device's stream. A stream is one session, from hello to its end.
+
+::
+
+    stream --one too many--> error, end
+      | pings are answered
+    hello, or resume after another stream broke --none within `HELLO_S`, or refused--> error, end
+      | messages of this session, however seldom; TCP sees to devices that are gone (`edgekit.line.channel`)
+    bye, quarantine, a frame that does not parse, a message of another session --> answer, end
+"""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from concurrent import futures
+from threading import Lock
+from typing import Any
+
+import grpc
+
+from edgekit.errors import PayloadError, Refused
+from edgekit.line.frame import Message, decode, encode
+from edgekit.server.service import Service, error_message
+
+#: The messages that a session begins with on a stream.
+BEGIN = ("hello", "resume")
+#: Seconds that a stream has to say hello. A device says it as soon as it is connected.
+HELLO_S = 30.0
+#: Streams beyond those of devices that are told why they are refused; any more are refused without words.
+REFUSED_AT_ONCE = 8
+
+
+class Streams:
+    """Streams of up to `most` devices at a time, each answered in a thread of its own."""
+
+    def __init__(self, service: Service, most: int) -> None:
+        self._service = service
+        self._most = most
+        self._open = 0
+        self._lock = Lock()
+        #: Where first frames are waited for: a wait for gRPC's next frame cannot be given up by the thread that waits.
+        self._first = futures.ThreadPoolExecutor(most + REFUSED_AT_ONCE, thread_name_prefix="hello")
+
+    def answers(self, frames: Iterator[bytes], context: Any) -> Iterator[bytes]:
+        """A frame for every frame of one stream; the last may be an error, which says why the stream ends."""
+        with self._counted() as number:
+            try:
+                yield from self._session(frames, context, full=number > self._most)
+            except (PayloadError, Refused) as error:
+                yield encode(error_message(error, 0, 0))
+
+    def close(self) -> None:
+        """Lets go of the threads, once all streams have ended."""
+        self._first.shutdown(wait=False)
+
+    def _session(self, frames: Iterator[bytes], context: Any, full: bool) -> Iterator[bytes]:
+        """The answers of a stream. Where the server is `full`, only who comes back to its place is taken in."""
+        line = Line(self._service, context)
+        until = time.monotonic() + HELLO_S
+        try:
+            while True:
+                frame = self._soon(frames, until) if line.session is None else next(frames, None)
+                if frame is None:
+                    return
+                message = _decoded(frame, line.number, context)
+                if message.kind in BEGIN and line.session is not None:
+                    raise Refused(
+                        f"this stream has session {line.session}: another {message.kind} takes a stream of its own"
+                    )
+                if message.kind not in (*BEGIN, "ping") and message.session != line.session:
+                    raise Refused(f"there is no session {message.session} on this stream: say hello first")
+                if full and message.kind != "resume":
+                    raise Refused(
+                        f"this server takes {self._most} devices at a time, and as many are connected: try again when "
+                        f"one has left, or start the server with --devices {self._most + 1} or more"
+                    )
+                for number, reply in line.answers(message):
+                    yield encode(reply, number)
+                if message.kind in BEGIN and line.session is None:
+                    return
+                if line.session is not None and line.session not in self._service.fleet.sessions:
+                    return
+        finally:
+            line.broke()
+
+    def _soon(self, frames: Iterator[bytes], until: float) -> bytes | None:
+        """The next of `frames`, None at their end; Refused when it is not there by `until`."""
+        waiting = self._first.submit(next, frames, None)
+        try:
+            return waiting.result(max(until - time.monotonic(), 0.0))
+        except futures.TimeoutError:
+            raise Refused(f"no hello within {HELLO_S:g} s: the stream is closed, others may need its place") from None
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[int]:
+        """How many streams are open with this one, which is one of them inside."""
+        with self._lock:
+            self._open += 1
+            number = self._open
+        try:
+            yield number
+        finally:
+            with self._lock:
+                self._open -= 1
+
+
+class Line:
+    """One stream as its session sees it."""
+
+    def __init__(self, service: Service, context: Any) -> None:
+        self._service = service
+        self._context = context
+        #: The session; None before there is one.
+        self.session: int | None = None
+        #: Number of the next message; 0 where the session does not go on over another line when this one breaks.
+        self.number = 0
+
+    def answers(self, message: Message) -> list[tuple[int, Message]]:
+        """The answers to `message` with their numbers: one, and after resumed those that had been lost before."""
+        if message.kind == "resume":
+            resumed, *lost = self._service.resume(message, self)
+            if resumed.kind == "resumed":
+                self._use(resumed.session)
+                self.number = resumed.step + 1
+            return [(0, resumed), *enumerate(lost, self.number - len(lost))]
+        number, reply = self.number, self._service.handle(message, self._holds)
+        if reply.kind == "welcome":
+            self._use(reply.session)
+            self.number = int("token" in reply.header)
+        elif self.number:
+            self.number += 1
+        return [(number, reply)]
+
+    def broke(self) -> None:
+        """Says so to the service, where the session is not over."""
+        if self.session is not None:
+            self._service.broke(self.session, self)
+
+    def _use(self, session: int) -> None:
+        self.session = session
+        self._service.use(session, self)
+
+    def _holds(self) -> bool:
+        """Whether the session talks over this line, and the line has not broken."""
+        active: bool = self._context.is_active()
+        return active and (self.session is None or self._service.holds(self.session, self))
+
+
+def _decoded(frame: bytes, number: int, context: Any) -> Message:
+    """The message of `frame`. One that does not parse ends the stream: in words, or so that the device sends it again
+    over another line, where it does that.
+    """
+    try:
+        return decode(frame, number)
+    except PayloadError as error:
+        if number:
+            context.abort(grpc.StatusCode.DATA_LOSS, str(error))
+        raise
