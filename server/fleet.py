@@ -56,7 +56,7 @@ class Fleet:
             if session.device == name:
                 raise Refused(
                     f"a device named {name} is in training (session {session.number}): give this one another --name; "
-                    "if that one has lost its line, its place is free within 80 s"
+                    "if that one has lost its line, its place is free within 90 s"
                 )
 
     def join(self, session: Session) -> None:

@@ -12,7 +12,7 @@ import os
 import socket
 import stat
 import struct
-from typing import Iterator, List, Tuple
+from typing import Callable, List, Tuple
 
 from edgekit.errors import TransportError
 from edgekit.line.frame import MAX_FRAME
@@ -42,13 +42,12 @@ def watch(port: int) -> int:
     Returns how many there are. A connection on which nothing is under way breaks by itself `DEAD_S` after the last
     sign; `end_dead` sees to the others.
     """
-    watched = [each for each in _sockets(port) if _ask_for_signs(each)]
-    return len(watched)
+    return _count(_ask_for_signs, port)
 
 
 def end_dead(port: int) -> int:
     """Ends the connections at `port` and to it that have given no sign of life for `DEAD_S`; how many those were."""
-    return len([each for each in _sockets(port) if _ended(each)])
+    return _count(_end_if_dead, port)
 
 
 def _ask_for_signs(line: socket.socket) -> bool:
@@ -59,41 +58,42 @@ def _ask_for_signs(line: socket.socket) -> bool:
     return True
 
 
-def _ended(line: socket.socket) -> bool:
-    """Whether `line` was connected and silent for too long, and is ended now."""
-    info = line.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-    if len(info) < _TCP_INFO.size:
-        raise OSError("the kernel says too little of a connection")
-    state, data_ms, sign_ms = _TCP_INFO.unpack(info)
-    if state != _ESTABLISHED or min(data_ms, sign_ms) < 1000 * DEAD_S:
-        return False
-    line.shutdown(socket.SHUT_RDWR)
-    return True
+def _end_if_dead(line: socket.socket) -> bool:
+    state, data_ms, sign_ms = _TCP_INFO.unpack(line.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size))
+    dead = state == _ESTABLISHED and min(data_ms, sign_ms) >= 1000 * DEAD_S
+    if dead:
+        line.shutdown(socket.SHUT_RDWR)
+    return bool(dead)
 
 
-def _sockets(port: int) -> Iterator[socket.socket]:
-    """The TCP sockets of this process that have `port` at one of their ends, each as long as it is looked at."""
+def _count(act: Callable[[socket.socket], bool], port: int) -> int:
+    """For how many TCP sockets of this process with `port` at one of their ends `act` says yes. TransportError."""
     try:
         files = os.listdir("/proc/self/fd")
     except OSError as error:
         raise TransportError("cannot watch the line: /proc/self/fd cannot be read ({})".format(error)) from None
+    count = 0
     for number in files:
-        # Another thread may have closed it since.
+        # A file or connection may have been closed since: then there is nothing to watch.
         with contextlib.suppress(OSError):
             copy = os.dup(int(number))
             if not stat.S_ISSOCK(os.fstat(copy).st_mode):
                 os.close(copy)
                 continue
             with socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=copy) as found:
-                family = found.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN)
-                kind = found.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
-                if family in (socket.AF_INET, socket.AF_INET6) and kind == socket.SOCK_STREAM and _at(found, port):
-                    yield found
+                count += _is_tcp(found) and port in _ports(found) and act(found)
+    return count
 
 
-def _at(line: socket.socket, port: int) -> bool:
-    """Whether `port` is one of the two ends of `line`."""
-    try:
-        return port in (line.getsockname()[1], line.getpeername()[1])
-    except OSError:
-        return bool(line.getsockname()[1] == port)  # It listens, or is connected no more.
+def _is_tcp(found: socket.socket) -> bool:
+    family = found.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN)
+    kind = found.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
+    return family in (socket.AF_INET, socket.AF_INET6) and kind == socket.SOCK_STREAM
+
+
+def _ports(line: socket.socket) -> List[int]:
+    """The port of this end, and of the other where there is one."""
+    ports = [line.getsockname()[1]]
+    with contextlib.suppress(OSError):
+        ports.append(line.getpeername()[1])
+    return ports

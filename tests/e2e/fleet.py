@@ -83,13 +83,13 @@ class Fleet:
     def __init__(self, path: str, folder: Path, *arguments: str) -> None:
         self.path, self.folder = path, folder
         self.processes: list[Process] = []
-        self.server = self._start("serve", "--listen", "127.0.0.1:0", "--out", str(folder / "server"), *arguments)
+        self.server = self.start("serve", "--listen", "127.0.0.1:0", "--out", str(folder / "server"), *arguments)
         self.port = int(self.server.wait_for("listening")["port"])
 
     def device(self, name: str, *arguments: str, port: int | None = None, program: str | None = None) -> Process:
         """A device that keeps its files in a folder of its name; `program` is another file to run than edgekit's."""
         words = ["--server", f"127.0.0.1:{port or self.port}", "--name", name, "--out", str(self.folder / name)]
-        return self._start("run", *words, *arguments, program=program)
+        return self.start("run", *words, *arguments, program=program)
 
     def digests(self, name: str) -> dict[str, str]:
         """File -> sha256 of what `name` kept."""
@@ -105,7 +105,8 @@ class Fleet:
             each.process.wait(timeout=until - time.monotonic())
             each.close()
 
-    def _start(self, command: str, *words: str, program: str | None = None) -> Process:
+    def start(self, command: str, *words: str, program: str | None = None) -> Process:
+        """`edgekit COMMAND` of the bundle."""
         first = [program] if program else ["-m", "edgekit", command]
         process = Process([*first, self.path, "--json", *words])
         self.processes.append(process)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgekit.bundle import Bundle, write_bundle
-from edgekit.errors import DataError, UsageError
+from edgekit.errors import DataError, TransportError, UsageError
 from edgekit.runtime import __main__ as process
 from tests.runtime.loopback import coded_by
 
@@ -147,3 +147,23 @@ def test_a_name_is_checked_before_anything_else(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(socket, "gethostname", lambda: "")
     with pytest.raises(UsageError, match=r"device name '' of 0 characters.* --name"):
         run("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--server", "http://127.0.0.1:1"), "leave http:// out"),
+        (("--server", "127.0.0.1"), "add the port"),
+        (("--wait", "-1"), "--wait -1.0: expected seconds, 0 or more"),
+        (("--wait", "inf"), "--wait inf: expected seconds"),
+        (("--timeout", "nan"), "--timeout nan: expected seconds"),
+    ],
+)
+def test_the_line_is_checked_before_the_bundle(words: tuple[str, ...], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        run("nowhere", *words)
+
+
+def test_an_unknown_host_is_told_before_the_bundle_is_opened() -> None:
+    with pytest.raises(TransportError, match=r"the host no-such-host\.invalid is unknown here"):
+        run("nowhere", "--server", "no-such-host.invalid:1")
