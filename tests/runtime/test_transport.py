@@ -215,6 +215,21 @@ def test_compressed_replies_are_not_unfolded() -> None:
         ask(asked)
 
 
+def test_a_server_that_is_gone_is_looked_for_in_a_wait_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    monkeypatch.setattr(transport, "LOOK_S", 0.1)
+    monkeypatch.setattr(transport, "end_dead", looked.append)
+
+    def slow(message: Message) -> Iterator[Message]:
+        time.sleep(2.0)
+        yield from pong(message)
+
+    with serving(slow) as port, line(port, timeout_s=0.5) as asked:
+        asked.send(Ping(1))
+        assert asked.recv(patient=True).kind == "pong"
+    assert set(looked) == {port}
+
+
 @pytest.mark.parametrize("timeout_s", [None, 0.8])
 def test_a_reply_that_does_not_come(timeout_s: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "TIMEOUT_S", 0.7)

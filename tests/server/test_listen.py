@@ -11,6 +11,7 @@ import edgekit
 from edgekit.codecs.features.raw import Raw
 from edgekit.errors import TransportError, UsageError
 from edgekit.line.frame import Message, decode, encode
+from edgekit.server import listen
 from edgekit.server.listen import Listener, serve
 from edgekit.server.service import Service
 from tests.server.lines import FEATURE, HELLO, OTHER, Line, feature, wait_until
@@ -131,3 +132,14 @@ def test_stop_breaks_open_streams(service: Service) -> None:
     assert not stopping.is_alive()
     wait_until(lambda: service.fleet.lost == {"board"})
     device.close()
+
+
+def test_devices_that_are_gone_are_looked_for_until_the_end(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    monkeypatch.setattr(listen, "LOOK_S", 0.01)
+    monkeypatch.setattr(listen, "end_dead", looked.append)
+    listener = serve(service, "127.0.0.1:0", 1)
+    wait_until(lambda: len(looked) > 3)
+    listener.stop(0)
+    wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name == "dead lines"])
+    assert set(looked) == {listener.port}
