@@ -29,7 +29,8 @@ class Session:
     def train(self, train: Any, test: Any, validation: Any) -> None:
         self.given.update(train=train, test=test, validation=validation)
 
-    def grpc(self, *arguments: Any, **options: Any) -> "Session":
+    def grpc(self, address: str, meter: Any, *arguments: Any) -> "Session":
+        self.meter = meter
         return self
 
     def close(self) -> None:
