@@ -17,7 +17,8 @@
     ├── Diverged               12   training went to infinity: a weight is no number any more
     ├── DeployError            13   a board that cannot be reached, or is not fit for what was asked of it
     ├── Collapsed              14   training ended with a network that is no better than guessing
-    └── Quarantined            15   the server learns no more from this device: what it sends stands out
+    ├── Quarantined            15   the server learns no more from this device: what it sends stands out
+    └── IdentityError          16   a certificate that does not hold, or TLS on one side of the line only
 
 A message states what was got, what was expected and what to do about it.
 """
@@ -130,3 +131,9 @@ class Quarantined(EdgekitError):
     """The server learns no more from a device, because what it sends stands out; the message says why."""
 
     exit_code = 15
+
+
+class IdentityError(EdgekitError):
+    """A certificate that is missing, expired, revoked, of another CA or another name; or TLS on one side only."""
+
+    exit_code = 16

@@ -18,9 +18,12 @@ from edgekit.data import images, partition, registry
 from edgekit.data.base import Dataset
 from edgekit.data.classes import mapped
 from edgekit.errors import UsageError
+from edgekit.line.address import check_address
+from edgekit.line.clear import check_clear
 from edgekit.line.meter import Meter, Recorder
 from edgekit.line.names import check_name
 from edgekit.providers import AUTO
+from edgekit.runtime.identity.folder import Identity, open_identity
 from edgekit.runtime.learn import FrontHalf
 from edgekit.runtime.line import RECONNECT_S, Reconnecting
 from edgekit.runtime.loop import Device
@@ -30,6 +33,7 @@ from edgekit.runtime.program import exit_code
 from edgekit.runtime.reach import find
 from edgekit.runtime.session import Images, Options, check_augment, check_options
 from edgekit.runtime.transport import Grpc
+from edgekit.runtime.trust import check_bundle
 
 EXAMPLES = """examples:
   edgekit run bundle --server 10.0.0.2:50051 --dataset digits
@@ -58,6 +62,9 @@ def parser(program: str) -> argparse.ArgumentParser:
     )
     p.add_argument("bundle", metavar="BUNDLE", help="folder written by `edgekit export`")
     p.add_argument("--server", metavar="HOST:PORT", help="address of `edgekit serve`")
+    p.add_argument("--identity", metavar="DIR", help="talk by mutual TLS, as the device that DIR says "
+                   "(`edgekit enroll request` begins one)")  # fmt: skip
+    p.add_argument("--insecure", action="store_true", help="talk to another machine in the clear")
     p.add_argument("--dataset", default="digits", help="digits, mnist, fashion-mnist, cifar10, cifar100, folder; "
                    "with --measure alone also golden, the bundle's own images")  # fmt: skip
     p.add_argument("--data", metavar="DIR", help="where the dataset's files are")
@@ -104,8 +111,8 @@ def parser(program: str) -> argparse.ArgumentParser:
                    help="measure for so long instead of --epochs; without --server, encoding alone")  # fmt: skip
     p.add_argument("--warm-up", type=int, default=3, metavar="N",
                    help="batches before --measure begins (default %(default)s)")  # fmt: skip
-    p.add_argument("--name", help="this device's name at the server and in records (default: device-I with --share "
-                   "I/N, else this machine's host name)")  # fmt: skip
+    p.add_argument("--name", help="this device's name at the server and in records (default: that of its "
+                   "certificate; else device-I with --share I/N, else this machine's host name)")  # fmt: skip
     p.add_argument("--out", metavar="DIR", help="keep the trained weights and tables here, after every epoch")
     p.add_argument("--json", action="store_true", help="progress and results as JSON lines on standard output")
     return p
@@ -122,7 +129,8 @@ def run(options: argparse.Namespace) -> None:
     if options.server is None and options.measure is None:
         raise UsageError("--server HOST:PORT is missing: the address of `edgekit serve`; only --measure does without")
     index, count = partition.parse_share(WHOLE if options.share is None else options.share)
-    name = check_name(_name(options, index))
+    identity = _identity(options)
+    name = check_name(_name(options, index, identity))
     settings = Options(
         name, options.epochs, options.batch, options.in_flight, options.seed + index,
         options.codebook_decay, options.codebook_tolerance, options.regroup_every, options.evaluate_every, options.out,
@@ -133,14 +141,18 @@ def run(options: argparse.Namespace) -> None:
         check_line(options)
     kernels.choice()
     bundle = open_bundle(options.bundle)
+    show = Recorder(sys.stdout) if options.json else _print
+
     if options.server is not None:
         check_augment(options.augment, bundle.codec, bundle.input_shape)
+    if identity is not None:
+        with contextlib.closing(_connect(options, name, show, identity)(options.wait)) as once:
+            check_bundle(bundle, once)
     if options.server is None and options.dataset == GOLDEN:
         with contextlib.closing(_opened(bundle, options, name)) as front:
             golden = bundle.arrays("golden.safetensors")["image"]
             measure_encoding(
-                front, golden, options.batch, Span(options.measure, options.warm_up),
-                Recorder(sys.stdout) if options.json else _print,
+                front, golden, options.batch, Span(options.measure, options.warm_up), show,
             )  # fmt: skip
         return
     dataset = registry.load(options.dataset, options.data, options.limit, options.seed, bundle.class_names)
@@ -154,14 +166,13 @@ def run(options: argparse.Namespace) -> None:
         )
     dataset, validation = images_of(options, index, count, dataset, bundle.input_shape)
     front = _opened(bundle, options, name)
-    show = Recorder(sys.stdout) if options.json else _print
     train = Images(dataset.train_images, dataset.train_labels)
     with contextlib.closing(front):
         if options.server is None:
             span = Span(options.measure, options.warm_up)
             measure_encoding(front, front.normalise(dataset.train_images[:MOST_ENCODED]), options.batch, span, show)
             return
-        with _line(options, name, show) as transport:
+        with _line(options, name, show, identity) as transport:
             device = Device(front, transport, settings, show, present(dataset, bundle.class_names))
             if options.measure is None:
                 device.train(train, Images(dataset.test_images, dataset.test_labels), validation)
@@ -169,20 +180,32 @@ def run(options: argparse.Namespace) -> None:
                 measure_training(device, train, Span(options.measure, options.warm_up), show)
 
 
-def _line(options: argparse.Namespace, name: str, show: Callable[[Dict[str, Any]], None]) -> Reconnecting:
+def _line(
+    options: argparse.Namespace, name: str, show: Callable[[Dict[str, Any]], None], identity: Optional[Identity]
+) -> Reconnecting:
     """The line to the server, which comes back when it breaks."""
-    meter = Meter()
 
     def tell(event: Dict[str, Any]) -> None:
         show(dict(event, device=name))
 
+    connect = _connect(options, name, show, identity)
+    return Reconnecting(connect, connect(options.wait), options.reconnect, tell)
+
+
+def _connect(
+    options: argparse.Namespace, name: str, show: Callable[[Dict[str, Any]], None], identity: Optional[Identity]
+) -> Callable[..., Grpc]:
+    """What opens a line to the server, all with one meter; its argument is how many seconds to wait for a server."""
+    meter = Meter()
+
     def waits(reason: str) -> None:
-        tell({"event": "waiting", "server": options.server, "seconds": options.wait, "reason": reason})
+        event = {"event": "waiting", "device": name, "server": options.server, "seconds": options.wait}
+        show(dict(event, reason=reason))
 
     def connect(wait_s: float = 0.0) -> Grpc:
-        return Grpc(options.server, meter, wait_s, options.timeout, waits)
+        return Grpc(options.server, meter, wait_s, options.timeout, waits, identity)
 
-    return Reconnecting(connect, connect(options.wait), options.reconnect, tell)
+    return connect
 
 
 def check_line(options: argparse.Namespace) -> None:
@@ -232,8 +255,24 @@ def images_of(
     return images.fit(mine, shape), Images(fitted.test_images, dataset.train_labels[held])
 
 
-def _name(options: argparse.Namespace, index: int) -> str:
-    """The device's name, by default that of the machine, or of the share where several divide one dataset."""
+def _identity(options: argparse.Namespace) -> Optional[Identity]:
+    """Who this device is; None where nobody asks. UsageError for a line in the clear that was not asked for."""
+    if options.server is None:
+        if options.identity is not None:
+            raise UsageError("--identity without --server HOST:PORT: there is nobody to show it to")
+        return None
+    check_address(options.server)
+    check_clear("--server", options.server, options.identity is not None, options.insecure)
+    return None if options.identity is None else open_identity(options.identity)
+
+
+def _name(options: argparse.Namespace, index: int, identity: Optional[Identity]) -> str:
+    """The device's name: its certificate's, else the machine's, or that of the share where several divide a dataset."""
+    if identity is not None:
+        if options.name not in (None, identity.name):
+            told = "--name {}: the certificate in {} is of {}; leave --name out, or enroll under that name"
+            raise UsageError(told.format(options.name, identity.folder, identity.name))
+        return identity.name
     if options.name is not None:
         return str(options.name)
     return socket.gethostname() if options.share is None else "device-{}".format(index)

@@ -20,6 +20,7 @@ from edgekit.providers import AUTO, CPU, PROVIDERS, check_provider
 from edgekit.runtime.backends.registry import BY_RUNTIME, entry_of
 from edgekit.runtime.health import libraries
 from edgekit.runtime.health.finding import STATES, Finding
+from edgekit.runtime.identity.folder import Identity, open_identity
 from edgekit.runtime.program import exit_code
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def parser(program: str) -> argparse.ArgumentParser:
     )
     p.add_argument("bundle", metavar="BUNDLE", nargs="?", help="folder written by `edgekit export`")
     p.add_argument("--server", metavar="HOST:PORT", help="also ask the server there: reachable, time, bundle")
+    p.add_argument("--identity", metavar="DIR", help="ask it by mutual TLS, as the device that DIR says")
     p.add_argument("--backend", help="inference engine (default: the one of the bundle's board, else onnxruntime)")
     p.add_argument("--provider", default=AUTO, metavar="NAME", help="what ONNX Runtime is to run the graphs that learn "
                    "on (default auto: what the bundle was exported for, or the board's)")  # fmt: skip
@@ -57,7 +59,11 @@ def parser(program: str) -> argparse.ArgumentParser:
 def main(arguments: Optional[List[str]] = None, program: str = "python -m edgekit.runtime.doctor") -> int:
     """The exit code (see `edgekit.errors`) of a check of this machine."""
     options = parser(program).parse_args(arguments)
-    return exit_code(lambda: run(options.bundle, None, options.server, options.backend, options.json, options.provider))
+    return exit_code(
+        lambda: run(
+            options.bundle, None, options.server, options.backend, options.json, options.provider, options.identity
+        )
+    )
 
 
 def run(
@@ -67,11 +73,14 @@ def run(
     backend: Optional[str],
     as_json: bool,
     provider: str = AUTO,
+    identity: Optional[str] = None,
 ) -> None:
     """Prints the findings for the bundle at `path` and for `profile`, or without one for the bundle's own.
 
-    BackendError with the names of the checks that failed, after everything is printed.
+    `identity` is the folder of this device's, where the server wants one. BackendError with the names of the checks
+    that failed, after everything is printed.
     """
+    who = None if identity is None else open_identity(identity)
     bundle, damaged = None, []
     if path is not None and libraries.library("numpy", {}).state != "failed":
         from edgekit.bundle import open_bundle
@@ -83,7 +92,7 @@ def run(
     if profile is None and bundle is not None:
         profile = bundle.device
     backend = backend or BY_RUNTIME.get(str((profile or {}).get("runtime")), "onnxruntime")
-    findings = damaged + examine(bundle, profile, server, backend, provider=provider)
+    findings = damaged + examine(bundle, profile, server, backend, provider=provider, identity=who)
     text = _json(findings, bundle, profile, server, backend) if as_json else _text(findings, profile, backend)
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
@@ -99,6 +108,7 @@ def examine(
     backend: str,
     root: str = os.sep,
     provider: str = AUTO,
+    identity: Optional[Identity] = None,
 ) -> List[Finding]:
     """The findings about everything on this machine that `backend` needs, in the order in which it is needed.
 
@@ -143,7 +153,7 @@ def examine(
         if lacking:
             found.append(Finding("server", "unknown", "not asked: grpc {}".format(lacking[0].text)))
         else:
-            found += answers(server, bundle.digest if bundle is not None else None)
+            found += answers(server, bundle.digest if bundle is not None else None, identity)
     return found
 
 

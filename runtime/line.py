@@ -16,7 +16,7 @@ from collections import deque
 from types import TracebackType
 from typing import Any, Callable, Deque, Dict, Optional, Tuple, Type
 
-from edgekit.errors import EdgekitError, PayloadError, Refused, TransportError
+from edgekit.errors import EdgekitError, IdentityError, PayloadError, Refused, TransportError
 from edgekit.line import frame
 from edgekit.line.frame import HEAD_SIZE, Message
 from edgekit.line.messages import Ack, Bye, Resume, Resumed
@@ -66,7 +66,7 @@ class Reconnecting(Transport):
     ) -> None:
         try:
             # Of a line that broke, or a session that the server ended, there is nothing to say.
-            lost = self._line is None or isinstance(error, (TransportError, Refused))
+            lost = self._line is None or isinstance(error, (TransportError, Refused, IdentityError))
             if error is not None and self._resume.token and not lost:
                 self._give_up()
         except EdgekitError as late:

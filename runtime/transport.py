@@ -7,20 +7,30 @@ import time
 from abc import ABC, abstractmethod
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Type, Union
 
-from edgekit.errors import Diverged, EdgekitError, PayloadError, Quarantined, Refused, TransportError
+from edgekit.errors import (
+    Diverged,
+    EdgekitError,
+    IdentityError,
+    PayloadError,
+    Quarantined,
+    Refused,
+    TransportError,
+)
 from edgekit.line import frame, messages
 from edgekit.line.address import check_address
 from edgekit.line.channel import GRPC_OPTIONS, LOOK_S, end_dead, watch
 from edgekit.line.frame import METHOD, Message
 from edgekit.line.messages import AnyMessage, Error, M, Tally, Weights
 from edgekit.line.meter import Meter
+from edgekit.runtime.identity.folder import Identity
+from edgekit.runtime.identity.look import look
 from edgekit.runtime.pace import Pace
 from edgekit.runtime.reach import ATTEMPT_S, find, why_not
 
 #: Seconds from one attempt to connect to the next.
 AGAIN_S = 1.0
 #: The server's errors that mean something of their own to a device, by exit code; any other is Refused.
-REASONS: Dict[int, Type[EdgekitError]] = {cls.exit_code: cls for cls in (Quarantined, Diverged)}
+REASONS: Dict[int, Type[EdgekitError]] = {cls.exit_code: cls for cls in (Quarantined, Diverged, IdentityError)}
 
 
 class Transport(ABC):
@@ -106,11 +116,11 @@ class Loopback(Transport):
 
 
 class Grpc(Transport):
-    """gRPC over TCP to ``host:port``, without TLS and past any proxy.
+    """gRPC over TCP to ``host:port``, past any proxy: by mutual TLS for a device with an `identity`, else in the clear.
 
     While no server answers there it goes on trying for `wait_s` seconds, and says once by `on_waiting` why. A reply may
     take `timeout_s` seconds; None: as long as `Pace` says. UsageError for an address that is none, TransportError when
-    its host is unknown or the server does not come.
+    its host is unknown or the server does not come, IdentityError where TLS keeps the two apart.
     """
 
     def __init__(
@@ -120,6 +130,7 @@ class Grpc(Transport):
         wait_s: float = 0.0,
         timeout_s: Optional[float] = None,
         on_waiting: Callable[[str], None] = lambda reason: None,
+        identity: Optional[Identity] = None,
     ) -> None:
         super().__init__(meter)
         import grpc
@@ -127,7 +138,7 @@ class Grpc(Transport):
         self._address = address
         _, self._port = check_address(address)
         self._error: Any = grpc.RpcError
-        self._channel = _connected(address, wait_s, on_waiting)
+        self._channel = _connected(address, wait_s, on_waiting, identity)
         self._outbox: "queue.Queue[Optional[bytes]]" = queue.Queue()
         self._timeout_s = timeout_s
         self._pace = Pace()
@@ -191,18 +202,21 @@ class Grpc(Transport):
         gc.collect()
 
 
-def _connected(address: str, wait_s: float, on_waiting: Callable[[str], None]) -> Any:
+def _connected(address: str, wait_s: float, on_waiting: Callable[[str], None], identity: Optional[Identity]) -> Any:
     """A channel to the server at `address`, which answers; see `Grpc`. Each attempt is a channel of its own."""
     _, port = check_address(address)
     find(address)
     until = time.monotonic() + wait_s
     told = False
     while True:
-        channel = _channel(address)
+        if identity is not None:
+            look(address, identity)  # what TLS has against it is known at once
+        channel = _channel(address, identity)
         if _ready(channel):
             watch(port)
             return channel
         channel.close()
+        look(address, identity)
         reason = why_not(address)
         if time.monotonic() >= until:
             tried = ", tried for {:g} s (--wait)".format(wait_s) if told else ""
@@ -213,20 +227,20 @@ def _connected(address: str, wait_s: float, on_waiting: Callable[[str], None]) -
         time.sleep(AGAIN_S)
 
 
-def _channel(address: str) -> Any:
+def _channel(address: str, identity: Optional[Identity]) -> Any:
     import grpc
 
-    return grpc.insecure_channel(
-        address,
-        options=[
-            *GRPC_OPTIONS,
-            # A proxy is for the web: one that the environment names mostly knows no way to the server, or to loopback.
-            ("grpc.enable_http_proxy", 0),
-            # Every channel connects by itself: what failed for one does not hold up the next.
-            ("grpc.use_local_subchannel_pool", 1),
-            ("grpc.min_reconnect_backoff_ms", int(1000 * ATTEMPT_S)),
-        ],
-    )
+    options = [
+        *GRPC_OPTIONS,
+        # A proxy is for the web: one that the environment names mostly knows no way to the server, or to loopback.
+        ("grpc.enable_http_proxy", 0),
+        # Every channel connects by itself: what failed for one does not hold up the next.
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.min_reconnect_backoff_ms", int(1000 * ATTEMPT_S)),
+    ]
+    if identity is None:
+        return grpc.insecure_channel(address, options)
+    return grpc.secure_channel(address, grpc.ssl_channel_credentials(*identity.read()), options)
 
 
 def _ready(channel: Any) -> bool:

@@ -11,6 +11,7 @@ from edgekit.errors import TransportError
 from edgekit.line.address import check_address
 from edgekit.line.channel import GRPC_OPTIONS, LOOK_S, end_dead, watch
 from edgekit.line.frame import METHOD
+from edgekit.server.door import Door
 from edgekit.server.service import Service
 from edgekit.server.streams import REFUSED_AT_ONCE, Streams
 
@@ -47,14 +48,19 @@ class Listener:
 
 
 def serve(
-    service: Service, address: str, max_workers: int, on_ready: Callable[[int], None] = lambda port: None
+    service: Service,
+    address: str,
+    max_workers: int,
+    on_ready: Callable[[int], None] = lambda port: None,
+    door: Door | None = None,
 ) -> Listener:
     """Listens at `address` (``host:port``, port 0 for any free one) for up to `max_workers` devices at a time.
 
+    With a `door` it takes enrolled devices alone, by mutual TLS; without one everybody, in the clear.
     `on_ready` is called with the bound port. UsageError when `address` is none, TransportError when it cannot be bound.
     """
     check_address(address)
-    streams, threads = Streams(service, max_workers), max_workers + REFUSED_AT_ONCE
+    streams, threads = Streams(service, max_workers, door), max_workers + REFUSED_AT_ONCE
     server = grpc.server(
         ThreadPoolExecutor(threads, thread_name_prefix="line"),
         options=_OPTIONS,
@@ -65,7 +71,7 @@ def serve(
     stream = grpc.stream_stream_rpc_method_handler(streams.answers)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service_name, {method: stream}),))
     try:
-        port = server.add_insecure_port(address)
+        port = server.add_insecure_port(address) if door is None else door.bind(server, address)
     except RuntimeError as error:
         raise TransportError(
             f"cannot listen at {address}: {error}; choose another --listen HOST:PORT, or end the process that has it"

@@ -146,6 +146,13 @@ class Service:
             else:
                 self._run.end(session, finished=False)
 
+    def end(self, number: int) -> None:
+        """Ends session `number`, whose device is not welcome any more; nothing happens where it has ended already."""
+        with self._lock:
+            session = self.fleet.sessions.get(number)
+            if session is not None:
+                self._run.end(session, finished=False)
+
     def keep_last(self) -> None:
         """Keeps the two halves as they are now, as the last pair."""
         with self._lock:

@@ -7,6 +7,7 @@
     hello, or resume after another stream broke --none within `HELLO_S`, or refused--> error, end
       | messages of this session, however seldom; TCP sees to devices that are gone (`edgekit.line.channel`)
     bye, quarantine, a frame that does not parse, a message of another session --> answer, end
+    a certificate that does not count, or no longer (`edgekit.server.door`) --> error, end
 """
 
 import contextlib
@@ -18,8 +19,9 @@ from typing import Any
 
 import grpc
 
-from edgekit.errors import PayloadError, Refused
+from edgekit.errors import IdentityError, PayloadError, Refused
 from edgekit.line.frame import Message, decode, encode
+from edgekit.server.door import Anybody, Door
 from edgekit.server.service import Service, error_message
 
 #: The messages that a session begins with on a stream.
@@ -33,8 +35,9 @@ REFUSED_AT_ONCE = 8
 class Streams:
     """Streams of up to `most` devices at a time, each answered in a thread of its own."""
 
-    def __init__(self, service: Service, most: int) -> None:
+    def __init__(self, service: Service, most: int, door: Door | None = None) -> None:
         self._service = service
+        self._door = door
         self._most = most
         self._open = 0
         self._lock = Lock()
@@ -45,24 +48,35 @@ class Streams:
         """A frame for every frame of one stream; the last may be an error, which says why the stream ends."""
         with self._counted() as number:
             try:
-                yield from self._session(frames, context, full=number > self._most)
+                with self._entered(context) as guest:
+                    yield from self._session(frames, context, guest, full=number > self._most)
             except (PayloadError, Refused) as error:
                 yield encode(error_message(error, 0, 0))
 
     def close(self) -> None:
         """Lets go of the threads, once all streams have ended."""
         self._first.shutdown(wait=False)
+        if self._door is not None:
+            self._door.close()
 
-    def _session(self, frames: Iterator[bytes], context: Any, full: bool) -> Iterator[bytes]:
+    def _entered(self, context: Any) -> contextlib.AbstractContextManager[Anybody]:
+        """Whose stream it is, as long as it is open."""
+        if self._door is None:
+            return contextlib.nullcontext(Anybody(context))
+        return self._door.entered(context, self._service.end)
+
+    def _session(self, frames: Iterator[bytes], context: Any, guest: Anybody, full: bool) -> Iterator[bytes]:
         """The answers of a stream. Where the server is `full`, only who comes back to its place is taken in."""
-        line = Line(self._service, context)
+        line = Line(self._service, guest)
         until = time.monotonic() + HELLO_S
         try:
+            guest.check()
             while True:
                 frame = self._soon(frames, until) if line.session is None else next(frames, None)
                 if frame is None:
                     return
                 message = _decoded(frame, line.number, context)
+                guest.check()
                 if message.kind in BEGIN and line.session is not None:
                     raise Refused(
                         f"this stream has session {line.session}: another {message.kind} takes a stream of its own"
@@ -80,6 +94,9 @@ class Streams:
                     return
                 if line.session is not None and line.session not in self._service.fleet.sessions:
                     return
+        except IdentityError as error:
+            # With the number that the device waits for: any other would be a damaged frame to it.
+            yield encode(error_message(error, 0, 0), line.number)
         finally:
             line.broke()
 
@@ -107,9 +124,9 @@ class Streams:
 class Line:
     """One stream as its session sees it."""
 
-    def __init__(self, service: Service, context: Any) -> None:
+    def __init__(self, service: Service, guest: Anybody) -> None:
         self._service = service
-        self._context = context
+        self._guest = guest
         #: The session; None before there is one.
         self.session: int | None = None
         #: Number of the next message; 0 where the session does not go on over another line when this one breaks.
@@ -117,7 +134,12 @@ class Line:
 
     def answers(self, message: Message) -> list[tuple[int, Message]]:
         """The answers to `message` with their numbers: one, and after resumed those that had been lost before."""
+        if message.kind == "hello":
+            self._guest.claim(message.header.get("device"))
         if message.kind == "resume":
+            known = self._service.fleet.sessions.get(message.session)
+            if known is not None:
+                self._guest.claim(known.device)
             resumed, *lost = self._service.resume(message, self)
             if resumed.kind == "resumed":
                 self._use(resumed.session)
@@ -129,6 +151,11 @@ class Line:
             self.number = int("token" in reply.header)
         elif self.number:
             self.number += 1
+        # It may be turned out while its message waits, which only then ends.
+        if self._guest.refused:
+            reply = error_message(IdentityError(self._guest.refused), 0, 0)
+            if self.session is not None:
+                self._service.end(self.session)
         return [(number, reply)]
 
     def broke(self) -> None:
@@ -137,13 +164,12 @@ class Line:
             self._service.broke(self.session, self)
 
     def _use(self, session: int) -> None:
-        self.session = session
+        self.session = self._guest.session = session
         self._service.use(session, self)
 
     def _holds(self) -> bool:
         """Whether the session talks over this line, and the line has not broken."""
-        active: bool = self._context.is_active()
-        return active and (self.session is None or self._service.holds(self.session, self))
+        return self._guest.alive() and (self.session is None or self._service.holds(self.session, self))
 
 
 def _decoded(frame: bytes, number: int, context: Any) -> Message:

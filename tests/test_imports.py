@@ -35,6 +35,7 @@ AREAS = {
         CORE - {"numpy"}
         | {
             "edgekit.deploy",
+            "edgekit.identity",
             "edgekit.launch",
             "edgekit.link",
             "edgekit.measure",
@@ -63,13 +64,15 @@ AREAS = {
         }
     ),
     # A host's: the board is spoken to through ssh alone.
-    "edgekit.deploy": May(CORE | {"edgekit.deploy", "edgekit.device_profiles", "edgekit.runtime"}),
+    "edgekit.deploy": May(CORE | {"edgekit.deploy", "edgekit.device_profiles", "edgekit.identity", "edgekit.runtime"}),
+    # A host's: the CA, which is where the server is.
+    "edgekit.identity": May(CORE | {"edgekit.identity", "cryptography"}),
     "edgekit.report": May(CORE | {"edgekit.report"}, frozenset({"jinja2", "matplotlib"})),
     "edgekit.runtime": May(CORE | {"edgekit.runtime"}),
     "edgekit.export": May(
         CORE | {"edgekit.device_profiles", "edgekit.export", "edgekit.link", "torch", "onnx", "onnxruntime"}
     ),
-    "edgekit.server": May(CODECS | {"edgekit.line", "edgekit.server", "torch", "grpc"}),
+    "edgekit.server": May(CODECS | {"edgekit.identity", "edgekit.line", "edgekit.server", "torch", "grpc"}),
     "edgekit.device_profiles": May(
         frozenset({"edgekit.errors", "edgekit.providers", "edgekit.device_profiles", "tomllib", "tomli"})
     ),
@@ -89,7 +92,7 @@ ALSO = {
     "edgekit.export.plan.chart": May(frozenset(), frozenset({"matplotlib"})),
     "edgekit.export.rate.chart": May(frozenset(), frozenset({"matplotlib"})),
 }
-NOT_ON_DEVICES = {"torch", "onnx", "click", "rich", "sklearn", "PIL"}
+NOT_ON_DEVICES = {"cryptography", "torch", "onnx", "click", "rich", "sklearn", "PIL"}
 
 
 def area(module: str) -> str:

@@ -15,6 +15,7 @@ COMMANDS = {
     "export": ("edgekit.cli.export:export", "Cut a model at a layer and write a bundle for server and devices."),
     "serve": ("edgekit.cli.serve:serve", "Train the back half of a bundle for devices that connect."),
     "run": ("edgekit.cli.run:run", "Run and train the front half of a bundle on this device."),
+    "enroll": ("edgekit.cli.enroll:enroll", "Make the server's CA, and certificates for it and its devices."),
     "deploy": ("edgekit.cli.deploy:deploy", "Take a bundle to a board over SSH: check, copy, set up, probe, start."),
     "doctor": ("edgekit.cli.doctor:doctor", "Say whether this machine is fit to run a bundle, and what is missing."),
     "package-device": (

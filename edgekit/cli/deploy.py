@@ -23,6 +23,8 @@ LINES = 200
               "BOARD is also the name that the device joins with, unless there is `-- --name NAME`.")  # fmt: skip
 @click.option("--device", help="Board that it is; `edgekit devices` lists them (default: the bundle's).")
 @click.option("--server", metavar="HOST:PORT", help="Address of `edgekit serve` as the board sees it; starts it.")
+@click.option("--identity", metavar="DIR", help="Enrol the board with the server's CA in DIR (`edgekit enroll init`).")
+@click.option("--insecure", is_flag=True, help="Let the board talk to another machine in the clear.")
 @click.option("--name", help="Name of the deployment (default: the board and the bundle's hash).")
 @options.reached_by_ssh
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=2.0,
@@ -43,12 +45,12 @@ def deploy(**given: Any) -> None:
     """Take BUNDLE to a board over ssh, and start its device process there.
 
     Each step looks at what is there and does only what is missing: local, board, rules, files, environment, check,
-    service, health. So a second call does nothing, and a call after an interruption goes on where that stopped. Of
-    numpy, ONNX Runtime and grpcio, what the board's Python lacks is installed into an environment of its own, and
-    nothing else. Exit code 13 when the board cannot be reached or is not fit. Details: docs/deploy.md.
+    identity, service, health. So a second call does nothing, and a call after an interruption goes on where
+    that stopped. Of numpy, ONNX Runtime and grpcio, what the board's Python lacks is installed into an environment of
+    its own, and nothing else. Exit code 13 when the board cannot be reached or is not fit. Details: docs/deploy.md.
 
     \b
-    edgekit deploy bundle --host me@nano --device jetson-nano --server 10.0.0.2:50051 -- --epochs 20 --data /data
+    edgekit deploy bundle --host me@nano --server 10.0.0.2:50051 --identity ca -- --epochs 20 --data /data
     edgekit deploy bundle --host me@nano                   without --server: files and check, nothing is started
     edgekit deploy bundle --host me@nano --ssh 'ssh -p 2222 -i KEY' --dry-run
     edgekit deploy --host me@nano --status

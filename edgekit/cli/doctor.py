@@ -9,11 +9,18 @@ from edgekit.cli import options
 @click.argument("bundle", metavar="[BUNDLE]", required=False)
 @click.option("--device", metavar="NAME", help="Board to compare with (default: the bundle's); `edgekit devices`.")
 @click.option("--server", metavar="HOST:PORT", help="Also ask the server there: reachable, its time, its bundle.")
+@click.option("--identity", metavar="DIR", help="Ask it by mutual TLS, as the device that DIR says: `edgekit enroll`.")
 @click.option("--backend", help="Inference engine (default: the board's own, else onnxruntime).")
 @options.provider
 @options.as_json
 def doctor(
-    bundle: str | None, device: str | None, server: str | None, backend: str | None, provider: str, as_json: bool
+    bundle: str | None,
+    device: str | None,
+    server: str | None,
+    identity: str | None,
+    backend: str | None,
+    provider: str,
+    as_json: bool,
 ) -> None:
     """Say whether this machine is fit to run a bundle, and what is missing.
 
@@ -31,4 +38,4 @@ def doctor(
     from edgekit.device_profiles.registry import profile
     from edgekit.runtime.doctor import run
 
-    run(bundle, profile(device).to_json() if device else None, server, backend, as_json, provider)
+    run(bundle, profile(device).to_json() if device else None, server, backend, as_json, provider, identity)

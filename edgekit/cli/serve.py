@@ -1,5 +1,6 @@
 """edgekit serve"""
 
+import contextlib
 import signal
 import sys
 import threading
@@ -13,6 +14,10 @@ from edgekit.cli import options
 @click.command()
 @options.bundle
 @click.option("--listen", default="127.0.0.1:50051", metavar="HOST:PORT", help="Port 0 takes a free one.")
+@click.option(
+    "--identity", metavar="DIR", help="Take enrolled devices alone, by mutual TLS: DIR of `edgekit enroll init`."
+)
+@click.option("--insecure", is_flag=True, help="Listen in the clear to other machines: everyone there may join.")
 @click.option(
     "--devices", type=int, metavar="N", help="End after N devices have finished (default: serve until Ctrl-C)."
 )
@@ -31,14 +36,20 @@ def serve(**given: Any) -> None:
     when all N are there, and in sync mode the same seed gives the same weights, bit for bit.
     """
     from edgekit.bundle import open_bundle
+    from edgekit.line.address import check_address
+    from edgekit.line.clear import check_clear
 
     out, devices, seed = given["out"], given["devices"], given["seed"]
     # Before torch is imported, which takes seconds: a mistake shows at once.
+    check_address(given["listen"])
+    check_clear("--listen", given["listen"], given["identity"] is not None, given["insecure"])
     opened = open_bundle(given["bundle"])
     from edgekit.line.meter import Recorder
     from edgekit.server import listen as listener
     from edgekit.server import train
     from edgekit.server.calibrate import calibrator, default_policy
+    from edgekit.server.door import Door
+    from edgekit.server.handshakes import Handshakes
     from edgekit.server.local_loss import LocalLoss
     from edgekit.server.modes import FleetSettings
     from edgekit.server.noise_filling import noise_filling
@@ -47,6 +58,7 @@ def serve(**given: Any) -> None:
     from edgekit.server.setup import setup_from_bundle
     from edgekit.server.watch import Watch
 
+    door = Door(given["identity"]) if given["identity"] is not None else None
     fleet = FleetSettings(**{name: given[name] for name in FleetSettings._fields})
     patience, rounds = fleet.patience(devices), fleet.rounds(devices)
     pairs = Pairs(out, opened.class_names) if out is not None else None
@@ -65,32 +77,37 @@ def serve(**given: Any) -> None:
     service = Service(setup, patience=patience, rounds=rounds, pairs=pairs, seed=seed, watch=watch)
     record = Recorder(sys.stdout)
     finished = threading.Event()
+    one_at_a_time = threading.Lock()
 
     def show(event: dict[str, object]) -> None:
-        if given["as_json"]:
-            record(event)
-        else:
-            click.echo(", ".join(f"{key} {_short(value)}" for key, value in event.items()))
+        with one_at_a_time:
+            if given["as_json"]:
+                record(event)
+            else:
+                click.echo(", ".join(f"{key} {_short(value)}" for key, value in event.items()))
         if devices is not None and service.fleet.ended >= devices:
             finished.set()
 
     service.on_event = show
-    server = listener.serve(service, given["listen"], max_workers=max(devices or 0, 64))
-    grace_s = 1.0
-    try:
-        show({"event": "listening", "port": server.port, "bundle": opened.digest, "calibrate": policy})
-        # In slices: a signal that the system hands to a thread of gRPC's does not wake a wait without end.
-        while not finished.wait(0.5):
-            pass
-        # The last device's goodbye is still to be answered.
-        grace_s = 30.0
-    finally:
-        # A second Ctrl-C must not cost the trained back half.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        server.stop(grace_s)
-        service.keep_last()
-        show(service.ended())
+    if door is not None:
+        door.on_event = show
+    with Handshakes(show) if door is not None else contextlib.nullcontext():
+        server = listener.serve(service, given["listen"], max_workers=max(devices or 0, 64), door=door)
+        grace_s = 1.0
+        try:
+            show({"event": "listening", "port": server.port, "bundle": opened.digest, "calibrate": policy})
+            # In slices: a signal that the system hands to a thread of gRPC's does not wake a wait without end.
+            while not finished.wait(0.5):
+                pass
+            # The last device's goodbye is still to be answered.
+            grace_s = 30.0
+        finally:
+            # A second Ctrl-C must not cost the trained back half.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
+            server.stop(grace_s)
+            service.keep_last()
+            show(service.ended())
 
 
 def _short(value: object) -> str:

@@ -29,6 +29,9 @@ class Settings(NamedTuple):
     target: str = "edgekit"
     python: str = "python3"
     server: str | None = None
+    #: Folder on this machine of the server's CA, which enrols the board; None for a line in the clear.
+    identity: str | None = None
+    insecure: bool = False
     #: "auto", "systemd" or "process".
     service: str = "auto"
     seconds: float = 2.0

@@ -14,8 +14,10 @@ from edgekit.deploy.package import write_zip
 from edgekit.device_profiles.profile import Profile
 from edgekit.device_profiles.registry import from_json, profile
 from edgekit.errors import BundleError, DeployError, UsageError
+from edgekit.identity import authority
 from edgekit.line.address import check_address
-from edgekit.line.names import check_name, name_error
+from edgekit.line.clear import check_clear
+from edgekit.line.names import certificate_name_error, check_name, name_error
 from edgekit.providers import check_provider
 from edgekit.runtime.__main__ import parser
 from edgekit.runtime.backends.registry import BY_RUNTIME, entry_of
@@ -37,7 +39,11 @@ def local(d: Deployment) -> Finding:
     check_augment(d.options.augment, bundle.codec, bundle.input_shape)
     if d.settings.server is not None:
         check_address(d.settings.server)
-        error = name_error(d.device_name)
+        with_tls = d.settings.identity is not None
+        check_clear("--server", d.settings.server, with_tls, d.settings.insecure)
+        if d.settings.identity is not None:
+            authority.entries(d.settings.identity)
+        error = certificate_name_error(d.device_name) if with_tls else name_error(d.device_name)
         if error is not None:
             raise UsageError(f"--host {d.ssh.host}: {error}; give the device one of its own: -- --name NAME")
     variables(d.settings.environment)
@@ -87,8 +93,8 @@ def arguments(words: tuple[str, ...], backend: str) -> argparse.Namespace:
             raise
         problem = said.getvalue().strip().splitlines()[-1].partition("error: ")[2]
         raise UsageError(f"the arguments after --: {problem}; `edgekit run --help` lists them") from None
-    for name in ("server", "measure"):
-        if getattr(options, name) is not None:
+    for name in ("server", "measure", "identity", "insecure"):
+        if getattr(options, name) not in (None, False):
             raise UsageError(f"--{name} after --: it is deploy's, give it before the --")
     if options.name is not None:
         check_name(options.name)

@@ -39,7 +39,7 @@ Requires-Dist: {images}; extra == 'images'
 
 Holds the package `edgekit`, of which it is the part that devices run: never install it beside the distribution
 edgekit, which holds the same files. The command edgekit-run is the device process, edgekit-doctor says whether the
-board is fit for it.
+board is fit for it, edgekit-enroll makes its key and the request for a certificate.
 """
 WHEEL = """Wheel-Version: 1.0
 Generator: edgekit {version}
@@ -49,6 +49,7 @@ Tag: py3-none-any
 ENTRY_POINTS = """[console_scripts]
 edgekit-run = edgekit.runtime.__main__:main
 edgekit-doctor = edgekit.runtime.doctor:main
+edgekit-enroll = edgekit.runtime.enroll:main
 """
 #: The program of `python3 THE.zip`.
 MAIN = """import sys
@@ -58,6 +59,10 @@ if sys.argv[1:2] == ["doctor"]:
     from edgekit.runtime.doctor import main
 
     sys.exit(main(sys.argv[2:], program + " doctor"))
+if sys.argv[1:2] == ["enroll"]:
+    from edgekit.runtime.enroll import main
+
+    sys.exit(main(sys.argv[2:], program + " enroll"))
 
 from edgekit.runtime.__main__ import main
 

@@ -10,6 +10,7 @@ import functools
 import time
 
 from edgekit.deploy.deployment import Deployment, Finding
+from edgekit.deploy.enrolment import identity_path
 from edgekit.deploy.process import GRACE_S, ended, since, stop
 from edgekit.deploy.ssh import quote
 from edgekit.deploy.verify import process
@@ -102,7 +103,9 @@ def kind_of(d: Deployment) -> tuple[str, str]:
 def script_text(d: Deployment) -> str:
     """The shell script that runs on the board."""
     own = [] if d.options.name is not None else ["--name", d.device_name]
-    words = ["--server", str(d.settings.server), "--backend", d.options.backend, "--json", *own, *d.settings.arguments]
+    tls = ["--identity", identity_path(d)] if d.settings.identity is not None else ["--insecure"] * d.settings.insecure
+    words = ["--server", str(d.settings.server), *tls, "--backend", d.options.backend, "--json", *own]
+    words += d.settings.arguments
     return SCRIPT.format(name=d.name, base=quote(d.base), process=process(d, words))
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from edgekit.deploy.board import probe
 from edgekit.deploy.deployment import Deployment, Event, Finding, Settings, run, size
+from edgekit.deploy.enrolment import identity
 from edgekit.deploy.environment import environment
 from edgekit.deploy.files import files
 from edgekit.deploy.health import health
@@ -43,6 +44,7 @@ STEPS = (
     ("files", files),
     ("environment", environment),
     ("check", check),
+    ("identity", identity),
     ("service", service),
     ("health", health),
 )

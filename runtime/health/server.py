@@ -5,10 +5,11 @@ import time
 from typing import List, NamedTuple, Optional
 
 import edgekit
-from edgekit.errors import PayloadError, Refused, TransportError
+from edgekit.errors import IdentityError, PayloadError, Refused, TransportError
 from edgekit.line import messages
 from edgekit.line.meter import Meter
 from edgekit.runtime.health.finding import Finding
+from edgekit.runtime.identity.folder import Identity
 from edgekit.runtime.transport import Grpc, Transport
 
 #: The quickest of so many pings counts: the others waited somewhere.
@@ -29,17 +30,20 @@ class Answer(NamedTuple):
     devices: int
 
 
-def server(address: str, digest: Optional[str]) -> List[Finding]:
+def server(address: str, digest: Optional[str], identity: Optional[Identity] = None) -> List[Finding]:
     """What the server at `address` answers; `digest` is the bundle that it should have, None for any.
 
-    It is asked without joining: a run that goes on there is not disturbed. UsageError when `address` is none.
+    With an `identity` it is asked over mutual TLS, as that device. It is asked without joining: a run that goes on
+    there is not disturbed. UsageError when `address` is none.
     """
     advice = "look at the server there, at the address, and at firewalls between"
     try:
-        with contextlib.closing(Grpc(address, Meter(), timeout_s=WAIT_S)) as transport:
+        with contextlib.closing(Grpc(address, Meter(), timeout_s=WAIT_S, identity=identity)) as transport:
             pong = ping(transport)
     except TransportError as error:
         return [Finding("server", "failed", str(error), None, advice)]
+    except IdentityError as error:
+        return [Finding("server", "failed", str(error), None, "docs/identity.md says what each of these errors means")]
     except PayloadError as error:
         text = "{} answers, but not as edgekit does: {}".format(address, error)
         return [Finding("server", "failed", text, None, advice)]

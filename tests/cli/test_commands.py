@@ -74,7 +74,11 @@ def test_help_imports_nothing_heavy() -> None:
         ),
         (["train", "vgg11", "--link", "10mb"], 2, "link '10mb': expected RATE"),
         (["train", "vgg11", "--augment", "flop"], 2, "unknown augmentation 'flop': did you mean flip"),
-        (["run", "b", "--server", "x", "--augment", "crop:0"], 2, "augmentation 'crop:0': expected flip, crop:PIXELS"),
+        (
+            ["run", "b", "--server", "127.0.0.1:1", "--augment", "crop:0"],
+            2,
+            "augmentation 'crop:0': expected flip, crop:PIXELS",
+        ),
         (["train", "vgg11", "--gradient-every", "4"], 2, "--gradient-every 4: in the other steps devices learn from"),
         (["train", "vgg11", "--local-loss", "-1"], 2, "--local-loss -1.0: expected a number of 0 or more"),
         (["train", "vgg11", "--local-loss", "0.5", "--no-local-head"], 2, "local head's: leave --no-local-head out"),
@@ -84,10 +88,10 @@ def test_help_imports_nothing_heavy() -> None:
         (["inspect", "nowhere"], 5, "nowhere is no bundle"),
         (["serve", "nowhere"], 5, "nowhere is no bundle"),
         (["run", "nowhere", "--server", "127.0.0.1:1"], 5, "nowhere is no bundle"),
-        (["run", "b", "--server", "x", "--share", "2/2"], 2, "share '2/2': expected INDEX/COUNT"),
-        (["run", "b", "--server", "x", "--share", ""], 2, "share '': expected INDEX/COUNT"),
-        (["run", "b", "--server", "x", "--name", ""], 2, "device name '' of 0 characters: expected 1 to 64"),
-        (["run", "b", "--server", "x", "--name", "a\tb"], 2, "device name 'a\\tb' of 3 characters"),
+        (["run", "b", "--server", "127.0.0.1:1", "--share", "2/2"], 2, "share '2/2': expected INDEX/COUNT"),
+        (["run", "b", "--server", "127.0.0.1:1", "--share", ""], 2, "share '': expected INDEX/COUNT"),
+        (["run", "b", "--server", "127.0.0.1:1", "--name", ""], 2, "device name '' of 0 characters: expected 1 to 64"),
+        (["run", "b", "--server", "127.0.0.1:1", "--name", "a\tb"], 2, "device name 'a\\tb' of 3 characters"),
     ],
 )
 def test_wrong_input(

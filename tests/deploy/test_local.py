@@ -13,7 +13,7 @@ from edgekit.deploy.deployment import Deployment, Settings
 from edgekit.deploy.local import local
 from edgekit.deploy.ssh import Ssh
 from edgekit.device_profiles import registry
-from edgekit.errors import DeployError, EdgekitError, UsageError
+from edgekit.errors import DeployError, EdgekitError, IdentityError, UsageError
 from edgekit.export.build import build_bundle
 from edgekit.export.settings import BoardSettings, CalibrationImages, Coding, Network
 from tests.conftest import SmallNet
@@ -48,6 +48,10 @@ def test_a_board_of_ones_own_needs_no_name(tmp_path: Path, digits: Dataset) -> N
     [
         ({"device": "jetson"}, DeployError, "was exported for cpu, --device jetson is jetson-orin-nano"),
         ({"server": "nano"}, UsageError, "expected HOST:PORT"),
+        ({"server": "a:1"}, UsageError, "--server a:1 leaves this machine.*--identity DIR; or --insecure"),
+        ({"server": "a:1", "identity": "nowhere"}, IdentityError, "nowhere/register.json cannot be read.*enroll init"),
+        ({"arguments": ("--insecure",)}, UsageError, "--insecure after --: it is deploy's"),
+        ({"arguments": ("--identity", "x")}, UsageError, "--identity after --: it is deploy's"),
         ({"environment": ("ä=1",)}, UsageError, "expected NAME=VALUE"),
         ({"environment": ("PATH",)}, UsageError, "expected NAME=VALUE"),
         ({"arguments": ("--epochs", "many")}, UsageError, "invalid int value"),
@@ -55,7 +59,7 @@ def test_a_board_of_ones_own_needs_no_name(tmp_path: Path, digits: Dataset) -> N
         ({"arguments": ("--augment", "crop:16")}, UsageError, "crop:16 of images of 16 x 16 pixels"),
         ({"name": "a/b"}, UsageError, "letters, digits"),
         (
-            {"host": f"me@{'n' * 61}.lan", "server": "a:1"},
+            {"host": f"me@{'n' * 61}.lan", "server": "a:1", "insecure": True},
             UsageError,
             r"--host me@n*\.lan: device name 'n*\.lan' of 65 characters.* -- --name NAME",
         ),
@@ -70,6 +74,6 @@ def test_refused(
 
 def test_a_host_that_is_no_name_is_taken_where_the_device_has_one(small_bundle: Bundle, tmp_path: Path) -> None:
     host = "n" * 65
-    d = prepared(tmp_path, small_bundle.path, host=host, server="a:1", arguments=("--name", "left"))
+    d = prepared(tmp_path, small_bundle.path, host=host, server="a:1", insecure=True, arguments=("--name", "left"))
     assert d.device_name == "left"
     prepared(tmp_path, small_bundle.path, host=host)  # nothing is started, so nothing needs a name

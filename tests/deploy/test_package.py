@@ -35,7 +35,7 @@ else:
 
 ROOT = Path(__file__).parents[2]
 #: Folders of edgekit/ that a board does without.
-HOST = {"cli", "deploy", "device_profiles", "export", "launch", "link", "measure", "report", "server"}
+HOST = {"cli", "deploy", "device_profiles", "export", "identity", "launch", "link", "measure", "report", "server"}
 #: What is imported when it is there: engines of boards, readers of files.
 OUTSIDE = {"numpy", "grpc", "onnxruntime", "tensorrt", "acl", "PIL"}
 #: The archives; the wheel also has its .dist-info.
@@ -181,7 +181,7 @@ def test_wheel_describes_itself(written: Path) -> None:
     assert files[f"{INFO}/LICENSE"] == contents(written / ZIP)["LICENSE"] == (ROOT / "LICENSE").read_bytes()
     assert b"Root-Is-Purelib: true\nTag: py3-none-any\n" in files[f"{INFO}/WHEEL"]
     scripts = re.findall(r"^(\S+) = (\S+):main$", files[f"{INFO}/entry_points.txt"].decode(), re.MULTILINE)
-    assert [name for name, _ in scripts] == ["edgekit-run", "edgekit-doctor"]
+    assert [name for name, _ in scripts] == ["edgekit-run", "edgekit-doctor", "edgekit-enroll"]
     for _, module in scripts:
         assert re.search(rb"^def main\(", files[module.replace(".", "/") + ".py"], re.MULTILINE)
 

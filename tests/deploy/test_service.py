@@ -97,6 +97,20 @@ def test_the_script_hands_on_signals_and_keeps_the_exit_code(tmp_path: Path, she
 
 
 @pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, []),
+        ({"insecure": True}, ["--insecure"]),
+        ({"identity": "ca"}, ["--identity", "/t/identity/a%2Fb%20%C3%A4"]),
+    ],
+)
+def test_the_script_says_how_the_line_is_made(settings: dict[str, Any], words: list[str]) -> None:
+    d = deployment("/t", **settings)
+    d.options.name = "a/b ä"
+    assert f" --server 10.0.0.2:50051 {' '.join([*words, '--backend'])} onnxruntime " in script_text(d)
+
+
+@pytest.mark.parametrize(
     ("systemd", "linger", "wanted", "kind"),
     [
         ("running", "yes", "auto", "systemd"),

@@ -15,8 +15,10 @@ import pytest
 import sklearn
 
 from edgekit.bundle import Bundle
+from edgekit.identity import authority
 from edgekit.link.emulator import LinkEmulator
 from edgekit.link.link import parse_link
+from tests.enrolled import Enrolled
 from tests.package_index import pip
 
 QUICK = ("--seconds", "0.2")
@@ -179,3 +181,56 @@ def test_systemd_of_the_user_runs_it(systemd_board: Any, bundle: str, server: st
     assert status["running"] and status["pid"] != pid and status["service"] == "systemd"
     code, out, err = systemd_board.deploy("--stop")
     assert code == 0 and "exit code 130 (stopped on request)" in out, err
+
+
+@pytest.fixture
+def enrolled(tmp_path: Path) -> Enrolled:
+    return Enrolled(tmp_path)
+
+
+@pytest.fixture
+def tls_server(bundle: str, enrolled: Enrolled) -> Iterator[str]:
+    """The address of a server that takes enrolled devices alone."""
+    command = [sys.executable, "-m", "edgekit", "serve", bundle, "--listen", "127.0.0.1:0", "--json"]
+    process = subprocess.Popen([*command, "--identity", enrolled.folder], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    yield f"127.0.0.1:{json.loads(process.stdout.readline())['port']}"
+    process.terminate()
+    process.communicate(timeout=300)
+
+
+def test_a_board_is_enrolled_in_one_go(board: Any, bundle: str, enrolled: Enrolled, tls_server: str) -> None:
+    """Key and request by the board's openssl, the certificate back over ssh; revoked, it is not enrolled again."""
+    words = (
+        bundle,
+        "--target",
+        "with tls",
+        "--server",
+        tls_server,
+        "--identity",
+        enrolled.folder,
+        "--no-check",
+        "--json",
+    )
+    run = (*QUICK, "--", "--epochs", "100000", "--limit", "320", "--name", "a/b ä")
+    code, out, err = board.deploy(*words, "--dry-run", *run)
+    assert code == 0 and steps(out)["identity"]["state"] == "planned" and authority.entries(enrolled.folder) == [], err
+    code, out, err = board.deploy(*words, *run)
+    assert code == 0, err + out
+    done = steps(out)
+    assert "a/b ä enrolled until 20" in done["identity"]["text"] and "connected" in done["health"]["text"]
+    (folder,) = (board.home / "with tls" / "identity").iterdir()
+    assert sorted(path.name for path in folder.iterdir()) == ["ca.pem", "device.csr", "device.key", "device.pem"]
+    assert (folder / "device.key").stat().st_mode & 0o777 == 0o600
+    code, out, err = board.deploy(*words, *run)
+    assert code == 0, err + out
+    assert [steps(out)[name]["state"] for name in ("identity", "service", "health")] == ["nothing to do"] * 3
+    assert [entry.name for entry in authority.entries(enrolled.folder)] == ["a/b ä"]
+
+    authority.revoke(enrolled.folder, "a/b ä")
+    until = time.monotonic() + 300
+    while json.loads((said := board.deploy("--target", "with tls", "--status", "--json"))[1])["running"]:
+        assert time.monotonic() < until
+    assert "was revoked" in said[1], said
+    code, out, err = board.deploy(*words, *run)
+    assert code == 16 and "the key of this request was revoked as a/b ä" in err, err

@@ -30,6 +30,7 @@ from edgekit.export.build import NORMS, build_bundle
 from edgekit.export.fold import settle_norms
 from edgekit.export.models.registry import build
 from edgekit.export.settings import BoardSettings, CalibrationImages, Coding, Network
+from edgekit.identity import authority
 from tests.e2e import every_codec
 from tests.package_index import pip
 
@@ -276,6 +277,48 @@ def test_a_device_of_python_3_6_trains(
     trained = tensorfile.loads((tmp_path / "0" / "front.safetensors").read_bytes())
     assert trained.keys() == first.keys()
     assert any(not np.array_equal(trained[name], first[name]) for name in first)
+
+
+def test_a_device_of_python_3_6_enrols_and_talks_by_tls(python36: str, tmp_path: Path, small_bundle: Bundle) -> None:
+    """Key, request and reasons by the program openssl; the line by gRPC 1.48."""
+    ca, me = str(tmp_path / "ca"), tmp_path / "me"
+    authority.init(ca, [])
+    programs = Path(python36).parent
+    enroll = [str(programs / "edgekit-enroll"), "--name", "six", "-o", str(me)]
+    done = subprocess.run(enroll, env=BOARD_ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.stdout == f"{me}/device.csr\n", done.stderr
+    words = ("-m", "edgekit", "serve", small_bundle.path, "--listen", "127.0.0.1:0", "--identity", ca)
+    server = start(ENVIRONMENT, tmp_path, sys.executable, *words)
+    assert server.stdout is not None
+    address = f"127.0.0.1:{json.loads(server.stdout.readline())['port']}"
+
+    def device() -> tuple[int, str]:
+        """How a device ended: its exit code, and what it said."""
+        settings = ("--data", DATA, "--epochs", "1", "--limit", "64", "--identity", str(me))
+        run = [str(programs / "edgekit-run"), small_bundle.path, "--server", address, *settings]
+        process = start(BOARD_ENVIRONMENT, tmp_path, *run)
+        out, err = process.communicate(timeout=300)
+        return process.returncode, out + err
+
+    def sign(by: str) -> None:
+        signed = authority.sign(by, (me / "device.csr").read_bytes(), "it")
+        (me / "device.pem").write_bytes(signed.certificate)
+        (me / "ca.pem").write_bytes(signed.ca)
+
+    try:
+        sign(ca)
+        code, said = device()
+        assert code == 0 and '"device": "six"' in said, said
+        authority.revoke(ca, "six")
+        code, said = device()
+        assert code == 16 and "the certificate of six was revoked" in said, said
+        authority.init(str(tmp_path / "other"), [])
+        sign(str(tmp_path / "other"))
+        code, said = device()
+        assert code == 16 and "cannot be trusted, its certificate: unable to get local issuer" in said, said
+    finally:
+        server.kill()
+        server.communicate()
 
 
 def start(environment: dict[str, str], folder: Path, *command: str) -> "subprocess.Popen[str]":

@@ -10,6 +10,7 @@ import pytest
 
 from edgekit.bundle import Bundle, write_bundle
 from edgekit.errors import DataError, TransportError, UsageError
+from edgekit.line.meter import Meter
 from edgekit.runtime import __main__ as process
 from tests.runtime.loopback import coded_by
 
@@ -21,6 +22,7 @@ class Session:
 
     def __init__(self, given: dict[str, Any]) -> None:
         self.given = given
+        self.meter = Meter()
 
     def device(self, front: Any, transport: Any, options: Any, show: Any, classes: Any) -> "Session":
         self.given.update(name=options.name, augment=options.augment, classes=list(classes))
@@ -167,4 +169,21 @@ def test_the_line_is_checked_before_the_bundle(words: tuple[str, ...], told: str
 
 def test_an_unknown_host_is_told_before_the_bundle_is_opened() -> None:
     with pytest.raises(TransportError, match=r"the host no-such-host\.invalid is unknown here"):
-        run("nowhere", "--server", "no-such-host.invalid:1")
+        run("nowhere", "--server", "no-such-host.invalid:1", "--insecure")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--server", "nano:1"], r"--server nano:1 leaves this machine.*--identity DIR; or --insecure"),
+        (["--identity", "me", "--insecure"], "--identity and --insecure: expected one of them"),
+    ],
+)
+def test_a_line_in_the_clear_is_asked_for(words: list[str], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        run("nowhere", *words)
+
+
+def test_an_identity_needs_somebody_to_show_it_to() -> None:
+    with pytest.raises(UsageError, match="--identity without --server"):
+        process.run(process.parser("").parse_args(["nowhere", "--measure", "1", "--identity", "me"]))
