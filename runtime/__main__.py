@@ -131,6 +131,11 @@ def run(options: argparse.Namespace) -> None:
     if options.server is not None:
         check_options(settings)
         check_line(options)
+    elif options.augment is not None:
+        raise UsageError(
+            "--augment {}: that changes images that are trained on, and without --server nothing is trained: leave it "
+            "out".format(options.augment)
+        )
     kernels.choice()
     bundle = open_bundle(options.bundle)
     if options.server is not None:

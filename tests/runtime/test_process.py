@@ -111,6 +111,20 @@ def test_augmentation_is_handed_on(given: dict[str, Any], small_bundle: Bundle) 
     assert given["augment"] == "flip,crop:4"
 
 
+def test_measuring_training_augments_too(
+    given: dict[str, Any], small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "measure_training", lambda device, *_: given.update(measured=True))
+    run(small_bundle.path, "--limit", "64", "--augment", "flip", "--measure", "1")
+    assert given["augment"] == "flip" and given["measured"]
+
+
+def test_without_a_server_nothing_is_augmented(small_bundle: Bundle) -> None:
+    words = [small_bundle.path, "--measure", "1", "--dataset", "golden"]
+    with pytest.raises(UsageError, match=r"--augment flip: .* without --server nothing is trained"):
+        process.run(process.parser("").parse_args([*words, "--augment", "flip"]))
+
+
 @pytest.mark.parametrize(
     ("coding", "augment", "message"),
     [("temporal", "flip", "take coding=context"), ("context", "crop:16", "crop:16 of images of 16 x 16 pixels")],
