@@ -20,8 +20,11 @@ from edgekit.cli import options
 @options.fleet
 @options.seed
 @click.option(
-    "--out", metavar="DIR", help="Keep the last pair of halves here, and the best one in DIR/best, after every test."
+    "--out",
+    metavar="DIR",
+    help="Keep the last pair of halves here, and the best one in DIR/best, after every test and about every minute.",
 )
+@options.overwrite
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on standard output.")
 def serve(**given: Any) -> None:
     """Train the back half of BUNDLE for devices that connect.
@@ -31,10 +34,15 @@ def serve(**given: Any) -> None:
     when all N are there, and in sync mode the same seed gives the same weights, bit for bit.
     """
     from edgekit.bundle import open_bundle
+    from edgekit.kept import check_new, check_room, size_of
 
     out, devices, seed = given["out"], given["devices"], given["seed"]
     # Before torch is imported, which takes seconds: a mistake shows at once.
     opened = open_bundle(given["bundle"])
+    options.check_overwrite(given)
+    if out is not None:
+        check_new(out, given["overwrite"])
+        check_room(out, size_of(opened.path))
     from edgekit.line.meter import Recorder
     from edgekit.server import listen as listener
     from edgekit.server import train
@@ -49,7 +57,7 @@ def serve(**given: Any) -> None:
 
     fleet = FleetSettings(**{name: given[name] for name in FleetSettings._fields})
     patience, rounds = fleet.patience(devices), fleet.rounds(devices)
-    pairs = Pairs(out, opened.class_names) if out is not None else None
+    pairs = Pairs(out, opened.class_names, overwrite=given["overwrite"]) if out is not None else None
     train.prepare(given["server_threads"], seed)
     policy = given["gradient_codec"] or default_policy(opened)
     setup = setup_from_bundle(
@@ -89,8 +97,10 @@ def serve(**given: Any) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         server.stop(grace_s)
-        service.keep_last()
-        show(service.ended())
+        try:
+            service.keep_last()
+        finally:
+            show(service.ended())
 
 
 def _short(value: object) -> str:

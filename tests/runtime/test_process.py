@@ -23,7 +23,9 @@ class Session:
         self.given = given
 
     def device(self, front: Any, transport: Any, options: Any, show: Any, classes: Any) -> "Session":
-        self.given.update(name=options.name, augment=options.augment, classes=list(classes))
+        self.given.update(
+            name=options.name, augment=options.augment, overwrite=options.overwrite, classes=list(classes)
+        )
         return self
 
     def train(self, train: Any, test: Any, validation: Any) -> None:
@@ -136,6 +138,22 @@ def test_augmentation_that_cannot_be(
     with pytest.raises(UsageError, match=message):
         run(bundle.path, "--augment", augment, "--out", str(tmp_path / "out"))
     assert not given and not (tmp_path / "out").exists()
+
+
+def test_what_was_kept_is_seen_before_anything_is_read(
+    given: dict[str, Any], small_bundle: Bundle, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    (out / "best").mkdir(parents=True)
+    (out / "best" / "front.safetensors").write_bytes(b"kept")
+    with pytest.raises(UsageError, match=r"earlier run \(best/front.safetensors\)"):
+        run("no bundle", "--out", str(out))
+    run(small_bundle.path, "--limit", "64", "--out", str(out), "--overwrite")
+    assert given["overwrite"] and (out / "best" / "front.safetensors").read_bytes() == b"kept"
+    with pytest.raises(UsageError, match="--overwrite is of --out"):
+        run(small_bundle.path, "--overwrite")
+    with pytest.raises(UsageError, match="--measure keeps nothing"):
+        run(small_bundle.path, "--out", str(tmp_path / "new"), "--measure", "1")
 
 
 @pytest.mark.parametrize(
