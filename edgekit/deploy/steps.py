@@ -13,6 +13,7 @@ from edgekit.deploy.record import load
 from edgekit.deploy.service import service
 from edgekit.deploy.ssh import Ssh
 from edgekit.deploy.verify import check
+from edgekit.errors import DeployError
 
 #: Seconds between the clocks of host and board from which on a warning is given.
 SKEW_S = 60.0
@@ -21,6 +22,11 @@ SKEW_S = 60.0
 def board(d: Deployment) -> Finding:
     """Step "board": connects, and asks the board for its facts."""
     facts = d.facts = probe(d.ssh, d.settings.python, d.settings.target, d.variables, d.profile)
+    if facts.refused:
+        raise DeployError(
+            f"{d.ssh.host}: nothing can be written to {facts.target}: {facts.refused}; name a folder on another disk "
+            "with --target DIR"
+        )
     d.record = load(d)
     if abs(facts.skew_s) > SKEW_S:
         d.warn(f"the board's clock is {facts.skew_s:+.0f} s off this machine's: times in its records will be wrong")
