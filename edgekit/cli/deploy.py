@@ -33,6 +33,8 @@ LINES = 200
               help="Seconds for the process to connect.")  # fmt: skip
 @click.option("--no-check", is_flag=True, help="Leave out what `edgekit check` does, on this machine.")
 @click.option("--recheck", is_flag=True, help="Check here and there although it passed before.")
+@click.option("--overwrite", is_flag=True,
+              help="Start a finished run anew; what its --out holds there is lost.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Look at everything, change nothing, say what would be done.")
 @click.option("--status", "show_status", is_flag=True, help="Say what runs there, since when, how far, how well.")
 @click.option("--logs", is_flag=True, help="Show what the device process says.")

@@ -36,6 +36,8 @@ class Settings(NamedTuple):
     #: NAME=VALUE: environment variables of the processes on the board.
     environment: tuple[str, ...] = ()
     recheck: bool = False
+    #: Starts a run that has finished anew; what --out there holds of an earlier one is lost.
+    overwrite: bool = False
     #: Seconds for the process to connect.
     timeout_s: float = 60.0
     #: Arguments for `edgekit run`.

@@ -90,6 +90,8 @@ def arguments(words: tuple[str, ...], backend: str) -> argparse.Namespace:
     for name in ("server", "measure"):
         if getattr(options, name) is not None:
             raise UsageError(f"--{name} after --: it is deploy's, give it before the --")
+    if options.overwrite:
+        raise UsageError("--overwrite after --: it is deploy's, give it before the --")
     if options.name is not None:
         check_name(options.name)
     entry_of(options.backend)
