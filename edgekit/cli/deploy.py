@@ -20,7 +20,8 @@ LINES = 200
 @click.argument("bundle", metavar="[BUNDLE]", required=False)
 @click.argument("arguments", metavar="[-- ARGUMENTS OF edgekit run]", nargs=-1, type=click.UNPROCESSED)
 @click.option("--host", required=True, metavar="[USER@]BOARD", help="As ssh takes it; your ssh configuration counts. "
-              "BOARD is also the name that the device joins with, unless there is `-- --name NAME`.")  # fmt: skip
+              "BOARD, or of localhost its own host name, is the name that the device joins with, unless there is "
+              "`-- --name NAME`.")  # fmt: skip
 @click.option("--device", help="Board that it is; `edgekit devices` lists them (default: the bundle's).")
 @click.option("--server", metavar="HOST:PORT", help="Address of `edgekit serve` as the board sees it; starts it.")
 @click.option("--name", help="Name of the deployment (default: the board and the bundle's hash).")

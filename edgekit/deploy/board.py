@@ -34,6 +34,8 @@ class Facts(NamedTuple):
     home: str
     machine: str
     system: str
+    #: Its own host name.
+    node: str
     free_disk: int
     #: Why nothing can be written to TARGET, and whether no library there can be loaded (a disk mounted noexec).
     refused: str
@@ -90,6 +92,7 @@ def parse(answer: Answer, began: float, ended: float) -> Facts:
         answer.get("home", str),
         answer.get("machine", str),
         answer.get("system", str),
+        answer.get("node", str),
         disk.get("free", int),
         disk.get("refused", str),
         disk.get("noexec", bool),

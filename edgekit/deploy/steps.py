@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Callable
 
 from edgekit.deploy.board import probe
-from edgekit.deploy.deployment import Deployment, Event, Finding, Settings, run, size
+from edgekit.deploy.deployment import LOOPBACK, Deployment, Event, Finding, Settings, run, size
 from edgekit.deploy.environment import environment
 from edgekit.deploy.files import files
 from edgekit.deploy.health import health
@@ -31,8 +31,7 @@ def board(d: Deployment) -> Finding:
     if abs(facts.skew_s) > SKEW_S:
         d.warn(f"the board's clock is {facts.skew_s:+.0f} s off this machine's: times in its records will be wrong")
     server = (d.settings.server or "").rpartition(":")[0]
-    here = ("localhost", "127.0.0.1", "[::1]")
-    if server in here and d.ssh.host.rpartition("@")[2] not in here:
+    if server.strip("[]") in LOOPBACK and not d.behind_loopback:
         d.warn(f"--server {d.settings.server} is, for the board, the board itself: give this machine's address")
     memory = "" if facts.free_memory is None else f", {size(facts.free_memory)} of memory"
     clock = f"its clock is {facts.skew_s:+.1f} s off" if facts.skew_s else "its clock agrees"

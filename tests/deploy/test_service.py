@@ -47,7 +47,7 @@ exit $code
 
 
 def facts(target: str, systemd: str = "running", linger: str = "yes", no_units: str = "") -> Any:
-    return SimpleNamespace(target=target, systemd=systemd, linger=linger, no_units=no_units)
+    return SimpleNamespace(target=target, node="the-node", systemd=systemd, linger=linger, no_units=no_units)
 
 
 def deployment(target: str, python: str = "python3", **settings: Any) -> Deployment:
@@ -242,6 +242,9 @@ def test_what_starts_the_process(systemd: str, linger: str, wanted: str, kind: s
         ("nano", (), "nano"),
         ("me@nano", ("--epochs", "3"), "nano"),
         ("me@10.0.0.7", (), "10.0.0.7"),
+        ("me@localhost", (), "the-node"),
+        ("127.0.0.1", (), "the-node"),
+        ("::1", ("--name", "left"), "left"),
         ("me@nano", ("--name", "left"), "left"),
         ("me@nano", ("--nam=left",), "left"),
     ],

@@ -117,6 +117,7 @@ def main():
         "executable": python,
         "machine": platform.machine(),
         "system": platform.platform(),
+        "node": platform.node(),
         "home": os.path.expanduser("~"),
         "target": target,
         "disk": disk(target),
