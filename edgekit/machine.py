@@ -71,9 +71,16 @@ def _ticks() -> float:
     return float(os.sysconf("SC_CLK_TCK"))
 
 
+def version(name: str) -> Optional[str]:
+    """The version of package `name`, which is imported; None where there is no such package."""
+    try:
+        return str(getattr(importlib.import_module(name), "__version__", "unknown"))
+    except ImportError:
+        return None
+
+
 def _versions() -> Dict[str, str]:
-    loaded = (name for name in PACKAGES if name in sys.modules)
-    return {name: str(getattr(importlib.import_module(name), "__version__", "unknown")) for name in loaded}
+    return {name: str(version(name)) for name in PACKAGES if name in sys.modules}
 
 
 def memory(root: str = os.sep) -> Dict[str, int]:

@@ -18,6 +18,7 @@ from edgekit.data import images, partition, registry
 from edgekit.data.base import Dataset
 from edgekit.data.classes import mapped
 from edgekit.errors import UsageError
+from edgekit.kept import check_new, check_room, size_of
 from edgekit.line.address import check_address
 from edgekit.line.clear import check_clear
 from edgekit.line.meter import Meter, Recorder
@@ -113,7 +114,10 @@ def parser(program: str) -> argparse.ArgumentParser:
                    help="batches before --measure begins (default %(default)s)")  # fmt: skip
     p.add_argument("--name", help="this device's name at the server and in records (default: that of its "
                    "certificate; else device-I with --share I/N, else this machine's host name)")  # fmt: skip
-    p.add_argument("--out", metavar="DIR", help="keep the trained weights and tables here, after every epoch")
+    p.add_argument("--out", metavar="DIR",
+                   help="keep the trained weights and tables here, after every epoch and every minute")  # fmt: skip
+    p.add_argument("--overwrite", action="store_true",
+                   help="lose the trained weights and tables of an earlier run that --out holds")  # fmt: skip
     p.add_argument("--json", action="store_true", help="progress and results as JSON lines on standard output")
     return p
 
@@ -134,17 +138,26 @@ def run(options: argparse.Namespace) -> None:
     settings = Options(
         name, options.epochs, options.batch, options.in_flight, options.seed + index,
         options.codebook_decay, options.codebook_tolerance, options.regroup_every, options.evaluate_every, options.out,
-        options.augment,
+        options.augment, options.overwrite,
     )  # fmt: skip
+    _check_out(options)
     if options.server is not None:
         check_options(settings)
         check_line(options)
+    elif options.augment is not None:
+        raise UsageError(
+            "--augment {}: that changes images that are trained on, and without --server nothing is trained: leave it "
+            "out".format(options.augment)
+        )
     kernels.choice()
     bundle = open_bundle(options.bundle)
     show = Recorder(sys.stdout) if options.json else _print
 
     if options.server is not None:
         check_augment(options.augment, bundle.codec, bundle.input_shape)
+    if options.out is not None:
+        # Before a dataset is read, and the server spoken to.
+        check_room(options.out, size_of(bundle.path))
     if identity is not None:
         with contextlib.closing(_connect(options, name, show, identity)(options.wait)) as once:
             check_bundle(bundle, once)
@@ -214,6 +227,15 @@ def check_line(options: argparse.Namespace) -> None:
     for name, seconds in (("wait", options.wait), ("timeout", options.timeout), ("reconnect", options.reconnect)):
         if seconds is not None and not 0 <= seconds < float("inf"):
             raise UsageError("--{} {}: expected seconds, 0 or more".format(name, seconds))
+
+
+def _check_out(options: argparse.Namespace) -> None:
+    if options.out is None and options.overwrite:
+        raise UsageError("--overwrite is of --out, which is not given")
+    if options.out is not None:
+        if options.measure is not None:
+            raise UsageError("--out {}: --measure keeps nothing: leave it out".format(options.out))
+        check_new(options.out, options.overwrite)
 
 
 def _opened(bundle: Bundle, options: argparse.Namespace, name: str) -> FrontHalf:
@@ -305,6 +327,8 @@ def _print(event: Dict[str, Any]) -> None:
     elif event["event"] == "waiting":
         told = "{device}: no server answers at {server}: {reason}; trying for {seconds:g} s (--wait)"
         print(told.format(**event), flush=True)
+    elif event["event"] == "not_kept":
+        print("{device}: {reason}".format(**event), flush=True)
     elif event["event"] == "connected":
         print("{device} connected: {steps} steps in {epochs} epochs".format(**event), flush=True)
     elif event["event"] in ("measured", "encoded"):

@@ -1,19 +1,17 @@
 """Device: the loop of one device: epochs of training, evaluation of what is deployed, events, and what is kept."""
 
-import os
 import time
 from collections import deque
 from typing import Any, Callable, Deque, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from edgekit import tensorfile
 from edgekit.errors import UsageError
 from edgekit.line.messages import check_count
 from edgekit.runtime.front import Front
+from edgekit.runtime.keep import Keeper
 from edgekit.runtime.session import Images, Options, Session, check_augment, check_options
 from edgekit.runtime.transport import Transport
-from edgekit.tensorfile import make_folder
 
 Event = Dict[str, Any]
 
@@ -45,14 +43,14 @@ class Device:
         """Trains for the planned epochs, evaluating after each or every few; returns the "done" event.
 
         Where front halves are averaged there is a round before each test, so that what is tested is what all have.
-        `validation` images, if any, decide which pair of halves is the best.
+        `validation` images, if any, decide which pair of halves is the best. UsageError, before the server is spoken
+        to, where the folder to keep the front half in holds an earlier one, cannot be written to, or has no room.
         """
         options, session = self.options, self.session
         steps = self.steps_per_epoch(train)
+        self._keep = Keeper(self.front, options, self._on_event)
         begun = session.hello(len(train.labels), steps, options.epochs, self.classes)
         steps = session.steps_per_epoch
-        if options.out is not None:
-            make_folder(options.out)
         self._on_event(self._event("connected", begun, 0.0))
         event = self._event("epoch", begun, 0.0)
         loss, accuracy, head = 0.0, 0.0, 0.0
@@ -75,7 +73,7 @@ class Device:
                 tested = self._test(test, validation, epoch)
             event = self._event("epoch", epoch, loss)
             event.update(tested, train_accuracy=accuracy)
-            self._save(bool(tested) and tested["fleet"]["best"])
+            self._keep.now(epoch, bool(tested) and tested["fleet"]["best"])
             event.update(images_per_s=images / elapsed, train_s=self._train_s, seconds=dict(self.meter.seconds))
             if session.local.weight:
                 event["head_loss"] = head
@@ -86,7 +84,7 @@ class Device:
             # The run was over when this device came: it takes the network that came of it.
             session.round(0, test=True)
             event.update(self._test(test, validation, options.epochs))
-            self._save(best=False)
+            self._keep.now(options.epochs, best=False)
         session.bye()
         done = dict(event, **self._event("done", options.epochs, event["loss"]))
         done.update(train_s=self._train_s, bytes=self.meter.by_kind(), seconds=dict(self.meter.seconds))
@@ -163,6 +161,7 @@ class Device:
                 if reply.warning not in ("", self._warning):
                     self._on_event(dict(self._event("warned", epoch, reply.loss), warning=reply.warning))
                 self._warning = reply.warning
+                self._keep.if_due(epoch - 1)
                 if time.perf_counter() - shown > 0.3:
                     event = self._event("progress", epoch, loss / max(images, 1))
                     event["images_per_s"] = images / (time.perf_counter() - begun)
@@ -190,15 +189,6 @@ class Device:
             "best": tally.best,
         }
         return found
-
-    def _save(self, best: bool) -> None:
-        """Writes the weights and tables as they are now, each file whole or not at all; those of the best test too."""
-        if self.options.out is None:
-            return
-        for folder in (self.options.out, *([os.path.join(self.options.out, "best")] if best else [])):
-            make_folder(folder)
-            for name, arrays in (("front.safetensors", self.front.state), ("tables.safetensors", self.front.tables)):
-                tensorfile.write(os.path.join(folder, name), arrays)
 
     def _event(self, event: str, epoch: int, loss: float) -> Event:
         session = self.session

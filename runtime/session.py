@@ -74,6 +74,8 @@ class Options(NamedTuple):
     out: Optional[str] = None
     #: What is done to training images, "flip,crop:4", see `edgekit.data.augment`; None: nothing.
     augment: Optional[str] = None
+    #: Whether the halves of an earlier run, which `out` may hold, are to be lost.
+    overwrite: bool = False
 
     @property
     def window(self) -> int:

@@ -40,6 +40,10 @@ def quarantined(session: Session, reason: str) -> Event:
     return {"event": "quarantined", "device": session.device, "step": session.step, "reason": reason}
 
 
+def not_kept(reason: str) -> Event:
+    return {"event": "not_kept", "reason": reason}
+
+
 def tested(epoch: int, devices: int, test: Count, validation: Count, best: bool) -> Event:
     """What the test of so many devices came to."""
     event = {

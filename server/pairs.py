@@ -1,33 +1,36 @@
-"""Pairs: the two halves as they were at the last test, and at the best one, kept in a folder."""
+"""Pairs: the two halves as they were at the last test or lately, and at the best test, kept in a folder."""
 
-import os
 from collections.abc import Sequence
-from typing import Any
 
-from edgekit import tensorfile
 from edgekit.class_names import said_of
 from edgekit.codecs.base import Arrays
-from edgekit.tensorfile import make_folder
-
-#: Where the best pair lies in the folder of the last one.
-BEST = "best"
+from edgekit.kept import Kept
+from edgekit.server.rounds import Rounds
+from edgekit.server.setup import Setup
 
 
 class Pairs:
     """Writes ``back.safetensors``, and where front halves are in step ``front`` and ``tables`` too.
 
-    The back half says the names of the classes that it tells apart, where `classes` has them.
+    The back half says the names of the classes that it tells apart, where `classes` has them. `n_bytes` and `overwrite`
+    as of `edgekit.kept.Kept`; UsageError too.
     """
 
-    def __init__(self, folder: str, classes: Sequence[str] = ()) -> None:
-        self._folder = folder
-        self._said = said_of(classes)
-        make_folder(os.path.join(folder, BEST))
+    def __init__(self, folder: str, classes: Sequence[str] = (), n_bytes: int = 0, overwrite: bool = False) -> None:
+        self._kept = Kept(folder, n_bytes, overwrite)
+        self._said = {"back": said_of(classes)}
+
+    @property
+    def due(self) -> bool:
+        """Whether the last pair is so old that it should be kept anew, test or not."""
+        return self._kept.due
+
+    def keep_now(self, setup: Setup, rounds: Rounds, best: bool) -> None:
+        """Keeps the pair as it is now: the front half too, where the devices' are in step."""
+        front = {**setup.front, **rounds.weights} if rounds.policy.every else None
+        self.keep(setup.back.state_dict(), front, rounds.tables, best)
 
     def keep(self, back: Arrays, front: Arrays | None, tables: Arrays, best: bool) -> None:
-        """Keeps a pair as the last one, and as the best one if it is that; each file whole or not at all."""
-        files: dict[str, Any] = {"back": back, **({} if front is None else {"front": front, "tables": tables})}
-        for folder in (self._folder, *([os.path.join(self._folder, BEST)] if best else [])):
-            for name, arrays in files.items():
-                said = self._said if name == "back" else {}
-                tensorfile.write(os.path.join(folder, f"{name}.safetensors"), arrays, said)
+        """Keeps a pair as the last one, and as the best one if it is that; all of it or nothing, then UsageError."""
+        files = {"back": back, **({} if front is None else {"front": front, "tables": tables})}
+        self._kept.write(files, best, self._said)

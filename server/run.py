@@ -7,7 +7,7 @@ from collections.abc import Callable
 from threading import Condition
 from typing import Any
 
-from edgekit.errors import Quarantined
+from edgekit.errors import Quarantined, UsageError
 from edgekit.server import events
 from edgekit.server.fleet import Fleet
 from edgekit.server.gate import Gate, Ticket
@@ -74,6 +74,9 @@ class Run:
 
     def _train(self, tickets: list[Ticket]) -> None:
         self.fleet.short_steps += not self.gate.complete
+        if not self.rounds.policy.every:
+            # Else the two halves are a pair only just after a round.
+            self._keep(whenever=False)
         outcomes = training.train(self._setup, self.fleet, self.watch, [ticket.work for ticket in tickets])
         for ticket, learned in zip(tickets, outcomes, strict=True):
             assert ticket.session is not None
@@ -96,6 +99,7 @@ class Run:
                 session.missed = None
                 self.gate.test(session)
         if self.rounds.policy.every:
+            self._keep(whenever=False)
             self.on_event(closed.told)
 
     def _tested(self, tickets: list[Ticket]) -> None:
@@ -105,7 +109,7 @@ class Run:
         best = accuracy is not None and (self._best is None or accuracy > self._best)
         if best:
             self._best = accuracy
-        self.keep(best)
+        self._keep(best)
         self.on_event(events.tested(epoch, len(sessions), test, validation, best))
         for ticket, session in zip(tickets, sessions, strict=True):
             ticket.reply = tally_message(session, ticket.request.step, test, best)
@@ -124,10 +128,18 @@ class Run:
         self.on_event(events.quarantined(session, reason))
         self.end(session, finished=False)
 
-    def keep(self, best: bool) -> None:
+    def _keep(self, best: bool = False, whenever: bool = True) -> None:
+        """Keeps the pair as it is now, if not `whenever` only when it is due. A full disk ends no run: it is told."""
+        if self._pairs is not None and (whenever or self._pairs.due):
+            try:
+                self._pairs.keep_now(self._setup, self.rounds, best)
+            except UsageError as error:
+                self.on_event(events.not_kept(str(error)))
+
+    def keep_last(self) -> None:
+        """Keeps the pair as it is now, as the last one; UsageError when it cannot be written."""
         if self._pairs is not None:
-            front = {**self._setup.front, **self.rounds.weights} if self.rounds.policy.every else None
-            self._pairs.keep(self._setup.back.state_dict(), front, self.rounds.tables, best)
+            self._pairs.keep_now(self._setup, self.rounds, best=False)
 
     def end(self, session: Session, finished: bool) -> None:
         self.fleet.leave(session, finished)

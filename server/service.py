@@ -154,9 +154,9 @@ class Service:
                 self._run.end(session, finished=False)
 
     def keep_last(self) -> None:
-        """Keeps the two halves as they are now, as the last pair."""
+        """Keeps the two halves as they are now, as the last pair; UsageError when they cannot be written."""
         with self._lock:
-            self._run.keep(best=False)
+            self._run.keep_last()
 
     def ended(self) -> dict[str, Any]:
         """The "ended" event."""

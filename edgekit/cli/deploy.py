@@ -20,7 +20,8 @@ LINES = 200
 @click.argument("bundle", metavar="[BUNDLE]", required=False)
 @click.argument("arguments", metavar="[-- ARGUMENTS OF edgekit run]", nargs=-1, type=click.UNPROCESSED)
 @click.option("--host", required=True, metavar="[USER@]BOARD", help="As ssh takes it; your ssh configuration counts. "
-              "BOARD is also the name that the device joins with, unless there is `-- --name NAME`.")  # fmt: skip
+              "BOARD, or of localhost its own host name, is the name that the device joins with, unless there is "
+              "`-- --name NAME`.")  # fmt: skip
 @click.option("--device", help="Board that it is; `edgekit devices` lists them (default: the bundle's).")
 @click.option("--server", metavar="HOST:PORT", help="Address of `edgekit serve` as the board sees it; starts it.")
 @click.option("--identity", metavar="DIR", help="Enrol the board with the server's CA in DIR (`edgekit enroll init`).")
@@ -35,6 +36,8 @@ LINES = 200
               help="Seconds for the process to connect.")  # fmt: skip
 @click.option("--no-check", is_flag=True, help="Leave out what `edgekit check` does, on this machine.")
 @click.option("--recheck", is_flag=True, help="Check here and there although it passed before.")
+@click.option("--overwrite", is_flag=True,
+              help="Start a finished run anew; what its --out holds there is lost.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Look at everything, change nothing, say what would be done.")
 @click.option("--status", "show_status", is_flag=True, help="Say what runs there, since when, how far, how well.")
 @click.option("--logs", is_flag=True, help="Show what the device process says.")

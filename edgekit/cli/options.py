@@ -305,6 +305,15 @@ def codec_config(
     return table.get(codec, {})
 
 
+overwrite = click.option("--overwrite", is_flag=True, help="Lose the halves of an earlier run that --out holds.")
+
+
+def check_overwrite(given: dict[str, Any]) -> None:
+    """UsageError for --overwrite without --out."""
+    if given["overwrite"] and given["out"] is None:
+        raise UsageError("--overwrite is of --out, which is not given")
+
+
 def check_writable(path: str | None) -> None:
     """Raises UsageError where `path` cannot become a file, before anything long is done."""
     folder = os.path.dirname(path or "") or "."

@@ -37,6 +37,8 @@ def live_progress(console: Console, run: Event) -> Iterator[Callable[[Event], No
                 console.print(told + event["reason"], style="yellow", soft_wrap=True)
             elif event["event"] == "warned" and event["process"] == "server":
                 console.print(f"{event['device']}: {event['warning']}", style="yellow", soft_wrap=True)
+            elif event["event"] == "not_kept":
+                console.print(f"{event['process']}: {event['reason']}", style="red", soft_wrap=True)
             elif event["event"] == "quarantined":
                 console.print(f"{event['device']} is in quarantine: {event['reason']}", style="red", soft_wrap=True)
             elif event["event"] in ("progress", "epoch"):

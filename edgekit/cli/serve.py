@@ -25,8 +25,11 @@ from edgekit.cli import options
 @options.fleet
 @options.seed
 @click.option(
-    "--out", metavar="DIR", help="Keep the last pair of halves here, and the best one in DIR/best, after every test."
+    "--out",
+    metavar="DIR",
+    help="Keep the last pair of halves here, and the best one in DIR/best, after every test and about every minute.",
 )
+@options.overwrite
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on standard output.")
 def serve(**given: Any) -> None:
     """Train the back half of BUNDLE for devices that connect.
@@ -36,6 +39,7 @@ def serve(**given: Any) -> None:
     when all N are there, and in sync mode the same seed gives the same weights, bit for bit.
     """
     from edgekit.bundle import open_bundle
+    from edgekit.kept import check_new, check_room, size_of
     from edgekit.line.address import check_address
     from edgekit.line.clear import check_clear
 
@@ -44,6 +48,10 @@ def serve(**given: Any) -> None:
     check_address(given["listen"])
     check_clear("--listen", given["listen"], given["identity"] is not None, given["insecure"])
     opened = open_bundle(given["bundle"])
+    options.check_overwrite(given)
+    if out is not None:
+        check_new(out, given["overwrite"])
+        check_room(out, size_of(opened.path))
     from edgekit.line.meter import Recorder
     from edgekit.server import listen as listener
     from edgekit.server import train
@@ -61,7 +69,7 @@ def serve(**given: Any) -> None:
     door = Door(given["identity"]) if given["identity"] is not None else None
     fleet = FleetSettings(**{name: given[name] for name in FleetSettings._fields})
     patience, rounds = fleet.patience(devices), fleet.rounds(devices)
-    pairs = Pairs(out, opened.class_names) if out is not None else None
+    pairs = Pairs(out, opened.class_names, overwrite=given["overwrite"]) if out is not None else None
     train.prepare(given["server_threads"], seed)
     policy = given["gradient_codec"] or default_policy(opened)
     setup = setup_from_bundle(
@@ -106,8 +114,10 @@ def serve(**given: Any) -> None:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)
             server.stop(grace_s)
-            service.keep_last()
-            show(service.ended())
+            try:
+                service.keep_last()
+            finally:
+                show(service.ended())
 
 
 def _short(value: object) -> str:

@@ -136,11 +136,17 @@ def _plan(given: Row) -> "Plan":
 
 def _setting(given: Row, plan: "Plan") -> Row:
     """The "setting" of the record; the cut and the feature are known once a network is exported."""
-    server = plan.server
+    from edgekit.export.models.weights import digest
+
+    server, weights = plan.server, plan.network.weights
     return {
         "model": plan.network.name,
         "cut": plan.network.cut,
         "feature": None,
+        "input": plan.network.input_shape,
+        # What they are counts, not where they lie.
+        "weights": None if weights is None else digest(weights),
+        **{name: None if given[name] is None else list(given[name]) for name in ("mean", "std")},
         **{name: given[name] for name in ("dataset", "device", "provider")},
         "limit": len(plan.data.load(plan.seed).dataset.train_labels),
         **{name: getattr(plan, name) for name in ("epochs", "evaluate_every", "augment", "batch", "in_flight")},

@@ -38,6 +38,7 @@ from edgekit.cli import options
 )
 @options.seed
 @click.option("--out", metavar="DIR", help="Keep bundle, trained halves and record.jsonl here.")
+@options.overwrite
 @options.as_json
 def train(**given: Any) -> None:
     """Export MODEL, start a server and device processes on this machine, and train.
@@ -59,6 +60,7 @@ def train(**given: Any) -> None:
 
     training = Training(**{name: given[name] for name in Training._fields})
     training.check()
+    options.check_overwrite(given)
     # Only now: it imports torch, which takes seconds.
     from edgekit.launch import train as launch
 
@@ -90,6 +92,7 @@ def train(**given: Any) -> None:
             server=Server.from_options(given),
             seed=given["seed"],
             out=out,
+            overwrite=given["overwrite"],
             command=sys.argv[1:],
             on_event=show,
         )

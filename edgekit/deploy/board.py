@@ -34,13 +34,20 @@ class Facts(NamedTuple):
     home: str
     machine: str
     system: str
+    #: Its own host name.
+    node: str
     free_disk: int
+    #: Why nothing can be written to TARGET, and whether no library there can be loaded (a disk mounted noexec).
+    refused: str
+    noexec: bool
     free_memory: int | None
     #: Seconds by which the board's clock is off, beyond what the time of asking can explain.
     skew_s: float
     #: The output of `systemctl --user is-system-running`, and logind's Linger: "yes", "no" or "" without logind.
     systemd: str
     linger: str
+    #: Why no unit can be written for it; empty where one can.
+    no_units: str
     #: Path of a Python -> name of a module -> module.
     modules: dict[str, dict[str, Module]]
 
@@ -74,6 +81,7 @@ def probe(ssh: Ssh, python: str, target: str, variables: dict[str, str], profile
 def parse(answer: Answer, began: float, ended: float) -> Facts:
     """The facts in the probe's answer, asked for at `began` and received at `ended` by the clock here."""
     now = answer.get("time", float)
+    disk = Answer(answer.get("disk", dict), "the board")
     python = answer.get("python", list)
     if len(python) != 3 or any(type(part) is not int for part in python):
         raise DeployError(f"the board answered Python version {python!r:.100}: expected three numbers")
@@ -84,11 +92,15 @@ def parse(answer: Answer, began: float, ended: float) -> Facts:
         answer.get("home", str),
         answer.get("machine", str),
         answer.get("system", str),
-        answer.get("free_disk", int),
+        answer.get("node", str),
+        disk.get("free", int),
+        disk.get("refused", str),
+        disk.get("noexec", bool),
         answer.maybe("free_memory", int),
         min(now - began, 0.0) + max(now - ended, 0.0),
         answer.get("systemd", str),
         answer.get("linger", str),
+        answer.get("units", str),
         {str(path): _modules(found) for path, found in answer.get("modules", dict).items()},
     )
 

@@ -14,8 +14,11 @@ from edgekit.deploy.on_board.files import digest
 from edgekit.deploy.ssh import Ssh
 from edgekit.device_profiles.profile import Profile
 from edgekit.errors import EdgekitError, UsageError
+from edgekit.line.names import certificate_name_error, name_error
 
 Event = dict[str, Any]
+#: This machine, as a host.
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Settings(NamedTuple):
@@ -39,6 +42,8 @@ class Settings(NamedTuple):
     #: NAME=VALUE: environment variables of the processes on the board.
     environment: tuple[str, ...] = ()
     recheck: bool = False
+    #: Starts a run that has finished anew; what --out there holds of an earlier one is lost.
+    overwrite: bool = False
     #: Seconds for the process to connect.
     timeout_s: float = 60.0
     #: Arguments for `edgekit run`.
@@ -106,9 +111,23 @@ class Deployment:
     def device_name(self) -> str:
         """The name that the device process joins with: the user's own after --, else the board's in --host.
 
-        The deployment's name does not serve: by default it is the same on all boards that have one bundle.
+        One behind a port of this machine, at the end of a tunnel, is called as it calls itself: else all such boards
+        would have one name. The deployment's name does not serve: by default it is the same on all boards that have
+        one bundle. UsageError for a name that no device can have.
         """
-        return str(self.options.name or self.ssh.host.rpartition("@")[2])
+        if self.options.name:
+            name = str(self.options.name)
+        else:
+            name = self.facts.node if self.behind_loopback else self.ssh.host.rpartition("@")[2]
+        error = (name_error if self.settings.identity is None else certificate_name_error)(name)
+        if error is not None:
+            raise UsageError(f"--host {self.ssh.host}: {error}; give the device one of its own: -- --name NAME")
+        return name
+
+    @property
+    def behind_loopback(self) -> bool:
+        """Whether the board is reached by a port of this machine."""
+        return self.ssh.host.rpartition("@")[2] in LOOPBACK
 
     @property
     def base(self) -> str:

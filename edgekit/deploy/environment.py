@@ -40,9 +40,15 @@ def environment(d: Deployment) -> Finding:
             f"{d.ssh.host}: {crashed[0]} of {facts.executable}: {lack[crashed[0]]}; built for another processor? "
             "numpy 1.19.5 on a Cortex-A57 (Jetson Nano) is known for it: --env OPENBLAS_CORETYPE=ARMV8"
         )
+    told = "; ".join(f"{name}: {why}" for name, why in sorted(lack.items()))
+    if facts.noexec:
+        raise DeployError(
+            f"{d.ssh.host}: {facts.executable} lacks {told}; they cannot be loaded from {facts.target}, whose file "
+            "system is mounted noexec: name a folder on another disk with --target DIR, or a Python that has them with "
+            "--python PATH"
+        )
     wanted = packages(facts, sorted(lack))
     d.python = python
-    told = "; ".join(f"{name}: {why}" for name, why in sorted(lack.items()))
 
     def do() -> str:
         install(d, wanted)

@@ -17,7 +17,7 @@ from edgekit.errors import BundleError, DeployError, UsageError
 from edgekit.identity import authority
 from edgekit.line.address import check_address
 from edgekit.line.clear import check_clear
-from edgekit.line.names import certificate_name_error, check_name, name_error
+from edgekit.line.names import check_name
 from edgekit.providers import check_provider
 from edgekit.runtime.__main__ import parser
 from edgekit.runtime.backends.registry import BY_RUNTIME, entry_of
@@ -43,9 +43,6 @@ def local(d: Deployment) -> Finding:
         check_clear("--server", d.settings.server, with_tls, d.settings.insecure)
         if d.settings.identity is not None:
             authority.entries(d.settings.identity)
-        error = certificate_name_error(d.device_name) if with_tls else name_error(d.device_name)
-        if error is not None:
-            raise UsageError(f"--host {d.ssh.host}: {error}; give the device one of its own: -- --name NAME")
     variables(d.settings.environment)
     d.name = one_word(d.settings.name or f"{d.profile.name}-{bundle.digest[:8]}", "--name")
     zipped = write_zip(d.scratch)
@@ -57,11 +54,12 @@ def local(d: Deployment) -> Finding:
         file_at(zipped, f"device/{stem}-{d.part[:12]}{ending}"),
         *(file_at(os.path.join(bundle.path, name), f"{folder}/{name}") for name in names),
     ]
+    # Else the board is asked first.
+    named = "" if d.settings.server is None or d.behind_loopback else f", device {d.device_name}"
     whole = size(sum(file.n_bytes for file in d.files[1:]))
     return Finding(
         f"bundle {bundle.digest[:16]}: {bundle.model} cut at {bundle.cut} for {d.profile.title}, {len(names)} files, "
-        f"{whole}, every hash right; device part {size(d.files[0].n_bytes)}; deployment {d.name}"
-        + (f", device {d.device_name}" if d.settings.server is not None else "")
+        f"{whole}, every hash right; device part {size(d.files[0].n_bytes)}; deployment {d.name}{named}"
     )
 
 
@@ -96,6 +94,8 @@ def arguments(words: tuple[str, ...], backend: str) -> argparse.Namespace:
     for name in ("server", "measure", "identity", "insecure"):
         if getattr(options, name) not in (None, False):
             raise UsageError(f"--{name} after --: it is deploy's, give it before the --")
+    if options.overwrite:
+        raise UsageError("--overwrite after --: it is deploy's, give it before the --")
     if options.name is not None:
         check_name(options.name)
     entry_of(options.backend)

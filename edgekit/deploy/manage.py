@@ -57,7 +57,7 @@ def status(at: Place, name: str) -> dict[str, Any]:
         "pid": pid,
         "state": f"process {pid} runs, since {process.since(state)}" if pid is not None else process.ended(state),
         "exit": state.maybe("exit", int),
-        "progress": process.said(state) or "not connected yet",
+        "progress": process.said(state) or process.restarting(state) or "not connected yet",
         **{key: epoch.get(key) for key in ("epoch", "epochs", "accuracy")},
         **{key: record.get(key) for key in ("bundle", "model", "cut", "device", "server", "service", "figures")},
         "deployed": record.get("deployed"),

@@ -51,6 +51,14 @@ def said(state: Answer) -> str:
     return "" if first is None else f"step {first.get('step')} of {first.get('steps')}"
 
 
+def restarting(state: Answer) -> str:
+    """That it has ended and is started again, where that was the last that came of it; empty elsewhere."""
+    last = latest(state).get("restarts")
+    if last is None:
+        return ""
+    return f"it ended with exit code {last.get('code')}, and is started again {last.get('wait_s')} s later"
+
+
 def last_words(state: Answer) -> str:
     """The end of the log that is no event."""
     lines = (state.maybe("log", str) or "").strip().splitlines()
@@ -58,9 +66,11 @@ def last_words(state: Answer) -> str:
 
 
 def latest(state: Answer) -> dict[str, dict[str, Any]]:
-    """The last event of each kind in the log, the newest at the end."""
+    """The last event of each kind in the log since the process was last started anew, the newest at the end."""
     found: dict[str, dict[str, Any]] = {}
     for event in events((state.maybe("log", str) or "").splitlines()):
+        if event["event"] == "restarts":
+            found.clear()
         found.pop(event["event"], None)
         found[event["event"]] = event
     return found

@@ -4,39 +4,83 @@
 
     TARGET/NAME.sh     what runs; systemd's unit runs it too
     TARGET/NAME.pid    its process id      NAME.log  what the process says      NAME.exit  its exit code, at the end
+    TARGET/NAME.overwrite    told to the script as it starts: what --out holds may be lost
 """
 
 import functools
+import posixpath
 import time
 
 from edgekit.deploy.deployment import Deployment, Finding
 from edgekit.deploy.enrolment import identity_path
-from edgekit.deploy.process import GRACE_S, ended, since, stop
+from edgekit.deploy.process import GRACE_S, ended, said, since, stop
 from edgekit.deploy.ssh import quote
 from edgekit.deploy.verify import process
 from edgekit.errors import DeployError
+from edgekit.kept import NAMES
 
+#: Seconds until a process is started again, doubled each time up to the longest; after so many seconds of running it
+#: begins anew. One that is killed, or crashes, is given up after so many times without such a run.
+PAUSE_S, LONGEST_S, LONG_S, MOST = 5, 300, 600, 5
 # dash ignores signals for what it has started in the background, but Python sets its own handler for SIGTERM.
 SCRIPT = """#!/bin/sh
-# Written by `edgekit deploy`: the device process {name}. Nothing restarts it: it could not rejoin its session.
+# Written by `edgekit deploy`: the device process {name}. Where the line to the server broke (exit code 9), or a signal
+# ended it that nobody meant as a request, it is started again. Any other end would come again, or was meant.
 cd || exit 1
 [ ! -f {base}.log ] || mv -f {base}.log {base}.log.old
 rm -f {base}.exit
-{process} </dev/null >{base}.log 2>&1 &
-child=$!
-trap 'kill -TERM $child' TERM INT HUP
+overwrite=
+[ ! -f {base}.overwrite ] || overwrite=--overwrite
+rm -f {base}.overwrite
+stopped=
+child=
+trap 'stopped=yes; [ -z "$child" ] || kill -TERM "$child"' TERM INT HUP
 echo $$ >{base}.pid
-wait $child
-code=$?
-# A signal ends the wait, not the child.
-while kill -0 $child 2>/dev/null; do
-    wait $child
+
+await() {{
+    # The request may have come before the child was known.
+    [ -z "$stopped" ] || kill -TERM "$child" 2>/dev/null
+    wait "$child"
     code=$?
+    # A signal ends the wait, not the child.
+    while kill -0 "$child" 2>/dev/null; do
+        wait "$child"
+        code=$?
+    done
+    child=
+}}
+
+pause={pause}
+crashes=0
+while :; do
+    began=$(date +%s)
+    {process} $overwrite </dev/null >>{base}.log 2>&1 &
+    child=$!
+    await
+    [ -z "$stopped" ] || break
+    [ "$code" -eq 9 ] || {{ [ "$code" -gt 130 ] && [ "$code" -ne 143 ]; }} || break
+    # What it keeps from now on is this run's.
+    grep -q '"event": "connected"' {base}.log && overwrite=
+    if [ $(($(date +%s) - began)) -ge {long} ]; then
+        pause={pause}
+        crashes=0
+    fi
+    [ "$code" -eq 9 ] || crashes=$((crashes + 1))
+    [ "$crashes" -le {most} ] || break
+    echo '{{"event": "restarts", "code": '"$code"', "wait_s": '"$pause"'}}' >>{base}.log
+    sleep "$pause" &
+    child=$!
+    await
+    code=130
+    [ -z "$stopped" ] || break
+    pause=$((pause * 2))
+    [ "$pause" -le {longest} ] || pause={longest}
 done
-echo $code >{base}.exit
-exit $code
+echo "$code" >{base}.exit
+exit "$code"
 """
 
+# The script starts the device process again; systemd does so only with a script that was killed itself.
 UNIT = """[Unit]
 Description=edgekit device {name}: {model} for {device}
 
@@ -44,7 +88,9 @@ Description=edgekit device {name}: {model} for {device}
 ExecStart=/bin/sh {script}
 KillMode=mixed
 TimeoutStopSec={grace:.0f}
-Restart=no
+Restart=on-abnormal
+RestartSec={pause}
+OOMPolicy=continue
 # Stopped on request.
 SuccessExitStatus=130
 """
@@ -57,11 +103,20 @@ def service(d: Deployment) -> Finding:
     kind, why = kind_of(d)
     script, unit = script_text(d), unit_text(d) if kind == "systemd" else None
     ask = functools.partial(d.ask, "process", base=d.base)
-    state = ask(do="state")
+    out, again = d.options.out, d.settings.overwrite
+    state = ask(do="state", kept=[] if out is None else [posixpath.join(out, name) for name in NAMES])
     pid = state.maybe("pid", int)
     same = state.maybe("script", str) == script and state.maybe("unit", str) == unit
     if pid is not None and same:
         return Finding(f"process {pid} runs as asked for, since {since(state)}, by {kind}")
+    if state.maybe("exit", int) == 0 and same and not again:
+        return Finding(f"it has finished ({said(state)}), and is not started again; --overwrite does")
+    kept = state.get("kept", list)
+    if kept and not again:
+        raise DeployError(
+            f"{d.ssh.host}: --out {out} there holds the halves of an earlier run ({', '.join(map(str, kept))}), and "
+            "nothing was started or stopped: choose another folder, or --overwrite (before the --) to lose them"
+        )
     found = f"process {pid} runs otherwise" if pid is not None else ended(state)
     for other, its in d.ask("process", do="list", base=d.facts.target).get("names", dict).items():
         if its is not None and other != d.name:
@@ -76,7 +131,7 @@ def service(d: Deployment) -> Finding:
             device=d.profile.name, server=d.settings.server, service=kind, arguments=list(d.settings.arguments),
             deployed=time.time(),
         )  # fmt: skip
-        ask(do="start", unit=unit)
+        ask(do="start", unit=unit, overwrite=again and out is not None)
         return f"{stopped}started by {kind} ({why}); log {d.base}.log"
 
     shown = f"{plan}: {d.base}.sh" + (f", unit edgekit-{d.name}.service:\n{unit}" if unit else "")
@@ -88,7 +143,7 @@ def kind_of(d: Deployment) -> tuple[str, str]:
     wanted, facts = d.settings.service, d.facts
     if wanted == "process":
         return "process", "as asked for"
-    problem = ""
+    problem = facts.no_units and f"no unit can be written there: {facts.no_units}"
     if facts.systemd not in ("running", "degraded", "starting"):
         problem = f"no systemd of this user answers there ({facts.systemd or 'no systemctl'})"
     elif facts.linger == "no":
@@ -106,14 +161,17 @@ def script_text(d: Deployment) -> str:
     tls = ["--identity", identity_path(d)] if d.settings.identity is not None else ["--insecure"] * d.settings.insecure
     words = ["--server", str(d.settings.server), *tls, "--backend", d.options.backend, "--json", *own]
     words += d.settings.arguments
-    return SCRIPT.format(name=d.name, base=quote(d.base), process=process(d, words))
+    return SCRIPT.format(
+        name=d.name, base=quote(d.base), process=process(d, words), pause=PAUSE_S, longest=LONGEST_S, long=LONG_S,
+        most=MOST,
+    )  # fmt: skip
 
 
 def unit_text(d: Deployment) -> str:
     """The systemd unit that runs the script."""
     return UNIT.format(
         name=d.name, model=_plain(d.bundle.model), device=_plain(d.profile.name), script=unit_word(f"{d.base}.sh"),
-        grace=GRACE_S,
+        grace=GRACE_S, pause=PAUSE_S,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@
 import contextlib
 import os
 import re
+import secrets
 import shlex
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, NamedTuple
 
+from edgekit.deploy.shell import for_any_shell
 from edgekit.deploy.ssh_errors import explain
 from edgekit.errors import DeployError, UsageError
 
@@ -31,6 +33,9 @@ OURS = ("ControlPersist=no", "RemoteCommand=none")
 NOT_YOURS = re.compile(r"(?i:(-o)?\s*Control(Master|Path|Persist)\b)|-[SM]")
 #: Seconds for connecting, with time for the user to type a password; sshd allows 120 for a login.
 LOGIN_S = 300.0
+#: Bytes of the longest folder for ssh's socket: the path of a socket has at most 104 on some systems, and ssh adds to
+#: the name. And of what such a folder may be called, since ssh reads more into other characters.
+SHORT, PLAIN = 60, re.compile(r"[\w./@+:-]+", re.ASCII)
 
 
 class Done(NamedTuple):
@@ -76,7 +81,7 @@ class Ssh:
         self._master: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "Ssh":
-        self._folder = tempfile.TemporaryDirectory(prefix="edgekit-")
+        self._folder = tempfile.TemporaryDirectory(prefix="edgekit-", dir=_short_folder())
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -92,20 +97,24 @@ class Ssh:
         on_error_line: Callable[[str], None] = lambda line: None,
         on_output: Callable[[bytes], None] | None = None,
     ) -> Done:
-        """How `command` ended, run by the login shell with `data` as input; DeployError only when ssh itself fails.
+        """How `command` ended, run by a POSIX shell with `data` as input; DeployError only when ssh itself fails.
 
-        `on_error_line` is called with each line of standard error as it comes, `on_output` with standard output, which
-        is then not in `Done`. An exception that they raise ends the command, and is raised here.
+        What the login shell prints as it starts is left out, unless the command never began. `on_error_line` is called
+        with each line of standard error as it comes, `on_output` with standard output, which is then not in `Done`. An
+        exception that they raise ends the command, and is raised here.
         """
-        process = self._start(self.words(command), data is not None)
+        mark = f"edgekit-{secrets.token_hex(8)}"
+        process = self._start(self.words(f"echo {mark}; {{ echo; echo {mark}; }} >&2\n{command}"), data is not None)
         assert process.stdout is not None and process.stderr is not None
         out: list[bytes] = []
-        err: list[str] = []
+        err: list[bytes] = []
         raised: list[BaseException] = []
 
         def hear(line: bytes) -> None:
-            err.append(line.decode("utf-8", "replace"))
-            on_error_line(err[-1].rstrip())
+            err.append(line)
+            on_error_line(line.decode("utf-8", "replace").rstrip())
+
+        said, complained = _After(mark, on_output or out.append), _After(mark, hear)
 
         def read(stream: IO[bytes], take: Callable[[bytes], object]) -> None:
             try:
@@ -117,8 +126,8 @@ class Ssh:
                 process.kill()
 
         readers = [
-            threading.Thread(target=read, args=(process.stdout, on_output or out.append), daemon=True),
-            threading.Thread(target=read, args=(process.stderr, hear), daemon=True),
+            threading.Thread(target=read, args=(process.stdout, said), daemon=True),
+            threading.Thread(target=read, args=(process.stderr, complained), daemon=True),
         ]
         for reader in readers:
             reader.start()
@@ -141,15 +150,22 @@ class Ssh:
             reader.join()
         if raised:
             raise raised[0]
-        done = Done(code, b"".join(out), "".join(err))
+        done = Done(
+            code,
+            b"".join(out if said.begun else said.before),
+            b"".join(err if complained.begun else complained.before).decode("utf-8", "replace"),
+        )
         if code == SSH_FAILED:
             raise self._failed(done.err)
         return done
 
     def words(self, command: str) -> list[str]:
-        """Program and arguments that run `command` over the one connection, for a process that the caller starts."""
+        """Program and arguments that run `command` over the one connection, for a process that the caller starts.
+
+        A line ends before its output begins: the login shell may print something without one.
+        """
         self._connect()
-        return [*self._command, *self._options("no"), "--", self.host, command]
+        return [*self._command, *self._options("no"), "--", self.host, for_any_shell(f"echo; {command}")]
 
     @contextlib.contextmanager
     def tunnel(self, port: int) -> Iterator[int]:
@@ -218,3 +234,32 @@ class Ssh:
     def _master_words(self) -> str:
         with open(self._path("words"), encoding="utf-8", errors="replace") as file:
             return file.read()
+
+
+class _After:
+    """Hands the lines after `mark` to `take`; those before it are kept in `before`."""
+
+    def __init__(self, mark: str, take: Callable[[bytes], object]) -> None:
+        self._mark = mark.encode()
+        self._take = take
+        self.begun = False
+        self.before: list[bytes] = []
+
+    def __call__(self, line: bytes) -> None:
+        if self.begun:
+            self._take(line)
+        elif line.strip() == self._mark:
+            self.begun = True
+        else:
+            self.before.append(line)
+
+
+def _short_folder() -> str:
+    """Where temporary files lie, or else another folder for them with a path that is short enough for a socket."""
+    for folder in (tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR", ""), "/tmp", "/var/tmp"):
+        if len(folder) <= SHORT and PLAIN.fullmatch(folder) and os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    raise DeployError(
+        f"TMPDIR {tempfile.gettempdir()} is too long for ssh's socket, and neither XDG_RUNTIME_DIR nor /tmp can be "
+        f"written to: expected a folder of at most {SHORT} letters, digits and ./@+:-_"
+    )

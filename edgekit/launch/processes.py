@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 from edgekit.errors import ChildFailed, EdgekitError
@@ -37,6 +38,9 @@ class Children:
         self._words: dict[str, list[str]] = {}
         self._readers: dict[str, list[threading.Thread]] = {}
         self._running = 0
+        #: Held while a child starts; once `stop` has begun none does.
+        self._starting = threading.Lock()
+        self._stopped = False
 
     def start(
         self,
@@ -49,24 +53,12 @@ class Children:
 
         `cores` are the processors that it may run on; None: all.
         """
-        process = subprocess.Popen(
-            [*(self._command if command is None else command), *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            errors="replace",
-            env=dict(os.environ, PYTHONUNBUFFERED="1", OMP_NUM_THREADS="1"),
-        )
-        self._processes[name] = process
-        self._words[name] = []
-        self._running += 1
-        self._readers[name] = []
-        for target in (self._read_events, self._read_errors):
-            thread = threading.Thread(target=target, args=(name, process), daemon=True)
-            thread.start()
-            # Not before: a signal may come at any time, and `stop` joins what is here.
-            self._readers[name].append(thread)
+        words = [*(self._command if command is None else command), *arguments]
+        started: Future[subprocess.Popen[str]] = Future()
+        # In a thread of its own: a signal interrupts the main thread alone, and there it could come between the birth
+        # of the process and its entry among those that `stop` ends.
+        threading.Thread(target=self._start, args=(name, words, started), daemon=True).start()
+        process = started.result()
         if cores:
             os.sched_setaffinity(process.pid, cores)
         self._on_start(name, process)
@@ -100,8 +92,9 @@ class Children:
 
     def stop(self) -> None:
         """Asks every child that still runs to end, and kills it when it has not within `GRACE_S`."""
-        processes = list(self._processes.values())
+        self._stopped = True
         try:
+            processes = self._started()
             for process in processes:
                 if process.poll() is None:
                     process.terminate()
@@ -111,6 +104,7 @@ class Children:
         except subprocess.TimeoutExpired:
             pass  # killed below
         finally:  # also when a second Ctrl-C cuts the waiting short
+            processes = self._started()
             for process in processes:
                 if process.poll() is None:
                     process.kill()
@@ -128,6 +122,40 @@ class Children:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def _start(self, name: str, words: Sequence[str], started: "Future[subprocess.Popen[str]]") -> None:
+        """Starts child `name` and tells `started` of it, or of the error; nothing once `stop` has begun."""
+        with self._starting:
+            try:
+                if self._stopped:
+                    raise RuntimeError(f"{name} was to start after its parent had stopped all")
+                process = subprocess.Popen(
+                    words,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    encoding="utf-8",
+                    errors="replace",
+                    env=dict(os.environ, PYTHONUNBUFFERED="1", OMP_NUM_THREADS="1"),
+                )
+            except BaseException as error:  # noqa: BLE001 - raised by the thread that asked
+                started.set_exception(error)
+                return
+            self._words[name] = []
+            self._readers[name] = [
+                threading.Thread(target=target, args=(name, process), daemon=True)
+                for target in (self._read_events, self._read_errors)
+            ]
+            for reader in self._readers[name]:
+                reader.start()
+            self._processes[name] = process
+            self._running += 1
+        started.set_result(process)
+
+    def _started(self) -> "list[subprocess.Popen[str]]":
+        """All processes, one that is being started too."""
+        with self._starting:
+            return list(self._processes.values())
 
     def _read_events(self, name: str, process: "subprocess.Popen[str]") -> None:
         assert process.stdout is not None

@@ -18,7 +18,9 @@ from edgekit.codecs.entropy import kernels
 from edgekit.errors import Quarantined, UsageError
 from edgekit.export.named import export_named, shape_of
 from edgekit.export.settings import BoardSettings, Coding, NamedData, NamedNetwork, as_board, as_coding
+from edgekit.kept import size_of
 from edgekit.launch import flags
+from edgekit.launch.earlier import BUNDLE, RECORD, check_out, make_way
 from edgekit.launch.processes import Children, Event
 from edgekit.launch.settings import Run, Server, Training
 from edgekit.launch.summary import collapsed, summary
@@ -43,6 +45,7 @@ def train(
     server: Server = Server(),
     seed: int = 0,
     out: str | None = None,
+    overwrite: bool = False,
     command: Sequence[str] | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
     on_process: "Callable[[str, subprocess.Popen[str]], None]" = lambda name, process: None,
@@ -51,21 +54,27 @@ def train(
 
     `model`, `data` and `board` are names, or settings with the name among them; `codec` is a codec, or its text,
     "sgq:groups=8,bits=4". The folder `out` keeps the bundle, the trained halves and record.jsonl; without it they are
-    gone at the end. `command` is what the record says was called (default: the Python program). `on_event` is told
-    every event as it comes: those of record.jsonl, and "progress"; docs/record.md describes them. `on_process` is told
-    name and process of the server, of an emulated line ("link"), and of each device as it starts. UsageError,
-    ExportError, DataError; ChildFailed as soon as a process ends with an error, and then all the others are ended.
-    A device that the server puts in quarantine ends alone; Quarantined where that befell all of them. "collapsed" in
-    the summary says why the network is of no use, where it is no better than guessing.
+    gone at the end. One that holds an earlier training is refused, unless `overwrite` says that it is to be lost.
+    `command` is what the record says was called (default: the Python program). `on_event` is told every event as it
+    comes: those of record.jsonl, and "progress"; docs/record.md describes them. `on_process` is told name and process
+    of the server, of an emulated line ("link"), and of each device as it starts. UsageError, ExportError, DataError;
+    ChildFailed as soon as a process ends with an error, and then all the others are ended. A device that the server
+    puts in quarantine ends alone; Quarantined where that befell all of them. "collapsed" in the summary says why the
+    network is of no use, where it is no better than guessing.
     """
     network = NamedNetwork(model) if isinstance(model, str) else model
     data = NamedData(data) if isinstance(data, str) else data
     run = Run(network, data, as_coding(codec), as_board(board), training, server, seed)
     check(run)
+    if out is not None:
+        check_out(out, overwrite)
     with tempfile.TemporaryDirectory() as scratch:
         folder = out or scratch
         make_folder(folder)
-        bundle = export_run(run, os.path.join(folder, "bundle"))
+        bundle = export_run(run, os.path.join(folder, BUNDLE))
+        if out is not None:
+            # The server's halves, and at most as much for each device.
+            make_way(out, (1 + run.training.devices) * size_of(bundle.path))
         return train_bundle(run, bundle, folder, command, on_event, on_process)
 
 
@@ -93,7 +102,7 @@ def train_bundle(
     quarantined: dict[str, str] = {}
     ended: Event = {}
     with (
-        open(os.path.join(folder, "record.jsonl"), "w", encoding="utf-8") as file,
+        open(os.path.join(folder, RECORD), "w", encoding="utf-8") as file,
         Children(on_start=on_process) as children,
     ):
         record = Recorder(file)

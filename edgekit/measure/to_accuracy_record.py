@@ -6,6 +6,7 @@ from typing import Any
 
 from edgekit.errors import UsageError
 from edgekit.link.link import Link
+from edgekit.machine import version
 from edgekit.measure.line_time import computed
 from edgekit.measure.record import NOISY_OTHERS
 from edgekit.report.records import TO_ACCURACY, VERSION, ToAccuracy, read
@@ -13,8 +14,8 @@ from edgekit.report.records import TO_ACCURACY, VERSION, ToAccuracy, read
 Row = dict[str, Any]
 #: Where a training's seconds over a line come from.
 COMPUTED, MEASURED = "computed", "measured"
-#: Of a machine, what must be the same for the seconds of two trainings to be compared.
-SAME = ("processor", "cores")
+#: Of a machine, what must be the same for two trainings to be compared, beside the versions of its packages.
+SAME = ("processor", "cores", "python")
 
 
 def record(
@@ -121,11 +122,13 @@ def resumed(path: str, line: str, setting: Row, methods: Mapping[str, str], link
     if not isinstance(found, ToAccuracy):
         raise UsageError(f"{path} holds another kind of record: expected one of `edgekit measure --to-accuracy`")
     earlier = found.data
-    pairs = [("--line", line, earlier["line"])]
+    pairs: list[tuple[str, Any, Any]] = [("--line", line, earlier["line"])]
     # Cut and feature are known only after an export, unless they are asked for.
     told = {key: value for key, value in setting.items() if key not in ("cut", "feature") or value is not None}
     pairs += [(f"{key} of", value, earlier["setting"].get(key)) for key, value in told.items()]
-    pairs += [(key, here[key], (earlier["machine"] or {}).get(key)) for key in SAME]
+    there = earlier["machine"] or {}
+    pairs += [(key, here[key], there.get(key)) for key in SAME]
+    pairs += [(name, version(name), before) for name, before in there.get("versions", {}).items()]
     pairs += [
         (f"method {name}", methods[name], about["method"]) for name, about in earlier["codecs"].items()
         if name in methods

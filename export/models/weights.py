@@ -1,6 +1,7 @@
 """Trained weights from a safetensors file into a network, checked tensor by tensor."""
 
 import difflib
+import hashlib
 import itertools
 import os
 from collections.abc import Sequence
@@ -63,6 +64,14 @@ def head_weights(path: str) -> dict[str, np.ndarray]:
     return {name: array for name, array in _read(file)[0].items() if name.startswith(HEAD)}
 
 
+def digest(path: str) -> str:
+    """The sha256, in hex, of the weights that the file or folder `path` holds; UsageError when it cannot be read."""
+    found = hashlib.sha256()
+    for file in _halves(path) if os.path.isdir(path) else [path]:
+        found.update(_bytes(file))
+    return found.hexdigest()
+
+
 def _halves(folder: str) -> list[str]:
     """The files of both halves in `folder`; of the last place to look at where there are none."""
     places = [[os.path.join(folder, half) for half in halves] for halves in HALVES]
@@ -79,18 +88,23 @@ def _read(path: str) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
             f"  safetensors.torch.save_file(torch.load({path!r}, weights_only=True), {target!r})"
         )
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        data = _bytes(path)
         return tensorfile.loads(data), said_in(tensorfile.metadata(data))
-    except OSError as error:
-        raise UsageError(
-            f"weights {path} cannot be read: {error.strerror}; expected a .safetensors file, or the folder of "
-            "`edgekit train --out`"
-        ) from None
     except PayloadError as error:
         raise DataError(
             f"weights {path}: {error}; expected a safetensors file of float16, float32 or float64 tensors, as "
             "safetensors.torch.save_file writes it"
+        ) from None
+
+
+def _bytes(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise UsageError(
+            f"weights {path} cannot be read: {error.strerror}; expected a .safetensors file, or the folder of "
+            "`edgekit train --out`"
         ) from None
 
 

@@ -84,6 +84,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["train", "vgg11", "--local-loss", "0.5", "--no-local-head"], 2, "local head's: leave --no-local-head out"),
         (["train", "vgg11", "--schedule", "cosin"], 2, "unknown schedule 'cosin': did you mean cosine"),
         (["train", "vgg11", "--out", "/dev/null/x"], 2, "/dev/null/x cannot be a folder"),
+        (["train", "vgg11", "--overwrite"], 2, "--overwrite is of --out, which is not given"),
         (["run", "b", "--server", "x"], 2, "expected HOST:PORT"),
         (["inspect", "nowhere"], 5, "nowhere is no bundle"),
         (["serve", "nowhere"], 5, "nowhere is no bundle"),

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from edgekit import tensorfile
 from edgekit.bundle import Bundle
 from edgekit.cli.measure import measure
 from edgekit.errors import EdgekitError
@@ -171,6 +173,21 @@ def test_resumed_with_other_settings_it_is_refused(trainings: Trainings, tmp_pat
     result = call(path, "--resume", "--lr", "0.1")
     assert isinstance(result.exception, EdgekitError) and "lr of None, now it is 0.1" in str(result.exception)
     assert path.read_bytes() == before
+
+
+def test_resumed_with_other_weights_it_is_refused(trainings: Trainings, tmp_path: Path) -> None:
+    path, weights = tmp_path / "record.json", tmp_path / "w.safetensors"
+    tensorfile.write(str(weights), {"a": np.zeros(3, np.float32)})
+    assert call(path, "--weights", str(weights)).exception is None
+    moved = weights.rename(tmp_path / "moved.safetensors")
+    assert call(path, "--weights", str(moved), "--resume").exception is None  # what they are counts
+    for more in (("--input", "1,32,32"), ("--mean", "0.5", "--std", "0.25")):
+        result = call(path, "--weights", str(moved), "--resume", *more)
+        assert isinstance(result.exception, EdgekitError) and f"{more[0][2:]} of None" in str(result.exception)
+    tensorfile.write(str(moved), {"a": np.ones(3, np.float32)})
+    for weighted in (("--weights", str(moved)), ()):
+        result = call(path, *weighted, "--resume")
+        assert isinstance(result.exception, EdgekitError) and "weights of " in str(result.exception)
 
 
 def test_over_lines_each_is_trained(trainings: Trainings, tmp_path: Path) -> None:

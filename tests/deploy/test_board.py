@@ -25,8 +25,9 @@ from edgekit.errors import DeployError
 FOLDER = Path(edgekit.deploy.__file__).parent / "on_board"
 GOOD: dict[str, Any] = {
     "python": [3, 6, 9], "executable": "/usr/bin/python3", "target": "/home/me/edgekit", "home": "/home/me",
-    "machine": "aarch64", "system": "Linux", "free_disk": 1 << 30, "free_memory": None, "systemd": "running",
-    "linger": "no", "time": 100.5, "modules": {"/usr/bin/python3": {"numpy": ["ok", "1.13.3"], "grpc": ["no", "why"]}},
+    "machine": "aarch64", "system": "Linux", "node": "nano", "free_memory": None, "systemd": "running",
+    "disk": {"free": 1 << 30, "refused": "", "noexec": False}, "units": "", "linger": "no",
+    "time": 100.5, "modules": {"/usr/bin/python3": {"numpy": ["ok", "1.13.3"], "grpc": ["no", "why"]}},
 }  # fmt: skip
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

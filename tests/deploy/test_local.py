@@ -1,6 +1,7 @@
 """What is refused before a board is spoken to, and a board that is known to its bundle alone."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -70,6 +71,13 @@ def test_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         prepared(tmp_path, small_bundle.path, **settings)
+
+
+def test_a_board_at_the_end_of_a_tunnel_is_asked_for_its_name(small_bundle: Bundle, tmp_path: Path) -> None:
+    d = prepared(tmp_path, small_bundle.path, host="me@localhost", server="a:1")
+    d.facts = SimpleNamespace(node="n" * 65)  # type: ignore[assignment]
+    with pytest.raises(UsageError, match=r"--host me@localhost: device name .* of 65 characters.* -- --name NAME"):
+        assert d.device_name
 
 
 def test_a_host_that_is_no_name_is_taken_where_the_device_has_one(small_bundle: Bundle, tmp_path: Path) -> None:

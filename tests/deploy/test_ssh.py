@@ -1,6 +1,8 @@
 """Words for a shell, ssh's own failures, and options that make no sense."""
 
+import os
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -128,6 +130,45 @@ def test_what_a_listener_raises_ends_the_command_and_is_raised(stand_in: str) ->
             ssh.run("echo a; exec sleep 60", on_output=refuse)
         with pytest.raises(DeployError, match="refused"):
             ssh.run("echo a >&2", on_error_line=refuse)
+
+
+def test_what_a_login_prints_is_no_output_of_the_command(tmp_path: Path) -> None:
+    path = tmp_path / "ssh"
+    noisy = "printf 'Welcome\\n$ '; printf 'motd\\n% ' >&2\n"
+    path.write_text(STAND_IN.replace("exec sh -c", noisy + "exec sh -c"))
+    path.chmod(0o755)
+    heard: list[str] = []
+    with Ssh("board", str(path)) as ssh:
+        assert ssh.run("printf a; echo b >&2", on_error_line=heard.append) == Done(0, b"a", "b\n")
+        assert heard == ["b"]
+        done = subprocess.run(ssh.words("echo '{}'"), capture_output=True, timeout=300, check=True)
+        assert done.stdout.splitlines()[-1] == b"{}"
+
+
+def test_a_login_that_runs_no_command_is_quoted(tmp_path: Path) -> None:
+    path = tmp_path / "ssh"
+    path.write_text(STAND_IN.replace("exec sh -c", "echo This account is not available.; exit 1 #"))
+    path.chmod(0o755)
+    with Ssh("board", str(path)) as ssh:
+        done = ssh.run("true", on_output=lambda line: None)
+        assert done.code == 1 and done.words == "This account is not available."
+
+
+@pytest.mark.parametrize("name", ["n" * 90, "a b", "100%"])
+def test_the_socket_has_a_short_and_plain_path(
+    stand_in: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / name))
+    with Ssh("board", stand_in) as ssh:
+        (path,) = (word.partition("=")[2] for word in ssh.words("true") if word.startswith("ControlPath="))
+        assert len(path) + len(".0123456789abcdef") < 104 and " " not in path and "%" not in path
+
+
+def test_no_place_for_a_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(DeployError, match="too long for ssh's socket"), Ssh("board"):
+        pass
 
 
 def test_the_wait_for_a_connection_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

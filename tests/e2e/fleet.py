@@ -106,7 +106,7 @@ class Fleet:
             each.close()
 
     def start(self, command: str, *words: str, program: str | None = None) -> Process:
-        """`edgekit COMMAND` of the bundle."""
+        """`edgekit COMMAND` of the bundle, with `words`; it ends with the fleet."""
         first = [program] if program else ["-m", "edgekit", command]
         process = Process([*first, self.path, "--json", *words])
         self.processes.append(process)

@@ -67,7 +67,7 @@ def test_a_device_that_runs_twice_ends_nobody_else(small_bundle: Bundle, tmp_pat
         long = made.device("long", "--share", "0/2", "--epochs", "30", *SHORT)
         again = [made.device("again", "--share", "1/2", "--epochs", "2", *SHORT)]
         assert again[0].end() == 0, again[0].said
-        again.append(made.device("again", "--share", "1/2", "--epochs", "2", *SHORT))
+        again.append(made.device("again", "--share", "1/2", "--epochs", "2", "--overwrite", *SHORT))
         assert again[1].end() == 0, again[1].said
         assert made.server.process.poll() is None, "two goodbyes of one device are not two devices"
         assert long.end() == 0, long.said
@@ -79,7 +79,7 @@ def test_of_two_with_one_name_the_second_is_refused(small_bundle: Bundle, tmp_pa
     with fleet(small_bundle.path, tmp_path) as made:
         first = made.device("twin", "--share", "0/2", "--epochs", "8", *SHORT)
         first.wait_for("epoch")
-        second = made.device("twin", "--share", "1/2", "--epochs", "1", *SHORT)
+        second = made.device("twin", "--share", "1/2", "--epochs", "1", "--overwrite", *SHORT)
         assert second.end() == 10
         assert any("a device named twin is in training" in line for line in second.said), second.said
         assert first.end() == 0, first.said
@@ -87,5 +87,24 @@ def test_of_two_with_one_name_the_second_is_refused(small_bundle: Bundle, tmp_pa
         kept = made.digests("twin")
         assert kept["front.safetensors"] == made.digests("server")["front.safetensors"]
         # When the first is gone its place is free.
-        third = made.device("twin", "--share", "0/2", "--epochs", "1", *SHORT)
+        third = made.device("twin", "--share", "0/2", "--epochs", "1", "--overwrite", *SHORT)
         assert third.end() == 0, third.said
+
+
+def test_what_a_killed_run_kept_stays(small_bundle: Bundle, tmp_path: Path) -> None:
+    with fleet(small_bundle.path, tmp_path) as made:
+        device = made.device("killed", "--epochs", "2000", *SHORT)
+        device.wait_for("epoch")
+        for process in (made.server, device):
+            process.process.kill()
+            process.end()
+        kept = {name: made.digests(name) for name in ("server", "killed")}
+        assert {name: sorted(files) for name, files in kept.items()} == {
+            "server": ["back.safetensors", "front.safetensors", "tables.safetensors"],
+            "killed": ["front.safetensors", "tables.safetensors"],
+        }  # fmt: skip
+        out = str(tmp_path / "server")
+        again = made.start("serve", "--listen", "127.0.0.1:0", "--out", out), made.device("killed", *SHORT)
+        for process in again:
+            assert process.end() == 2 and any("holds the halves of an earlier run" in line for line in process.said)
+        assert {name: made.digests(name) for name in kept} == kept

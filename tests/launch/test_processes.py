@@ -214,6 +214,39 @@ def test_a_second_interrupt_while_stopping_still_leaves_nothing(monkeypatch):
     children.stop()  # closes the pipes that the interrupt left open
 
 
+def test_a_signal_while_a_child_starts_leaves_nothing(monkeypatch):
+    really, started = subprocess.Popen, []
+
+    def popen(*args, **options):
+        started.append(really(*args, **options))
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)  # it has come before the process is known to anyone
+        return started[0]
+
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    try:
+        with pytest.raises(KeyboardInterrupt), Children(PYTHON) as children:
+            children.start("a", [FOREVER])
+        assert not any(runs(process.pid) for process in started) and len(started) == 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        started[0].kill()
+
+
+def test_no_child_starts_once_they_were_stopped():
+    children = Children(PYTHON)
+    children.stop()
+    with pytest.raises(RuntimeError, match="after its parent had stopped all"):
+        children.start("a", [FOREVER])
+    assert pids(children) == []
+
+
+def test_a_program_that_is_not_there():
+    with Children(("/no/such/program",)) as children, pytest.raises(FileNotFoundError, match="/no/such/program"):
+        children.start("a", [])
+
+
 def test_stopping_twice_is_no_error():
     children = Children(PYTHON)
     children.start("a", ["pass"])

@@ -2,10 +2,12 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 
 from edgekit.errors import UsageError
@@ -18,7 +20,7 @@ SETTING = {
     "evaluate_every": 1, "batch": 25, "in_flight": 1, "optimizer": "sgd", "lr": None, "momentum": 0.9,
     "weight_decay": 5e-4, "schedule": "cosine", "seed": 0,
 }  # fmt: skip
-HERE = {"processor": "a processor", "cores": 2}
+HERE = {"processor": "a processor", "cores": 2, "python": "3.11.7", "versions": {"numpy": np.__version__}}
 LINKS = split_links("loopback,1mbit")
 METHODS = {"uq": "uniform:bits=4+stochastic:bits=4", "sgq": "sgq+dct"}
 CODECS: dict[str, Any] = {
@@ -120,6 +122,9 @@ def test_what_goes_together_is_gone_on_with(path: str) -> None:
         ({"line": "measured"}, "--line computed, now it is measured"),
         ({"setting": {**SETTING, "epochs": 9}}, "epochs of 3, now it is 9"),
         ({"setting": {**SETTING, "lr": 0.1}}, "lr of None, now it is 0.1"),
+        ({"setting": {**SETTING, "input": "3,32,32"}}, "input of None, now it is 3,32,32"),
+        ({"setting": {**SETTING, "weights": "0" * 64}}, f"weights of None, now it is {'0' * 64}"),
+        ({"here": {**HERE, "python": "3.12.1"}}, "python 3.11.7, now it is 3.12.1"),
         ({"setting": {**SETTING, "cut": "features.4"}}, "cut of features.7"),
         ({"here": {**HERE, "processor": "another"}}, "processor a processor, now it is another"),
         ({"methods": {**METHODS, "uq": "uniform:bits=8+none"}}, "method uq uniform:bits=4"),
@@ -129,6 +134,15 @@ def test_what_goes_together_is_gone_on_with(path: str) -> None:
 def test_what_does_not_is_refused(path: str, changed: dict[str, Any], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         go_on(path, **changed)
+
+
+@pytest.mark.parametrize(("name", "now"), [("numpy", np.__version__), ("no_such_package", None)])
+def test_other_versions_are_refused(path: str, name: str, now: str | None) -> None:
+    earlier = json.loads(Path(path).read_text(encoding="utf-8"))
+    earlier["machine"]["versions"] = {name: "0.1"}
+    Path(path).write_text(json.dumps(earlier), encoding="utf-8")
+    with pytest.raises(UsageError, match=re.escape(f"made with {name} 0.1, now it is {now}")):
+        go_on(path)
 
 
 def test_a_line_that_was_measured_has_to_be_named(path: str) -> None:

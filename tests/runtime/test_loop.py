@@ -1,12 +1,13 @@
 """The device's loop against the real service, in one process, through real frames."""
 
 import json
+import os
 from typing import Any
 
 import numpy as np
 import pytest
 
-from edgekit import tensorfile
+from edgekit import kept, tensorfile
 from edgekit.bundle import Bundle
 from edgekit.data.base import Dataset
 from edgekit.errors import UsageError
@@ -90,9 +91,56 @@ def test_evaluation_covers_the_whole_test_set_and_teaches_nothing(small_bundle: 
 def test_weights_are_kept(small_bundle: Bundle, digits: Dataset, tmp_path: Any) -> None:
     device, events = train(small_bundle, digits, service(small_bundle).handle, epochs=1, out=str(tmp_path))
     json.dumps(events)
-    kept = tensorfile.loads((tmp_path / "front.safetensors").read_bytes())
+    written = tensorfile.loads((tmp_path / "front.safetensors").read_bytes())
     for name, value in device.front.state.items():
-        np.testing.assert_array_equal(kept[name], value)
+        np.testing.assert_array_equal(written[name], value)
+
+
+def test_weights_are_kept_in_the_middle_of_an_epoch(
+    small_bundle: Bundle, digits: Dataset, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "EVERY_S", 0.0)
+    monkeypatch.setattr(kept, "TIMES_AS_LONG", 0.0)
+    server = service(small_bundle)
+    there: list[bool] = []
+
+    def handle(message: Message) -> Message:
+        if message.kind == "feature":
+            there.append((tmp_path / "front.safetensors").exists())
+        return server.handle(message)
+
+    train(small_bundle, digits, handle, epochs=1, out=str(tmp_path))
+    assert there == [False] + [True] * 19
+
+
+def test_an_earlier_front_half_is_not_overwritten_unasked(small_bundle: Bundle, digits: Dataset, tmp_path: Any) -> None:
+    train(small_bundle, digits, service(small_bundle).handle, epochs=1, out=str(tmp_path))
+    before = (tmp_path / "front.safetensors").read_bytes()
+    heard: list[Message] = []
+    with pytest.raises(UsageError, match="earlier run"):
+        train(small_bundle, digits, heard.append, epochs=1, out=str(tmp_path))
+    assert not heard and (tmp_path / "front.safetensors").read_bytes() == before
+    train(small_bundle, digits, service(small_bundle).handle, epochs=2, out=str(tmp_path), overwrite=True)
+    assert (tmp_path / "front.safetensors").read_bytes() != before
+
+
+def test_a_full_disk_ends_only_a_training_that_is_over(
+    small_bundle: Bundle, digits: Dataset, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[dict[str, Any]] = []
+
+    def full(number: int) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(os, "fsync", full)
+    front = FrontHalf(small_bundle, "onnxruntime", 1)
+    options = Options("d", epochs=2, out=str(tmp_path))
+    device = Device(front, Loopback(service(small_bundle).handle, Meter()), options, events.append)
+    images = Images(digits.train_images[:64], digits.train_labels[:64])
+    with pytest.raises(UsageError, match="No space left"):
+        device.train(images, images)
+    (told,) = (event for event in events if event["event"] == "not_kept")
+    assert told["epoch"] == 1 and "No space left" in told["reason"]
 
 
 def test_a_batch_that_is_left_out_does_not_count(small_bundle: Bundle, digits: Dataset) -> None:

@@ -25,7 +25,9 @@ class Session:
         self.meter = Meter()
 
     def device(self, front: Any, transport: Any, options: Any, show: Any, classes: Any) -> "Session":
-        self.given.update(name=options.name, augment=options.augment, classes=list(classes))
+        self.given.update(
+            name=options.name, augment=options.augment, overwrite=options.overwrite, classes=list(classes)
+        )
         return self
 
     def train(self, train: Any, test: Any, validation: Any) -> None:
@@ -113,6 +115,20 @@ def test_augmentation_is_handed_on(given: dict[str, Any], small_bundle: Bundle) 
     assert given["augment"] == "flip,crop:4"
 
 
+def test_measuring_training_augments_too(
+    given: dict[str, Any], small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "measure_training", lambda device, *_: given.update(measured=True))
+    run(small_bundle.path, "--limit", "64", "--augment", "flip", "--measure", "1")
+    assert given["augment"] == "flip" and given["measured"]
+
+
+def test_without_a_server_nothing_is_augmented(small_bundle: Bundle) -> None:
+    words = [small_bundle.path, "--measure", "1", "--dataset", "golden"]
+    with pytest.raises(UsageError, match=r"--augment flip: .* without --server nothing is trained"):
+        process.run(process.parser("").parse_args([*words, "--augment", "flip"]))
+
+
 @pytest.mark.parametrize(
     ("coding", "augment", "message"),
     [("temporal", "flip", "take coding=context"), ("context", "crop:16", "crop:16 of images of 16 x 16 pixels")],
@@ -124,6 +140,22 @@ def test_augmentation_that_cannot_be(
     with pytest.raises(UsageError, match=message):
         run(bundle.path, "--augment", augment, "--out", str(tmp_path / "out"))
     assert not given and not (tmp_path / "out").exists()
+
+
+def test_what_was_kept_is_seen_before_anything_is_read(
+    given: dict[str, Any], small_bundle: Bundle, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    (out / "best").mkdir(parents=True)
+    (out / "best" / "front.safetensors").write_bytes(b"kept")
+    with pytest.raises(UsageError, match=r"earlier run \(best/front.safetensors\)"):
+        run("no bundle", "--out", str(out))
+    run(small_bundle.path, "--limit", "64", "--out", str(out), "--overwrite")
+    assert given["overwrite"] and (out / "best" / "front.safetensors").read_bytes() == b"kept"
+    with pytest.raises(UsageError, match="--overwrite is of --out"):
+        run(small_bundle.path, "--overwrite")
+    with pytest.raises(UsageError, match="--measure keeps nothing"):
+        run(small_bundle.path, "--out", str(tmp_path / "new"), "--measure", "1")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Pairs of halves in a folder: the last one always, the best one when it is that."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgekit import kept as kept_module
 from edgekit import tensorfile
 from edgekit.class_names import said_in
 from edgekit.codecs.base import Arrays
 from edgekit.codecs.updates.fedavg import FedAvg
 from edgekit.errors import UsageError
+from edgekit.kept import BEST
 from edgekit.line.frame import Message
-from edgekit.server.pairs import BEST, Pairs
+from edgekit.server.pairs import Pairs
 from edgekit.server.policy import Every, RoundPolicy
 from edgekit.server.service import AT_ONCE, Service
 from tests.server.talk import TABLES, feature, hello
@@ -54,6 +57,10 @@ def test_a_folder_that_cannot_be_is_a_usage_error(tmp_path: Path) -> None:
         Pairs(str(tmp_path / "file"))
 
 
+def kept_names(folder: Path) -> list[str]:
+    return [path.stem for path in folder.glob("*.safetensors")]
+
+
 class TestService:
     """When a service keeps them."""
 
@@ -85,6 +92,40 @@ class TestService:
         )
         assert set(kept_front) == set(front) and kept_front["count"] == 3
         np.testing.assert_array_equal(tables["codebook"], TABLES["codebook"])
+
+    @pytest.mark.parametrize("every", [None, 1], ids=["alone", "in step"])
+    def test_without_a_test_too_when_the_last_is_long_ago(
+        self, make: Callable[..., Service], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int | None
+    ) -> None:
+        monkeypatch.setattr(kept_module, "EVERY_S", 0.0)
+        policy = RoundPolicy(Every(epochs=every or 0), FedAvg())
+        service = Service(make().setup, rounds=policy, pairs=Pairs(str(tmp_path)))
+        session = hello(service)
+        for step in range(2):
+            assert service.handle(feature(session, step)).kind == "gradient"
+        # Where front halves are in step the two are a pair only just after a round.
+        assert sorted(kept_names(tmp_path)) == ([] if every else ["back"])
+        update = Message("update", session, 0, {"n": 24, "left": 0, "test": False}, (b"",))
+        assert service.handle(update).kind == "weights"
+        assert sorted(kept_names(tmp_path)) == (["back", "front", "tables"] if every else ["back"])
+
+    def test_a_full_disk_ends_no_training(
+        self, make: Callable[..., Service], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        told: list[dict[str, Any]] = []
+        service = Service(make().setup, pairs=Pairs(str(tmp_path)), on_event=told.append)
+
+        def full(number: int) -> None:
+            raise OSError(28, os.strerror(28))
+
+        monkeypatch.setattr(os, "fsync", full)
+        session = hello(service)
+        service.handle(feature(session, 0, kind="evaluate"))
+        assert service.handle(Message("tested", session, 1)).kind == "tally"
+        (event,) = (event for event in told if event["event"] == "not_kept")
+        assert "No space left on device" in event["reason"] and kept_names(tmp_path) == []
+        with pytest.raises(UsageError, match="No space left"):
+            service.keep_last()
 
     def test_a_test_of_no_images_is_not_the_best(self, make: Callable[..., Service], tmp_path: Path) -> None:
         service = Service(make().setup, pairs=Pairs(str(tmp_path)))

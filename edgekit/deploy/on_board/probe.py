@@ -15,6 +15,8 @@ import time
 if False:  # typing came with Python 3.5
     from typing import Dict, List, Optional, Tuple  # noqa: F401
 
+#: Flags of a file system on Linux; os.ST_NOEXEC came with Python 3.4.
+READ_ONLY, NOEXEC = 1, 8
 #: Run by each Python in question. It prints a line for each module at once, because the next one may crash it.
 IMPORT = """
 import sys
@@ -74,13 +76,18 @@ def free_memory():
     return None
 
 
-def free_disk(path):
-    # type: (str) -> int
-    """Bytes of disk free for this user at `path`, which need not exist yet."""
+def disk(path):
+    # type: (str) -> Dict[str, object]
+    """Of the disk at `path`, which need not exist yet: free bytes, why nothing can be written, and whether noexec."""
     while not os.path.isdir(path) and os.path.dirname(path) != path:
         path = os.path.dirname(path)
-    disk = os.statvfs(path)
-    return disk.f_bavail * disk.f_frsize
+    found = os.statvfs(path)
+    refused = ""
+    if not os.access(path, os.W_OK | os.X_OK):
+        refused = "the file system of %s is read-only" if found.f_flag & READ_ONLY else "%s is not this user's"
+        refused = refused % path
+    free = found.f_bavail * found.f_frsize
+    return {"free": free, "refused": refused, "noexec": bool(found.f_flag & NOEXEC)}
 
 
 def systemd():
@@ -103,15 +110,18 @@ def main():
     # The word comes before sys.executable: it may be a script that sets variables for Python.
     python = sys.executable if old else os.path.abspath(shutil.which(given["python"]) or sys.executable)
     pythons = [python] + [environment] * os.path.exists(environment)
+    config = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
     state, linger = systemd()
     answer = {
         "python": list(sys.version_info[:3]),
         "executable": python,
         "machine": platform.machine(),
         "system": platform.platform(),
+        "node": platform.node(),
         "home": os.path.expanduser("~"),
         "target": target,
-        "free_disk": free_disk(target),
+        "disk": disk(target),
+        "units": disk(os.path.join(config, "systemd", "user"))["refused"],
         "free_memory": free_memory(),
         "systemd": state,
         "linger": linger,

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 #: Bytes read from the end of the log.
 TAIL = 1 << 16
@@ -39,8 +39,8 @@ def running(base: str) -> Optional[int]:
     return pid if os.fsencode(base + ".sh") in words else None
 
 
-def state(base: str) -> Dict[str, Any]:
-    """Whether the process runs and since when, or how it ended, with the end of its log."""
+def state(base: str, kept: List[str]) -> Dict[str, Any]:
+    """Whether the process runs and since when, or how it ended, with the end of its log; and which of `kept` exist."""
     pid = running(base)
     started = os.path.getmtime(base + ".pid") if os.path.exists(base + ".pid") else None
     code = (text(base + ".exit") or "").strip()
@@ -52,6 +52,7 @@ def state(base: str) -> Dict[str, Any]:
         "script": text(base + ".sh"),
         "unit": text(unit_path(base)),
         "record": text(base + ".json"),
+        "kept": [path for path in kept if os.path.exists(os.path.join(os.path.expanduser("~"), path))],
     }
 
 
@@ -74,11 +75,13 @@ def systemctl(*words: str) -> str:
     return "" if done.returncode == 0 else "systemctl {}: {}".format(" ".join(words), out.decode("utf-8", "replace"))
 
 
-def start(base: str, unit_text: Optional[str]) -> Dict[str, Any]:
+def start(base: str, unit_text: Optional[str], overwrite: bool) -> Dict[str, Any]:
     """Starts BASE.sh: by systemd if a unit is given, else in a session of its own."""
-    for ending in (".exit", ".pid"):
+    for ending in (".exit", ".pid", ".overwrite"):
         if os.path.exists(base + ending):
             os.remove(base + ending)
+    if overwrite:
+        open(base + ".overwrite", "w").close()
     if unit_text is not None:
         os.makedirs(os.path.dirname(unit_path(base)), exist_ok=True)
         with open(unit_path(base), "w") as file:
@@ -136,9 +139,9 @@ def main() -> None:
     answer = None  # type: Any
     try:
         if given["do"] == "state":
-            answer = state(base)
+            answer = state(base, given.get("kept", []))
         elif given["do"] == "start":
-            answer = start(base, given["unit"])
+            answer = start(base, given["unit"], given["overwrite"])
         elif given["do"] == "stop":
             answer = stop(base, given["grace_s"])
         elif given["do"] == "list":
