@@ -16,7 +16,7 @@ from collections import deque
 from types import TracebackType
 from typing import Any, Callable, Deque, Dict, Optional, Tuple, Type
 
-from edgekit.errors import EdgekitError, IdentityError, PayloadError, Refused, TransportError
+from edgekit.errors import EdgekitError, IdentityError, PayloadError, Quarantined, Refused, TransportError
 from edgekit.line import frame
 from edgekit.line.frame import HEAD_SIZE, Message
 from edgekit.line.messages import Ack, Bye, Resume, Resumed
@@ -28,6 +28,8 @@ RECONNECT_S = 60.0
 #: Seconds before the first try, and the longest pause between two. Each is drawn between half and all of twice the one
 #: before, so that devices that lost one server do not come back all at once.
 FIRST_S, LONGEST_S = 0.2, 10.0
+#: Lines in a row that broke without an answer: the fault is not the line's.
+FRUITLESS = 5
 
 
 class Reconnecting(Transport):
@@ -49,9 +51,18 @@ class Reconnecting(Transport):
         #: What a new line begins with; without a token there is no session yet to go on with.
         self._resume = Resume(0, 0, "")
         self._unanswered: Deque[bytes] = deque()
+        #: Lines since the last answer.
+        self._fruitless = 0
 
     def begin(self, session: int, token: str) -> None:
         self._resume = Resume(session, 0, token)
+        if not token:
+            # The server does not take it back.
+            self._give_up_s = 0.0
+
+    @property
+    def comes_back(self) -> bool:
+        return self._give_up_s > 0
 
     def close(self) -> None:
         if self._line is not None:
@@ -66,7 +77,7 @@ class Reconnecting(Transport):
     ) -> None:
         try:
             # Of a line that broke, or a session that the server ended, there is nothing to say.
-            lost = self._line is None or isinstance(error, (TransportError, Refused, IdentityError))
+            lost = self._line is None or isinstance(error, (TransportError, Quarantined, IdentityError))
             if error is not None and self._resume.token and not lost:
                 self._give_up()
         except EdgekitError as late:
@@ -97,6 +108,7 @@ class Reconnecting(Transport):
             except (TransportError, PayloadError) as error:
                 # A frame that was damaged on the way is a broken line too.
                 self._bring_back(error)
+        self._fruitless = 0
         self._unanswered.popleft()
         self._resume = self._resume._replace(step=self._resume.step + 1)
         return message, len(data)
@@ -104,7 +116,8 @@ class Reconnecting(Transport):
     def _bring_back(self, why: EdgekitError) -> None:
         """Another line that the session goes on over; the error `why` where there is none in time."""
         self.close()
-        if not self._give_up_s:
+        self._fruitless += 1
+        if not self._give_up_s or self._fruitless > FRUITLESS:
             raise why
         self._tell({"event": "broken", "reason": str(why), "seconds": self._give_up_s})
         begun, pause = time.monotonic(), FIRST_S
@@ -114,7 +127,7 @@ class Reconnecting(Transport):
             pause = min(2 * pause, LONGEST_S)
             try:
                 lost = self._open()
-            except (TransportError, PayloadError) as error:
+            except (TransportError, PayloadError, Refused) as error:
                 if time.monotonic() - begun >= self._give_up_s:
                     told = "{}; it did not come back within {:.0f} s: {}"
                     raise TransportError(told.format(why, self._give_up_s, error)) from None
@@ -126,7 +139,7 @@ class Reconnecting(Transport):
         self._tell({"event": "resumed", "lost": lost, "after_s": time.monotonic() - begun})
 
     def _open(self) -> int:
-        """Opens a line over which the session goes on; how many answers come again. Refused where it cannot."""
+        """Opens a line over which the session goes on; how many answers come again."""
         line = self._connect()
         try:
             lost = self._ask(line) if self._resume.token else 0
@@ -154,7 +167,8 @@ class Reconnecting(Transport):
         self.close()
         self._give_up_s = 0.0
         for _ in range(self._open()):
-            self.recv()
+            # Errors among them, too: they are answers that nobody waits for any more.
+            self._receive(patient=False)
         # The others were never answered.
         self._unanswered.clear()
         self.send(Bye(self._resume.session, True))

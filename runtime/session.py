@@ -160,7 +160,8 @@ class Session:
         self.stream = self.front.codec.stream()
         _check_depth(self.options.in_flight, self.front.codec, self.stream.in_flight)
         own = self.options
-        self.transport.send(Hello(self.front.digest, own.name, images, steps, epochs, list(classes), True, own.window))
+        window = own.window if self.transport.comes_back else 0
+        self.transport.send(Hello(self.front.digest, own.name, images, steps, epochs, list(classes), True, window))
         self._welcome = welcome = self.transport.expect(Welcome)
         self.transport.begin(welcome.session, welcome.token)
         #: Batches of an epoch.

@@ -30,7 +30,9 @@ from edgekit.runtime.reach import ATTEMPT_S, find, why_not
 #: Seconds from one attempt to connect to the next.
 AGAIN_S = 1.0
 #: The server's errors that mean something of their own to a device, by exit code; any other is Refused.
-REASONS: Dict[int, Type[EdgekitError]] = {cls.exit_code: cls for cls in (Quarantined, Diverged, IdentityError)}
+REASONS: Dict[int, Type[EdgekitError]] = {
+    cls.exit_code: cls for cls in (Quarantined, Diverged, IdentityError, TransportError)
+}
 
 
 class Transport(ABC):
@@ -76,6 +78,11 @@ class Transport(ABC):
     def begin(self, session: int, token: str) -> None:
         """Says that all messages from now on are those of `session`; `token` is that of Welcome."""
         return None
+
+    @property
+    def comes_back(self) -> bool:
+        """Whether a session goes on over another line when this one breaks."""
+        return False
 
     def close(self) -> None:
         """Ends the stream."""
@@ -265,6 +272,8 @@ def _broken(address: str, code: str, details: str) -> EdgekitError:
     """The error of a stream that gRPC ended with `code` and `details`."""
     if code == "RESOURCE_EXHAUSTED":
         return Refused("the server at {} is full: {}; try again when a device has left".format(address, details))
+    if code == "UNKNOWN":
+        return Refused("the server at {} failed while it answered: {}; its log says more".format(address, details))
     if code == "UNIMPLEMENTED":
         return TransportError("{} speaks gRPC, but is no `edgekit serve`: {}".format(address, details))
     told = "the line to {} broke: {} ({}); start the server again, then this device"

@@ -1,5 +1,7 @@
 """Fleet: which devices take part in a run, and how far the run is. It holds no lock, socket or thread."""
 
+from collections.abc import Collection
+
 from edgekit.errors import Quarantined, Refused
 from edgekit.line.messages import Hello
 from edgekit.server.policy import Patience
@@ -45,15 +47,15 @@ class Fleet:
         """Whether all devices of the run have finished: the next one to come begins another."""
         return not self.sessions and bool(self.finished) and not self.lost and self.ended >= (self._devices or 1)
 
-    def check(self, hello: Hello) -> None:
-        """Refused or Quarantined when the device may not join."""
+    def check(self, hello: Hello, away: Collection[Session] = ()) -> None:
+        """Refused or Quarantined when the device may not join; the sessions in `away` are in nobody's way."""
         name = hello.device
         if name in self.quarantined:
             raise Quarantined(
                 f"{name} is in quarantine: {self.quarantined[name]}; start the server anew to take it back"
             )
         for session in self.sessions.values():
-            if session.device == name:
+            if session.device == name and session not in away:
                 raise Refused(
                     f"a device named {name} is in training (session {session.number}): give this one another --name; "
                     "if that one has lost its line, its place is free within 90 s"

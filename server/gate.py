@@ -94,7 +94,7 @@ class Gate:
 
     def names(self) -> list[str]:
         """Names of the devices that wait to join."""
-        return [ticket.request.device for ticket in self._waiting if ticket.kind == "hello"]
+        return [ticket.request.device for ticket in self._waiting if ticket.kind == "hello" and ticket.alive()]
 
     def heard(self, session: Session) -> None:
         """For the messages of `session` that take the lock: it is there."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from threading import Lock, Timer
 from typing import Any
 
-from edgekit.errors import Refused
+from edgekit.errors import Refused, TransportError
 from edgekit.line.frame import Message
 from edgekit.line.messages import Resume
 
@@ -40,17 +40,20 @@ class Held:
     answered: int = 0
     #: Whether the session ended because its device had done all that it planned.
     finished: bool = False
+    #: How often its line broke.
+    breaks: int = 0
     #: Counts down while the session is away.
     timer: Timer | None = field(default=None, repr=False)
 
 
 class Lines:
-    """The lines of all sessions. Threads may ask at any time; `on_gone` is called in a thread of its own.
+    """The lines of all sessions. Threads may ask at any time.
 
-    A device that is away for more than `away_s` seconds is not waited for any longer; with 0 none may come back.
+    A device that is away for more than `away_s` seconds is not waited for any longer; with 0 none may come back. Then
+    `on_gone` is called, in a thread of its own, with the session's number and how often its line has broken.
     """
 
-    def __init__(self, away_s: float, on_gone: Callable[[int], None]) -> None:
+    def __init__(self, away_s: float, on_gone: Callable[[int, int], None]) -> None:
         self.away_s = away_s
         self._on_gone = on_gone
         self._held: dict[int, Held] = {}
@@ -79,7 +82,8 @@ class Lines:
     def use(self, number: int, line: object) -> None:
         """Says that session `number` talks over `line`."""
         with self._lock:
-            self._held[number].line = line
+            if number in self._held:
+                self._held[number].line = line
 
     def holds(self, number: int, line: object) -> bool:
         """Whether `line` is that of session `number`, and not one that broke before."""
@@ -87,10 +91,11 @@ class Lines:
             held = self._held.get(number)
             return held is not None and held.line in (None, line)
 
-    def is_away(self, number: int) -> bool:
-        """Whether the line of session `number` broke, and the device has not come back."""
+    def is_away(self, number: int, breaks: int | None = None) -> bool:
+        """Whether the line of session `number` broke, for the `breaks`th time, and the device has not come back."""
         with self._lock:
-            return self._held[number].timer is not None
+            held = self._held[number]
+            return held.timer is not None and breaks in (None, held.breaks)
 
     def keep(self, number: int, answer: Message) -> None:
         """Counts `answer` to the latest message of session `number`, which may have ended with it, and keeps it."""
@@ -106,34 +111,39 @@ class Lines:
             if not held.token:
                 return False
             _stop(held)
-            held.timer = Timer(self.away_s, self._on_gone, (number,))
+            held.breaks += 1
+            held.timer = Timer(self.away_s, self._on_gone, (number, held.breaks))
             held.timer.daemon = True
             held.timer.start()
             return True
 
     def take(self, request: Resume, line: object) -> None:
-        """The session goes on over `line`, and over no other. Refused where it cannot."""
+        """The session goes on over `line`, and over no other. TransportError where there is none to go on with."""
         with self._lock:
             held = self._held.get(request.session) or self._ended.get(request.session)
             if held is None or not held.token or not hmac.compare_digest(held.token.encode(), request.token.encode()):
-                raise Refused(
+                raise TransportError(
                     f"there is no session {request.session} of this device here: the server was started anew, start "
                     "the device again"
                 )
             if not (held.finished or request.session in self._held):
-                raise Refused(
-                    f"session {request.session} ended: its device was away for too long. Start the device again; "
-                    f"`edgekit serve --reconnect` is how many seconds it has ({self.away_s:g} now)"
+                raise TransportError(
+                    f"session {request.session} ended, perhaps because its device was away for too long: start the "
+                    f"device again. `edgekit serve --reconnect` is how many seconds it has ({self.away_s:g} now)"
                 )
             _stop(held)
             held.line = line
 
-    def lost(self, request: Resume) -> tuple[int, list[Message]]:
+    def lost(self, request: Resume, line: object) -> tuple[int, list[Message]]:
         """How many messages of the session were answered, and the answers that did not arrive; after `take`, and while
-        none of its messages is being answered. Refused where they are not known any more.
+        none of its messages is being answered.
+
+        Refused where they are not known any more; TransportError where another line took the session meanwhile.
         """
         with self._lock:
             held = self._held.get(request.session) or self._ended[request.session]
+            if held.line is not line:
+                raise TransportError(f"session {request.session} went on over another line meanwhile")
             missing = held.answered - request.step
             if not 0 <= missing <= len(held.latest):
                 raise Refused(

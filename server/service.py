@@ -125,8 +125,10 @@ class Service:
                 # A message of the line before that waits gives up.
                 self._lock.notify_all()
             self._turns.wait(request.session)
-            answered, lost = self._lines.lost(request)
+            answered, lost = self._lines.lost(request, line)
         except EdgekitError as error:
+            # The session may have been taken from a line that holds: it is this one's to end it.
+            self.broke(message.session, line)
             return [error_message(error, message.session, message.step)]
         with self._lock:
             session = self.fleet.sessions.get(request.session)
@@ -162,11 +164,11 @@ class Service:
         """The "ended" event."""
         return events.ended(self.fleet, self.rounds, self._gate.all_known)
 
-    def _gone(self, number: int) -> None:
-        """Ends session `number` if its device did not come back."""
+    def _gone(self, number: int, breaks: int) -> None:
+        """Ends session `number` if its device did not come back since its line broke for the `breaks`th time."""
         with self._lock:
             session = self.fleet.sessions.get(number)
-            if session is not None and self._lines.is_away(number):
+            if session is not None and self._lines.is_away(number, breaks):
                 self._run.end(session, finished=False)
 
     def _answer(self, message: Message, alive: Callable[[], bool]) -> Message:
@@ -176,22 +178,27 @@ class Service:
             hello = messages.parse(message)
             assert isinstance(hello, Hello)
             with self._lock:
-                for session in self.fleet.in_order():
-                    if session.device == hello.device and self._lines.is_away(session.number):
-                        # It was started anew, and remembers nothing.
-                        self._run.end(session, finished=False)
-                check_hello(self.setup, self.fleet, hello, self._gate.names())
+                # One of its name was started anew, and remembers nothing.
+                away = [each for each in self.fleet.in_order()
+                        if each.device == hello.device and self._lines.is_away(each.number)]  # fmt: skip
+                check_hello(self.setup, self.fleet, hello, self._gate.names(), away)
+                for session in away:
+                    self._run.end(session, finished=False)
                 welcomed: AnyMessage = self._gate.wait(Ticket("hello", None, hello, alive))
             return messages.pack(welcomed)
         # Not under the lock: it is held for as long as a step takes, and decoding need not wait for that.
         own = self.fleet.sessions.get(message.session)
         if own is None:
             raise Refused(f"there is no session {message.session} here, or it has ended: say hello first")
+        _check(alive)
         with self._turns.of(own.number):
-            if not alive():
-                # Its device sends it again over the next line.
-                raise TransportError("the line broke before its message was answered")
-            answer = messages.pack(self._within(own, message, alive))
+            _check(alive)
+            try:
+                answer = messages.pack(self._within(own, message, alive))
+            except TransportError:
+                raise
+            except EdgekitError as error:
+                answer = error_message(error, message.session, message.step)
             self._lines.keep(own.number, answer)
             return answer
 
@@ -226,6 +233,12 @@ class Service:
             with self._coder:
                 return training.answer(self.setup, reply)
         return reply
+
+
+def _check(alive: Callable[[], bool]) -> None:
+    """TransportError for a message of a line that broke: its device sends it again over the next one."""
+    if not alive():
+        raise TransportError("the line broke before its message was answered")
 
 
 def error_message(error: EdgekitError, session: int, step: int) -> Message:

@@ -83,7 +83,7 @@ class Streams:
                     )
                 if message.kind not in (*BEGIN, "ping") and message.session != line.session:
                     raise Refused(f"there is no session {message.session} on this stream: say hello first")
-                if full and message.kind != "resume":
+                if full and line.session is None and message.kind != "resume":
                     raise Refused(
                         f"this server takes {self._most} devices at a time, and as many are connected: try again when "
                         f"one has left, or start the server with --devices {self._most + 1} or more"
@@ -92,7 +92,7 @@ class Streams:
                     yield encode(reply, number)
                 if message.kind in BEGIN and line.session is None:
                     return
-                if line.session is not None and line.session not in self._service.fleet.sessions:
+                if line.session is not None and not self._service.holds(line.session, line):
                     return
         except IdentityError as error:
             # With the number that the device waits for: any other would be a damaged frame to it.
@@ -142,7 +142,7 @@ class Line:
                 self._guest.claim(known.device)
             resumed, *lost = self._service.resume(message, self)
             if resumed.kind == "resumed":
-                self._use(resumed.session)
+                self.session = self._guest.session = resumed.session
                 self.number = resumed.step + 1
             return [(0, resumed), *enumerate(lost, self.number - len(lost))]
         number, reply = self.number, self._service.handle(message, self._holds)

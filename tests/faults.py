@@ -45,6 +45,11 @@ class FaultyProxy:
         for each in (self._listener, *self._open):
             _shut(each)
 
+    def break_all(self) -> None:
+        """Cuts the connections that there are; new ones are taken."""
+        for each in self._open:
+            _shut(each)
+
     def _accept(self) -> None:
         while True:
             try:

@@ -23,8 +23,13 @@ def device(run: Run, bundle: str, out: str, index: int, port: int) -> list[str]:
     share = f"{index}/{training.pop('devices')}"
     # The line is emulated between the processes: a device knows nothing of it.
     del training["link"]
-    values = {"dataset": data.dataset, "data": data.folder, "limit": data.limit, "provider": run.board.provider}
-    values.update(training)
+    values: dict[str, object] = {
+        "dataset": data.dataset,
+        "data": data.folder,
+        "limit": data.limit,
+        "provider": run.board.provider,
+    }
+    values.update(training, reconnect=run.server.fleet.reconnect)
     # Devices in step have one network: each tests a part of it. Else each tests its own on all images.
     test_share = share if run.in_step else None
     flags = as_flags({**values, "seed": run.seed, "share": share, "test_share": test_share})

@@ -19,6 +19,8 @@ def name_error(name: str) -> Optional[str]:
 def certificate_name_error(name: str) -> Optional[str]:
     """The same for a name that a certificate is to have."""
     error = name_error(name)
+    if name in (".", ".."):
+        error = "device name {!r}: a certificate's name is that of a folder too".format(name)
     if error is None and len(name.encode("utf-8", "replace")) > LONGEST:
         error = "device name {!r} takes {} B in UTF-8, a certificate has {}".format(name, len(name.encode()), LONGEST)
     return error

@@ -36,7 +36,11 @@ def look(address: str, identity: Optional[Identity]) -> None:
     context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])
     if identity is not None:
-        context.load_cert_chain(*identity.pair)
+        try:
+            context.load_cert_chain(*identity.pair)
+        except OSError as error:  # ssl.SSLError is one
+            told = "{} and {} do not belong together, or cannot be read ({}): sign the request beside the key again"
+            raise IdentityError(told.format(*identity.pair, error)) from None
     answer = None
     for _ in range(TRIES):
         try:

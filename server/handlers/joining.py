@@ -11,8 +11,13 @@ from edgekit.server.session import Session
 from edgekit.server.setup import Setup
 
 
-def check_hello(setup: Setup, fleet: Fleet, hello: Hello, waiting: Collection[str]) -> None:
-    """Refused or Quarantined when the device may not join; `waiting` are names of those that are about to."""
+def check_hello(
+    setup: Setup, fleet: Fleet, hello: Hello, waiting: Collection[str], away: Collection[Session] = ()
+) -> None:
+    """Refused or Quarantined when the device may not join.
+
+    `waiting` are names of those that are about to. Of those that are `away` it may take the place.
+    """
     if hello.bundle != setup.digest:
         raise Refused(
             f"the device's bundle is {hello.bundle[:64]}, the server's {setup.digest}: give both the same bundle folder"
@@ -30,7 +35,7 @@ def check_hello(setup: Setup, fleet: Fleet, hello: Hello, waiting: Collection[st
         )
     if hello.device in waiting:
         raise Refused(f"a device named {hello.device} has just come: give this one another --name")
-    fleet.check(hello)
+    fleet.check(hello, away)
 
 
 def welcome(setup: Setup, fleet: Fleet, rounds: Rounds, session: Session) -> Welcome:

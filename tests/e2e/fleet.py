@@ -18,6 +18,8 @@ import edgekit
 ENVIRONMENT = dict(os.environ, PYTHONPATH=str(Path(edgekit.__file__).parent.parent), OMP_NUM_THREADS="1")
 #: Seconds that any wait may take: machines are busy.
 LIMIT_S = 300
+#: Seconds that a line has to come back, where a test does not say: else who is killed is waited for for a minute.
+RECONNECT_S = "3"
 Event = dict[str, Any]
 
 
@@ -108,7 +110,7 @@ class Fleet:
     def start(self, command: str, *words: str, program: str | None = None) -> Process:
         """`edgekit COMMAND` of the bundle, with `words`; it ends with the fleet."""
         first = [program] if program else ["-m", "edgekit", command]
-        process = Process([*first, self.path, "--json", *words])
+        process = Process([*first, self.path, "--json", "--reconnect", RECONNECT_S, *words])
         self.processes.append(process)
         return process
 

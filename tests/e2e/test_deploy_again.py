@@ -81,7 +81,7 @@ def test_one_that_is_killed_is_started_again(board: Any, bundle: str, address: s
 
 
 def test_one_that_finds_no_server_goes_on_trying(board: Any, bundle: str) -> None:
-    words = (bundle, "--target", "alone", "--server", "127.0.0.1:1", *WORDS, "--timeout", "40", *SHORT)
+    words = (bundle, "--target", "alone", "--server", "127.0.0.1:1", *WORDS, "--timeout", "40", *SHORT, "--wait", "1")
     code, out, err = board.deploy(*words)
     assert code == 13 and "goes on trying" in err, err + out
     said = [json.loads(line) for line in out.splitlines()]

@@ -44,7 +44,7 @@ def test_delays_do_not_change_a_bit_of_the_weights(small_bundle: Bundle, tmp_pat
 def test_one_comes_late_and_one_leaves_early(small_bundle: Bundle, tmp_path: Path) -> None:
     with fleet(small_bundle.path, tmp_path) as made:
         # Long enough for a process to start meanwhile, however busy the machine is.
-        words = (*SHORT, "--epochs", "120")
+        words = (*SHORT, "--epochs", "60")
         stays = made.device("stays", "--share", "0/3", *words)
         leaves = made.device("leaves", "--share", "1/3", *words)
         leaves.wait_for("epoch")
@@ -56,7 +56,7 @@ def test_one_comes_late_and_one_leaves_early(small_bundle: Bundle, tmp_path: Pat
         assert [stays.end(), late.end()] == [0, 0], (stays.said, late.said)
         # The network that both ended with is one, and the run came to its end for both.
         assert made.digests("stays") == made.digests("late")
-        assert stays.last("done")["epoch"] == late.last("done")["epoch"] == 120
+        assert stays.last("done")["epoch"] == late.last("done")["epoch"] == 60
         assert late.last("done")["images"] < stays.last("done")["images"]
         left = made.server.wait_for("left", device="leaves")
         assert not left["finished"]

@@ -144,7 +144,7 @@ def until_connected(process: "subprocess.Popen[str]") -> None:
 
 
 def test_server_gone(small_bundle: Bundle, server: Server) -> None:
-    process = device(small_bundle, server.address, "--epochs", "200")
+    process = device(small_bundle, server.address, "--epochs", "200", "--reconnect", "1")
     until_connected(process)
     server.process.kill()
     _, err = process.communicate(timeout=300)
@@ -192,7 +192,7 @@ def test_dataset_of_other_classes(small_bundle: Bundle, shared_server: Server, t
 
 
 def test_server_that_stays_silent(small_bundle: Bundle, server: Server) -> None:
-    process = device(small_bundle, server.address, "--epochs", "200", "--timeout", "2")
+    process = device(small_bundle, server.address, "--epochs", "200", "--timeout", "2", "--reconnect", "1")
     until_connected(process)
     server.process.send_signal(signal.SIGSTOP)
     try:

@@ -43,7 +43,7 @@ def test_the_server_is_told_its_settings() -> None:
     command, *arguments = flags.server(RUN, "bundle", "out")
     got = serve.make_context(command, arguments).params
     expected = {**RUN.server.as_options(), "bundle": "bundle", "out": "out", "seed": 7, "devices": 3, "as_json": True}
-    assert got == {**expected, "listen": "127.0.0.1:0", "overwrite": False}
+    assert got == {**expected, "listen": "127.0.0.1:0", "overwrite": False, "identity": None, "insecure": False}
     assert Server.from_options(got) == RUN.server
 
 
@@ -55,7 +55,7 @@ def test_a_device_is_told_its_settings() -> None:
     expected |= {"bundle": "bundle", "out": "out", "server": "127.0.0.1:50051", "share": "1/3", "seed": 7, "json": True}
     # Devices in step have one network, and test a part of the images each.
     expected["test_share"] = "1/3"
-    expected |= {"dataset": "mnist", "data": "files", "limit": 500}
+    expected |= {"dataset": "mnist", "data": "files", "limit": 500, "reconnect": RUN.server.fleet.reconnect}
     assert got.items() >= expected.items()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from edgekit.bundle import Bundle
 from edgekit.data.base import Dataset
-from edgekit.errors import Refused, TransportError
+from edgekit.errors import Diverged, Refused, TransportError
 from edgekit.line.meter import Meter
 from edgekit.runtime.learn import FrontHalf
 from edgekit.runtime.line import Reconnecting
@@ -118,8 +118,8 @@ def test_without_a_time_to_come_back_a_broken_line_ends_the_session(bundle: Bund
 def test_a_session_that_was_away_for_too_long_is_refused(bundle: Bundle, digits: Dataset) -> None:
     with listening(service(bundle).setup, PATIENT._replace(away_s=0.01)) as (_, listener, _):
         proxy = FaultyProxy(f"127.0.0.1:{listener.port}", [Fault("cut", "up", 3000)])
-        with pytest.raises(Refused, match="away for too long"):
-            run(bundle, digits, proxy.port)
+        with pytest.raises(TransportError, match="away for too long"):
+            run(bundle, digits, proxy.port, reconnect_s=1.0)
 
 
 def test_who_gives_up_says_so(bundle: Bundle, digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,6 +132,50 @@ def test_who_gives_up_says_so(bundle: Bundle, digits: Dataset, monkeypatch: pyte
             run(bundle, digits, listener.port)
         assert server.fleet.lost == {"d"}, "at once, and not in a minute"
         assert told[-1]["event"] == "left" and not told[-1]["finished"]
+
+
+def test_an_answer_that_is_an_error_is_counted_and_nobody_waits_for_who_got_it(
+    bundle: Bundle, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with listening(service(bundle).setup) as (server, listener, told):
+
+        def diverged(*arguments: Any) -> None:
+            raise Diverged("the loss is nan")
+
+        monkeypatch.setattr(server.setup.back, "step", diverged)
+        with pytest.raises(Diverged, match="the loss is nan"):
+            run(bundle, digits, listener.port)
+        assert server.fleet.lost == {"d"} and not server.fleet.sessions
+        assert told[-1]["event"] == "left" and not told[-1]["finished"]
+
+
+def test_a_server_that_fails_is_not_asked_again(
+    bundle: Bundle, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with listening(service(bundle).setup) as (server, listener, _):
+
+        def broken(*arguments: Any) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(server.setup.back, "step", broken)
+        with pytest.raises(Refused, match="failed while it answered"):
+            run(bundle, digits, listener.port)
+
+
+def test_the_answer_to_the_goodbye_may_be_lost(
+    bundle: Bundle, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with listening(service(bundle).setup) as (server, listener, told):
+        proxies = [FaultyProxy(f"127.0.0.1:{listener.port}", [])]
+
+        def cut(event: dict[str, Any]) -> None:
+            told.append(event)
+            if event["event"] == "left":
+                proxies[0].break_all()
+
+        server.on_event = cut
+        _, events = run(bundle, digits, proxies[0].port)
+        assert [event["event"] for event in events][-2:] == ["resumed", "done"] and server.fleet.finished == {"d"}
 
 
 def wait(done: Callable[[], bool]) -> None:
