@@ -14,8 +14,9 @@ from edgekit.errors import Collapsed, Diverged, Quarantined, Refused
 from tests.conftest import export_small
 from tests.e2e.fleet import ENVIRONMENT, Fleet, fleet
 
-#: Points that the healthy devices' network may lose.
-MOST_LOST = 2.0
+#: Points that the healthy devices' network may lose: by seed and processor alone it comes to 95 to 98 %, and with a bad
+#: device that nobody watches it loses 3.3 (black) to 9.5 (repeat).
+MOST_LOST = 3.0
 BAD = str(Path(__file__).with_name("bad_device.py"))
 WORDS = ("--epochs", "10", "--batch", "24", "--evaluate-every", "10")
 
