@@ -128,7 +128,6 @@ def test_codebooks_are_followed_by_version(make: Callable[..., Service]) -> None
     patch = CODEC.diff(TABLES, {**TABLES, "codebook": TABLES["codebook"] * np.float32(1.5)}, 0.0)
     update = Message("codebook", first, 1, {}, (patch,))
     assert service.handle(update) == Message("ack", first, 1)
-    assert service.handle(update) == Message("ack", first, 1), "its ack was lost, it is not applied twice"
     expected = CODEC.patch(TABLES, patch)["codebook"]
     np.testing.assert_array_equal(service.fleet.sessions[first].tables["codebook"], expected)
     np.testing.assert_array_equal(service.fleet.sessions[second].tables["codebook"], TABLES["codebook"])
@@ -137,7 +136,7 @@ def test_codebooks_are_followed_by_version(make: Callable[..., Service]) -> None
     assert "version 1" in refusal(service, feature(second, 0, v=1, kind="evaluate"))
     assert service.handle(feature(first, 0, v=1)).kind == "gradient"
     assert service.handle(feature(second, 0, v=0)).kind == "gradient"
-    for version in (0, 3):
+    for version in (0, 1, 3):
         assert "expected 2" in refusal(service, update._replace(step=version))
     refusal(service, Message("codebook", second, 0, {}, (patch,)))
     refusal(service, update._replace(step=2, parts=(b"\xff",)), PayloadError.exit_code)
