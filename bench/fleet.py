@@ -160,7 +160,7 @@ def _device(
         failed.append(error)
         for session in service.fleet.in_order():
             if session.device == f"device-{index:02d}":
-                service.left(session.number)
+                service.broke(session.number, None)
 
 
 def _distortion(events: list[dict[str, Any]]) -> float | None:

@@ -68,12 +68,15 @@ def init(folder: str, hosts: Sequence[str], days: float = SERVER_DAYS) -> list[s
     return named
 
 
-def sign(folder: str, request: bytes, what: str, days: float = DEVICE_DAYS) -> Signed:
+def sign(folder: str, request: bytes, what: str, days: float = DEVICE_DAYS, only: str | None = None) -> Signed:
     """The certificate for `request`, which is entered in the register; `what` names the request in errors.
 
-    IdentityError when it is no request, and when its name is another device's or its key was revoked.
+    IdentityError when it is no request, when its name is not `only`, where that is given, or is another device's, and
+    when its key was revoked.
     """
     name, key = load_request(request, what)
+    if only is not None and name != only:
+        raise IdentityError(f"{what} asks for a certificate of {name!r}, expected {only!r}: nothing was signed")
     with _locked(folder):
         register = open_register(folder)
         register.check_new(name, key_fingerprint(key))

@@ -83,6 +83,14 @@ def test_what_is_signed_says_the_name_and_the_time_and_is_in_the_register(enroll
     assert entry.serial == f"{made.serial_number:x}" and entry.ends == made.not_valid_after_utc.timestamp()
 
 
+def test_a_request_for_another_name_is_not_signed(enrolled: Enrolled) -> None:
+    request = (enrolled.device("nano") / "device.csr").read_bytes()
+    before = authority.entries(enrolled.folder)
+    with pytest.raises(IdentityError, match="certificate of 'nano', expected 'other': nothing was signed"):
+        authority.sign(enrolled.folder, request, "it", only="other")
+    assert authority.entries(enrolled.folder) == before
+
+
 def test_a_request_again_is_a_renewal_and_another_key_is_refused(enrolled: Enrolled) -> None:
     request = (enrolled.device("nano") / "device.csr").read_bytes()
     authority.sign(enrolled.folder, request, "it")
