@@ -20,7 +20,7 @@ from edgekit.errors import EdgekitError, IdentityError, PayloadError, Quarantine
 from edgekit.line import frame
 from edgekit.line.frame import HEAD_SIZE, Message
 from edgekit.line.messages import Ack, Bye, Resume, Resumed
-from edgekit.runtime.transport import Transport
+from edgekit.runtime.transport import Silent, Transport
 
 Event = Dict[str, Any]
 #: How long a device tries to bring a broken line back, unless it is told.
@@ -28,8 +28,8 @@ RECONNECT_S = 60.0
 #: Seconds before the first try, and the longest pause between two. Each is drawn between half and all of twice the one
 #: before, so that devices that lost one server do not come back all at once.
 FIRST_S, LONGEST_S = 0.2, 10.0
-#: Lines in a row that broke without an answer: the fault is not the line's.
-FRUITLESS = 5
+#: Lines in a row that broke without an answer, each so many seconds after it was opened: the fault is not the line's.
+FRUITLESS, QUICK_S = 5, 10.0
 
 
 class Reconnecting(Transport):
@@ -51,7 +51,8 @@ class Reconnecting(Transport):
         #: What a new line begins with; without a token there is no session yet to go on with.
         self._resume = Resume(0, 0, "")
         self._unanswered: Deque[bytes] = deque()
-        #: Lines since the last answer.
+        #: When the line was opened, and how many before it broke soon and without an answer.
+        self._opened = time.monotonic()
         self._fruitless = 0
 
     def begin(self, session: int, token: str) -> None:
@@ -105,6 +106,8 @@ class Reconnecting(Transport):
                 data = self._recv(patient)
                 message = frame.decode(data, number)
                 break
+            except Silent:
+                raise
             except (TransportError, PayloadError) as error:
                 # A frame that was damaged on the way is a broken line too.
                 self._bring_back(error)
@@ -116,7 +119,7 @@ class Reconnecting(Transport):
     def _bring_back(self, why: EdgekitError) -> None:
         """Another line that the session goes on over; the error `why` where there is none in time."""
         self.close()
-        self._fruitless += 1
+        self._fruitless = self._fruitless + 1 if time.monotonic() - self._opened < QUICK_S else 0
         if not self._give_up_s or self._fruitless > FRUITLESS:
             raise why
         self._tell({"event": "broken", "reason": str(why), "seconds": self._give_up_s})
@@ -146,7 +149,7 @@ class Reconnecting(Transport):
         except EdgekitError:
             line.close()
             raise
-        self._line = line
+        self._line, self._opened = line, time.monotonic()
         return lost
 
     def _ask(self, line: Transport) -> int:

@@ -35,6 +35,10 @@ REASONS: Dict[int, Type[EdgekitError]] = {
 }
 
 
+class Silent(TransportError):
+    """The line holds, and the server said nothing for longer than it may."""
+
+
 class Transport(ABC):
     """Frames go out and come back in order; `meter` counts every byte of them by direction and kind."""
 
@@ -179,7 +183,7 @@ class Grpc(Transport):
                     looked = now
                     end_dead(self._port)
                 if now - start > allowed_s and not patient:
-                    raise TransportError(
+                    raise Silent(
                         "no reply from {} for {:.0f} s, {} B under way; look at the server, or allow more by "
                         "--timeout".format(self._address, allowed_s, self._pace.under_way)
                     ) from None
@@ -272,7 +276,7 @@ def _broken(address: str, code: str, details: str) -> EdgekitError:
     """The error of a stream that gRPC ended with `code` and `details`."""
     if code == "RESOURCE_EXHAUSTED":
         return Refused("the server at {} is full: {}; try again when a device has left".format(address, details))
-    if code == "UNKNOWN":
+    if code == "UNKNOWN" and details.startswith("Exception"):
         return Refused("the server at {} failed while it answered: {}; its log says more".format(address, details))
     if code == "UNIMPLEMENTED":
         return TransportError("{} speaks gRPC, but is no `edgekit serve`: {}".format(address, details))

@@ -23,8 +23,8 @@ header are short, because they travel with every batch.
 
 >>> encode(Ack(session=1, step=2)).hex()
 '454b57020800000001000000020000000000000006fef7fd'
->>> decode(encode(Bye(session=3)))
-Bye(session=3)
+>>> decode(encode(Ack(session=3)))
+Ack(session=3, step=0)
 """
 
 from typing import Any, Dict, NamedTuple, Optional, Sequence, Type, TypeVar, Union

@@ -74,7 +74,7 @@ def test_refused(
 
 
 def test_a_board_at_the_end_of_a_tunnel_is_asked_for_its_name(small_bundle: Bundle, tmp_path: Path) -> None:
-    d = prepared(tmp_path, small_bundle.path, host="me@localhost", server="a:1")
+    d = prepared(tmp_path, small_bundle.path, host="me@localhost", server="a:1", insecure=True)
     d.facts = SimpleNamespace(node="n" * 65)  # type: ignore[assignment]
     with pytest.raises(UsageError, match=r"--host me@localhost: device name .* of 65 characters.* -- --name NAME"):
         assert d.device_name

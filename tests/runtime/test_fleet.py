@@ -147,11 +147,11 @@ def test_statistics_may_stay_a_devices_own(small_bundle: Bundle, digits: Dataset
 
 def test_the_local_heads_are_averaged_too(small_bundle: Bundle, digits: Dataset, tmp_path: Path) -> None:
     runs = [
-        Run(small_bundle, digits, FleetSettings(), Pairs(str(tmp_path)), local=LocalLoss(0.5, 2), epochs=2)
-        for _ in range(2)
+        Run(small_bundle, digits, FleetSettings(), Pairs(str(tmp_path / of)), local=LocalLoss(0.5, 2), epochs=2)
+        for of in ("first", "second")
     ]
     assert not differing([state for run in runs for state in run.states()])
-    kept = tensorfile.loads((tmp_path / "front.safetensors").read_bytes())
+    kept = tensorfile.loads((tmp_path / "second" / "front.safetensors").read_bytes())
     for name, array in small_bundle.head_weights().items():
         assert not np.array_equal(runs[0].states()[0][name], array)
         np.testing.assert_array_equal(kept[name], runs[0].states()[0][name])
