@@ -68,9 +68,12 @@ while :; do
     [ "$code" -eq 9 ] || crashes=$((crashes + 1))
     [ "$crashes" -le {most} ] || break
     echo '{{"event": "restarts", "code": '"$code"', "wait_s": '"$pause"'}}' >>{base}.log
-    sleep "$pause" &
-    child=$!
-    await
+    # Second by second: a signal that comes just as a longer sleep begins is lost on it.
+    slept=0
+    while [ -z "$stopped" ] && [ "$slept" -lt "$pause" ]; do
+        sleep 1
+        slept=$((slept + 1))
+    done
     code=130
     [ -z "$stopped" ] || break
     pause=$((pause * 2))
