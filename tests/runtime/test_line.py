@@ -37,17 +37,28 @@ def listening(setup: Any, patience: Patience = PATIENT) -> Iterator[tuple[Servic
         listener.stop(0)
 
 
-def run(bundle: Bundle, digits: Dataset, port: int, reconnect_s: float = 60.0) -> tuple[Device, list[dict[str, Any]]]:
-    """A device that trains over `port`; its events."""
+def run(
+    bundle: Bundle,
+    digits: Dataset,
+    port: int,
+    reconnect_s: float = 60.0,
+    on_broken: Callable[[], None] = lambda: None,
+) -> tuple[Device, list[dict[str, Any]]]:
+    """A device that trains over `port`; its events. `on_broken` is called before it tries to come back."""
     events: list[dict[str, Any]] = []
     meter = Meter()
 
     def connect() -> Grpc:
         return Grpc(f"127.0.0.1:{port}", meter, timeout_s=60.0)
 
+    def tell(event: dict[str, Any]) -> None:
+        events.append(event)
+        if event["event"] == "broken":
+            on_broken()
+
     with (
         contextlib.closing(FrontHalf(bundle, "onnxruntime", 1)) as front,
-        Reconnecting(connect, connect(), reconnect_s, events.append) as line,
+        Reconnecting(connect, connect(), reconnect_s, tell) as line,
     ):
         device = Device(front, line, Options("d", epochs=2, in_flight=2), events.append)
         device.train(
@@ -84,11 +95,12 @@ def test_the_same_weights_whatever_happens_to_the_line(
         with contextlib.closing(FaultyProxy(f"127.0.0.1:{listener.port}", faults)) as proxy:
             device, events = run(bundle, digits, proxy.port)
         assert proxy.done
-        names = [event["event"] for event in told]
         if kind in ("cut", "truncate"):
-            assert [event["event"] for event in events].count("resumed") == len(proxy.done)
-            assert names.count("away") == names.count("back") == len(proxy.done)
-        assert names.count("joined") == names.count("left") == 1 and told[-1]["finished"]
+            # A line may break again before it is resumed, and come back before the server sees that it broke.
+            assert 1 <= names(events).count("resumed") <= len(proxy.done)
+            away, back = (names(told).count(name) for name in ("away", "back"))
+            assert 1 <= back <= len(proxy.done) and away <= back
+        assert names(told).count("joined") == names(told).count("left") == 1 and told[-1]["finished"]
         for name, array in sound.items():
             np.testing.assert_array_equal(array, weights(server, device)[name], name)
 
@@ -111,15 +123,15 @@ def test_without_a_time_to_come_back_a_broken_line_ends_the_session(bundle: Bund
         proxy = FaultyProxy(f"127.0.0.1:{listener.port}", [Fault("cut", "up", 3000)])
         with pytest.raises(TransportError):
             run(bundle, digits, proxy.port, reconnect_s=0.0)
-        wait(lambda: bool(server.fleet.lost))
-        assert [event["event"] for event in told] == ["joined", "left"]
+        wait(lambda: len(told) > 1)
+        assert names(told) == ["joined", "left"] and server.fleet.lost == {"d"}
 
 
 def test_a_session_that_was_away_for_too_long_is_refused(bundle: Bundle, digits: Dataset) -> None:
-    with listening(service(bundle).setup, PATIENT._replace(away_s=0.01)) as (_, listener, _):
+    with listening(service(bundle).setup, PATIENT._replace(away_s=0.01)) as (_, listener, told):
         proxy = FaultyProxy(f"127.0.0.1:{listener.port}", [Fault("cut", "up", 3000)])
         with pytest.raises(TransportError, match="away for too long"):
-            run(bundle, digits, proxy.port, reconnect_s=1.0)
+            run(bundle, digits, proxy.port, reconnect_s=1.0, on_broken=lambda: wait(lambda: names(told)[-1] == "left"))
 
 
 def test_who_gives_up_says_so(bundle: Bundle, digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +187,11 @@ def test_the_answer_to_the_goodbye_may_be_lost(
 
         server.on_event = cut
         _, events = run(bundle, digits, proxies[0].port)
-        assert [event["event"] for event in events][-2:] == ["resumed", "done"] and server.fleet.finished == {"d"}
+        assert names(events)[-2:] == ["resumed", "done"] and server.fleet.finished == {"d"}
+
+
+def names(events: list[dict[str, Any]]) -> list[str]:
+    return [event["event"] for event in events]
 
 
 def wait(done: Callable[[], bool]) -> None:
