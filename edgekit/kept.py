@@ -14,7 +14,7 @@ from typing import Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 
-from edgekit import tensorfile
+from edgekit import saves, tensorfile
 from edgekit.errors import UsageError
 
 BEST = "best"
@@ -41,14 +41,16 @@ def size_of(folder: str) -> int:
     return sum(os.path.getsize(os.path.join(folder, name)) for name in halves(folder))
 
 
-def check_new(folder: str, overwrite: bool) -> None:
-    """UsageError where `folder` holds halves of an earlier run, unless `overwrite`."""
-    found = halves(folder)
-    if found and not overwrite:
-        raise UsageError(
-            "--out {}: it holds the halves of an earlier run ({}): choose another folder, or --overwrite to lose "
-            "them".format(folder, ", ".join(found))
-        )
+def check_new(folder: str, overwrite: bool, resume: bool = False) -> None:
+    """UsageError where `folder` holds halves or saves of an earlier run, unless that is lost by `overwrite`, or goes on
+    by `resume`, for which its saves are needed.
+    """
+    saved, found = saves.found(folder), halves(folder)
+    if overwrite or (resume and saved) or not (saved or found):
+        return
+    told = "--out {}: it holds the halves of an earlier run ({}): choose another folder, or --overwrite to lose them"
+    told = told.format(folder, ", ".join(found) or saves.FOLDER)
+    raise UsageError(told + (", or --resume to go on with it" if saved else "; it has no saves to go on from"))
 
 
 def check_room(folder: str, n_bytes: int) -> None:
@@ -68,15 +70,16 @@ def check_room(folder: str, n_bytes: int) -> None:
 class Kept:
     """The folder `path`, for halves of about `n_bytes` together. UsageError as of `check_new` and `check_room`.
 
-    With `overwrite`, halves of an earlier run stay until the first of this one are written.
+    With `overwrite`, halves of an earlier run stay until the first of this one are written; with `resume` they are of
+    this run.
     """
 
-    def __init__(self, path: str, n_bytes: int = 0, overwrite: bool = False) -> None:
-        check_new(path, overwrite)
+    def __init__(self, path: str, n_bytes: int = 0, overwrite: bool = False, resume: bool = False) -> None:
+        check_new(path, overwrite, resume)
         check_room(path, n_bytes)
         tensorfile.make_folder(os.path.join(path, BEST))
         self._path = path
-        self._fresh = False
+        self._fresh = resume
         self._due = time.monotonic() + EVERY_S
 
     @property

@@ -32,6 +32,7 @@ from edgekit.runtime.measure import Span, measure_encoding, measure_training
 from edgekit.runtime.pace import TIMEOUT_S
 from edgekit.runtime.program import exit_code
 from edgekit.runtime.reach import find
+from edgekit.runtime.saver import finished
 from edgekit.runtime.session import Images, Options, check_augment, check_options
 from edgekit.runtime.transport import Grpc
 from edgekit.runtime.trust import check_bundle
@@ -118,6 +119,8 @@ def parser(program: str) -> argparse.ArgumentParser:
                    help="keep the trained weights and tables here, after every epoch and every minute")  # fmt: skip
     p.add_argument("--overwrite", action="store_true",
                    help="lose the trained weights and tables of an earlier run that --out holds")  # fmt: skip
+    p.add_argument("--resume", action="store_true",
+                   help="go on from the latest save in --out, if there is one; other options as before")  # fmt: skip
     p.add_argument("--json", action="store_true", help="progress and results as JSON lines on standard output")
     return p
 
@@ -138,7 +141,7 @@ def run(options: argparse.Namespace) -> None:
     settings = Options(
         name, options.epochs, options.batch, options.in_flight, options.seed + index,
         options.codebook_decay, options.codebook_tolerance, options.regroup_every, options.evaluate_every, options.out,
-        options.augment, options.overwrite,
+        options.augment, options.overwrite, options.resume,
     )  # fmt: skip
     _check_out(options)
     if options.server is not None:
@@ -153,6 +156,10 @@ def run(options: argparse.Namespace) -> None:
     bundle = open_bundle(options.bundle)
     show = Recorder(sys.stdout) if options.json else _print
 
+    if options.resume and finished(options.out):
+        # The server may be gone.
+        show(finished(options.out))
+        return
     if options.server is not None:
         check_augment(options.augment, bundle.codec, bundle.input_shape)
     if options.out is not None:
@@ -232,10 +239,12 @@ def check_line(options: argparse.Namespace) -> None:
 def _check_out(options: argparse.Namespace) -> None:
     if options.out is None and options.overwrite:
         raise UsageError("--overwrite is of --out, which is not given")
+    if options.resume and (options.out is None or options.overwrite):
+        raise UsageError("--resume goes on with what --out DIR holds: give --out, and not --overwrite")
     if options.out is not None:
         if options.measure is not None:
             raise UsageError("--out {}: --measure keeps nothing: leave it out".format(options.out))
-        check_new(options.out, options.overwrite)
+        check_new(options.out, options.overwrite, options.resume)
 
 
 def _opened(bundle: Bundle, options: argparse.Namespace, name: str) -> FrontHalf:
@@ -322,6 +331,10 @@ def _print(event: Dict[str, Any]) -> None:
         print("{device}: {reason}; trying to come back for {seconds:.0f} s".format(**event), flush=True)
     elif event["event"] == "resumed":
         print("{device}: back after {after_s:.1f} s, going on where it was".format(**event), flush=True)
+    elif event["event"] == "went_back":
+        print("{device}: going on from step {step}, in epoch {epoch}/{epochs}".format(**event), flush=True)
+    elif event["event"] == "anew":
+        print("{device}: cannot go on with its run, begins anew: {reason}".format(**event), flush=True)
     elif event["event"] == "warned":
         print("{device}: {warning}".format(**event), flush=True)
     elif event["event"] == "waiting":

@@ -44,6 +44,17 @@ class Codebooks:
         """See `OnlineCodebook.health`."""
         return self._book.health()
 
+    def state(self) -> Dict[str, Any]:
+        """All of it, as a state (`edgekit.statefile`)."""
+        return {"book": self._book.state(), "recent": list(self._recent)}
+
+    def restore(self, state: Dict[str, Any]) -> None:
+        """Goes on from `state`. The engines have its tables afterwards."""
+        self._book.restore(state["book"])
+        self._recent.clear()
+        self._recent.extend((feature, gradient) for feature, gradient in state["recent"])
+        self._front.set_tables(self._book.tables)
+
     def follow(self, forward: Forward, gradient: np.ndarray) -> None:
         """Moves the codebooks after the features of a batch that was learned from."""
         self._book.update(forward.feature, forward.codes["codes"])

@@ -23,6 +23,14 @@ class GradientErrors:
             self._sum += reply.error
             self._largest = max(self._largest, reply.error)
 
+    def state(self) -> Dict[str, float]:
+        """All of it, as a state (`edgekit.statefile`)."""
+        return dict(vars(self))
+
+    def restore(self, state: Dict[str, float]) -> None:
+        """Goes on from `state`."""
+        vars(self).update(state)
+
     def told(self) -> Dict[str, float]:
         """What events say of them; of errors nothing where none was measured."""
         mean = {"gradient_deviation": self._deviation / max(self._gradients, 1)}

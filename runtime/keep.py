@@ -19,7 +19,7 @@ class Keeper:
         self._options = options
         self._on_event = on_event
         n_bytes = sum(array.nbytes for array in front.state.values())
-        self._kept = None if options.out is None else Kept(options.out, n_bytes, options.overwrite)
+        self._kept = None if options.out is None else Kept(options.out, n_bytes, options.overwrite, options.resume)
 
     def now(self, epoch: int, best: bool) -> None:
         """Keeps the front half as it is now, after `epoch` epochs; as that of the best test too, where it is that.

@@ -8,6 +8,7 @@
     Resume (answers that came: r) --------->
               <-------------------- Resumed (messages that were answered: p), then answers r+1 ... p
     messages p+1 ... again --------------->
+              <-------------------- or Resumed (back to the save of this label): both count from 0
 """
 
 import random
@@ -19,7 +20,7 @@ from typing import Any, Callable, Deque, Dict, Optional, Tuple, Type
 from edgekit.errors import EdgekitError, IdentityError, PayloadError, Quarantined, Refused, TransportError
 from edgekit.line import frame
 from edgekit.line.frame import HEAD_SIZE, Message
-from edgekit.line.messages import Ack, Bye, Resume, Resumed
+from edgekit.line.messages import NO_LIFE, NOT_BACK, Ack, Bye, Resume, Resumed
 from edgekit.runtime.transport import Silent, Transport
 
 Event = Dict[str, Any]
@@ -32,12 +33,20 @@ FIRST_S, LONGEST_S = 0.2, 10.0
 FRUITLESS, QUICK_S = 5, 10.0
 
 
+class WentBack(Exception):
+    """The run has gone back to a save: so must this device, to its save of `label`."""
+
+    def __init__(self, label: int) -> None:
+        super().__init__("the run went back to save {}".format(label))
+        self.label = label
+
+
 class Reconnecting(Transport):
     """The line `first`, and those that `connect` opens, one after another, each when the one before broke.
 
     A line that does not come back within `give_up_s` seconds is a TransportError; with 0 each broken line is. `tell`
     gets the events "broken" and "resumed". As a context it ends with its line; the server is told when that is not for
-    good.
+    good. `send` and `expect` raise WentBack where the server, or another device, was lost and has come back.
     """
 
     def __init__(
@@ -60,6 +69,25 @@ class Reconnecting(Transport):
         if not token:
             # The server does not take it back.
             self._give_up_s = 0.0
+
+    def go_on(self, session: int, token: str) -> int:
+        """For a device that was started anew: takes `session` up again. Returns the label of the save to go on from.
+
+        Refused where it had come to its end, or there is no such session any more; the line is a new one then.
+        """
+        self._resume = Resume(session, 0, token, NO_LIFE)
+        if self._line is None or not self._give_up_s:
+            raise Refused("a session is taken up again with --reconnect above 0 alone")
+        try:
+            resumed = self._ask(self._line)
+            if resumed.over:
+                raise Refused("session {} had come to its end".format(session))
+        except Refused:
+            # Its stream has ended.
+            self.close()
+            self._resume, self._line = Resume(0, 0, ""), self._connect()
+            raise
+        return resumed.back
 
     @property
     def comes_back(self) -> bool:
@@ -124,16 +152,19 @@ class Reconnecting(Transport):
             raise why
         self._tell({"event": "broken", "reason": str(why), "seconds": self._give_up_s})
         begun, pause = time.monotonic(), FIRST_S
-        lost = 0
+        lost, back = 0, NOT_BACK
         while self._line is None:
             time.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, LONGEST_S)
             try:
-                lost = self._open()
+                lost, back = self._open()
             except (TransportError, PayloadError, Refused) as error:
                 if time.monotonic() - begun >= self._give_up_s:
                     told = "{}; it did not come back within {:.0f} s: {}"
                     raise TransportError(told.format(why, self._give_up_s, error)) from None
+        if back != NOT_BACK:
+            self._tell({"event": "resumed", "lost": 0, "after_s": time.monotonic() - begun})
+            raise WentBack(back)
         for number, data in enumerate(self._unanswered, self._resume.step + 1):
             if number > self._resume.step + lost:
                 kind = frame.decode(data, number if self._resume.token else 0).kind
@@ -141,26 +172,35 @@ class Reconnecting(Transport):
                 self._line._send(data)
         self._tell({"event": "resumed", "lost": lost, "after_s": time.monotonic() - begun})
 
-    def _open(self) -> int:
-        """Opens a line over which the session goes on; how many answers come again."""
+    def _open(self) -> Tuple[int, int]:
+        """Opens a line over which the session goes on; how many answers come again, and the save to go back to."""
         line = self._connect()
+        lost, back = 0, NOT_BACK
         try:
-            lost = self._ask(line) if self._resume.token else 0
+            if self._resume.token:
+                resumed = self._ask(line)
+                lost, back = resumed.step - self._resume.step, resumed.back
         except EdgekitError:
             line.close()
             raise
         self._line, self._opened = line, time.monotonic()
-        return lost
+        return lost, back
 
-    def _ask(self, line: Transport) -> int:
+    def _ask(self, line: Transport) -> Resumed:
         line.send(self._resume)
         resumed = line.expect(Resumed)
+        if resumed.back != NOT_BACK:
+            self._unanswered.clear()
+            self._resume = self._resume._replace(step=0, life=resumed.life)
+            return resumed
+        if self._resume.life == NO_LIFE and not resumed.over:
+            raise PayloadError("resumed message: it does not say which save to go on from", HEAD_SIZE)
         lost = resumed.step - self._resume.step
         if not 0 <= lost <= len(self._unanswered):
             least = self._resume.step
             told = "resumed message: {} messages were answered, expected {} to {}"
             raise PayloadError(told.format(resumed.step, least, least + len(self._unanswered)), HEAD_SIZE)
-        return lost
+        return resumed
 
     def _give_up(self) -> None:
         """Tells the server that nobody is to wait for this device.
@@ -169,7 +209,7 @@ class Reconnecting(Transport):
         """
         self.close()
         self._give_up_s = 0.0
-        for _ in range(self._open()):
+        for _ in range(self._open()[0]):
             # Errors among them, too: they are answers that nobody waits for any more.
             self._receive(patient=False)
         # The others were never answered.

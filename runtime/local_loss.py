@@ -6,7 +6,7 @@
     server's gradient, or none in this step --> + --> the gradient that the front half learns from
 """
 
-from typing import Optional
+from typing import Any, Dict, Optional
 
 import numpy as np
 
@@ -35,6 +35,14 @@ class LocalLoss:
         self._meter = meter
         #: ||sum of both gradients|| in the last step that had both.
         self._length: Optional[float] = None
+
+    def state(self) -> Dict[str, Any]:
+        """What it learned, as a state (`edgekit.statefile`)."""
+        return {"total": self.total, "length": self._length}
+
+    def restore(self, state: Dict[str, Any]) -> None:
+        """Goes on from `state`."""
+        self.total, self._length = state["total"], state["length"]
 
     def of(self, forward: Forward, labels: np.ndarray) -> Optional[Local]:
         """The local loss of a batch with `labels` (n,), and its gradients."""

@@ -1,15 +1,17 @@
 """Device: the loop of one device: epochs of training, evaluation of what is deployed, events, and what is kept."""
 
 import time
-from collections import deque
-from typing import Any, Callable, Deque, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import numpy as np
 
 from edgekit.errors import UsageError
-from edgekit.line.messages import check_count
+from edgekit.runtime.evaluation import tested_after
 from edgekit.runtime.front import Front
 from edgekit.runtime.keep import Keeper
+from edgekit.runtime.line import WentBack
+from edgekit.runtime.place import Place
+from edgekit.runtime.saver import going_on, restore, saver_of, state_of, welcome_of
 from edgekit.runtime.session import Images, Options, Session, check_augment, check_options
 from edgekit.runtime.transport import Transport
 
@@ -35,9 +37,8 @@ class Device:
         self.meter = transport.meter
         self._on_event = on_event
         self._rng = np.random.default_rng(options.seed)
-        self._train_s = 0.0
-        #: What the server noticed about this device at the latest step.
-        self._warning = ""
+        #: Where it is in its training.
+        self._place = Place(0)
 
     def train(self, train: Images, test: Images, validation: Optional[Images] = None) -> Event:
         """Trains for the planned epochs, evaluating after each or every few; returns the "done" event.
@@ -46,79 +47,82 @@ class Device:
         `validation` images, if any, decide which pair of halves is the best. UsageError, before the server is spoken
         to, where the folder to keep the front half in holds an earlier one, cannot be written to, or has no room.
         """
-        options, session = self.options, self.session
         steps = self.steps_per_epoch(train)
-        self._keep = Keeper(self.front, options, self._on_event)
-        begun = session.hello(len(train.labels), steps, options.epochs, self.classes)
-        steps = session.steps_per_epoch
-        self._on_event(self._event("connected", begun, 0.0))
-        event = self._event("epoch", begun, 0.0)
-        loss, accuracy, head = 0.0, 0.0, 0.0
-        for epoch in range(begun + 1, options.epochs + 1):
-            last = epoch == options.epochs
+        self._keep = Keeper(self.front, self.options, self._on_event)
+        saver = self.session.saver = saver_of(self.options, self.front.digest, len(train.labels), self._tell)
+        saver.state = self._state
+        state = saver.latest() if self.options.resume else None
+        before, done = (None, {}) if state is None else going_on(self.session, state, self._tell)
+        if done:
+            self._on_event(done)
+            return done
+        label = 0
+        if before is not None:
+            self.meter.restore(before["meter"])
+            place = self._restored(before)
+        else:
+            place = Place(self.session.hello(len(train.labels), steps, self.options.epochs, self.classes))
+            self._on_event(self._event("connected", place.begun, 0.0))
+            if state is not None and not self.session.rounds.averaged:
+                # Nobody else has what this device had learned.
+                self.front.set_state(state["session"]["weights"])
+            place.order, label = dict(self._rng.bit_generator.state), self.session.welcome.save
+        while True:
+            self._place = place
+            try:
+                self.session.save(label)
+                last = self._train(place, train, test, validation)
+                saver.end(self._done(last), self.session.welcome)
+                self.session.bye()
+                done = self._done(last)
+                saver.confirm()
+                self._on_event(done)
+                return done
+            except WentBack as back:
+                place, label = self._restored(saver.go_back(back.label)), 0
+
+    def _train(self, place: Place, train: Images, test: Images, validation: Optional[Images]) -> Event:
+        """Trains from `place` on, to the end; the event of the last epoch."""
+        options, session = self.options, self.session
+        event = self._event("epoch", place.begun, place.latest["loss"])
+        while place.epoch <= options.epochs:
+            epoch, last = place.epoch, place.epoch == options.epochs
             evaluated = last or epoch % options.evaluate_every == 0
-            start, before = time.perf_counter(), session.local.total
-            mean, right, images = self._epoch(train, epoch, steps, evaluated)
+            start, before = time.perf_counter(), session.images
+            self._epoch(train, place, evaluated)
             # A device that rested all the time keeps the figures that it had.
-            if images:
-                loss, accuracy = mean, 100.0 * right / images
-                head = (session.local.total - before) / images
+            loss = place.learned(session.local.total)
             if options.regroup_every and epoch % options.regroup_every == 0 and not last:
                 session.regroup()
             elapsed = time.perf_counter() - start
-            self._train_s += elapsed
+            place.spend()
             tested: Event = {}
             if evaluated:
                 self._on_event(self._event("testing", epoch, loss))
-                tested = self._test(test, validation, epoch)
+                tested = tested_after(epoch, session, test, validation)
             event = self._event("epoch", epoch, loss)
-            event.update(tested, train_accuracy=accuracy)
+            event.update(tested, train_accuracy=place.latest["accuracy"])
             self._keep.now(epoch, bool(tested) and tested["fleet"]["best"])
-            event.update(images_per_s=images / elapsed, train_s=self._train_s, seconds=dict(self.meter.seconds))
+            event.update(images_per_s=(session.images - before) / elapsed, train_s=place.train_s)
+            event.update(seconds=dict(self.meter.seconds))
             if session.local.weight:
-                event["head_loss"] = head
+                event["head_loss"] = place.latest["head"]
             if session.codebooks:
                 event["codebook"] = session.codebooks.health()
             self._on_event(event)
-        if begun >= options.epochs:
+            place.next(session.local.total)
+        if place.begun >= options.epochs:
             # The run was over when this device came: it takes the network that came of it.
             session.round(0, test=True)
-            event.update(self._test(test, validation, options.epochs))
+            event.update(tested_after(options.epochs, session, test, validation))
             self._keep.now(options.epochs, best=False)
-        session.bye()
-        done = dict(event, **self._event("done", options.epochs, event["loss"]))
-        done.update(train_s=self._train_s, bytes=self.meter.by_kind(), seconds=dict(self.meter.seconds))
-        self._on_event(done)
-        return done
+        return event
 
-    def evaluate(self, test: Images, validation: bool = False) -> Event:
-        """What the deployed pipeline makes of all of `test`: accuracy and balanced accuracy in percent, mean loss, and
-        for each class how many images there are and how many were right."""
-        session = self.session
-        session.settle()
-        classes = self.front.classes
-        right, loss = np.zeros(len(test.labels), dtype=bool), 0.0
-        waiting: Deque[int] = deque()
-        size = min(self.options.batch, self.front.most or self.options.batch)
-        for start in range(0, len(test.labels) + 2 * size, size):
-            labels = test.labels[start : start + size]
-            if len(labels):
-                session.send_test(start // size, test.images[start : start + size], labels, validation)
-                waiting.append(start)
-            if len(waiting) > 1 or (waiting and not len(labels)):
-                first = waiting.popleft()
-                sent = test.labels[first : first + size]
-                predicted, mean_loss = session.result(len(sent))
-                right[first : first + size] = predicted == sent
-                loss += mean_loss * len(sent)
-        images = np.bincount(test.labels, minlength=classes)
-        correct = np.bincount(test.labels[right], minlength=classes)
-        return {
-            "accuracy": 100.0 * int(correct.sum()) / max(len(test.labels), 1),
-            "balanced_accuracy": balanced(correct, images),
-            "test_loss": loss / max(len(test.labels), 1),
-            "by_class": {"images": images.tolist(), "correct": correct.tolist()},
-        }
+    def _done(self, event: Event) -> Event:
+        """The "done" event, given that of the last epoch."""
+        done = dict(event, **self._event("done", self.options.epochs, event["loss"]))
+        done.update(train_s=self._place.train_s, bytes=self.meter.by_kind(), seconds=dict(self.meter.seconds))
+        return done
 
     def steps_per_epoch(self, train: Images) -> int:
         """Batches that the images of `train` are split into; UsageError for options that cannot be trained with."""
@@ -138,57 +142,62 @@ class Device:
         """
         return [batch for batch in np.array_split(self._rng.permutation(n), steps) if len(batch)]
 
-    def _epoch(self, train: Images, epoch: int, steps: int, ends: bool) -> Tuple[float, int, int]:
-        """One pass over the share, with its rounds; `ends`: the front half must be in step after it.
+    def _epoch(self, train: Images, place: Place, ends: bool) -> None:
+        """One pass over the share, or what is left of it, with its rounds.
 
-        Mean loss, the number of training images classified right, and that of all that were learned from.
+        `ends`: the front half must be in step after it.
         """
-        session, rounds = self.session, self.session.rounds
-        loss, right, images = 0.0, 0, 0
+        session, rounds, epoch = self.session, self.session.rounds, place.epoch
         begun = shown = time.perf_counter()
-        last = epoch == self.options.epochs
-        left = (self.options.epochs - epoch) * len(train.labels)
-        batches = self.batches(len(train.labels), steps)
-        ahead = sum(map(len, batches))
-        for leg in rounds.legs(batches, epoch, ends):
+        later = (self.options.epochs - epoch) * len(train.labels)
+        if place.order is not None:
+            self._rng.bit_generator.state = place.order
+        place.order = dict(self._rng.bit_generator.state)
+        batches = self.batches(len(train.labels), self.session.steps_per_epoch)
+        left = sum(map(len, batches[place.done :]))
+        if place.at_round:
+            self._round(place, later + left, ends and not left)
+        for leg in rounds.legs(batches, epoch, ends, not later, place.done, place.legs):
             chosen = list(leg) if rounds.resting else []
             for sent, reply in session.steps(train, leg):
                 n = len(sent.images)
-                if reply.learned:
-                    loss, images = loss + reply.loss * n, images + n
-                    right += check_count(reply.correct, n, "gradient message: 'correct'")
-                ahead -= n
-                if reply.warning not in ("", self._warning):
+                place.add(n, reply)
+                left -= n
+                if reply.warning not in ("", place.warning):
                     self._on_event(dict(self._event("warned", epoch, reply.loss), warning=reply.warning))
-                self._warning = reply.warning
+                place.warning = reply.warning
                 self._keep.if_due(epoch - 1)
                 if time.perf_counter() - shown > 0.3:
-                    event = self._event("progress", epoch, loss / max(images, 1))
-                    event["images_per_s"] = images / (time.perf_counter() - begun)
+                    event = self._event("progress", epoch, place.loss / max(place.images, 1))
+                    event["images_per_s"] = place.images / (time.perf_counter() - begun)
                     self._on_event(event)
                     shown = time.perf_counter()
-            ahead -= sum(map(len, chosen))
+            left -= sum(map(len, chosen))
+            place.done += len(chosen)
             if rounds.due:
-                session.round(left + ahead, test=ends and not ahead)
-        if last and not rounds.averaged:
-            # Nothing is averaged: all devices wait here for each other, so that the last test is of the last back half.
-            session.round(0, test=True)
-        return loss / max(images, 1), right, images
+                self._round(place, later + left, ends and not left)
 
-    def _test(self, test: Images, validation: Optional[Images], epoch: int) -> Event:
-        """What an epoch's event says of the test: of this device's images, and in "fleet" of all devices'."""
-        found = self.evaluate(test)
-        if validation is not None and len(validation.labels):
-            held_out = self.evaluate(validation, validation=True)
-            found.update(validation_accuracy=held_out["accuracy"], validation_loss=held_out["test_loss"])
-        tally = self.session.tested(epoch)
-        found["fleet"] = {
-            "images": tally.images,
-            "accuracy": 100.0 * tally.correct / max(tally.images, 1),
-            "test_loss": tally.loss,
-            "best": tally.best,
-        }
-        return found
+    def _round(self, place: Place, left: int, test: bool) -> None:
+        """The round after a leg; `left` images are still planned."""
+        place.at_round = True
+        self.session.round(left, test)
+        place.at_round, place.legs = False, place.legs + 1
+
+    def _state(self) -> Dict[str, Any]:
+        """All that goes on from here, see `edgekit.runtime.saver`."""
+        session = state_of(self.session, self.front)
+        return {"session": session, "place": self._place.state(), "meter": self.meter.state()}
+
+    def _restored(self, state: Dict[str, Any]) -> Place:
+        """The place of `state`, to which session and front half have gone back."""
+        self.session.begin(welcome_of(state["session"]))
+        restore(self.session, self.front, state["session"])
+        place = Place.restored(state["place"])
+        self._on_event(self._event("went_back", place.epoch, place.latest["loss"]))
+        return place
+
+    def _tell(self, event: Event) -> None:
+        self._on_event(dict(event, device=self.options.name))
 
     def _event(self, event: str, epoch: int, loss: float) -> Event:
         session = self.session
@@ -207,9 +216,3 @@ class Device:
             "bytes_down": self.meter.training_bytes("down"),
             **session.errors.told(),
         }
-
-
-def balanced(correct: np.ndarray, images: np.ndarray) -> float:
-    """Mean over the classes that have images of the share that is correct, in percent."""
-    there = images > 0
-    return 100.0 * float((correct[there] / images[there]).mean()) if there.any() else 0.0

@@ -1,18 +1,18 @@
 """The frame of a program of the device part: its errors become a line and an exit code."""
 
-import signal
 import sys
 from typing import Callable
 
 from edgekit.errors import EdgekitError
+from edgekit.signals import stop_by_signals
 
 
 def exit_code(work: Callable[[], object]) -> int:
     """Does `work`, all of a process; returns its exit code (see `edgekit.errors`), after an error said why.
 
-    SIGTERM stops it as Ctrl-C does.
+    SIGTERM stops it as Ctrl-C does, and so does SIGHUP, of a terminal that is closed, unless nohup has it ignored.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stop_by_signals()
     try:
         work()
     except EdgekitError as error:

@@ -6,7 +6,7 @@
 """
 
 import time
-from typing import Iterator, List, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 import numpy as np
 
@@ -44,25 +44,43 @@ class Rounds:
         self._up = ErrorFeedback(update_codec(welcome.update_codec, welcome.update_config)) if self.averaged else None
         self._since = time.monotonic()
 
-    def legs(self, batches: Sequence[np.ndarray], epoch: int, ends: bool) -> Iterator[Iterator[np.ndarray]]:
+    def state(self) -> Dict[str, Any]:
+        """What `update` and `adopt` change, as a state (`edgekit.statefile`)."""
+        left_out = self._up.state if self._up is not None else {}
+        return {"number": self.number, "resting": self.resting, "base": self._base, "left_out": left_out,
+                "rng": self._rng.bit_generator.state}  # fmt: skip
+
+    def restore(self, state: Dict[str, Any]) -> None:
+        """Goes on from `state`."""
+        self.number, self.resting, self._base = state["number"], state["resting"], state["base"]
+        if self._up is not None:
+            self._up.restore(state["left_out"])
+        self._rng.bit_generator.state = state["rng"]
+
+    def legs(
+        self, batches: Sequence[np.ndarray], epoch: int, ends: bool, last: bool, done: int = 0, over: int = 0
+    ) -> Iterator[Iterator[np.ndarray]]:
         """The batches of an epoch in legs; `due` says after each whether there is a round.
 
-        `ends`: the front half must be in step after the epoch, because it is tested then.
+        `ends`: the front half must be in step after the epoch, because it is tested then. `last`: no epoch follows.
+        `done` batches and `over` legs are over already.
         """
-        plan, last = self._plan, len(batches)
+        plan, n = self._plan, len(batches)
         if plan.rounds:
-            for r in range(plan.rounds):
+            for r in range(over, plan.rounds):
                 self.due = True
-                yield iter(batches[r * last // plan.rounds : (r + 1) * last // plan.rounds])
+                yield iter(batches[max(r * n // plan.rounds, done) : (r + 1) * n // plan.rounds])
         elif plan.round_seconds:
-            rest = list(batches)
+            rest = list(batches[done:])
             while rest:
                 # Who rests waits for the round, and has its batches still to come: seconds cost it none.
                 self.due = self.resting
                 yield iter(()) if self.resting else self._until_due(rest, ends)
-        else:
-            self.due = self.averaged and (ends or epoch % plan.round_epochs == 0)
-            yield iter(batches)
+        elif not over:
+            # Where nothing is averaged all devices wait for each other once, so that the last test is of the last back
+            # half.
+            self.due = ends or epoch % plan.round_epochs == 0 if self.averaged else last
+            yield iter(batches[done:])
 
     def update(self, learned: bool) -> bytes:
         """What the device learned since the last round; none where it did not, or where nothing is averaged."""

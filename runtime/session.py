@@ -12,7 +12,8 @@
 import math
 import time
 from collections import deque
-from typing import Deque, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple
+from itertools import chain
+from typing import Any, Deque, Dict, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -22,18 +23,15 @@ from edgekit.codecs.codebook import DECAY, TOLERANCE
 from edgekit.codecs.registry import gradient_codec
 from edgekit.data.augment import parse_augmentation
 from edgekit.errors import ShapeError, UsageError
-from edgekit.line.labels import pack_labels, unpack_labels
+from edgekit.line.labels import pack_labels
 from edgekit.line.messages import (
     Ack,
     Bye,
     Codebook,
-    Evaluate,
     Feature,
     Gradient,
     Hello,
-    Result,
-    Tally,
-    Tested,
+    Save,
     Update,
     Weights,
     Welcome,
@@ -44,7 +42,9 @@ from edgekit.runtime.gradient_errors import GradientErrors
 from edgekit.runtime.local_loss import LocalLoss
 from edgekit.runtime.optim import optimizer
 from edgekit.runtime.rounds import Rounds
+from edgekit.runtime.saver import Saver
 from edgekit.runtime.transport import Transport
+from edgekit.saves import Saves
 
 #: Tells the draws of augmentation from the others of a device's seed: order of images (no number), rounds (1).
 AUGMENTING = 2
@@ -76,6 +76,8 @@ class Options(NamedTuple):
     augment: Optional[str] = None
     #: Whether the halves of an earlier run, which `out` may hold, are to be lost.
     overwrite: bool = False
+    #: Whether to go on from the saves in `out`, where there are any.
+    resume: bool = False
 
     @property
     def window(self) -> int:
@@ -134,42 +136,47 @@ class Session:
 
     def __init__(self, front: Front, transport: Transport, options: Options) -> None:
         self.front = front
+        #: What the server may ask to be saved; `Device` puts another one here.
+        self.saver = Saver(Saves(None), {}, lambda event: None)
         self.transport = transport
         self.meter = transport.meter
         self.options = options
         self.codebooks = _codebooks(front, options)
         self._augment = None if options.augment is None else parse_augmentation(options.augment)
         #: Batches planned, batches sent, and images learned from.
-        self.planned = 0
-        self.step = 0
-        self.images = 0
+        self.planned = self.step = self.images = 0
         self.errors = GradientErrors()
         #: Weight updates so far, and the sum over batches of those between forward pass and gradient.
-        self.updates = 0
-        self.staleness = 0
-        self._acks = 0
-        #: Images learned from since the last round.
-        self._since_round = 0
+        self.updates = self.staleness = self._acks = 0
+        #: Images learned from since the last round; and while its answer is waited for, the state of `rounds` before.
+        self.since_round = 0
+        self.before_round: Dict[str, Any] = {}
 
     def hello(self, images: int, steps: int, epochs: int, classes: Sequence[str] = ()) -> int:
         """Starts the session, for `epochs` epochs of at least `steps` batches; returns the epochs done before.
 
         It may wait until other devices have come.
         """
+        own = self.options
+        _check_depth(own.in_flight, self.front.codec, self.front.codec.stream().in_flight)
+        most = own.window if self.transport.comes_back else 0
+        self.transport.send(Hello(self.front.digest, own.name, images, steps, epochs, list(classes), True, most, True))
+        welcome = self.transport.expect(Welcome)
+        self.transport.begin(welcome.session, welcome.token)
+        self.begin(welcome)
+        self.planned = self.steps_per_epoch * (epochs - min(welcome.epoch, epochs))
+        return welcome.epoch
+
+    def begin(self, welcome: Welcome) -> None:
+        """Makes ready for the session that `welcome` says."""
+        self.welcome = welcome
         # Both ends of its line start anew.
         self.stream = self.front.codec.stream()
-        _check_depth(self.options.in_flight, self.front.codec, self.stream.in_flight)
-        own = self.options
-        window = own.window if self.transport.comes_back else 0
-        self.transport.send(Hello(self.front.digest, own.name, images, steps, epochs, list(classes), True, window))
-        self._welcome = welcome = self.transport.expect(Welcome)
-        self.transport.begin(welcome.session, welcome.token)
         #: Batches of an epoch.
         self.steps_per_epoch = max(welcome.steps, 1)
-        self.planned = self.steps_per_epoch * (epochs - min(welcome.epoch, epochs))
         self._gradient_codec = gradient_codec(welcome.gradient_codec, welcome.gradient_config)
         config = {"momentum": welcome.momentum, "weight_decay": welcome.weight_decay}
-        self._optimizer = optimizer(welcome.optimizer, config)
+        self.optimizer = optimizer(welcome.optimizer, config)
         if welcome.tables:
             take_tables(self.front, tensorfile.loads(welcome.tables))
             self.codebooks = _codebooks(self.front, self.options)
@@ -177,12 +184,17 @@ class Session:
         self.rounds = Rounds(self.front, welcome, self.options.seed)
         if self.rounds.averaged and self.options.regroup_every:
             raise UsageError("--regroup-every: with --sync-every all devices keep one grouping: leave one of them out")
-        return welcome.epoch
+
+    def save(self, label: int) -> None:
+        """Saves this device's state as `label`, where the server asked for that; no batch may be in flight."""
+        if label:
+            self.settle()
+            self.saver.save(self.transport, self.welcome.session, label)
 
     def bye(self) -> None:
         """Ends the session."""
         self.settle()
-        self.transport.send(Bye(self._welcome.session))
+        self.transport.send(Bye(self.welcome.session))
         self.transport.expect(Ack)
 
     def round(self, left: int, test: bool) -> None:
@@ -191,24 +203,23 @@ class Session:
         `left` images are still planned. It waits for the other devices.
         """
         self.settle()
+        self.before_round = self.rounds.state()
         with self.meter.timed("encode"):
-            update = self.rounds.update(self._since_round > 0)
-        self.transport.send(Update(self._welcome.session, self.rounds.number, self._since_round, left, update, test))
-        with self.meter.timed("round"):
-            weights = self.transport.expect(Weights)
+            update = self.rounds.update(self.since_round > 0)
+        weights: Union[Weights, Save] = Save(0, 0)
+        while isinstance(weights, Save):
+            self.save(weights.step)
+            self.transport.send(Update(self.welcome.session, self.rounds.number, self.since_round, left, update, test))
+            with self.meter.timed("round"):
+                weights = self.transport.expect_any(Weights, Save)
+        self.before_round = {}
         with self.meter.timed("encode"):
             self.rounds.adopt(weights)
             if weights.tables:
                 if self.codebooks is None:
                     raise ShapeError("new codebooks for codec {!r}, which has none".format(self.front.codec))
                 self.codebooks.adopt(weights.tables)
-        self._since_round = 0
-
-    def tested(self, epoch: int) -> Tally:
-        """Says that the test after `epoch` is over; what it came to over all devices."""
-        self.transport.send(Tested(self._welcome.session, epoch))
-        with self.meter.timed("evaluate"):
-            return self.transport.expect(Tally, epoch)
+        self.since_round = 0
 
     def settle(self) -> None:
         """Waits for the acknowledgements that are under way; no batch may be in flight."""
@@ -219,26 +230,17 @@ class Session:
         """Trains on every batch, each the indices of its images, with up to `in_flight` of them under way; gives each
         batch with the reply to it, once it was learned from or left out."""
         waiting: "Deque[InFlight]" = deque()
-        for batch in batches:
-            waiting.append(self._send(train.images[batch], train.labels[batch], batch))
-            if len(waiting) >= self.options.in_flight:
-                yield self._finish(waiting.popleft())
-        while waiting:
-            yield self._finish(waiting.popleft())
-
-    def send_test(self, index: int, images: np.ndarray, labels: np.ndarray, validation: bool = False) -> None:
-        """Sends test images (n,C,H,W) uint8, coded as deployed; `result` gives what the server says of them."""
-        with self.meter.timed("evaluate"):
-            payload = self.stream.pack(self.front.encode(self.front.normalise(images)))
-        packed = pack_labels(labels, self.front.classes)
-        self.transport.send(
-            Evaluate(self._welcome.session, index, self._version, len(labels), packed, payload, validation)
-        )
-
-    def result(self, images: int) -> Tuple[np.ndarray, float]:
-        """The answer to the oldest `send_test`, of `images`, that was not answered yet: classes (n,) and mean loss."""
-        result = self.transport.expect(Result)
-        return unpack_labels(result.predicted, images, self.front.classes), result.loss
+        label = 0
+        for batch in chain(batches, (None,)):
+            if batch is not None:
+                waiting.append(self._send(train.images[batch], train.labels[batch], batch))
+            while waiting and (len(waiting) >= self.options.in_flight or label or batch is None):
+                finished, reply = self._finish(waiting.popleft())
+                label = max(label, reply.save)
+                yield finished, reply
+            if not waiting:
+                self.save(label)
+                label = 0
 
     def regroup(self) -> None:
         """Groups the channels anew where that is better; no batch may be in flight."""
@@ -250,7 +252,7 @@ class Session:
             self.stream.reset()
 
     @property
-    def _version(self) -> int:
+    def version(self) -> int:
         """Version of the codec's tables."""
         return self.codebooks.version if self.codebooks else 0
 
@@ -260,15 +262,15 @@ class Session:
         with self.meter.timed("compute"):
             if self._augment is not None:
                 # By the step, so that what is drawn for it depends on nothing else.
-                drawn_from = self.options.seed, AUGMENTING, self._welcome.epoch, self.step
+                drawn_from = self.options.seed, AUGMENTING, self.welcome.epoch, self.step
                 images = self._augment(images, np.random.default_rng(drawn_from))
             forward = self.front.forward(self.front.normalise(images))
         with self.meter.timed("encode"):
             payload = self.stream.pack(forward.codes, numbers)
         packed = pack_labels(labels, self.front.classes)
-        missing = self.codebooks.missing if self.codebooks and self._welcome.noise_filling else None
+        missing = self.codebooks.missing if self.codebooks and self.welcome.noise_filling else None
         self.transport.send(
-            Feature(self._welcome.session, self.step, self._version, len(labels), packed, payload, missing)
+            Feature(self.welcome.session, self.step, self.version, len(labels), packed, payload, missing)
         )
         # Only now: the server works meanwhile.
         local = self.local.of(forward, labels)
@@ -301,17 +303,17 @@ class Session:
         server = None
         if reply.gradient:
             with self.meter.timed("encode"):
-                mask = self.front.codec.active(batch.forward.codes, batch.tables) if self._welcome.masked else None
+                mask = self.front.codec.active(batch.forward.codes, batch.tables) if self.welcome.masked else None
                 server = self._gradient_codec.unpack(reply.gradient, batch.forward.feature.shape, mask)
         with self.meter.timed("compute"):
             gradient = self.local.joined(batch.local, server)
             gradients = self.front.backward(batch.forward, gradient)
             gradients.update(batch.local.gradients if batch.local else {})
-            self.front.learn(gradients, self._optimizer, reply.rate)
+            self.front.learn(gradients, self.optimizer, reply.rate)
         if self.codebooks:
             with self.meter.timed("encode"):
                 self.codebooks.follow(batch.forward, gradient)
-        self._since_round += len(batch.forward.image)
+        self.since_round += len(batch.forward.image)
         self.images += len(batch.forward.image)
         self.errors.add(reply)
         self.staleness += self.updates - batch.updates
@@ -323,7 +325,7 @@ class Session:
         with self.meter.timed("encode"):
             update = self.codebooks.publish()
         if update:
-            self.transport.send(Codebook(self._welcome.session, self.codebooks.version, update))
+            self.transport.send(Codebook(self.welcome.session, self.codebooks.version, update))
             self._acks += 1
 
     def _expect_acks(self, n: int) -> None:

@@ -69,19 +69,30 @@ class Transport(ABC):
 
         Weights and Tally wait for other devices, which may take their time.
         """
-        reply = self.recv(cls in (Weights, Tally))
-        kind = messages.KIND_OF[cls]
-        if reply.kind != kind or (step is not None and reply.step != step):
+        parsed: Any = self.expect_any(cls)
+        if step is not None and parsed.step != step:
+            kind = messages.KIND_OF[cls]
             raise PayloadError(
-                "got a {} message of step {}, expected {} of step {}".format(reply.kind, reply.step, kind, step)
+                "got a {} message of step {}, expected {} of step {}".format(kind, parsed.step, kind, step)
             )
-        parsed = messages.parse(reply)
         assert isinstance(parsed, cls)
         return parsed
+
+    def expect_any(self, *classes: Type[Any]) -> Any:
+        """The same for a reply that may be of any of `classes`."""
+        reply = self.recv(any(cls in (Weights, Tally) for cls in classes))
+        kinds = [messages.KIND_OF[cls] for cls in classes]
+        if reply.kind not in kinds:
+            raise PayloadError("got a {} message, expected {}".format(reply.kind, " or ".join(kinds)))
+        return messages.parse(reply)
 
     def begin(self, session: int, token: str) -> None:
         """Says that all messages from now on are those of `session`; `token` is that of Welcome."""
         return None
+
+    def go_on(self, session: int, token: str) -> int:
+        """For a device that was started anew: takes `session` up again, see `edgekit.runtime.line`."""
+        raise Refused("this line does not take a session up again")
 
     @property
     def comes_back(self) -> bool:

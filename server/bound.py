@@ -37,6 +37,14 @@ class Fineness:
         #: Gradients so far.
         self._sent = 0
 
+    def state(self) -> dict[str, float]:
+        """All of it, as a state (`edgekit.statefile`)."""
+        return dict(vars(self))
+
+    def restore(self, state: dict[str, float]) -> None:
+        """Goes on from `state`."""
+        vars(self).update(state)
+
     def send(
         self,
         calibrator: Calibrator,

@@ -40,6 +40,18 @@ def quarantined(session: Session, reason: str) -> Event:
     return {"event": "quarantined", "device": session.device, "step": session.step, "reason": reason}
 
 
+def checkpoint(label: int, fleet: Fleet, whole: bool) -> Event:
+    """The server and all devices present have saved as `label`; 0: one had not, and the one before holds."""
+    return {
+        "event": "checkpoint", "label": label, "steps": fleet.steps, "devices": len(fleet.sessions), "whole": whole,
+    }  # fmt: skip
+
+
+def went_back(label: int, fleet: Fleet) -> Event:
+    """The run goes on from checkpoint `label`, for which its devices are waited for."""
+    return {"event": "went_back", "label": label, "steps": fleet.steps, "devices": len(fleet.sessions)}
+
+
 def not_kept(reason: str) -> Event:
     return {"event": "not_kept", "reason": reason}
 

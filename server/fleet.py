@@ -1,11 +1,17 @@
 """Fleet: which devices take part in a run, and how far the run is. It holds no lock, socket or thread."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import Any
 
 from edgekit.errors import Quarantined, Refused
 from edgekit.line.messages import Hello
 from edgekit.server.policy import Patience
 from edgekit.server.session import Session
+
+#: What a state has of a fleet as it is.
+_PLAIN = (
+    "joined", "quarantined", "progress", "batch", "steps_per_epoch", "active", "steps", "short_steps", "late_updates",
+)  # fmt: skip
 
 
 class Fleet:
@@ -46,6 +52,19 @@ class Fleet:
     def over(self) -> bool:
         """Whether all devices of the run have finished: the next one to come begins another."""
         return not self.sessions and bool(self.finished) and not self.lost and self.ended >= (self._devices or 1)
+
+    def state(self) -> dict[str, Any]:
+        """All of it but the sessions, as a state (`edgekit.statefile`)."""
+        own = {name: getattr(self, name) for name in _PLAIN}
+        return {**own, "finished": sorted(self.finished), "lost": sorted(self.lost)}
+
+    def restore(self, state: dict[str, Any], sessions: Sequence[Session]) -> None:
+        """Goes on from `state`, with `sessions`."""
+        for name in _PLAIN:
+            setattr(self, name, state[name])
+        self.finished, self.lost = set(state["finished"]), set(state["lost"])
+        self.sessions.clear()
+        self.sessions.update({session.number: session for session in sessions})
 
     def check(self, hello: Hello, away: Collection[Session] = ()) -> None:
         """Refused or Quarantined when the device may not join; the sessions in `away` are in nobody's way."""

@@ -6,6 +6,7 @@
     feature   until every device present waits for something: one step on all of them
     update    until every device present waits for a round
     tested    until every device that tests is done; meanwhile nobody trains
+    saved     until every device present has saved its state, or said bye
 
 A device that waits is a thread that waits. The last one to come does the work for all. So the order in which messages
 arrive decides nothing, as long as none comes too late. Who was too late is not waited for again before it is heard of.
@@ -18,6 +19,7 @@ from threading import Condition
 from typing import Any
 
 from edgekit.errors import EdgekitError, Refused, TransportError
+from edgekit.server.checkpoints import WAIT_S
 from edgekit.server.fleet import Fleet
 from edgekit.server.policy import Patience
 from edgekit.server.session import Session
@@ -49,10 +51,17 @@ class Gate:
     """
 
     def __init__(
-        self, lock: Condition, fleet: Fleet, patience: Patience, act: Callable[[str, list[Ticket]], None]
+        self,
+        lock: Condition,
+        fleet: Fleet,
+        patience: Patience,
+        act: Callable[[str, list[Ticket]], None],
+        must_save: Callable[[Session | None], bool] = lambda session: False,
     ) -> None:
         patience.check()
         self._lock, self._fleet, self._patience, self._act = lock, fleet, patience, act
+        #: Whether a session whose update waits is to save first.
+        self._must_save = must_save
         self._waiting: list[Ticket] = []
         #: Whether all devices present waited when the latest tickets were answered.
         self.complete = True
@@ -112,6 +121,12 @@ class Gate:
         self.testing.clear()
         return [self._fleet.sessions[number] for number in sorted(missed)]
 
+    def clear(self) -> None:
+        """Forgets everything, for a run that goes back; what waits has been given up."""
+        self._waiting, self.testing, self.complete = [], {}, True
+        self._absent.clear()
+        self._lock.notify_all()
+
     def leave(self, session: Session) -> None:
         """Forgets `session`, for which nobody has to wait any more."""
         self.testing.pop(session.number, None)
@@ -120,7 +135,8 @@ class Gate:
         self._lock.notify_all()
 
     def _answer(self, group: list[Ticket]) -> None:
-        if group[0].kind == "update" or (group[0].kind == "feature" and self._patience.lockstep):
+        is_round = group[0].kind == "update" and not self._must_save(group[0].session)
+        if is_round or (group[0].kind == "feature" and self._patience.lockstep):
             self._absent |= self._fleet.sessions.keys() - self._numbers(self._waiting)
         self._waiting = [each for each in self._waiting if each not in group]
         try:
@@ -144,6 +160,12 @@ class Gate:
         come = len(hello) + len(sessions)
         if hello and (begun or come >= (patience.devices or 1) or self._late(hello, now, patience.start_s)):
             return hello
+        saved = self._of("saved")
+        if saved and (self._numbers(saved) >= sessions.keys() or self._late(saved, now, WAIT_S)):
+            return saved
+        must_save = [each for each in self._of("update") if self._must_save(each.session)]
+        if must_save:
+            return must_save
         tested = self._of("tested")
         busy = {number: heard for number, heard in self.testing.items() if number not in self._numbers(tested)}
         self._absent |= {number for number, heard in busy.items() if now - heard >= patience.test_s}
@@ -171,11 +193,11 @@ class Gate:
     def _not_ahead(self, tickets: list[Ticket]) -> list[Ticket]:
         """`tickets` but for those of devices that are too far ahead of the slowest one that still trains.
 
-        A device that waits for a round is not waited for: the round itself waits for those that train.
+        A device that waits for a round, or has saved, is not waited for: that itself waits for those that train.
         """
         if self._patience.ahead is None:
             return tickets
-        in_round = self._numbers(self._of("update"))
+        in_round = self._numbers([*self._of("update"), *self._of("saved")])
         pace = {
             number: session.others + session.step
             for number, session in self._fleet.sessions.items()

@@ -12,7 +12,8 @@ learning rate 0.05, momentum 0.9), none of which a guard touched.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 
@@ -67,6 +68,17 @@ class Guards:
     clipped_steps: int = 0
     clipped_parts: int = 0
     undone: int = 0
+
+    def state(self) -> dict[str, Any]:
+        """All of it, as a state (`edgekit.statefile`)."""
+        return asdict(self)
+
+    @classmethod
+    def restored(cls, state: dict[str, Any]) -> "Guards":
+        """The guards that gave `state`."""
+        limits = {name: Limit(**limit) for name, limit in state["statistics"].items()}
+        weights, parts = Limit(**state["weights"]), Limit(**state["parts"])
+        return cls(**{**state, "weights": weights, "parts": parts, "statistics": limits})
 
     def calm(self, before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor]) -> bool:
         """Whether no buffer moved far further than it did in other steps; counted as undone otherwise.

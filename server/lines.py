@@ -12,17 +12,21 @@ Every message of a session has one answer, in order: both ends count them, and t
 import hmac
 import secrets
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock, Timer
 from typing import Any
 
 from edgekit.errors import Refused, TransportError
+from edgekit.line import messages
 from edgekit.line.frame import Message
-from edgekit.line.messages import Resume
+from edgekit.line.messages import NO_LIFE, NOT_BACK, Ack, Resume, Resumed
+from edgekit.server.session import Session
 
 #: Answers that are kept of a session, at most.
 MOST = 256
+#: The line of a session that has gone back, and whose device has not come yet.
+NOBODY = object()
 #: Sessions that ended, whose last answers are still known: the answer to a goodbye may be lost too.
 ENDED = 64
 
@@ -42,6 +46,10 @@ class Held:
     finished: bool = False
     #: How often its line broke.
     breaks: int = 0
+    #: Where its device goes back to a save: the save's label, and the life that begins with that. In that life both
+    #: sides count anew.
+    back: int = NOT_BACK
+    life: int = 0
     #: Counts down while the session is away.
     timer: Timer | None = field(default=None, repr=False)
 
@@ -79,6 +87,47 @@ class Lines:
             if len(self._ended) > ENDED:
                 self._ended.popitem(last=False)
 
+    def go_back(self, label: int, sessions: Sequence[Session], ended: Mapping[int, str]) -> None:
+        """All goes back to the checkpoint `label`, with `sessions`; `ended`: tokens of those that had finished.
+
+        Every device is away until it resumes.
+        """
+        with self._lock:
+            for held in self._held.values():
+                _stop(held)
+            self._held.clear()
+            for number, token in ended.items():
+                held = self._ended[number] = Held(token, deque(maxlen=1), NOBODY, finished=True, life=_life())
+                held.latest.append(messages.pack(Ack(number)))
+            for session in sessions:
+                window = min(session.hello.window, MOST)
+                held = Held(session.token, deque(maxlen=window), NOBODY, back=label, life=_life())
+                self._held[session.number] = held
+                self._wait(session.number, held)
+
+    def give_up(self) -> None:
+        """No line that there is holds any more."""
+        with self._lock:
+            for held in self._held.values():
+                held.line = NOBODY
+
+    def untouched(self, number: int) -> bool:
+        """Whether session `number` has gone back, and its device has not come since."""
+        with self._lock:
+            held = self._held.get(number)
+            return held is not None and held.line is NOBODY and held.back != NOT_BACK
+
+    def superseded(self, number: int, line: object) -> bool:
+        """Whether session `number` goes on, and not over `line`."""
+        with self._lock:
+            held = self._held.get(number)
+            return held is not None and held.line not in (None, line)
+
+    def tokens_of_ended(self) -> dict[int, str]:
+        """The tokens of the sessions that finished lately, by number."""
+        with self._lock:
+            return {number: held.token for number, held in self._ended.items() if held.finished}
+
     def use(self, number: int, line: object) -> None:
         """Says that session `number` talks over `line`."""
         with self._lock:
@@ -110,11 +159,7 @@ class Lines:
             held = self._held[number]
             if not held.token:
                 return False
-            _stop(held)
-            held.breaks += 1
-            held.timer = Timer(self.away_s, self._on_gone, (number, held.breaks))
-            held.timer.daemon = True
-            held.timer.start()
+            self._wait(number, held)
             return True
 
     def take(self, request: Resume, line: object) -> None:
@@ -122,21 +167,22 @@ class Lines:
         with self._lock:
             held = self._held.get(request.session) or self._ended.get(request.session)
             if held is None or not held.token or not hmac.compare_digest(held.token.encode(), request.token.encode()):
-                raise TransportError(
+                # One that was started again by itself begins anew.
+                raise (Refused if request.life == NO_LIFE else TransportError)(
                     f"there is no session {request.session} of this device here: the server was started anew, start "
                     "the device again"
                 )
             if not (held.finished or request.session in self._held):
-                raise TransportError(
+                raise (Refused if request.life == NO_LIFE else TransportError)(
                     f"session {request.session} ended, perhaps because its device was away for too long: start the "
                     f"device again. `edgekit serve --reconnect` is how many seconds it has ({self.away_s:g} now)"
                 )
             _stop(held)
             held.line = line
 
-    def lost(self, request: Resume, line: object) -> tuple[int, list[Message]]:
-        """How many messages of the session were answered, and the answers that did not arrive; after `take`, and while
-        none of its messages is being answered.
+    def lost(self, request: Resume, line: object) -> tuple[Resumed, list[Message]]:
+        """The answer to `request`, and the answers that did not arrive; after `take`, and while none of the session's
+        messages is being answered.
 
         Refused where they are not known any more; TransportError where another line took the session meanwhile.
         """
@@ -144,13 +190,35 @@ class Lines:
             held = self._held.get(request.session) or self._ended[request.session]
             if held.line is not line:
                 raise TransportError(f"session {request.session} went on over another line meanwhile")
+            if held.back != NOT_BACK and request.life != held.life:
+                return Resumed(request.session, 0, held.back, held.life), []
+            if held.finished and request.life == NO_LIFE:
+                return Resumed(request.session, 0, over=True), []
+            if held.finished and held.life:
+                # Of the time before the server was lost only the answer to the goodbye can be wanted.
+                return Resumed(request.session, request.step + 1), list(held.latest)
+            if request.life == NO_LIFE:
+                raise Refused(f"session {request.session} is in no checkpoint of the run: begin anew")
             missing = held.answered - request.step
             if not 0 <= missing <= len(held.latest):
                 raise Refused(
                     f"the device has {request.step} answers of session {request.session}, {held.answered} were given "
                     f"and the last {len(held.latest)} are known: start the device again"
                 )
-            return held.answered, list(held.latest)[len(held.latest) - missing :]
+            return Resumed(request.session, held.answered), list(held.latest)[len(held.latest) - missing :]
+
+    def _wait(self, number: int, held: Held) -> None:
+        """The session is away from now on, and is waited for."""
+        _stop(held)
+        held.breaks += 1
+        held.timer = Timer(self.away_s, self._on_gone, (number, held.breaks))
+        held.timer.daemon = True
+        held.timer.start()
+
+
+def _life() -> int:
+    """The number of a life, other than all before."""
+    return 1 + secrets.randbelow(1 << 31)
 
 
 def _stop(held: Held) -> None:

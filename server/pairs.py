@@ -12,12 +12,19 @@ from edgekit.server.setup import Setup
 class Pairs:
     """Writes ``back.safetensors``, and where front halves are in step ``front`` and ``tables`` too.
 
-    The back half says the names of the classes that it tells apart, where `classes` has them. `n_bytes` and `overwrite`
-    as of `edgekit.kept.Kept`; UsageError too.
+    The back half says the names of the classes that it tells apart, where `classes` has them. `n_bytes`, `overwrite`
+    and `resume` as of `edgekit.kept.Kept`; UsageError too.
     """
 
-    def __init__(self, folder: str, classes: Sequence[str] = (), n_bytes: int = 0, overwrite: bool = False) -> None:
-        self._kept = Kept(folder, n_bytes, overwrite)
+    def __init__(
+        self,
+        folder: str,
+        classes: Sequence[str] = (),
+        n_bytes: int = 0,
+        overwrite: bool = False,
+        resume: bool = False,
+    ) -> None:
+        self._kept = Kept(folder, n_bytes, overwrite, resume)
         self._said = {"back": said_of(classes)}
 
     @property

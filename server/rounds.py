@@ -8,6 +8,7 @@
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -46,6 +47,19 @@ class Rounds:
         self._codec = setup.codec
         self._down = ErrorFeedback(policy.codec)
         self._velocity: Arrays = {}
+
+    def state(self) -> dict[str, Any]:
+        """All of it but the policy, as a state (`edgekit.statefile`)."""
+        return {
+            "number": self.number, "weights": self.weights, "tables": self.tables, "left_out": self._down.state,
+            "velocity": self._velocity,
+        }  # fmt: skip
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on from `state`."""
+        self.number, self.weights, self.tables = state["number"], state["weights"], state["tables"]
+        self._velocity = state["velocity"]
+        self._down.restore(state["left_out"])
 
     def per_epoch(self, fleet: Fleet) -> int:
         """Rounds in an epoch where one comes after so many steps of the device that has most."""

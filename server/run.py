@@ -4,11 +4,14 @@ All of it happens with the service's lock held, but for what says otherwise.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from threading import Condition
 from typing import Any
 
 from edgekit.errors import Quarantined, UsageError
+from edgekit.line.messages import Ack, Bye, Save
 from edgekit.server import events
+from edgekit.server.checkpoints import Checkpoints
 from edgekit.server.fleet import Fleet
 from edgekit.server.gate import Gate, Ticket
 from edgekit.server.handlers import training
@@ -41,12 +44,15 @@ class Run:
         watch: Watch | None,
         lines: Lines,
         lock: Condition,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         self.on_event = on_event
         self.fleet = Fleet(patience.devices)
         self.rounds = Rounds(rounds, setup, seed)
         self.watch = watch
-        self.gate = Gate(lock, self.fleet, patience, self.act)
+        self.checkpoints = checkpoints
+        must_save = checkpoints.asks if checkpoints is not None else lambda session: False
+        self.gate = Gate(lock, self.fleet, patience, self.act, must_save)
         self._setup = setup
         self._patience = patience
         self._pairs = pairs
@@ -55,7 +61,11 @@ class Run:
 
     def act(self, kind: str, tickets: list[Ticket]) -> None:
         """Answers tickets of one kind together, with the lock held."""
-        {"hello": self._welcome, "feature": self._train, "update": self._round, "tested": self._tested}[kind](tickets)
+        acts = {
+            "hello": self._welcome, "feature": self._train, "update": self._round, "tested": self._tested,
+            "saved": self._saved,
+        }  # fmt: skip
+        acts[kind](tickets)
 
     def _welcome(self, tickets: list[Ticket]) -> None:
         new = []
@@ -69,8 +79,9 @@ class Run:
         if self.fleet.steps_per_epoch is None:
             self.fleet.begin(self._patience)
         self.rounds.rest(self.fleet)
+        self.begin_checkpoint()
         for ticket, session in new:
-            ticket.reply = welcome(self._setup, self.fleet, self.rounds, session)
+            ticket.reply = welcome(self._setup, self.fleet, self.rounds, session, self._label_for(session))
 
     def _train(self, tickets: list[Ticket]) -> None:
         self.fleet.short_steps += not self.gate.complete
@@ -78,17 +89,25 @@ class Run:
             # Else the two halves are a pair only just after a round.
             self._keep(whenever=False)
         outcomes = training.train(self._setup, self.fleet, self.watch, [ticket.work for ticket in tickets])
+        if self.checkpoints is not None and self.checkpoints.due(self.fleet.steps):
+            self.begin_checkpoint()
         for ticket, learned in zip(tickets, outcomes, strict=True):
             assert ticket.session is not None
             verdict = self.watch.verdict(ticket.session.device) if self.watch else None
             if verdict is None:
-                ticket.reply = learned
+                ticket.reply = replace(learned, save=self._label_for(ticket.session))
                 self._warn(ticket.session, learned.warning)
             else:
                 ticket.error = Quarantined(f"{ticket.session.device} is in quarantine: {verdict}")
                 self._quarantine(ticket.session, verdict)
 
     def _round(self, tickets: list[Ticket]) -> None:
+        labels = [self._label_for(ticket.session) for ticket in tickets if ticket.session]
+        if any(labels):
+            for ticket, label in zip(tickets, labels, strict=True):
+                if label:
+                    ticket.reply = Save(ticket.request.session, label)
+            return
         entries = [(ticket.session, ticket.request, ticket.work) for ticket in tickets if ticket.session]
         closed = close_round(self.fleet, self.rounds, entries)
         for ticket, (session, update, _) in zip(tickets, entries, strict=True):
@@ -115,6 +134,58 @@ class Run:
             ticket.reply = tally_message(session, ticket.request.step, test, best)
         for late in self.gate.end_test(sessions):
             late.missed = tally_message(late, epoch, test, best)
+
+    def _saved(self, tickets: list[Ticket]) -> None:
+        present = {ticket.session.number for ticket in tickets if ticket.session} >= self.fleet.sessions.keys()
+        whole = present and all(isinstance(ticket.request, Bye) or ticket.request.done for ticket in tickets)
+        for ticket in tickets:
+            if isinstance(ticket.request, Bye) and ticket.session:
+                self.end(ticket.session, finished=True)
+        label = 0
+        try:
+            assert self.checkpoints is not None
+            label = self.checkpoints.close(whole, self.fleet.steps, self._state)
+            self.on_event(events.checkpoint(label, self.fleet, whole))
+        except UsageError as error:
+            self.on_event(events.not_kept(str(error)))
+        for ticket in tickets:
+            ticket.reply = Ack(ticket.request.session, label)
+
+    def begin_checkpoint(self) -> None:
+        """All devices present are to save; nothing where there are no checkpoints."""
+        if self.checkpoints is not None:
+            self.checkpoints.begin(self.fleet.sessions.values())
+
+    def _label_for(self, session: Session) -> int:
+        """The label that `session` is to save as, told once; else 0."""
+        return self.checkpoints.ask(session) if self.checkpoints is not None else 0
+
+    def _state(self) -> dict[str, Any]:
+        """All that goes on from here; no message may be under way but those that say that they have saved."""
+        return {
+            "fleet": self.fleet.state(),
+            "sessions": [session.state() for session in self.fleet.in_order()],
+            "rounds": self.rounds.state(),
+            "back": self._setup.back.state(),
+            "watch": self.watch.state() if self.watch is not None else None,
+            "best": self._best,
+            "ended": [[number, token] for number, token in self._lines.tokens_of_ended().items()],
+        }
+
+    def go_back(self, state: dict[str, Any]) -> None:
+        """Goes back to the checkpoint `state`; every device that was in it is away. Nobody may have a turn."""
+        sessions = [Session.restored(each, self._setup) for each in state["sessions"]]
+        self.fleet.restore(state["fleet"], sessions)
+        self.rounds.restore(state["rounds"])
+        self._setup.back.restore(state["back"])
+        if self.watch is not None:
+            self.watch.restore(state["watch"])
+        self._best = state["best"]
+        self.gate.clear()
+        self._lines.go_back(state["label"], sessions, dict(state["ended"]))
+        assert self.checkpoints is not None
+        self.checkpoints.went_back(self.fleet.steps)
+        self.on_event(events.went_back(state["label"], self.fleet))
 
     def _warn(self, session: Session, warning: str) -> None:
         """Tells of a warning when it is new."""

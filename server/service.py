@@ -25,6 +25,7 @@ from edgekit.errors import EdgekitError, Refused, TransportError
 from edgekit.line import messages
 from edgekit.line.frame import Message
 from edgekit.line.messages import (
+    NO_LIFE,
     Ack,
     AnyMessage,
     Bye,
@@ -34,11 +35,11 @@ from edgekit.line.messages import (
     Feature,
     Hello,
     Resume,
-    Resumed,
     Tested,
     Update,
 )  # fmt: skip
 from edgekit.server import events
+from edgekit.server.checkpoints import Checkpoints
 from edgekit.server.gate import Ticket
 from edgekit.server.handlers import training
 from edgekit.server.handlers.codebook import patch_tables
@@ -48,13 +49,14 @@ from edgekit.server.handlers.joining import check_hello
 from edgekit.server.lines import Lines
 from edgekit.server.pairs import Pairs
 from edgekit.server.policy import Every, Patience, RoundPolicy
+from edgekit.server.recovery import Recovery
 from edgekit.server.run import Run
 from edgekit.server.session import Session
 from edgekit.server.setup import Setup
 from edgekit.server.turns import Turns
 from edgekit.server.watch import Watch
 
-TAKEN = ("hello", "codebook", "evaluate", "feature", "update", "tested", "bye")
+TAKEN = ("hello", "codebook", "evaluate", "feature", "update", "tested", "saved", "bye")
 #: Nobody waits for anybody: each batch is a step of its own.
 AT_ONCE = Patience(round_s=0.0, round_quorum=0.0)
 #: Every device learns alone.
@@ -76,13 +78,15 @@ class Service:
         pairs: Pairs | None = None,
         seed: int = 0,
         watch: Watch | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         self.setup = setup
         self._lock = Condition()
         self._coder = Lock()
         self._turns = Turns()
         self._lines = Lines(patience.away_s, self._gone)
-        self._run = Run(setup, on_event, patience, rounds, pairs, seed, watch, self._lines, self._lock)
+        self._run = Run(setup, on_event, patience, rounds, pairs, seed, watch, self._lines, self._lock, checkpoints)
+        self.recovery = Recovery(self._run, self._lines, self._turns, self._lock)
         self.fleet, self.rounds, self._gate = self._run.fleet, self._run.rounds, self._run.gate
 
     @property
@@ -115,17 +119,24 @@ class Service:
         """Whether session `number` goes on, and over `line`."""
         return self._lines.holds(number, line)
 
+    def superseded(self, number: int, line: object) -> bool:
+        """Whether session `number` goes on, and not over `line`."""
+        return self._lines.superseded(number, line)
+
     def resume(self, message: Message, line: object) -> list[Message]:
         """The answers to a resume message that came over `line`: over it the session goes on, and over no other."""
         try:
             request = messages.parse(message)
             assert isinstance(request, Resume)
+            if request.life == NO_LIFE:
+                self.recovery.go_back_for(request)
             with self._lock:
+                self.recovery.wait()
                 self._lines.take(request, line)
                 # A message of the line before that waits gives up.
                 self._lock.notify_all()
             self._turns.wait(request.session)
-            answered, lost = self._lines.lost(request, line)
+            resumed, lost = self._lines.lost(request, line)
         except EdgekitError as error:
             # The session may have been taken from a line that holds: it is this one's to end it.
             self.broke(message.session, line)
@@ -135,7 +146,7 @@ class Service:
             if session is not None:
                 self._gate.heard(session)
                 self.on_event(events.back(session, len(lost)))
-        return [messages.pack(Resumed(request.session, answered)), *lost]
+        return [messages.pack(resumed), *lost]
 
     def broke(self, number: int, line: object) -> None:
         """For session `number` whose `line` broke; nothing happens where it ended, or goes on over another one."""
@@ -164,6 +175,18 @@ class Service:
         """The "ended" event."""
         return events.ended(self.fleet, self.rounds, self._gate.all_known)
 
+    def _goodbye(self, session: Session, request: Bye, alive: Callable[[], bool]) -> AnyMessage:
+        """Ends `session`; with a checkpoint that says so, where it has done all that it planned and there are any."""
+        with self._lock:
+            # It may have ended since it was looked up.
+            if session.number in self.fleet.sessions:
+                if self._run.checkpoints is not None and not request.gives_up:
+                    self._run.begin_checkpoint()
+                    reply: AnyMessage = self._gate.wait(Ticket("saved", session, request, alive))
+                    return reply
+                self._run.end(session, finished=not request.gives_up)
+        return Ack(session.number, 0)
+
     def _gone(self, number: int, breaks: int) -> None:
         """Ends session `number` if its device did not come back since its line broke for the `breaks`th time."""
         with self._lock:
@@ -178,6 +201,7 @@ class Service:
             hello = messages.parse(message)
             assert isinstance(hello, Hello)
             with self._lock:
+                self.recovery.wait()
                 # One of its name was started anew, and remembers nothing.
                 away = [each for each in self.fleet.in_order()
                         if each.device == hello.device and self._lines.is_away(each.number)]  # fmt: skip
@@ -213,11 +237,7 @@ class Service:
                 self._gate.heard(session)
             return evaluate(self.setup, session, request, self._coder, self._lock)
         if isinstance(request, Bye):
-            with self._lock:
-                # It may have ended since it was looked up.
-                if session.number in self.fleet.sessions:
-                    self._run.end(session, finished=not request.gives_up)
-            return Ack(session.number, message.step)
+            return self._goodbye(session, request, alive)
         if isinstance(request, Feature):
             with self._coder:
                 work = training.take(self.setup, session, request, self._run.watch is not None)

@@ -2,12 +2,18 @@
 
 import zlib
 from dataclasses import dataclass, field
+from typing import Any
 
 from edgekit.codecs.base import Arrays, FeatureStream
 from edgekit.line.messages import Hello, Tally
 from edgekit.server.bound import Fineness
 from edgekit.server.setup import Setup
 from edgekit.server.tally import Count
+
+#: What a state has of a session as it is.
+_PLAIN = (
+    "number", "tables", "tables_version", "step", "others", "left", "later", "round", "resting", "token", "warning",
+)  # fmt: skip
 
 
 @dataclass
@@ -49,6 +55,27 @@ class Session:
         """A session that has seen nothing."""
         tables = {name: array.copy() for name, array in setup.tables.items()}
         return cls(number, hello, tables, setup.codec.stream(), left=hello.images * hello.epochs)
+
+    def state(self) -> dict[str, Any]:
+        """All of it, as a state (`edgekit.statefile`). None of its messages may be under way."""
+        own = {name: getattr(self, name) for name in _PLAIN}
+        return {
+            **own, "hello": self.hello._asdict(), "stream": self.stream.state(), "fineness": self.fineness.state(),
+            "test": vars(self.test), "validation": vars(self.validation),
+            "missed": self.missed and list(self.missed),
+        }  # fmt: skip
+
+    @classmethod
+    def restored(cls, state: dict[str, Any], setup: Setup) -> "Session":
+        """The session that gave `state`."""
+        session = cls.begin(state["number"], Hello(**state["hello"]), setup)
+        for name in _PLAIN:
+            setattr(session, name, state[name])
+        session.stream.restore(state["stream"])
+        session.fineness.restore(state["fineness"])
+        session.test, session.validation = Count(**state["test"]), Count(**state["validation"])
+        session.missed = Tally(*state["missed"]) if state["missed"] else None
+        return session
 
     @property
     def device(self) -> str:

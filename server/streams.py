@@ -146,6 +146,9 @@ class Line:
                 self.number = resumed.step + 1
             return [(0, resumed), *enumerate(lost, self.number - len(lost))]
         number, reply = self.number, self._service.handle(message, self._holds)
+        if self.session is not None and self._service.superseded(self.session, self):
+            # The session has gone back, or goes on over another line: this one ends without words.
+            return []
         if reply.kind == "welcome":
             self._use(reply.session)
             self.number = int("token" in reply.header)

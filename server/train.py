@@ -212,6 +212,33 @@ class BackHalf:
             raise Diverged(f"the loss is {loss}: training diverged, lower --lr")
         return loss, joint.predicted[0]
 
+    def state(self) -> dict[str, Any]:
+        """Weights, buffers, what optimizer and guards know, and torch's random draws, as a state."""
+        known = self._optimizer.state_dict()["state"]
+        cuda = self.device.type == "cuda"
+        return {
+            "weights": self.state_dict(),
+            "optimizer": {
+                str(index): {name: _array(value) for name, value in each.items()} for index, each in known.items()
+            },
+            "guards": self.guards.state(),
+            "random": torch.get_rng_state().numpy(),
+            "random_cuda": torch.cuda.get_rng_state(self.device).numpy() if cuda else None,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on from `state`, which this back half gave, in this process or another one."""
+        with torch.no_grad():
+            for name, weight in self._weights.items():
+                weight.copy_(torch.from_numpy(state["weights"][name]))
+        known = {int(index): {name: _tensor(value) for name, value in each.items()}
+                 for index, each in state["optimizer"].items()}  # fmt: skip
+        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": known})
+        self.guards = Guards.restored(state["guards"])
+        torch.set_rng_state(torch.from_numpy(state["random"]))
+        if self.device.type == "cuda" and state["random_cuda"] is not None:
+            torch.cuda.set_rng_state(torch.from_numpy(state["random_cuda"]), self.device)
+
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copies of all weights and buffers, by name."""
         return {name: weight.detach().cpu().numpy().copy() for name, weight in self._weights.items()}
@@ -300,6 +327,16 @@ def _batch_bounds(program: torch.export.ExportedProgram, name: str) -> tuple[int
         raise BundleError(f"{name} takes batches of exactly {batch} images: export it with a dynamic batch")
     bounds = program.range_constraints[batch.node.expr]
     return int(bounds.lower), int(min(bounds.upper, 2**31))
+
+
+def _array(value: Any) -> Any:
+    """`value`, a tensor as an array."""
+    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+
+
+def _tensor(value: Any) -> Any:
+    """`value`, an array as a tensor."""
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
 
 def _optimizer(config: OptimizerConfig, weights: list[torch.Tensor]) -> torch.optim.Optimizer:

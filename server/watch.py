@@ -13,6 +13,7 @@ the same batch over and over. Labels that do not belong to their images show onl
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -84,6 +85,16 @@ class Watch:
 
     def __post_init__(self) -> None:
         self.counts = np.ones(self.classes)
+
+    def state(self) -> dict[str, Any]:
+        """All of it but what it was begun with, as a state (`edgekit.statefile`)."""
+        records = {device: dict(vars(record)) for device, record in self.records.items()}
+        return {"records": records, "loss": self.loss, "ruined": self.ruined, "counts": self.counts}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on from `state`."""
+        self.records = {device: Record(**record) for device, record in state["records"].items()}
+        self.loss, self.ruined, self.counts = state["loss"], state["ruined"], state["counts"]
 
     def look(self, device: str, seen: Look, share: int) -> str | None:
         """Before a step: why the batch that was `seen` must be left out of it, or None.

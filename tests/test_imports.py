@@ -18,12 +18,13 @@ class May(NamedTuple):
 
 
 CODECS = frozenset({"edgekit", "edgekit.errors", "edgekit.codecs", "numpy"})
-CORE = CODECS | {"edgekit.data", "edgekit.line", "edgekit.providers"}
+CORE = CODECS | {"edgekit.data", "edgekit.line", "edgekit.providers", "edgekit.signals"}
 
 #: A module belongs to the longest name here that it starts with: the standard library and that row are open to it.
 AREAS = {
     "edgekit": May(CORE),
     "edgekit.errors": May(frozenset()),
+    "edgekit.signals": May(frozenset()),
     "edgekit.providers": May(frozenset({"edgekit.errors"})),
     "edgekit.codecs": May(CODECS),
     "edgekit.data": May(CORE - {"edgekit.line"}),
@@ -31,7 +32,7 @@ AREAS = {
     # A host's: boards do not emulate lines.
     "edgekit.link": May(CORE | {"edgekit.link"}),
     "edgekit.cli": May(
-        frozenset({"edgekit.cli", "edgekit.errors", "click", "rich"}),
+        frozenset({"edgekit.cli", "edgekit.errors", "edgekit.signals", "click", "rich"}),
         CORE - {"numpy"}
         | {
             "edgekit.deploy",

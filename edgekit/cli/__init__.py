@@ -1,13 +1,13 @@
 """The command line `edgekit`: its commands are imported only when they are called, so that ``--help`` is quick."""
 
 import importlib
-import signal
 import sys
 
 import click
 
 import edgekit
 from edgekit.errors import EdgekitError, UnknownName
+from edgekit.signals import stop_by_signals
 
 #: command -> (module:function, help in one line)
 COMMANDS = {
@@ -83,8 +83,8 @@ def group() -> None:
 
 def main() -> None:
     """Runs a command; an error becomes a line on standard error and the exit code of its class."""
-    # SIGTERM raises KeyboardInterrupt, as Ctrl-C does, so that child processes are ended.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # KeyboardInterrupt, as of Ctrl-C, so that child processes are ended.
+    stop_by_signals()
     try:
         # Without standalone mode, the code of `context.exit(code)` is the value that is returned.
         code = group(standalone_mode=False)

@@ -305,6 +305,13 @@ def codec_config(
     return table.get(codec, {})
 
 
+checkpoint = click.option(
+    "--checkpoint",
+    default="60s",
+    metavar="60s|500steps|0",
+    help="Save the run in --out after so many seconds or steps, on the devices too, so that it goes on from there when "
+    "the server or a device was lost (default: 60s; 0: never).",
+)
 overwrite = click.option("--overwrite", is_flag=True, help="Lose the halves of an earlier run that --out holds.")
 
 

@@ -1,18 +1,22 @@
 """edgekit serve"""
 
 import contextlib
-import signal
 import sys
 import threading
 from typing import Any
 
 import click
 
-from edgekit.cli import options
+from edgekit.cli import going_on, options
+from edgekit.errors import UsageError
+from edgekit.signals import ignore_stops
+
+#: How long a server that is stopped waits for its devices to save.
+DRAIN_S = 10.0
 
 
 @click.command()
-@options.bundle
+@click.argument("bundle", metavar="BUNDLE", required=False)
 @click.option("--listen", default="127.0.0.1:50051", metavar="HOST:PORT", help="Port 0 takes a free one.")
 @click.option(
     "--identity", metavar="DIR", help="Take enrolled devices alone, by mutual TLS: DIR of `edgekit enroll init`."
@@ -29,6 +33,10 @@ from edgekit.cli import options
     metavar="DIR",
     help="Keep the last pair of halves here, and the best one in DIR/best, after every test and about every minute.",
 )
+@options.checkpoint
+@click.option(
+    "--resume", metavar="DIR", help="Go on with the run that DIR, an --out, holds, from its latest checkpoint."
+)
 @options.overwrite
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on standard output.")
 def serve(**given: Any) -> None:
@@ -37,25 +45,36 @@ def serve(**given: Any) -> None:
     No model code is needed: the bundle holds the back half as programs. Devices start with the same bundle and
     `edgekit run`, each with a name of its own; one with another bundle is refused. With --devices N training begins
     when all N are there, and in sync mode the same seed gives the same weights, bit for bit.
+
+    \b
+    edgekit serve bundle --devices 4 --out runs/four
+    edgekit serve --resume runs/four          after a crash or a stop: the run goes on, with its options
     """
     from edgekit.bundle import open_bundle
     from edgekit.kept import check_new, check_room, size_of
     from edgekit.line.address import check_address
     from edgekit.line.clear import check_clear
 
+    if given["resume"] is not None:
+        given = going_on.options_of(given)
+    elif given["bundle"] is None:
+        raise UsageError("BUNDLE is missing: the folder that `edgekit export` wrote; only --resume DIR does without")
     out, devices, seed = given["out"], given["devices"], given["seed"]
     # Before torch is imported, which takes seconds: a mistake shows at once.
     check_address(given["listen"])
     check_clear("--listen", given["listen"], given["identity"] is not None, given["insecure"])
     opened = open_bundle(given["bundle"])
     options.check_overwrite(given)
+    every = going_on.checkpoints_every(given["checkpoint"])
     if out is not None:
-        check_new(out, given["overwrite"])
+        check_new(out, given["overwrite"], given["resume"] is not None)
         check_room(out, size_of(opened.path))
     from edgekit.line.meter import Recorder
+    from edgekit.saves import Saves
     from edgekit.server import listen as listener
     from edgekit.server import train
     from edgekit.server.calibrate import calibrator, default_policy
+    from edgekit.server.checkpoints import Checkpoints
     from edgekit.server.door import Door
     from edgekit.server.handshakes import Handshakes
     from edgekit.server.local_loss import LocalLoss
@@ -69,7 +88,8 @@ def serve(**given: Any) -> None:
     door = Door(given["identity"]) if given["identity"] is not None else None
     fleet = FleetSettings(**{name: given[name] for name in FleetSettings._fields})
     patience, rounds = fleet.patience(devices), fleet.rounds(devices)
-    pairs = Pairs(out, opened.class_names, overwrite=given["overwrite"]) if out is not None else None
+    resume = given["resume"] is not None
+    pairs = Pairs(out, opened.class_names, 0, given["overwrite"], resume) if out is not None else None
     train.prepare(given["server_threads"], seed)
     policy = given["gradient_codec"] or default_policy(opened)
     setup = setup_from_bundle(
@@ -82,7 +102,13 @@ def serve(**given: Any) -> None:
         LocalLoss(given["local_loss"], given["gradient_every"]),
     )
     watch = Watch(setup.classes, setup.golden_size, bool(rounds.every) or devices == 1) if given["quarantine"] else None
-    service = Service(setup, patience=patience, rounds=rounds, pairs=pairs, seed=seed, watch=watch)
+    checkpoints = None
+    if out is not None and every:
+        saves = Saves(out)
+        if not resume:
+            saves.clear()
+        checkpoints = Checkpoints(saves, every, going_on.settings(given))
+    service = Service(setup, lambda event: None, patience, rounds, pairs, seed, watch, checkpoints)
     record = Recorder(sys.stdout)
     finished = threading.Event()
     one_at_a_time = threading.Lock()
@@ -97,6 +123,8 @@ def serve(**given: Any) -> None:
             finished.set()
 
     service.on_event = show
+    if resume:
+        service.recovery.go_on()
     if door is not None:
         door.on_event = show
     with Handshakes(show) if door is not None else contextlib.nullcontext():
@@ -111,8 +139,9 @@ def serve(**given: Any) -> None:
             grace_s = 30.0
         finally:
             # A second Ctrl-C must not cost the trained back half.
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.SIG_IGN)
+            ignore_stops()
+            if not finished.is_set():
+                service.recovery.drain(DRAIN_S)
             server.stop(grace_s)
             try:
                 service.keep_last()

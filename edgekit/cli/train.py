@@ -9,10 +9,11 @@ from typing import Any
 import click
 
 from edgekit.cli import options
+from edgekit.errors import UsageError
 
 
 @click.command()
-@options.model
+@click.argument("model", metavar="MODEL", required=False)
 @options.cut
 @options.dataset
 @click.option("--devices", default=2, help="Device processes, each with its own share of the images.")
@@ -38,6 +39,7 @@ from edgekit.cli import options
 )
 @options.seed
 @click.option("--out", metavar="DIR", help="Keep bundle, trained halves and record.jsonl here.")
+@click.option("--resume", metavar="DIR", help="Go on with the training that DIR, an --out, holds, as it was called.")
 @options.overwrite
 @options.as_json
 def train(**given: Any) -> None:
@@ -49,7 +51,23 @@ def train(**given: Any) -> None:
     \b
     edgekit train vgg11 --dataset digits --devices 2 --codec sgq --bits 4 --groups 8 --epochs 10
     edgekit train mobilenet_v1 --dataset cifar10 --data DIR --codec raw --epochs 2 --out runs/raw
+    edgekit train --resume runs/raw           after a crash or Ctrl-C
     """
+    from edgekit.launch.earlier import command_of
+
+    if given["resume"] is None:
+        return _train(given)
+    folder = given["resume"]
+    if any(options.was_given(name) for name in given if name not in ("resume", "as_json")):
+        raise UsageError(f"--resume {folder}: the training goes on as it was called: leave all else but --json out")
+    with train.make_context("train", command_of(folder)) as context:
+        _train({**context.params, "resume": folder, "out": folder, "overwrite": False, "as_json": given["as_json"]})
+
+
+def _train(given: dict[str, Any]) -> None:
+    """What the command does, with the options that were `given`."""
+    if given["model"] is None:
+        raise UsageError("MODEL is missing: `edgekit train vgg11_thin`; only --resume DIR does without")
     from rich.console import Console
 
     from edgekit.cli import rate, settings
@@ -93,6 +111,7 @@ def train(**given: Any) -> None:
             seed=given["seed"],
             out=out,
             overwrite=given["overwrite"],
+            resume=given["resume"] is not None,
             command=sys.argv[1:],
             on_event=show,
         )

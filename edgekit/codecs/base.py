@@ -191,6 +191,13 @@ class FeatureStream:
         The next `in_flight` batches to learn from are from before.
         """
 
+    def state(self) -> Dict[str, Any]:
+        """What was learned, as a state (`edgekit.statefile`). No batch may be under way."""
+        return {}
+
+    def restore(self, state: Dict[str, Any]) -> None:
+        """Goes on from `state`, which another end of the same codec gave."""
+
 
 class GradientCodec(Codec, ABC):
     """Gradient at the cut <-> bytes."""

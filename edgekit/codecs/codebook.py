@@ -22,6 +22,8 @@ DECAY, TOLERANCE = 0.9, 0.1
 WORTH = 0.4
 #: A spectral grouping is replaced by one that has at least this many times its correlations inside groups.
 GAIN = 1.01
+#: What a state of `OnlineCodebook` has, besides its random generator.
+_STATE = ("tables", "version", "regrouped", "distortion", "_order", "_books", "_counts", "_sums")
 
 
 class OnlineCodebook:
@@ -50,6 +52,17 @@ class OnlineCodebook:
         self._books = self.codec.books(codebook).copy()
         self._counts = np.ones(self._books.shape[:2], dtype=np.float32)
         self._sums = self._books.copy()
+
+    def state(self) -> Dict[str, Any]:
+        """Tables, averages and random draws, as a state (`edgekit.statefile`)."""
+        own = {name: getattr(self, name) for name in _STATE}
+        return dict(own, rng=self._rng.bit_generator.state)
+
+    def restore(self, state: Dict[str, Any]) -> None:
+        """Goes on from `state`."""
+        for name in _STATE:
+            setattr(self, name, state[name])
+        self._rng.bit_generator.state = state["rng"]
 
     def update(self, feature: np.ndarray, codes: np.ndarray) -> None:
         """Follows one batch: `feature` (n,C,h,w) f32 in coded order and its `codes` (n,G,h,w) int32."""

@@ -54,12 +54,12 @@ pause={pause}
 crashes=0
 while :; do
     began=$(date +%s)
-    {process} $overwrite </dev/null >>{base}.log 2>&1 &
+    {process} ${{overwrite:-{resume}}} </dev/null >>{base}.log 2>&1 &
     child=$!
     await
     [ -z "$stopped" ] || break
     [ "$code" -eq 9 ] || {{ [ "$code" -gt 130 ] && [ "$code" -ne 143 ]; }} || break
-    # What it keeps from now on is this run's.
+    # What it keeps from now on is this run's, and it goes on from that.
     grep -q '"event": "connected"' {base}.log && overwrite=
     if [ $(($(date +%s) - began)) -ge {long} ]; then
         pause={pause}
@@ -115,10 +115,11 @@ def service(d: Deployment) -> Finding:
     if state.maybe("exit", int) == 0 and same and not again:
         return Finding(f"it has finished ({said(state)}), and is not started again; --overwrite does")
     kept = state.get("kept", list)
-    if kept and not again:
+    if kept and not again and not d.options.resume:
         raise DeployError(
             f"{d.ssh.host}: --out {out} there holds the halves of an earlier run ({', '.join(map(str, kept))}), and "
-            "nothing was started or stopped: choose another folder, or --overwrite (before the --) to lose them"
+            "nothing was started or stopped: choose another folder, --resume (after the --) to go on with it, or "
+            "--overwrite (before the --) to lose them"
         )
     found = f"process {pid} runs otherwise" if pid is not None else ended(state)
     for other, its in d.ask("process", do="list", base=d.facts.target).get("names", dict).items():
@@ -165,7 +166,8 @@ def script_text(d: Deployment) -> str:
     words = ["--server", str(d.settings.server), *tls, "--backend", d.options.backend, "--json", *own]
     words += d.settings.arguments
     return SCRIPT.format(
-        name=d.name, base=quote(d.base), process=process(d, words), pause=PAUSE_S, longest=LONGEST_S, long=LONG_S,
+        name=d.name, base=quote(d.base), process=process(d, words),
+        resume="--resume" if d.options.out is not None else "", pause=PAUSE_S, longest=LONGEST_S, long=LONG_S,
         most=MOST,
     )  # fmt: skip
 

@@ -5,8 +5,13 @@ from collections.abc import Mapping
 from edgekit.launch.settings import Run
 
 
-def server(run: Run, bundle: str, out: str) -> list[str]:
-    """`edgekit serve` of the folder `bundle` at a free port, until all devices are done; the weights go to `out`."""
+def server(run: Run, bundle: str, out: str, resume: bool = False) -> list[str]:
+    """`edgekit serve` of the folder `bundle` at a free port, until all devices are done; the weights go to `out`.
+
+    With `resume` it goes on with the run that `out` holds.
+    """
+    if resume:
+        return ["serve", "--resume", out, "--listen", "127.0.0.1:0", "--json"]
     values = {**run.server.as_options(), "seed": run.seed, "devices": run.training.devices}
     return ["serve", bundle, "--listen", "127.0.0.1:0", "--json", "--out", out, *as_flags(values)]
 
@@ -17,8 +22,11 @@ def link(run: Run, line: str, port: int) -> list[str]:
     return ["link", line, "--json", *as_flags(values)]
 
 
-def device(run: Run, bundle: str, out: str, index: int, port: int) -> list[str]:
-    """`edgekit run` of the folder `bundle`: device number `index`, connected to `port`; its weights go to `out`."""
+def device(run: Run, bundle: str, out: str, index: int, port: int, resume: bool = False) -> list[str]:
+    """`edgekit run` of the folder `bundle`: device number `index`, connected to `port`; its weights go to `out`.
+
+    With `resume` it goes on from what `out` holds.
+    """
     data, training = run.data, run.training._asdict()
     share = f"{index}/{training.pop('devices')}"
     # The line is emulated between the processes: a device knows nothing of it.
@@ -33,7 +41,8 @@ def device(run: Run, bundle: str, out: str, index: int, port: int) -> list[str]:
     # Devices in step have one network: each tests a part of it. Else each tests its own on all images.
     test_share = share if run.in_step else None
     flags = as_flags({**values, "seed": run.seed, "share": share, "test_share": test_share})
-    return ["run", bundle, "--server", f"127.0.0.1:{port}", "--json", "--out", out, *flags]
+    goes_on = ["--resume"] * resume
+    return ["run", bundle, "--server", f"127.0.0.1:{port}", "--json", "--out", out, *goes_on, *flags]
 
 
 def as_flags(values: Mapping[str, object]) -> list[str]:

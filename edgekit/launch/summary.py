@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.launch.processes import Event
-from edgekit.runtime.loop import balanced
+from edgekit.runtime.evaluation import balanced
 
 #: A network whose balanced accuracy is at most this many times that of guessing has learned nothing.
 WORSE = 1.2

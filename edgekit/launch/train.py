@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from edgekit.bundle import Bundle
+from edgekit.bundle import Bundle, open_bundle
 from edgekit.codecs.base import FeatureCodec
 from edgekit.codecs.entropy import kernels
 from edgekit.errors import Quarantined, UsageError
@@ -20,7 +20,7 @@ from edgekit.export.named import export_named, shape_of
 from edgekit.export.settings import BoardSettings, Coding, NamedData, NamedNetwork, as_board, as_coding
 from edgekit.kept import size_of
 from edgekit.launch import flags
-from edgekit.launch.earlier import BUNDLE, RECORD, check_out, make_way
+from edgekit.launch.earlier import BUNDLE, RECORD, check_out, make_way, mend
 from edgekit.launch.processes import Children, Event
 from edgekit.launch.settings import Run, Server, Training
 from edgekit.launch.summary import collapsed, summary
@@ -46,6 +46,7 @@ def train(
     seed: int = 0,
     out: str | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     command: Sequence[str] | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
     on_process: "Callable[[str, subprocess.Popen[str]], None]" = lambda name, process: None,
@@ -54,7 +55,8 @@ def train(
 
     `model`, `data` and `board` are names, or settings with the name among them; `codec` is a codec, or its text,
     "sgq:groups=8,bits=4". The folder `out` keeps the bundle, the trained halves and record.jsonl; without it they are
-    gone at the end. One that holds an earlier training is refused, unless `overwrite` says that it is to be lost.
+    gone at the end. One that holds an earlier training is refused, unless `overwrite` says that it is to be lost, or
+    `resume` that it goes on, from its latest checkpoint: give the same settings then.
     `command` is what the record says was called (default: the Python program). `on_event` is told every event as it
     comes: those of record.jsonl, and "progress"; docs/record.md describes them. `on_process` is told name and process
     of the server, of an emulated line ("link"), and of each device as it starts. UsageError, ExportError, DataError;
@@ -66,6 +68,11 @@ def train(
     data = NamedData(data) if isinstance(data, str) else data
     run = Run(network, data, as_coding(codec), as_board(board), training, server, seed)
     check(run)
+    if resume:
+        if out is None or overwrite:
+            raise UsageError("a training goes on in the folder that it is in: give out, and not overwrite")
+        bundle = open_bundle(os.path.join(out, BUNDLE))
+        return train_bundle(run, bundle, out, command, on_event, on_process, resume=True)
     if out is not None:
         check_out(out, overwrite)
     with tempfile.TemporaryDirectory() as scratch:
@@ -95,14 +102,20 @@ def train_bundle(
     command: Sequence[str] | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
     on_process: "Callable[[str, subprocess.Popen[str]], None]" = lambda name, process: None,
+    resume: bool = False,
 ) -> Event:
-    """The "summary" event of the training of `run`, whose `bundle` is exported; `folder` keeps what comes of it."""
+    """The "summary" event of the training of `run`, whose `bundle` is exported; `folder` keeps what comes of it.
+
+    With `resume` it goes on where it was, in the same folder.
+    """
     described = _described(run, bundle)
+    if resume:
+        mend(folder)
     done = []
     quarantined: dict[str, str] = {}
     ended: Event = {}
     with (
-        open(os.path.join(folder, RECORD), "w", encoding="utf-8") as file,
+        open(os.path.join(folder, RECORD), "a" if resume else "w", encoding="utf-8") as file,
         Children(on_start=on_process) as children,
     ):
         record = Recorder(file)
@@ -114,7 +127,7 @@ def train_bundle(
 
         called = ["python", *sys.argv] if command is None else list(command)
         tell(dict(described, event="start", command=called, time=time.time()))
-        for name, event in _events(run, bundle.path, folder, children):
+        for name, event in _events(run, bundle.path, folder, children, resume):
             if name == "server" and event["event"] == "listening":
                 described["calibrate"] = event["calibrate"]
             if event["event"] == "done":
@@ -159,17 +172,19 @@ def check(run: Run) -> None:
         )
 
 
-def _events(run: Run, bundle: str, folder: str, children: Children) -> Iterator[tuple[str, Event]]:
+def _events(
+    run: Run, bundle: str, folder: str, children: Children, resume: bool = False
+) -> Iterator[tuple[str, Event]]:
     """(process, event) of all processes, each of which is started when the one that it connects to listens."""
     line = run.training.link
-    children.start("server", flags.server(run, bundle, os.path.join(folder, "server")))
+    children.start("server", flags.server(run, bundle, os.path.join(folder, "server"), resume))
     for name, event in children.events(forgiven=(Quarantined.exit_code,)):
         if event["event"] == "listening" and name == "server" and line is not None:
             children.start("link", flags.link(run, line, event["port"]))
         elif event["event"] == "listening":
             for index in range(run.training.devices):
                 out = os.path.join(folder, f"device-{index}")
-                children.start(f"device-{index}", flags.device(run, bundle, out, index, event["port"]))
+                children.start(f"device-{index}", flags.device(run, bundle, out, index, event["port"], resume))
         yield name, event
 
 

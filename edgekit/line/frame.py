@@ -59,6 +59,8 @@ KINDS = {
     "tally": 16,
     "resume": 17,
     "resumed": 18,
+    "save": 19,
+    "saved": 20,
 }
 _KIND_NAMES = {number: name for name, number in KINDS.items()}
 _HEAD = struct.Struct("<3sBBBHIII")

@@ -20,6 +20,8 @@ class Hello(NamedTuple):
     local: bool = False
     #: Most messages that it has without an answer at a time; 0: it does not come back when its line breaks.
     window: int = 0
+    #: Whether it answers Save, and the `save` of Welcome and Gradient, with Saved.
+    saves: bool = False
 
 
 class Welcome(NamedTuple):
@@ -60,6 +62,8 @@ class Welcome(NamedTuple):
     local_loss: float = 0.0
     #: What the device shows when it comes back over another line; empty where it may not.
     token: str = ""
+    #: See `edgekit.line.messages.Gradient.save`.
+    save: int = 0
 
 
 class Bye(NamedTuple):
@@ -74,10 +78,13 @@ class Resume(NamedTuple):
     """device -> server: the first message of a new line, for a session whose line broke. Answered by Resumed."""
 
     session: int
-    #: Answers that the device has got in this session, after Welcome.
+    #: Answers that the device has got in this session, after Welcome, or since it last went back to a save.
     step: int
-    #: That of `Welcome`.
+    #: `Welcome.token`.
     token: str
+    #: `Resumed.life` of the last time that the device went back to a save, 0 where it never did; `NO_LIFE` of a device
+    #: that was started anew and has nothing but its saves.
+    life: int = 0
 
 
 class Resumed(NamedTuple):
@@ -86,6 +93,16 @@ class Resumed(NamedTuple):
     session: int
     #: Messages that were answered in this session, after Hello. What the device sent after them it sends again.
     step: int
+    #: Where the device goes back to its save of this label: both sides count from 0 then, in a new life. `NOT_BACK`:
+    #: nowhere.
+    back: int = -1
+    life: int = 0
+    #: Whether the session is over, the device having said bye; for one that was started anew.
+    over: bool = False
+
+
+#: See `Resume.life` and `Resumed.back`.
+NO_LIFE = NOT_BACK = -1
 
 
 class Ping(NamedTuple):

@@ -10,16 +10,16 @@
     Codebook ------------>                        Ping     ------------>
              <------------  Ack                            <------------  Pong
     Update   ------------>                        Tested   ------------>
-             <------------  Weights                        <------------  Tally
-                                                  Resume   ------------>
-                                                           <------------  Resumed
+             <------------  Weights, or Save               <------------  Tally
+    Saved    ------------>                        Resume   ------------>
+             <------------  Ack                            <------------  Resumed
 
 Every message of a session has one answer, in order. So when a line breaks, both ends know by counting what was lost:
 Resume and Resumed, the first on the next line, say how far each of them came.
 
-Hello, Feature, Update and Tested may wait for other devices before they are answered. Error answers any message that
-the server refuses. Where a field lies in a frame (`edgekit.line.frame`) is written in `LAYOUTS`: some keys of the
-header are short, because they travel with every batch.
+Hello, Feature, Update, Tested, Saved and Bye may wait for other devices before they are answered. Error answers any
+message that the server refuses. Where a field lies in a frame (`edgekit.line.frame`) is written in `LAYOUTS`: some keys
+of the header are short, because they travel with every batch.
 
 >>> encode(Ack(session=1, step=2)).hex()
 '454b57020800000001000000020000000000000006fef7fd'
@@ -32,6 +32,8 @@ from typing import Any, Dict, NamedTuple, Optional, Sequence, Type, TypeVar, Uni
 from edgekit.errors import PayloadError
 from edgekit.line import frame
 from edgekit.line.frame import HEAD_SIZE, Message
+from edgekit.line.joining import NO_LIFE as NO_LIFE
+from edgekit.line.joining import NOT_BACK as NOT_BACK
 from edgekit.line.joining import Bye as Bye
 from edgekit.line.joining import Hello as Hello
 from edgekit.line.joining import Ping as Ping
@@ -87,6 +89,8 @@ class Gradient(NamedTuple):
     error: Optional[float] = None
     #: Whether the device is to learn from its local loss alone: the server did learn, and sends no gradient this time.
     local_only: bool = False
+    #: The device is to save its state under this label once nothing is in flight, and to answer Saved; 0: it is not.
+    save: int = 0
 
     @property
     def learned(self) -> bool:
@@ -132,6 +136,23 @@ class Weights(NamedTuple):
     whole: bool = False
     #: See `Welcome.resting`.
     resting: bool = False
+
+
+class Save(NamedTuple):
+    """server -> device, in the place of Weights: save first. The device answers Saved, and sends the update again."""
+
+    session: int
+    #: The label, see `Gradient.save`.
+    step: int
+
+
+class Saved(NamedTuple):
+    """device -> server: its state is saved. Answered by Ack, whose step is the label where all have saved, else 0."""
+
+    session: int
+    step: int
+    #: Whether it could be.
+    done: bool = True
 
 
 class Evaluate(NamedTuple):
@@ -201,11 +222,11 @@ class Error(NamedTuple):
 
 AnyMessage = Union[
     Hello, Welcome, Feature, Gradient, Codebook, Evaluate, Result, Ack, Bye, Error, Ping, Pong, Update, Weights,
-    Tested, Tally, Resume, Resumed,
+    Tested, Tally, Resume, Resumed, Save, Saved,
 ]  # fmt: skip
 M = TypeVar(
     "M", Hello, Welcome, Feature, Gradient, Codebook, Evaluate, Result, Ack, Bye, Error, Ping, Pong, Update, Weights,
-    Tested, Tally, Resume, Resumed,
+    Tested, Tally, Resume, Resumed, Save, Saved,
 )  # fmt: skip
 
 
@@ -227,7 +248,15 @@ LAYOUTS = {
     "feature": Layout(Feature, {"tables": "v", "missing": "d", "images": "n"}),
     "gradient": Layout(
         Gradient,
-        {"correct": "right", "deviation": "dev", "seconds": "s", "rate": "lr", "error": "err", "local_only": "lo"},
+        {
+            "correct": "right",
+            "deviation": "dev",
+            "seconds": "s",
+            "rate": "lr",
+            "error": "err",
+            "local_only": "lo",
+            "save": "sv",
+        },
     ),
     "codebook": Layout(Codebook, step="version"),
     "evaluate": Layout(Evaluate, {"tables": "v", "images": "n"}),
@@ -243,13 +272,16 @@ LAYOUTS = {
     "tally": Layout(Tally, {"images": "n", "correct": "right"}),
     "resume": Layout(Resume),
     "resumed": Layout(Resumed),
+    "save": Layout(Save),
+    "saved": Layout(Saved),
 }
 KIND_OF = {layout.message: kind for kind, layout in LAYOUTS.items()}
 #: Fields that are 0 to MOST_PLANNED.
 COUNTS: Dict[Type[Any], Sequence[str]] = {
     Hello: ("images", "steps", "epochs", "window"),
     Update: ("images", "left"),
-    Welcome: ("steps", "epoch", "round", "rounds", "round_epochs"),
+    Welcome: ("steps", "epoch", "round", "rounds", "round_epochs", "save"),
+    Gradient: ("save",),
 }
 
 

@@ -8,6 +8,7 @@ from typing import IO, Any, Dict, Iterator, Optional, Tuple
 #: Kinds whose bytes are training's own; evaluation traffic is counted, but apart.
 TRAINING_KINDS = (
     "hello", "welcome", "feature", "gradient", "codebook", "ack", "bye", "update", "weights", "resume", "resumed",
+    "save", "saved",
 )  # fmt: skip
 
 
@@ -34,6 +35,17 @@ class Meter:
     def by_kind(self) -> Dict[str, int]:
         """``{"up.feature": bytes, ...}``, for a record."""
         return {"{}.{}".format(*key): n for key, n in sorted(self.bytes.items())}
+
+    def state(self) -> Dict[str, Any]:
+        """All counts, as a state (`edgekit.statefile`)."""
+        counts = [[*key, n, self.frames[key]] for key, n in sorted(self.bytes.items())]
+        return {"counts": counts, "seconds": dict(self.seconds)}
+
+    def restore(self, state: Dict[str, Any]) -> None:
+        """Goes on from `state`."""
+        self.bytes = {(way, kind): n for way, kind, n, _ in state["counts"]}
+        self.frames = {(way, kind): n for way, kind, _, n in state["counts"]}
+        self.seconds = dict(state["seconds"])
 
     @contextmanager
     def timed(self, activity: str) -> Iterator[None]:

@@ -204,7 +204,9 @@ def _training(start: Row, lines: list[str], path: str) -> Training:
     if start["event"] != "start":
         raise DataError(f"{path} starts with event {shown(start['event'])}, expected 'start': its first lines are gone")
     check(start, kinds.RUN, f"{path}, line 1")
-    epochs, tested, summary = [], [], None
+    epochs: list[Row] = []
+    tested: list[Row] = []
+    summary, again = None, False
     quarantined: dict[str, str] = {}
     for i, event in enumerate(events, 1):
         where = f"{path}, line {i}"
@@ -212,10 +214,12 @@ def _training(start: Row, lines: list[str], path: str) -> Training:
             raise DataError(f"{where} is {shown(event)}, expected an object with an 'event'")
         if event["event"] == "epoch":
             check(event, kinds.EPOCH, where)
-            epochs.append(event)
+            _append(epochs, event, ("device", "epoch"), again)
         elif event["event"] == "tested":
             check(event, kinds.TESTED, where)
-            tested.append(event)
+            _append(tested, event, ("epoch",), again)
+        elif event["event"] == "went_back":
+            again = True
         elif event["event"] == "quarantined":
             check(event, kinds.QUARANTINED, where)
             quarantined[event["device"]] = event["reason"]
@@ -225,6 +229,13 @@ def _training(start: Row, lines: list[str], path: str) -> Training:
             quarantined.update(event.get("quarantined") or {})
     # The summary has what the processes chose by themselves, such as the gradient codec.
     return Training(path, {**start, **(summary or {})}, epochs, summary, tested, quarantined)
+
+
+def _append(rows: list[Row], row: Row, keys: Sequence[str], again: bool) -> None:
+    """Appends `row`; of a run that went back (`again`) it takes the place of the one that has the same `keys`."""
+    if again:
+        rows[:] = [each for each in rows if any(each[key] != row[key] for key in keys)]
+    rows.append(row)
 
 
 def _json(text: str, where: str) -> Any:

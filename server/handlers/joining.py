@@ -38,8 +38,8 @@ def check_hello(
     fleet.check(hello, away)
 
 
-def welcome(setup: Setup, fleet: Fleet, rounds: Rounds, session: Session) -> Welcome:
-    """How `session` is to train, and where the run is."""
+def welcome(setup: Setup, fleet: Fleet, rounds: Rounds, session: Session, save: int = 0) -> Welcome:
+    """How `session` is to train, where the run is, and the label that it is to save as, if any."""
     codec, optimizer, policy = setup.calibrator.codec, setup.optimizer, rounds.policy
     late = bool(policy.every) and rounds.number > 0
     if late:
@@ -63,4 +63,5 @@ def welcome(setup: Setup, fleet: Fleet, rounds: Rounds, session: Session) -> Wel
         resting=session.resting,
         local_loss=setup.local_loss.weight,
         token=session.token,
+        save=save,
     )  # fmt: skip

@@ -57,6 +57,8 @@ class Learned:
     warning: str
     #: Its part of the seconds that the step took.
     seconds: float
+    #: The label that its device is to save as, 0 where it is not to.
+    save: int = 0
 
 
 def take(setup: Setup, session: Session, message: Feature, watched: bool) -> Work:
@@ -128,7 +130,7 @@ def answer(setup: Setup, learned: Learned) -> Gradient:
         session.number, message.step, round(outcome.loss, 6) if outcome else 0.0, outcome.right if outcome else 0,
         round(deviation, 6), round(seconds, 6), payload, float(f"{learned.rate:.6g}"), learned.warning,
         None if error is None else round(error, 3),
-        outcome is not None and not sends,
+        outcome is not None and not sends, learned.save,
     )  # fmt: skip
 
 

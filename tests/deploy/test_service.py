@@ -50,14 +50,14 @@ def facts(target: str, systemd: str = "running", linger: str = "yes", no_units: 
     return SimpleNamespace(target=target, node="the-node", systemd=systemd, linger=linger, no_units=no_units)
 
 
-def deployment(target: str, python: str = "python3", **settings: Any) -> Deployment:
+def deployment(target: str, python: str = "python3", out: str | None = None, **settings: Any) -> Deployment:
     """One whose steps before the service are done."""
     given = Settings("bundle", None, "board", server="10.0.0.2:50051", **settings)
     d = Deployment(given, Ssh("board"), "", lambda event: None)
     d.facts = facts(target)
     d.bundle = SimpleNamespace(model="100%\n$HOME", digest="0123456789abcdef0")  # type: ignore[assignment]
     d.profile = SimpleNamespace(name="cpu")  # type: ignore[assignment]
-    d.options = argparse.Namespace(backend="onnxruntime", name=None)
+    d.options = argparse.Namespace(backend="onnxruntime", name=None, out=out)
     d.name, d.python = "name", python
     d.files = [SimpleNamespace(to=f"{target}/device/part.zip")]  # type: ignore[list-item]
     return d
@@ -116,13 +116,15 @@ def test_the_script_hands_on_signals_and_keeps_the_exit_code(tmp_path: Path, she
     assert log.read_text() == f"{target}/device/part.zip:/more|x 'y|{words}|{tmp_path}\n"
 
 
-def ran(tmp_path: Path, *codes: str, overwrite: bool = False) -> tuple[int, list[str], list[tuple[int, int]]]:
+def ran(
+    tmp_path: Path, *codes: str, overwrite: bool = False, out: str | None = None
+) -> tuple[int, list[str], list[tuple[int, int]]]:
     """What the script comes to with a process that ends so: its exit code, a last argument a run, and its restarts."""
     process = tmp_path / "process"
     process.write_text(ENDING.format(folder=tmp_path))
     process.chmod(0o755)
     (tmp_path / "codes").write_text("".join(f"{code}\n" for code in codes))
-    d = deployment(str(tmp_path), str(process))
+    d = deployment(str(tmp_path), str(process), out)
     (tmp_path / "name.sh").write_text(script_text(d))
     if overwrite:
         (tmp_path / "name.overwrite").touch()
@@ -178,6 +180,15 @@ def test_what_it_kept_itself_is_not_overwritten_after_its_death(tmp_path: Path) 
     connected = '{"event": "connected"}'
     _, runs, _ = ran(tmp_path, "9", f"9 {connected}", "9", "0", overwrite=True)
     assert runs == ["--overwrite", "--overwrite", "board", "board"]
+
+
+@pytest.mark.usefixtures("at_once")
+def test_it_goes_on_with_what_it_kept(tmp_path: Path) -> None:
+    connected = '{"event": "connected"}'
+    assert ran(tmp_path, "9", f"9 {connected}", "0", out="kept")[1] == ["--resume"] * 3
+    (tmp_path / "runs").unlink()
+    _, runs, _ = ran(tmp_path, "9", f"9 {connected}", "9", "0", overwrite=True, out="kept")
+    assert runs == ["--overwrite", "--overwrite", "--resume", "--resume"]
 
 
 def test_it_can_be_stopped_while_it_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,7 +278,7 @@ def test_the_device_is_named_after_its_board(host: str, words: tuple[str, ...], 
     d = deployment("/edgekit", arguments=words)
     d.ssh, d.options = Ssh(host), arguments(words, "onnxruntime")
     (line,) = (line for line in script_text(d).splitlines() if "-m edgekit.runtime" in line)
-    told = shlex.split(line.partition(" -m edgekit.runtime ")[2].partition(" $overwrite </dev/null")[0])
+    told = shlex.split(line.partition(" -m edgekit.runtime ")[2].partition(" ${overwrite:-")[0])
     assert parser("").parse_args(told).name == d.device_name == name
     assert sum(word.startswith("--nam") for word in told) == 1
 

@@ -43,7 +43,8 @@ def test_the_server_is_told_its_settings() -> None:
     command, *arguments = flags.server(RUN, "bundle", "out")
     got = serve.make_context(command, arguments).params
     expected = {**RUN.server.as_options(), "bundle": "bundle", "out": "out", "seed": 7, "devices": 3, "as_json": True}
-    assert got == {**expected, "listen": "127.0.0.1:0", "overwrite": False, "identity": None, "insecure": False}
+    alone = {"listen": "127.0.0.1:0", "overwrite": False, "identity": None, "insecure": False, "resume": None}
+    assert got == {**expected, **alone, "checkpoint": "60s"}
     assert Server.from_options(got) == RUN.server
 
 

@@ -56,6 +56,8 @@ def test_no_kind_ever_changes_its_number():
         "evaluate": 6, "result": 7, "ack": 8, "bye": 9, "error": 10,
         "ping": 11, "pong": 12, "update": 13, "weights": 14, "tested": 15, "tally": 16, "resume": 17,
         "resumed": 18,
+        "save": 19,
+        "saved": 20,
     }  # fmt: skip
 
 
@@ -120,7 +122,7 @@ def test_a_flipped_bit_is_refused():
         (framed(b"", version=1), "frame version 1, this side speaks 2: update the older side", 3),
         (framed(b"", version=3), "frame version 3, this side speaks 2: update the older side", 3),
         (framed(b"", kind=0), "unknown message kind 0", 4),
-        (framed(b"", kind=19), "unknown message kind 19", 4),
+        (framed(b"", kind=21), "unknown message kind 21", 4),
         (framed(b"", length=1), "frame of 24 B says it has 25", 16),
         (framed(b"", length=2**32 - 1), "frame of 24 B says it has", 16),
         (FRAME[:-1] + b"\xbb", "checksum .* damaged on the way", 20),

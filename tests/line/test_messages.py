@@ -16,6 +16,7 @@ from edgekit.line.messages import (
     LAYOUTS,
     MOST_MISSING,
     MOST_PLANNED,
+    NO_LIFE,
     Ack,
     AnyMessage,
     Bye,
@@ -30,6 +31,8 @@ from edgekit.line.messages import (
     Result,
     Resume,
     Resumed,
+    Save,
+    Saved,
     Tally,
     Update,
     Weights,
@@ -101,6 +104,11 @@ EXAMPLES: list[tuple[AnyMessage, dict[str, Any]]] = [
     (Resumed(1, 6), {}),
     (Error(1, 3, 10, "no"), {"code": 10, "message": "no"}),
     (Ping(2), {}),
+    (Save(1, 7), {}),
+    (Saved(1, 7), {}),
+    (Saved(1, 7, done=False), {"done": False}),
+    (Resume(1, 0, "t", NO_LIFE), {"token": "t", "life": -1}),
+    (Resumed(1, 0, back=7, life=5), {"back": 7, "life": 5}),
     (Pong(2, 1.5, "b", "0.1", 3), {"time": 1.5, "bundle": "b", "version": "0.1", "devices": 3}),
 ]
 each = pytest.mark.parametrize(("message", "header"), EXAMPLES, ids=lambda value: type(value).__name__)

@@ -13,6 +13,7 @@ from edgekit.data.base import Dataset
 from edgekit.errors import UsageError
 from edgekit.line.frame import Message
 from edgekit.line.meter import Meter
+from edgekit.runtime.evaluation import evaluate
 from edgekit.runtime.learn import FrontHalf
 from edgekit.runtime.loop import Device
 from edgekit.runtime.session import Images, Options
@@ -72,14 +73,14 @@ def test_evaluation_covers_the_whole_test_set_and_teaches_nothing(small_bundle: 
     device = Device(front, Loopback(handle, Meter()), Options("d"), lambda event: None)
     device.session.hello(70, 3, 1)
     labels = digits.test_labels[:70]
-    found = device.evaluate(Images(digits.test_images[:70], labels))
+    found = evaluate(device.session, Images(digits.test_images[:70], labels))
     assert sum(counted) == 70 and 0 <= found["accuracy"] <= 100 and found["test_loss"] > 0
     images, correct = (np.array(found["by_class"][key]) for key in ("images", "correct"))
     assert images.tolist() == np.bincount(labels, minlength=10).tolist() and (correct <= images).all()
     assert found["accuracy"] == pytest.approx(100 * correct.sum() / 70)
     assert found["balanced_accuracy"] == pytest.approx(100 * (correct / images).mean()) != found["accuracy"]
     # What the server counted is the same, of the test split and of the validation split apart.
-    held_out = device.evaluate(Images(digits.test_images[70:90], digits.test_labels[70:90]), validation=True)
+    held_out = evaluate(device.session, Images(digits.test_images[70:90], digits.test_labels[70:90]), validation=True)
     (session,) = server.fleet.sessions.values()
     assert (session.test.images, session.test.correct) == (70, correct.sum())
     assert (session.validation.images, session.validation.correct) == (20, sum(held_out["by_class"]["correct"]))

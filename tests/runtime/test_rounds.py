@@ -54,7 +54,7 @@ def batches(n: int) -> list[np.ndarray]:
 def run(rounds: Rounds, n: int, epoch: int = 1, ends: bool = True) -> list[tuple[list[int], bool]]:
     """For each leg of an epoch of `n` batches: the numbers of the batches, and whether a round follows."""
     legs = []
-    for leg in rounds.legs(batches(n), epoch, ends):
+    for leg in rounds.legs(batches(n), epoch, ends, last=False):
         legs.append(([int(batch[0]) // 2 for batch in leg], rounds.due))
         if rounds.due:
             rounds.adopt(Weights(1, rounds.number + 1, b"", b"", resting=rounds.resting))
@@ -90,7 +90,7 @@ class TestLegs:
     def timed(self, rounds: Rounds, clock: list[float], n: int, ends: bool) -> list[tuple[int, bool]]:
         """For each leg: how many batches, and whether a round follows."""
         legs, seen = [], []
-        for leg in rounds.legs(batches(n), 1, ends):
+        for leg in rounds.legs(batches(n), 1, ends, last=False):
             size = 0
             for batch in leg:
                 clock[0] += 1

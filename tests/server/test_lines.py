@@ -6,7 +6,7 @@ import pytest
 
 from edgekit.errors import Refused, TransportError
 from edgekit.line.frame import Message
-from edgekit.line.messages import Resume
+from edgekit.line.messages import Resume, Resumed
 from edgekit.server.lines import ENDED, Lines
 from edgekit.server.turns import Turns
 
@@ -36,7 +36,7 @@ def test_the_answers_that_did_not_arrive_come_again(lines: Lines) -> None:
     for received in (2, 3, 5):
         request = Resume(1, received, token)
         lines.take(request, "new")
-        assert lines.lost(request, "new") == (5, [answer(step) for step in range(received, 5)])
+        assert lines.lost(request, "new") == (Resumed(1, 5), [answer(step) for step in range(received, 5)])
     for received in (1, 6):
         with pytest.raises(Refused, match=f"has {received} answers of session 1, 5 were given and the last 3"):
             lines.lost(Resume(1, received, token), "new")
@@ -92,7 +92,7 @@ def test_the_answer_to_a_goodbye_may_be_lost_too(lines: Lines) -> None:
     request = Resume(1, 0, token)
     lines.take(request, "new")
     lines.use(1, "new")
-    assert lines.lost(request, "new") == (1, [answer(9)])
+    assert lines.lost(request, "new") == (Resumed(1, 1), [answer(9)])
     for number in range(2, ENDED + 2):
         lines.begin(number, window=1)
         lines.end(number, finished=True)

@@ -23,7 +23,7 @@ offset  size  field (integers little-endian)
 import struct
 import zlib
 from collections import OrderedDict
-from typing import NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -125,6 +125,27 @@ class ContextStream(FeatureStream):
         self._kept[self._now.version] = self._now
         if len(self._kept) > HISTORY + 1:
             self._kept.popitem(last=False)
+
+    def state(self) -> Dict[str, Any]:
+        # Of the versions before the current one only batches under way have need.
+        return {
+            "counts": self._counts,
+            "generation": self._now.generation,
+            "version": self._now.version,
+            "sender": self._generation,
+            "passed_over": self._passed_over,
+            "memory": None if self._memory is None else self._memory.state(),
+        }
+
+    def restore(self, state: Dict[str, Any]) -> None:
+        self._begin(state["generation"])
+        self._counts[:] = state["counts"]
+        if self._memory is not None:
+            self._memory.restore(state["memory"])
+        if state["version"]:
+            self._now = self._tables(state["generation"], state["version"])
+            self._kept[self._now.version] = self._now
+        self._generation, self._passed_over = state["sender"], state["passed_over"]
 
     def _begin(self, generation: int) -> None:
         self._counts[:] = 0

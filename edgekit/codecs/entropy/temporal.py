@@ -11,7 +11,7 @@ to send. Images have numbers, which the sender chooses; they go before the indic
 
 import zlib
 from collections import deque
-from typing import Deque, Dict, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Deque, Dict, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -86,6 +86,27 @@ class Memory:
         # An image that comes in another size is one that is not known.
         fitting = [codes if codes is not None and codes[0] == nothing[0] else nothing for codes in found]
         return Past(bytes([codes is not nothing for codes in fitting]), b"".join([codes for _, codes in fitting]))
+
+    def state(self) -> Dict[str, Any]:
+        """What is remembered of all images; what was replaced is left out, only batches under way have need of it."""
+        images = sorted(self._codes)
+        content = b"".join(self._codes[image][1] for image in images)
+        return {
+            "images": np.array(images, dtype=np.int64),
+            "shapes": np.array([self._codes[image][0] for image in images], dtype=np.int64).reshape(-1, 3),
+            "codes": np.frombuffer(content, np.uint8),
+            "check": self.check,
+        }
+
+    def restore(self, state: Dict[str, Any]) -> None:
+        """Goes on from `state`, as nothing that was there before."""
+        content, at = state["codes"].tobytes(), 0
+        for image, shape in zip(state["images"].tolist(), map(tuple, state["shapes"].tolist())):
+            size = shape[0] * shape[1] * shape[2]
+            self._codes[image] = shape, content[at : at + size]
+            self._bytes += size + OVERHEAD
+            at += size
+        self.check = state["check"]
 
     def keep(self, images: np.ndarray, codes: np.ndarray, version: int) -> None:
         """Remembers `codes` (n,G,h,w), 0 to 255, of `images` (n,) from `version` on."""

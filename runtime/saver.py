@@ -1,0 +1,179 @@
+"""Saver: a device's saves, which it writes when the server asks, and from which it goes on.
+
+::
+
+    server: save as k --> the device's state --write--> k beside the save before --Saved--> server
+    Ack k, when all have saved: the save before goes        Ack 0, when one could not: k goes
+"""
+
+from typing import Any, Callable, Dict, Optional, Tuple
+
+import numpy as np
+
+from edgekit.errors import Refused, UsageError
+from edgekit.line import messages
+from edgekit.line.messages import Ack, Saved, Welcome
+from edgekit.runtime.front import Front
+from edgekit.runtime.transport import Transport
+from edgekit.saves import Saves
+from edgekit.statefile import State
+
+#: What a save has besides the state that was asked for: of which run it is.
+RUN = "run"
+
+
+class Saver:
+    """Writes states of one device to `saves`. `run` says which run they are of: plain values by name."""
+
+    def __init__(self, saves: Saves, run: Dict[str, Any], tell: Callable[[Dict[str, Any]], None]) -> None:
+        self._saves = saves
+        self._run = run
+        self._tell = tell
+        #: Gives the state of the device, when nothing is in flight.
+        self.state: Callable[[], State] = dict
+
+    def save(self, transport: Transport, session: int, label: int) -> None:
+        """Writes the device's state as `label`, says so to the server, and waits until all others have theirs."""
+        done = self._write(label, self.state())
+        transport.send(Saved(session, label, done))
+        if transport.expect(Ack).step == label:
+            self._saves.confirm(label)
+        else:
+            self._saves.drop(label)
+
+    def latest(self) -> Optional[State]:
+        """The state of the latest save; None where there is none. UsageError where it is of another run."""
+        return self.read(self._saves.labels[-1]) if self._saves.labels else None
+
+    def read(self, label: int) -> State:
+        """The state of `label`. UsageError where it is not there, or of another run."""
+        state = self._saves.read(label)
+        for name, value in self._run.items():
+            was = state.get(RUN, {}).get(name)
+            if was != value:
+                raise UsageError(
+                    "--resume: the run in --out had {} {}, now it is {}: go on as it was, or begin anew with "
+                    "--overwrite".format(name, was, value)
+                )
+        return state
+
+    def go_back(self, label: int) -> State:
+        """The state of `label`; later ones are of no run any more, and go."""
+        state = self.read(label)
+        for later in [each for each in self._saves.labels if each > label]:
+            self._saves.drop(later)
+        return state
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is one save: the server has it too, or there is nothing more to go on with."""
+        return len(self._saves.labels) == 1
+
+    def end(self, done: Dict[str, Any], welcome: Welcome) -> None:
+        """Keeps `done`, the last event, beside the save before until `confirm`: the goodbye is still to be said."""
+        self._write((self._saves.labels or [0])[-1] + 1, {"done": done, "session": {"welcome": _plan(welcome)}})
+
+    def confirm(self) -> None:
+        """The latest save is all that there is to go on with."""
+        if self._saves.labels:
+            self._saves.confirm(self._saves.labels[-1])
+
+    def forget(self) -> None:
+        """Loses all saves."""
+        self._saves.clear()
+
+    def _write(self, label: int, state: State) -> bool:
+        """Whether `state` could be written as `label`."""
+        try:
+            self._saves.write(label, dict(state, **{RUN: self._run}))
+        except UsageError as error:
+            self._tell({"event": "not_kept", "reason": str(error)})
+            return False
+        return True
+
+
+def saver_of(options: Any, bundle: str, images: int, tell: Callable[[Dict[str, Any]], None]) -> Saver:
+    """The saver of a device of `options` (`runtime.session.Options`), which trains on so many images of `bundle`."""
+    saves = Saves(options.out)
+    if not options.resume:
+        saves.clear()
+    wanted = ("name", "epochs", "batch", "in_flight", "seed", "regroup_every", "evaluate_every", "augment")
+    run = {name: getattr(options, name) for name in wanted}
+    return Saver(saves, dict(run, bundle=bundle, images=images), tell)
+
+
+def finished(folder: str) -> Dict[str, Any]:
+    """The "done" event of the run that the saves in `folder` are of; {} where there is something to go on with."""
+    saves = Saves(folder)
+    done: Dict[str, Any] = saves.read(saves.labels[0]).get("done", {}) if len(saves.labels) == 1 else {}
+    return done
+
+
+def going_on(
+    session: Any, state: State, tell: Callable[[Dict[str, Any]], None]
+) -> Tuple[Optional[State], Dict[str, Any]]:
+    """For a device that was started anew, whose latest save is `state`: the save to go on from, or the "done" event of
+    a run that is over. Neither where the `session`'s server knows it no more: then it begins anew.
+    """
+    done: Dict[str, Any] = state.get("done", {})
+    if done and session.saver.settled:
+        return None, done
+    welcome = welcome_of(state["session"])
+    try:
+        label = session.transport.go_on(welcome.session, welcome.token)
+    except Refused as error:
+        if done:
+            session.saver.confirm()
+            return None, done
+        tell({"event": "anew", "reason": str(error)})
+        session.saver.forget()
+        return None, {}
+    return session.saver.go_back(label), {}
+
+
+def state_of(session: Any, front: Front) -> Dict[str, Any]:
+    """All that a `runtime.session.Session` and its front half know, as a state. Nothing may be in flight."""
+    return {
+        "welcome": _plan(session.welcome),
+        "weights": front.state,
+        "tables": front.tables,
+        "counts": {name: getattr(session, name) for name in COUNTS},
+        "errors": session.errors.state(),
+        "optimizer": session.optimizer.state,
+        "stream": session.stream.state(),
+        "codebooks": session.codebooks.state() if session.codebooks else None,
+        "local": session.local.state(),
+        "rounds": session.before_round or session.rounds.state(),
+    }
+
+
+#: Attributes of a session that are plain counts.
+COUNTS = ("planned", "step", "images", "updates", "staleness", "since_round")
+
+
+def _plan(welcome: Welcome) -> np.ndarray:
+    return np.frombuffer(messages.encode(welcome._replace(front=b"", tables=b"")), np.uint8)
+
+
+def welcome_of(state: Dict[str, Any]) -> Welcome:
+    """The Welcome that the session of `state` began with."""
+    welcome = messages.decode(state["welcome"].tobytes())
+    assert isinstance(welcome, Welcome)
+    return welcome
+
+
+def restore(session: Any, front: Front, state: Dict[str, Any]) -> None:
+    """`session`, which has begun with the same Welcome, and `front` go on from `state`."""
+    front.set_state(state["weights"])
+    front.set_tables(state["tables"])
+    for name in COUNTS:
+        setattr(session, name, state["counts"][name])
+    session.errors.restore(state["errors"])
+    session.optimizer.state = {
+        name: tuple(each) if isinstance(each, list) else each for name, each in state["optimizer"].items()
+    }
+    session.stream.restore(state["stream"])
+    if session.codebooks:
+        session.codebooks.restore(state["codebooks"])
+    session.local.restore(state["local"])
+    session.rounds.restore(state["rounds"])

@@ -1,0 +1,106 @@
+"""Runs of real processes that are killed, and go on as if nothing had happened."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from edgekit.bundle import Bundle
+from tests.e2e.fleet import Fleet, Process, fleet
+
+RUN = (
+    "--limit", "320", "--batch", "16", "--epochs", "3", "--partition", "iid", "--reconnect", "60", "--resume",
+)  # fmt: skip
+SERVE = ("--devices", "2", "--checkpoint", "3steps", "--seed", "5", "--reconnect", "60")
+NAMES = ("server", "d0", "d1")
+Digests = dict[str, dict[str, str]]
+
+
+def device(made: Fleet, index: int) -> Process:
+    return made.device(f"d{index}", *RUN, "--share", f"{index}/2", "--seed", "5")
+
+
+def again(made: Fleet) -> Process:
+    """The server of `made`, started anew at its address."""
+    made.server = Process(["-m", "edgekit", "serve", "--resume", str(made.folder / "server"), "--json",
+                           "--listen", f"127.0.0.1:{made.port}"])  # fmt: skip
+    made.processes.append(made.server)
+    return made.server
+
+
+def ended(made: Fleet, *devices: Process) -> Digests:
+    """What all kept, when all have ended well."""
+    assert [each.end() for each in (*devices, made.server)] == [0] * (1 + len(devices)), made.server.said
+    return {name: made.digests(name) for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def sound(small_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Digests:
+    with fleet(small_bundle.path, tmp_path_factory.mktemp("sound"), *SERVE) as made:
+        return ended(made, device(made, 0), device(made, 1))
+
+
+def test_server_and_device_are_killed_one_after_another(small_bundle: Bundle, tmp_path: Path, sound: Digests) -> None:
+    with fleet(small_bundle.path, tmp_path, *SERVE) as made:
+        first, second = device(made, 0), device(made, 1)
+        made.server.wait_for("checkpoint", label=2)
+        second.process.kill()
+        second.end()
+        second = device(made, 1)
+        made.server.wait_for("went_back")
+        made.server.wait_for("checkpoint", label=4)
+        made.server.process.kill()
+        made.server.end()
+        assert again(made).wait_for("went_back")["label"] >= 4
+        assert ended(made, first, second) == sound
+
+
+def test_all_are_killed_at_once(small_bundle: Bundle, tmp_path: Path, sound: Digests) -> None:
+    with fleet(small_bundle.path, tmp_path, *SERVE) as made:
+        devices = device(made, 0), device(made, 1)
+        made.server.wait_for("checkpoint", label=3)
+        for each in (made.server, *devices):
+            each.process.kill()
+            each.end()
+        again(made)
+        assert ended(made, device(made, 0), device(made, 1)) == sound
+        # There is nothing more to do, and nothing is done.
+        for each in (again(made), device(made, 0)):
+            assert each.end() == 0, each.said
+        assert {name: made.digests(name) for name in NAMES} == sound
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
+def test_a_server_that_is_asked_to_stop_saves_first(
+    small_bundle: Bundle, tmp_path: Path, sound: Digests, how: signal.Signals
+) -> None:
+    with fleet(small_bundle.path, tmp_path, *SERVE) as made:
+        devices = device(made, 0), device(made, 1)
+        made.server.wait_for("checkpoint", label=2)
+        made.server.process.send_signal(how)
+        assert made.server.end() == 130
+        last = made.server.last("checkpoint")["label"]
+        assert again(made).wait_for("went_back")["label"] == last
+        assert ended(made, *devices) == sound
+
+
+def test_what_does_not_fit_the_run_is_refused(small_bundle: Bundle, tmp_path: Path) -> None:
+    with fleet(small_bundle.path, tmp_path, *SERVE) as made:
+        one = device(made, 0)
+        device(made, 1)
+        made.server.wait_for("checkpoint", label=2)
+        for each in made.processes:
+            each.process.kill()
+            each.end()
+        out = str(tmp_path / "server")
+        for words, told in (
+            (["--resume", out, "--seed", "6"], "--seed 6: the run in"),
+            (["--resume", str(tmp_path / "other")], "there is no run to go on with"),
+            (["--resume", out, "--out", out], "leave --out and --overwrite out"),
+        ):
+            process = Process(["-m", "edgekit", "serve", *words])
+            made.processes.append(process)
+            assert process.end() == 2 and any(told in line for line in process.said), process.said
+        again(made).wait_for("listening")
+        one = made.device("d0", *RUN, "--share", "0/2", "--seed", "5", "--augment", "crop:1")
+        assert one.end() == 2 and any("had augment None, now it is crop:1" in line for line in one.said), one.said
