@@ -104,3 +104,19 @@ def parse_every(text: str) -> Every:
         if text.endswith(unit) and number.isdecimal():
             return Every(**{field: int(number)})
     raise UsageError(f"--sync-every {text}: expected a number of steps, or 1epoch, 2epochs, 30s, or 0 for never")
+
+
+def parse_checkpoint(text: str) -> Every:
+    """What --checkpoint says: "60s", "500steps", or "0" for never. UsageError.
+
+    >>> parse_checkpoint("500steps")
+    Every(steps=500, epochs=0, seconds=0.0)
+    """
+    told = f"--checkpoint {text}: expected seconds or steps, 60s or 500steps, or 0 for never"
+    try:
+        every = parse_every(text)
+    except UsageError:
+        raise UsageError(told) from None
+    if every.epochs:
+        raise UsageError(told)
+    return every

@@ -15,19 +15,6 @@ FREE = (
 NOT_KEPT = ("resume", "overwrite", "out", "as_json")
 
 
-def checkpoints_every(text: str) -> Any:
-    """What --checkpoint says, as `edgekit.server.policy.Every`. UsageError."""
-    from edgekit.server.policy import parse_every
-
-    try:
-        every = parse_every(text)
-    except UsageError:
-        every = None
-    if every is None or every.epochs:
-        raise UsageError(f"--checkpoint {text}: expected seconds or steps, 60s or 500steps, or 0 for never")
-    return every
-
-
 def settings(given: dict[str, Any]) -> dict[str, Any]:
     """The options of a run, as its checkpoints keep them."""
     kept = {name: value for name, value in given.items() if name not in NOT_KEPT}

@@ -54,6 +54,7 @@ def serve(**given: Any) -> None:
     from edgekit.kept import check_new, check_room, size_of
     from edgekit.line.address import check_address
     from edgekit.line.clear import check_clear
+    from edgekit.server.policy import parse_checkpoint
 
     if given["resume"] is not None:
         given = going_on.options_of(given)
@@ -65,7 +66,7 @@ def serve(**given: Any) -> None:
     check_clear("--listen", given["listen"], given["identity"] is not None, given["insecure"])
     opened = open_bundle(given["bundle"])
     options.check_overwrite(given)
-    every = going_on.checkpoints_every(given["checkpoint"])
+    every = parse_checkpoint(given["checkpoint"])
     if out is not None:
         check_new(out, given["overwrite"], given["resume"] is not None)
         check_room(out, size_of(opened.path))

@@ -39,6 +39,7 @@ from edgekit.errors import UsageError
 )
 @options.seed
 @click.option("--out", metavar="DIR", help="Keep bundle, trained halves and record.jsonl here.")
+@options.checkpoint
 @click.option("--resume", metavar="DIR", help="Go on with the training that DIR, an --out, holds, as it was called.")
 @options.overwrite
 @options.as_json

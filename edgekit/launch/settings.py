@@ -76,13 +76,15 @@ class Server(NamedTuple):
     server_threads: int = 1
     #: Whether batches that stand out are left out, and devices that go on with them (`edgekit.server.watch`).
     quarantine: bool = True
+    #: When server and devices save the run, "60s", "500steps" or "0".
+    checkpoint: str = "60s"
     #: How the devices are kept together.
     fleet: FleetSettings = FleetSettings()
 
     @classmethod
     def from_options(cls, given: Mapping[str, Any]) -> "Server":
         """What the options of the command line say, by their names; others among them are passed over."""
-        own = {name: given[name] for name in cls._fields if name != "fleet"}
+        own = {name: given[name] for name in cls._fields if name in given}
         return cls(**own, fleet=FleetSettings(**{name: given[name] for name in FleetSettings._fields}))
 
     def as_options(self) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from edgekit.schedule import check_schedule
 from edgekit.server.calibrate import calibrator
 from edgekit.server.local_loss import LocalLoss
 from edgekit.server.noise_filling import noise_filling
+from edgekit.server.policy import parse_checkpoint
 from edgekit.server.train import OptimizerConfig
 from edgekit.tensorfile import make_folder
 
@@ -165,6 +166,7 @@ def check(run: Run) -> None:
     if server.local_loss and not run.board.local_head:
         raise UsageError(f"--local-loss {server.local_loss}: that is the local head's: leave --no-local-head out")
     server.fleet.check()
+    parse_checkpoint(server.checkpoint)
     if run.training.regroup_every and run.in_step:
         raise UsageError(
             f"--regroup-every {run.training.regroup_every}: devices whose front halves are averaged keep one grouping: "

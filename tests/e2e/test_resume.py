@@ -1,12 +1,18 @@
 """Runs of real processes that are killed, and go on as if nothing had happened."""
 
+import json
+import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from edgekit.bundle import Bundle
-from tests.e2e.fleet import Fleet, Process, fleet
+from edgekit.report.records import Training, read
+from tests.e2e.fleet import ENVIRONMENT, LIMIT_S, Fleet, Process, fleet
 
 RUN = (
     "--limit", "320", "--batch", "16", "--epochs", "3", "--partition", "iid", "--reconnect", "60", "--resume",
@@ -104,3 +110,32 @@ def test_what_does_not_fit_the_run_is_refused(small_bundle: Bundle, tmp_path: Pa
         again(made).wait_for("listening")
         one = made.device("d0", *RUN, "--share", "0/2", "--seed", "5", "--augment", "crop:1")
         assert one.end() == 2 and any("had augment None, now it is crop:1" in line for line in one.said), one.said
+
+
+@pytest.mark.slow
+def test_train_goes_on_with_all_its_processes(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "edgekit", "train", "vgg11_thin", "--limit", "320", "--epochs", "3", "--json"]
+    with subprocess.Popen(
+        [*command, "--checkpoint", "5steps", "--out", str(tmp_path)],
+        env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    ) as first:  # fmt: skip
+        until = time.monotonic() + LIMIT_S
+        while not list(tmp_path.glob("server/checkpoint/*[3-9].state")):
+            assert first.poll() is None and time.monotonic() < until
+            time.sleep(0.05)
+        os.killpg(first.pid, signal.SIGKILL)
+    # As a process that was killed while it wrote.
+    with open(tmp_path / "record.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"event": "ep')
+    again = subprocess.run(
+        [*command[:4], "--resume", str(tmp_path), "--json"],
+        env=ENVIRONMENT, capture_output=True, text=True, timeout=LIMIT_S, check=False,
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    summary = json.loads(again.stdout)
+    assert summary["repeatable"]
+    training = read(str(tmp_path / "record.jsonl"))
+    assert isinstance(training, Training)
+    assert sorted((row["device"], row["epoch"]) for row in training.epochs) == [
+        (f"device-{index}", epoch) for index in range(2) for epoch in (1, 2, 3)
+    ]

@@ -29,6 +29,7 @@ RUN = Run(
         "cpu",
         2,
         False,
+        "500steps",
         FleetSettings(
             "async", "30s", "fedavg", "trimmed", "local", 0.5, "static:0.5", 7.0, 1.5, 8.0, 0.25,
             joint_batch=64, ahead=4,
@@ -44,7 +45,7 @@ def test_the_server_is_told_its_settings() -> None:
     got = serve.make_context(command, arguments).params
     expected = {**RUN.server.as_options(), "bundle": "bundle", "out": "out", "seed": 7, "devices": 3, "as_json": True}
     alone = {"listen": "127.0.0.1:0", "overwrite": False, "identity": None, "insecure": False, "resume": None}
-    assert got == {**expected, **alone, "checkpoint": "60s"}
+    assert got == {**expected, **alone}
     assert Server.from_options(got) == RUN.server
 
 
@@ -75,3 +76,10 @@ def test_what_is_not_chosen_is_left_to_the_process(flag: str) -> None:
     assert not any(flag in line for line in lines)
     lines = (flags.server(RUN, "bundle", "out"), flags.device(RUN, "bundle", "out", 0, 50051))
     assert any(flag in line for line in lines)
+
+
+def test_both_are_told_to_go_on() -> None:
+    command, *arguments = flags.server(RUN, "bundle", "out", resume=True)
+    assert serve.make_context(command, arguments).params["resume"] == "out"
+    command, *arguments = flags.device(RUN, "bundle", "out", 1, 50051, resume=True)
+    assert parser(command).parse_args(arguments).resume

@@ -12,6 +12,7 @@ import pytest
 from edgekit import tensorfile
 from edgekit.bundle import Bundle
 from edgekit.codecs.updates.fedavg import FedAvg
+from edgekit.codecs.updates.quantised import Quantised
 from edgekit.data.base import Dataset
 from edgekit.errors import TransportError
 from edgekit.line.meter import Meter
@@ -24,6 +25,7 @@ from edgekit.saves import Saves
 from edgekit.server.checkpoints import Checkpoints
 from edgekit.server.listen import Listener, serve
 from edgekit.server.policy import Every, Patience, RoundPolicy
+from edgekit.server.sampling import sampling
 from edgekit.server.service import Service
 from edgekit.server.watch import Watch
 from tests.runtime.loopback import coded_by, service
@@ -153,6 +155,8 @@ class Sound(NamedTuple):
 
     weights: dict[str, np.ndarray]
     sent: int
+    rounds: RoundPolicy
+    options: dict[str, Any]
 
 
 def sound_run(bundle: Bundle, digits: Dataset, folder: Path, rounds: RoundPolicy = ROUNDS, **options: Any) -> Sound:
@@ -162,7 +166,7 @@ def sound_run(bundle: Bundle, digits: Dataset, folder: Path, rounds: RoundPolicy
     server.listener.stop(5.0)
     labels = [event["label"] for event in server.told if event["event"] == "checkpoint"]
     assert labels == list(range(1, len(labels) + 1)) and len(labels) > 3
-    return Sound(weights(server, folder), fleet.sent["d1"])
+    return Sound(weights(server, folder), fleet.sent["d1"], rounds, options)
 
 
 @pytest.fixture(scope="module")
@@ -176,39 +180,86 @@ def same(expected: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> None:
         np.testing.assert_array_equal(array, found[name], name)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.08, 0.3, 0.55, 0.8, 0.97, 1.0])
-def test_a_device_that_is_killed_goes_on(
-    bundle: Bundle, digits: Dataset, sound: Sound, tmp_path: Path, share: float
-) -> None:
+def killed_device(bundle: Bundle, digits: Dataset, sound: Sound, folder: Path, share: float) -> dict[str, np.ndarray]:
+    """What comes of a run in which a device is killed after `share` of its messages."""
     at = max(round(share * sound.sent), 1)
 
     def kill(name: str, sent: int) -> None:
         if name == "d1" and sent == at:
             raise Killed
 
-    server = started(bundle, str(tmp_path / "server"))
-    fleet = Fleet(bundle, digits, server.listener.port, tmp_path, kill)
+    server = started(bundle, str(folder / "server"), rounds=sound.rounds)
+    fleet = Fleet(bundle, digits, server.listener.port, folder, kill, **sound.options)
     fleet.join()
     server.listener.stop(5.0)
-    same(sound.weights, weights(server, tmp_path))
+    return weights(server, folder)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.08, 0.3, 0.55, 0.8, 0.97, 1.0])
-def test_a_server_that_is_killed_goes_on(
-    bundle: Bundle, digits: Dataset, sound: Sound, tmp_path: Path, share: float
-) -> None:
+def killed_server(bundle: Bundle, digits: Dataset, sound: Sound, folder: Path, share: float) -> dict[str, np.ndarray]:
+    """What comes of a run whose server is killed when a device has sent `share` of its messages."""
     at, reached = max(round(share * sound.sent), 1), threading.Event()
 
     def reach(name: str, sent: int) -> None:
         if name == "d1" and sent == at:
             reached.set()
 
-    folder = str(tmp_path / "server")
-    server = started(bundle, folder)
-    fleet = Fleet(bundle, digits, server.listener.port, tmp_path, reach)
+    server = started(bundle, str(folder / "server"), rounds=sound.rounds)
+    fleet = Fleet(bundle, digits, server.listener.port, folder, reach, **sound.options)
     assert reached.wait(300)
     server.listener.stop(0)
-    again = started(bundle, folder, server.listener.port, resume=True)
+    again = started(bundle, str(folder / "server"), server.listener.port, resume=True, rounds=sound.rounds)
     fleet.join()
     again.listener.stop(5.0)
-    same(sound.weights, weights(again, tmp_path))
+    return weights(again, folder)
+
+
+Kill = Callable[[Bundle, Dataset, Sound, Path, float], dict[str, np.ndarray]]
+kills = pytest.mark.parametrize("kill", [killed_device, killed_server])
+
+
+@kills
+@pytest.mark.parametrize("share", [0.0, 0.08, 0.3, 0.55, 0.97, 1.0])
+def test_who_is_killed_goes_on(
+    bundle: Bundle, digits: Dataset, sound: Sound, tmp_path: Path, kill: Kill, share: float
+) -> None:
+    same(sound.weights, kill(bundle, digits, sound, tmp_path, share))
+
+
+@pytest.mark.parametrize(
+    ("rounds", "options"),
+    [
+        (ROUNDS, {"in_flight": 2}),
+        # One device sits each round out, and waits for the next one, when all are to save.
+        (RoundPolicy(Every(epochs=1), Quantised(), sampling=sampling("static:0.5")), {}),
+        (RoundPolicy(Every(), FedAvg()), {"regroup_every": 1}),
+    ],
+)
+def test_however_it_trains(
+    bundle: Bundle, digits: Dataset, tmp_path: Path, rounds: RoundPolicy, options: dict[str, Any]
+) -> None:
+    expected = sound_run(bundle, digits, tmp_path / "sound", rounds, **options)
+    for i, kill in enumerate((killed_device, killed_server)):
+        same(expected.weights, kill(bundle, digits, expected, tmp_path / str(i), 0.6))
+
+
+@pytest.mark.parametrize("whose", ["server", "d1"])
+def test_a_full_disk_leaves_the_checkpoint_before(
+    bundle: Bundle, digits: Dataset, sound: Sound, tmp_path: Path, whose: str
+) -> None:
+    folder = tmp_path / whose / "checkpoint"
+    folder.mkdir(parents=True)
+    for label in range(3, 100):
+        (folder / f"{label:06d}.state.new").symlink_to("/dev/full")
+    at, server = round(0.8 * sound.sent), started(bundle, str(tmp_path / "server"))
+
+    def kill(name: str, sent: int) -> None:
+        if name == "d1" and sent == at:
+            raise Killed
+
+    fleet = Fleet(bundle, digits, server.listener.port, tmp_path, kill)
+    fleet.join()
+    server.listener.stop(5.0)
+    assert [event["label"] for event in server.told if event["event"] == "went_back"] == [2]
+    told = [event["event"] for event in server.told] if whose == "server" else fleet.events[whose]
+    assert "not_kept" in told
+    same(sound.weights, weights(server, tmp_path))
