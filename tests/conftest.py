@@ -27,7 +27,7 @@ SLOW = (
     "runtime/test_session.py", "runtime/test_codebooks.py", "runtime/test_loop.py", "test_python_page.py",
     "test_api.py", "report/test_page.py", "export/parity/test_check.py", "runtime/test_doctor.py",
     "report/test_browser.py", "codecs/entropy/native/test_build.py", "device/tensorrt/test_bindings.py",
-    "runtime/test_transport.py", "line/test_channel.py", "server/test_streams.py",
+    "runtime/test_transport.py", "runtime/test_resume.py", "line/test_channel.py", "server/test_streams.py",
     "deploy/test_package.py", "test_docs.py", "test_time_to_accuracy.py",
     "export/lowerings/test_lowerings.py", "export/plan/test_cuts.py", "export/test_own_network.py", "e2e",
 )  # fmt: skip
