@@ -7,9 +7,9 @@ STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") 
 
 
 def stop_by_signals() -> None:
-    """All of `STOPS` raise KeyboardInterrupt from now on, but for those that are ignored, as nohup has it."""
-    for number in STOPS:
-        if signal.getsignal(number) != signal.SIG_IGN:
+    """SIGTERM and SIGHUP raise KeyboardInterrupt from now on, as Ctrl-C does; not a SIGHUP that nohup has ignored."""
+    for number in STOPS[1:]:
+        if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
 
 

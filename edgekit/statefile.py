@@ -17,8 +17,8 @@ from edgekit import tensorfile
 from edgekit.errors import PayloadError, ShapeError
 
 State = Any
-#: Key of a dict that stands in the tree for an array, with the array's number.
-_ARRAY = "array"
+#: Key of a dict that stands in the tree for an array, with the array's number: no name is empty.
+_ARRAY = ""
 #: Deepest nesting that is read: the tree's reader calls itself.
 DEEPEST = 50
 
@@ -40,7 +40,7 @@ def loads(data: bytes) -> State:
         raise PayloadError("a state's file does not have the checksum that it says: it is damaged", 8)
     try:
         return _with_arrays(json.loads(said["tree"]), arrays, DEEPEST)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise PayloadError("a state's tree does not parse: {!r:.200}".format(error), 8) from None
 
 
@@ -54,7 +54,7 @@ def _without_arrays(state: State, arrays: Dict[str, np.ndarray]) -> Any:
         return [_without_arrays(each, arrays) for each in state]
     if isinstance(state, dict):
         if not all(isinstance(key, str) for key in state) or _ARRAY in state:
-            raise ShapeError("a state with the keys {!r:.100}: expected names, and not '{}'".format(state, _ARRAY))
+            raise ShapeError("a state with the keys {!r:.100}: expected names".format(state))
         # In order of name, so that equal states number their arrays alike.
         return {key: _without_arrays(state[key], arrays) for key in sorted(state)}
     if state is None or isinstance(state, (bool, int, float, str)):

@@ -17,7 +17,7 @@ from edgekit.codecs.entropy import kernels
 from edgekit.data import images, partition, registry
 from edgekit.data.base import Dataset
 from edgekit.data.classes import mapped
-from edgekit.errors import UsageError
+from edgekit.errors import TransportError, UsageError
 from edgekit.kept import check_new, check_room, size_of
 from edgekit.line.address import check_address
 from edgekit.line.clear import check_clear
@@ -192,7 +192,16 @@ def run(options: argparse.Namespace) -> None:
             span = Span(options.measure, options.warm_up)
             measure_encoding(front, front.normalise(dataset.train_images[:MOST_ENCODED]), options.batch, span, show)
             return
-        with _line(options, name, show, identity) as transport:
+        try:
+            opened = _line(options, name, show, identity)
+        except TransportError:
+            done = finished(options.out, surely=False) if options.resume else {}
+            if not done:
+                raise
+            # All was done but the goodbye, and the server has ended.
+            show(done)
+            return
+        with opened as transport:
             device = Device(front, transport, settings, show, present(dataset, bundle.class_names))
             if options.measure is None:
                 device.train(train, Images(dataset.test_images, dataset.test_labels), validation)

@@ -33,7 +33,7 @@ FIRST_S, LONGEST_S = 0.2, 10.0
 FRUITLESS, QUICK_S = 5, 10.0
 
 
-class WentBack(Exception):
+class WentBack(TransportError):
     """The run has gone back to a save: so must this device, to its save of `label`."""
 
     def __init__(self, label: int) -> None:

@@ -49,7 +49,7 @@ class Device:
         """
         steps = self.steps_per_epoch(train)
         self._keep = Keeper(self.front, self.options, self._on_event)
-        saver = self.session.saver = saver_of(self.options, self.front.digest, len(train.labels), self._tell)
+        saver = self.session.saver = saver_of(self.options, self.front.digest, train, self._tell)
         saver.state = self._state
         state = saver.latest() if self.options.resume else None
         before, done = (None, {}) if state is None else going_on(self.session, state, self._tell)
@@ -73,9 +73,9 @@ class Device:
                 self.session.save(label)
                 last = self._train(place, train, test, validation)
                 saver.end(self._done(last), self.session.welcome)
-                self.session.bye()
+                if self.session.bye():
+                    saver.confirm()
                 done = self._done(last)
-                saver.confirm()
                 self._on_event(done)
                 return done
             except WentBack as back:
@@ -157,7 +157,7 @@ class Device:
         left = sum(map(len, batches[place.done :]))
         if place.at_round:
             self._round(place, later + left, ends and not left)
-        for leg in rounds.legs(batches, epoch, ends, not later, place.done, place.legs):
+        for leg in rounds.legs(batches, epoch, ends, not later, place):
             chosen = list(leg) if rounds.resting else []
             for sent, reply in session.steps(train, leg):
                 n = len(sent.images)
@@ -181,7 +181,7 @@ class Device:
         """The round after a leg; `left` images are still planned."""
         place.at_round = True
         self.session.round(left, test)
-        place.at_round, place.legs = False, place.legs + 1
+        place.at_round, place.legs, place.round_at = False, place.legs + 1, place.done
 
     def _state(self) -> Dict[str, Any]:
         """All that goes on from here, see `edgekit.runtime.saver`."""

@@ -51,6 +51,7 @@ def measure_training(device: Device, train: Images, span: Span, on_event: Callab
     steps = device.steps_per_epoch(train)
     batch = len(train.labels) / steps
     device.session.hello(len(train.labels), steps, PLANNED)
+    device.session.save(device.session.welcome.save)
     enough = False
 
     def batches() -> Iterator[np.ndarray]:

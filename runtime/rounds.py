@@ -20,6 +20,7 @@ from edgekit.line.frame import HEAD_SIZE
 from edgekit.line.messages import Weights, Welcome
 from edgekit.moves import moved, shared
 from edgekit.runtime.front import Front
+from edgekit.runtime.place import Place
 
 
 class Rounds:
@@ -58,20 +59,25 @@ class Rounds:
         self._rng.bit_generator.state = state["rng"]
 
     def legs(
-        self, batches: Sequence[np.ndarray], epoch: int, ends: bool, last: bool, done: int = 0, over: int = 0
+        self, batches: Sequence[np.ndarray], epoch: int, ends: bool, last: bool, place: Optional[Place] = None
     ) -> Iterator[Iterator[np.ndarray]]:
         """The batches of an epoch in legs; `due` says after each whether there is a round.
 
         `ends`: the front half must be in step after the epoch, because it is tested then. `last`: no epoch follows.
-        `done` batches and `over` legs are over already.
+        What is over already, `place` says.
         """
         plan, n = self._plan, len(batches)
+        done, over, round_at = (place.done, place.legs, place.round_at) if place is not None else (0, 0, 0)
         if plan.rounds:
             for r in range(over, plan.rounds):
                 self.due = True
                 yield iter(batches[max(r * n // plan.rounds, done) : (r + 1) * n // plan.rounds])
         elif plan.round_seconds:
             rest = list(batches[done:])
+            if not rest and ends and round_at < done:
+                # Saved after the last batch, and before the round.
+                self.due = True
+                yield iter(())
             while rest:
                 # Who rests waits for the round, and has its batches still to come: seconds cost it none.
                 self.due = self.resting

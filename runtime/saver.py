@@ -6,6 +6,7 @@
     Ack k, when all have saved: the save before goes        Ack 0, when one could not: k goes
 """
 
+import zlib
 from typing import Any, Callable, Dict, Optional, Tuple
 
 import numpy as np
@@ -66,7 +67,7 @@ class Saver:
 
     @property
     def settled(self) -> bool:
-        """Whether there is one save: the server has it too, or there is nothing more to go on with."""
+        """Whether the latest save is all that there is."""
         return len(self._saves.labels) == 1
 
     def end(self, done: Dict[str, Any], welcome: Welcome) -> None:
@@ -92,20 +93,36 @@ class Saver:
         return True
 
 
-def saver_of(options: Any, bundle: str, images: int, tell: Callable[[Dict[str, Any]], None]) -> Saver:
-    """The saver of a device of `options` (`runtime.session.Options`), which trains on so many images of `bundle`."""
+def saver_of(options: Any, bundle: str, train: Any, tell: Callable[[Dict[str, Any]], None]) -> Saver:
+    """The saver of a device of `options` and images `train` (`runtime.session`), whose bundle has the hash `bundle`."""
     saves = Saves(options.out)
     if not options.resume:
         saves.clear()
-    wanted = ("name", "epochs", "batch", "in_flight", "seed", "regroup_every", "evaluate_every", "augment")
+    wanted = (
+        "name", "epochs", "batch", "in_flight", "seed", "regroup_every", "evaluate_every", "augment", "codebook_decay",
+        "codebook_tolerance",
+    )  # fmt: skip
     run = {name: getattr(options, name) for name in wanted}
+    images = "{}, CRC-32 {:08x}".format(len(train.labels), _check(train.images, train.labels))
     return Saver(saves, dict(run, bundle=bundle, images=images), tell)
 
 
-def finished(folder: str) -> Dict[str, Any]:
-    """The "done" event of the run that the saves in `folder` are of; {} where there is something to go on with."""
+def _check(*arrays: np.ndarray) -> int:
+    check = 0
+    for array in arrays:
+        check = zlib.crc32(array.tobytes(), check)
+    return check & 0xFFFFFFFF
+
+
+def finished(folder: str, surely: bool = True) -> Dict[str, Any]:
+    """The "done" event of the run that the saves in `folder` are of; {} where there is something to go on with.
+
+    Not `surely`: also where the goodbye may not have reached the server.
+    """
     saves = Saves(folder)
-    done: Dict[str, Any] = saves.read(saves.labels[0]).get("done", {}) if len(saves.labels) == 1 else {}
+    if not saves.labels or (surely and len(saves.labels) > 1):
+        return {}
+    done: Dict[str, Any] = saves.read(saves.labels[-1]).get("done", {})
     return done
 
 

@@ -147,10 +147,9 @@ class Session:
         self.planned = self.step = self.images = 0
         self.errors = GradientErrors()
         #: Weight updates so far, and the sum over batches of those between forward pass and gradient.
-        self.updates = self.staleness = self._acks = 0
-        #: Images learned from since the last round; and while its answer is waited for, the state of `rounds` before.
+        self.updates = self.staleness = 0
+        #: Images learned from since the last round.
         self.since_round = 0
-        self.before_round: Dict[str, Any] = {}
 
     def hello(self, images: int, steps: int, epochs: int, classes: Sequence[str] = ()) -> int:
         """Starts the session, for `epochs` epochs of at least `steps` batches; returns the epochs done before.
@@ -170,10 +169,11 @@ class Session:
     def begin(self, welcome: Welcome) -> None:
         """Makes ready for the session that `welcome` says."""
         self.welcome = welcome
+        self._acks = 0  # under way
+        self.before_round: Dict[str, Any] = {}  # that of `rounds`, while the answer to a round is waited for
         # Both ends of its line start anew.
         self.stream = self.front.codec.stream()
-        #: Batches of an epoch.
-        self.steps_per_epoch = max(welcome.steps, 1)
+        self.steps_per_epoch = max(welcome.steps, 1)  # batches
         self._gradient_codec = gradient_codec(welcome.gradient_codec, welcome.gradient_config)
         config = {"momentum": welcome.momentum, "weight_decay": welcome.weight_decay}
         self.optimizer = optimizer(welcome.optimizer, config)
@@ -191,11 +191,11 @@ class Session:
             self.settle()
             self.saver.save(self.transport, self.welcome.session, label)
 
-    def bye(self) -> None:
-        """Ends the session."""
+    def bye(self) -> bool:
+        """Ends the session; whether the server has saved that."""
         self.settle()
         self.transport.send(Bye(self.welcome.session))
-        self.transport.expect(Ack)
+        return self.transport.expect(Ack).step > 0
 
     def round(self, left: int, test: bool) -> None:
         """Puts what was learned into the average of all devices and goes on from that; no batch may be in flight.

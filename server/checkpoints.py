@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from edgekit.errors import Refused
 from edgekit.saves import Saves
 from edgekit.server.policy import Every
 from edgekit.server.session import Session
@@ -38,6 +39,7 @@ class Checkpoints:
         self.label = saves.labels[-1] if saves.labels else 0
         self.open = 0
         self._to_ask: set[int] = set()
+        self._asked: set[int] = set()
         self._steps = 0
         self._since = time.monotonic()
         self._took_s = 0.0
@@ -57,8 +59,7 @@ class Checkpoints:
         if not self.open:
             self._tried += 1
             self.open = self._tried
-            self._to_ask = set()
-            self._asked: set[int] = set()
+            self._to_ask, self._asked = set(), set()
         self._to_ask |= {session.number for session in sessions} - self._asked
 
     def ask(self, session: Session) -> int:
@@ -94,3 +95,10 @@ class Checkpoints:
     def went_back(self, steps: int) -> None:
         """For a run that went back to the latest one, which had `steps` steps."""
         self.open, self._steps, self._since = 0, steps, time.monotonic()
+
+
+def makes(checkpoints: Checkpoints | None, label: int) -> bool:
+    """Whether the checkpoint `label` is being made. Refused where there are none."""
+    if checkpoints is None:
+        raise Refused("this server makes no checkpoints, and asked for no save")
+    return label == checkpoints.open

@@ -60,8 +60,11 @@ class Fleet:
 
     def restore(self, state: dict[str, Any], sessions: Sequence[Session]) -> None:
         """Goes on from `state`, with `sessions`."""
+        # A number is never given twice.
+        joined = max(self.joined, state["joined"])
         for name in _PLAIN:
             setattr(self, name, state[name])
+        self.joined = joined
         self.finished, self.lost = set(state["finished"]), set(state["lost"])
         self.sessions.clear()
         self.sessions.update({session.number: session for session in sessions})

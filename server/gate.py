@@ -123,7 +123,8 @@ class Gate:
 
     def clear(self) -> None:
         """Forgets everything, for a run that goes back; what waits has been given up."""
-        self._waiting, self.testing, self.complete = [], {}, True
+        self._waiting = [each for each in self._waiting if each.kind == "hello"]
+        self.testing, self.complete = {}, True
         self._absent.clear()
         self._lock.notify_all()
 
@@ -174,11 +175,11 @@ class Gate:
         if tested:
             return tested
         waiting = self._numbers(self._waiting)
-        self.complete = waiting == sessions.keys()
         all_wait = waiting >= sessions.keys() - self._absent
         feature, update = self._of("feature"), self._of("update")
+        self.complete = self._numbers([*feature, *update]) == sessions.keys()
         if feature:
-            wanted = patience.step_quorum * (len(sessions) - len(update))
+            wanted = patience.step_quorum * (len(sessions) - len(update) - len(saved))
             enough = len(feature) >= wanted and (all_wait or self._late(feature, now, patience.step_s))
             return self._not_ahead(feature) if enough else []
         if update and len(update) >= patience.round_quorum * len(sessions):

@@ -44,7 +44,7 @@ class Held:
     answered: int = 0
     #: Whether the session ended because its device had done all that it planned.
     finished: bool = False
-    #: How often its line broke.
+    #: The number of the latest break of its line, among all lines'.
     breaks: int = 0
     #: Where its device goes back to a save: the save's label, and the life that begins with that. In that life both
     #: sides count anew.
@@ -66,6 +66,9 @@ class Lines:
         self._on_gone = on_gone
         self._held: dict[int, Held] = {}
         self._ended: OrderedDict[int, Held] = OrderedDict()
+        #: Sessions that began after the checkpoint to which all went back.
+        self._lost: set[int] = set()
+        self._breaks = 0
         self._lock = Lock()
 
     def begin(self, number: int, window: int) -> str:
@@ -95,6 +98,7 @@ class Lines:
         with self._lock:
             for held in self._held.values():
                 _stop(held)
+            self._lost.update(self._held.keys() - {session.number for session in sessions})
             self._held.clear()
             for number, token in ended.items():
                 held = self._ended[number] = Held(token, deque(maxlen=1), NOBODY, finished=True, life=_life())
@@ -118,10 +122,10 @@ class Lines:
             return held is not None and held.line is NOBODY and held.back != NOT_BACK
 
     def superseded(self, number: int, line: object) -> bool:
-        """Whether session `number` goes on, and not over `line`."""
+        """Whether session `number` goes on, and not over `line`; or was lost as all went back."""
         with self._lock:
             held = self._held.get(number)
-            return held is not None and held.line not in (None, line)
+            return number in self._lost or (held is not None and held.line not in (None, line))
 
     def tokens_of_ended(self) -> dict[int, str]:
         """The tokens of the sessions that finished lately, by number."""
@@ -210,7 +214,8 @@ class Lines:
     def _wait(self, number: int, held: Held) -> None:
         """The session is away from now on, and is waited for."""
         _stop(held)
-        held.breaks += 1
+        self._breaks += 1
+        held.breaks = self._breaks
         held.timer = Timer(self.away_s, self._on_gone, (number, held.breaks))
         held.timer.daemon = True
         held.timer.start()

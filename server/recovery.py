@@ -10,7 +10,7 @@ import hmac
 import time
 from threading import Condition
 
-from edgekit.errors import Refused
+from edgekit.errors import Refused, UsageError
 from edgekit.line.messages import Resume
 from edgekit.server.lines import Lines
 from edgekit.server.run import Run
@@ -33,10 +33,18 @@ class Recovery:
         """Goes on from the latest checkpoint, if there is one, before anybody has connected. UsageError where it does
         not parse.
         """
-        assert self._run.checkpoints is not None
+        checkpoints = self._run.checkpoints
+        if checkpoints is None or not checkpoints.label:
+            return
+        state = checkpoints.read()
         with self._lock:
-            if self._run.checkpoints.label:
-                self._run.go_back(self._run.checkpoints.read())
+            try:
+                self._run.go_back(state)
+            except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+                told = (
+                    f"checkpoint {checkpoints.label} fits another version of edgekit or another bundle: {error!r:.200}"
+                )
+                raise UsageError(told) from error
 
     def drain(self, seconds: float) -> None:
         """Waits until the devices present have saved once more, or are gone; for `seconds` at most."""
@@ -67,8 +75,9 @@ class Recovery:
                 raise Refused("this run has no checkpoint to go back to: begin anew")
             state = checkpoints.read()
             tokens = {each["number"]: each["token"] for each in state["sessions"]}
-            if not hmac.compare_digest(tokens.get(request.session, "").encode() or b"-", request.token.encode()):
-                # It may have come to its end since.
+            token = tokens.get(request.session)
+            if not token or not hmac.compare_digest(token.encode(), request.token.encode()):
+                # Whether it is of another session, or of one that came later: `Lines` says so.
                 return
             # What waits gives up, and devices find that their lines broke.
             self._going_back = True

@@ -89,7 +89,7 @@ class Run:
             # Else the two halves are a pair only just after a round.
             self._keep(whenever=False)
         outcomes = training.train(self._setup, self.fleet, self.watch, [ticket.work for ticket in tickets])
-        if self.checkpoints is not None and self.checkpoints.due(self.fleet.steps):
+        if self.checkpoints is not None and self.checkpoints.due(self.fleet.steps) and self._all_there:
             self.begin_checkpoint()
         for ticket, learned in zip(tickets, outcomes, strict=True):
             assert ticket.session is not None
@@ -155,6 +155,11 @@ class Run:
         """All devices present are to save; nothing where there are no checkpoints."""
         if self.checkpoints is not None:
             self.checkpoints.begin(self.fleet.sessions.values())
+
+    @property
+    def _all_there(self) -> bool:
+        """Whether nobody tests or is away: such a one is asked only later, and all others would wait for it."""
+        return not self.gate.testing and not any(self._lines.is_away(number) for number in self.fleet.sessions)
 
     def _label_for(self, session: Session) -> int:
         """The label that `session` is to save as, told once; else 0."""

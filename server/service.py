@@ -35,11 +35,12 @@ from edgekit.line.messages import (
     Feature,
     Hello,
     Resume,
+    Saved,
     Tested,
     Update,
 )  # fmt: skip
 from edgekit.server import events
-from edgekit.server.checkpoints import Checkpoints
+from edgekit.server.checkpoints import Checkpoints, makes
 from edgekit.server.gate import Ticket
 from edgekit.server.handlers import training
 from edgekit.server.handlers.codebook import patch_tables
@@ -205,7 +206,7 @@ class Service:
                 # One of its name was started anew, and remembers nothing.
                 away = [each for each in self.fleet.in_order()
                         if each.device == hello.device and self._lines.is_away(each.number)]  # fmt: skip
-                check_hello(self.setup, self.fleet, hello, self._gate.names(), away)
+                check_hello(self.setup, self.fleet, hello, self._gate.names(), away, self._run.checkpoints is not None)
                 for session in away:
                     self._run.end(session, finished=False)
                 welcomed: AnyMessage = self._gate.wait(Ticket("hello", None, hello, alive))
@@ -241,6 +242,9 @@ class Service:
         if isinstance(request, Feature):
             with self._coder:
                 work = training.take(self.setup, session, request, self._run.watch is not None)
+        elif isinstance(request, Saved) and not makes(self._run.checkpoints, request.step):
+            # Too late: that checkpoint was given up.
+            return Ack(session.number, 0)
         elif isinstance(request, Update):
             with self._coder:
                 work = self.rounds.take(session, request)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from edgekit import statefile
 from edgekit.errors import UsageError
 from edgekit.saves import FOLDER, Saves, found, paths
 
@@ -49,3 +50,22 @@ def test_a_damaged_one_is_told(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(UsageError, match="cannot be gone on from"):
         saves.read(1)
+
+
+@pytest.mark.parametrize(
+    "state", [{}, [1], {"format": 1, "of": "server", "state": {}}, {"format": 2, "of": "device", "state": {}}]
+)
+def test_one_of_another_kind_is_told(tmp_path: Path, state: object) -> None:
+    saves = Saves(str(tmp_path))
+    saves.write(1, {})
+    (tmp_path / FOLDER / "000001.state").write_bytes(statefile.dumps(state))
+    with pytest.raises(UsageError, match="no save of a device by this version"):
+        saves.read(1)
+
+
+def test_what_a_killed_process_was_writing_goes_and_nobody_else_reads_a_save(tmp_path: Path) -> None:
+    Saves(str(tmp_path)).write(1, {})
+    (tmp_path / FOLDER / "000002.state.new").write_bytes(b"half")
+    Saves(str(tmp_path))
+    assert [path.name for path in (tmp_path / FOLDER).iterdir()] == ["000001.state"]
+    assert (tmp_path / FOLDER / "000001.state").stat().st_mode & 0o077 == 0

@@ -22,7 +22,7 @@ states = st.recursive(
     numbers | st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | arrays,
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), inner, max_size=3)
+        | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=5), inner, max_size=3)
     ),
     max_leaves=8,
 )
@@ -38,7 +38,7 @@ def same(got: Any, expected: Any) -> bool:
     return type(got) is type(expected) and bool(got == expected)
 
 
-@given(states.filter(lambda state: "'array'" not in repr(state)))
+@given(states)
 def test_a_state_comes_back(state: Any) -> None:
     assert same(loads(dumps(state)), state)
 
@@ -57,13 +57,13 @@ def test_a_generator_goes_on_where_it_was() -> None:
     np.testing.assert_array_equal(rng.normal(size=9), other.normal(size=9))
 
 
-@pytest.mark.parametrize("state", [{"array": 1}, {1: 2}, object(), {"a": [b"x"]}, np.zeros(2, np.complex64)])
+@pytest.mark.parametrize("state", [{"": 1}, {1: 2}, object(), {"a": [b"x"]}, np.zeros(2, np.complex64)])
 def test_what_is_no_state(state: Any) -> None:
     with pytest.raises(ShapeError):
         dumps(state)
 
 
-@given(states.filter(lambda state: "'array'" not in repr(state)), st.data())
+@given(states, st.data())
 def test_a_changed_byte_never_gives_another_state(state: Any, data: st.DataObject) -> None:
     good = dumps(state)
     at = data.draw(st.integers(0, len(good) - 1))
@@ -85,7 +85,8 @@ def test_any_bytes(data: bytes) -> None:
         {"tree": "1"},
         {"tree": "1", "check": "5"},
         {"tree": "[", "check": "0"},
-        {"tree": '{"array":"000000"}', "check": "0"},
+        {"tree": '{"":"000000"}', "check": "0"},
+        {"tree": '{"":[1]}', "check": "0"},
         {"tree": "[" * (DEEPEST + 2) + "]" * (DEEPEST + 2), "check": "0"},
     ],
 )

@@ -18,7 +18,8 @@ NOT_KEPT = ("resume", "overwrite", "out", "as_json")
 def settings(given: dict[str, Any]) -> dict[str, Any]:
     """The options of a run, as its checkpoints keep them."""
     kept = {name: value for name, value in given.items() if name not in NOT_KEPT}
-    return {**kept, "bundle": os.path.abspath(given["bundle"])}
+    paths = {name: os.path.abspath(given[name]) for name in ("bundle", "identity") if given[name] is not None}
+    return {**kept, **paths}
 
 
 def options_of(given: dict[str, Any]) -> dict[str, Any]:
@@ -30,7 +31,7 @@ def options_of(given: dict[str, Any]) -> dict[str, Any]:
         raise UsageError(f"--resume {folder}: the run goes on there: leave --out and --overwrite out")
     if not found(folder):
         raise UsageError(f"--resume {folder}: there is no run to go on with; `edgekit serve --out {folder}` begins one")
-    saves = Saves(folder)
+    saves = Saves(folder, "server")
     before = saves.read(saves.labels[-1])["settings"]
     for name, value in before.items():
         now = os.path.abspath(given[name]) if name == "bundle" and given[name] else given.get(name)

@@ -104,8 +104,8 @@ def serve(**given: Any) -> None:
     )
     watch = Watch(setup.classes, setup.golden_size, bool(rounds.every) or devices == 1) if given["quarantine"] else None
     checkpoints = None
-    if out is not None and every:
-        saves = Saves(out)
+    if out is not None and (every or resume):
+        saves = Saves(out, "server")
         if not resume:
             saves.clear()
         checkpoints = Checkpoints(saves, every, going_on.settings(given))

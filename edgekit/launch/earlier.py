@@ -41,9 +41,11 @@ def command_of(folder: str) -> list[str]:
 
 def mend(folder: str) -> None:
     """Takes a last line that is not whole from the record in `folder`: whoever wrote it was killed."""
-    with open(os.path.join(folder, RECORD), "rb+") as file:
-        content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
+    path = os.path.join(folder, RECORD)
+    if os.path.exists(path):
+        with open(path, "rb+") as file:
+            content = file.read()
+            file.truncate(content.rfind(b"\n") + 1)
 
 
 def check_out(folder: str, overwrite: bool) -> None:

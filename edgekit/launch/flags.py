@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 
 from edgekit.launch.settings import Run
+from edgekit.saves import found
 
 
 def server(run: Run, bundle: str, out: str, resume: bool = False) -> list[str]:
     """`edgekit serve` of the folder `bundle` at a free port, until all devices are done; the weights go to `out`.
 
-    With `resume` it goes on with the run that `out` holds.
+    With `resume` it goes on with the run that `out` holds, if it holds one.
     """
-    if resume:
+    if resume and found(out):
         return ["serve", "--resume", out, "--listen", "127.0.0.1:0", "--json"]
     values = {**run.server.as_options(), "seed": run.seed, "devices": run.training.devices}
     return ["serve", bundle, "--listen", "127.0.0.1:0", "--json", "--out", out, *as_flags(values)]

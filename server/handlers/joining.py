@@ -12,11 +12,17 @@ from edgekit.server.setup import Setup
 
 
 def check_hello(
-    setup: Setup, fleet: Fleet, hello: Hello, waiting: Collection[str], away: Collection[Session] = ()
+    setup: Setup,
+    fleet: Fleet,
+    hello: Hello,
+    waiting: Collection[str],
+    away: Collection[Session] = (),
+    saves: bool = False,
 ) -> None:
     """Refused or Quarantined when the device may not join.
 
-    `waiting` are names of those that are about to. Of those that are `away` it may take the place.
+    `waiting` are names of those that are about to. Of those that are `away` it may take the place. `saves`: whether all
+    devices are to save now and then.
     """
     if hello.bundle != setup.digest:
         raise Refused(
@@ -32,6 +38,11 @@ def check_hello(
         raise Refused(
             f"this run has a local loss, of which {hello.device}'s version of edgekit does not know: update it there, "
             "or start the server with --local-loss 0"
+        )
+    if saves and not hello.saves:
+        raise Refused(
+            f"this run has checkpoints, of which {hello.device}'s version of edgekit does not know: update it "
+            "there, or start the server with --checkpoint 0"
         )
     if hello.device in waiting:
         raise Refused(f"a device named {hello.device} has just come: give this one another --name")

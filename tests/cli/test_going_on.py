@@ -20,7 +20,7 @@ def folder(tmp_path: Path) -> str:
     """That of a run of which nothing is known but how it was called."""
     words = ["bundle", "--devices", "3", "--seed", "5", "--listen", "127.0.0.1:4000", "--out", str(tmp_path)]
     with serve.make_context("serve", words) as context:
-        Saves(str(tmp_path)).write(0, {"label": 0, "settings": going_on.settings(context.params)})
+        Saves(str(tmp_path), "server").write(0, {"label": 0, "settings": going_on.settings(context.params)})
     return str(tmp_path)
 
 

@@ -48,7 +48,7 @@ class Server(NamedTuple):
 def started(bundle: Bundle, folder: str, port: int = 0, resume: bool = False, rounds: RoundPolicy = ROUNDS) -> Server:
     told: list[dict[str, Any]] = []
     setup = service(bundle, "dct:bound=0.5").setup
-    checkpoints = Checkpoints(Saves(folder), Every(steps=3), {})
+    checkpoints = Checkpoints(Saves(folder, "server"), Every(steps=3), {})
     watch = Watch(setup.classes, setup.golden_size)
     each = Service(setup, told.append, PATIENT, rounds, watch=watch, checkpoints=checkpoints)
     if resume:
