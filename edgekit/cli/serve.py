@@ -72,8 +72,8 @@ def serve(**given: Any) -> None:
         check_room(out, size_of(opened.path))
     from edgekit.line.meter import Recorder
     from edgekit.saves import Saves
+    from edgekit.server import events, train
     from edgekit.server import listen as listener
-    from edgekit.server import train
     from edgekit.server.calibrate import calibrator, default_policy
     from edgekit.server.checkpoints import Checkpoints
     from edgekit.server.door import Door
@@ -110,14 +110,14 @@ def serve(**given: Any) -> None:
             saves.clear()
         checkpoints = Checkpoints(saves, every, going_on.settings(given))
     service = Service(setup, lambda event: None, patience, rounds, pairs, seed, watch, checkpoints)
-    record = Recorder(sys.stdout)
+    record, run = Recorder(sys.stdout), events.new_run()
     finished = threading.Event()
     one_at_a_time = threading.Lock()
 
-    def show(event: dict[str, object]) -> None:
+    def show(event: dict[str, Any]) -> None:
         with one_at_a_time:
             if given["as_json"]:
-                record(event)
+                record(events.stamped(event, run))
             else:
                 click.echo(", ".join(f"{key} {_short(value)}" for key, value in event.items()))
         if devices is not None and service.fleet.ended >= devices:
