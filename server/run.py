@@ -59,6 +59,14 @@ class Run:
         self._best: float | None = None
         self._lines = lines
 
+    def doing(self) -> dict[int, str]:
+        """By session, what its device does, left out where it trains (`edgekit.server.observe.status`); without the
+        lock, at any time.
+        """
+        resting = [session.number for session in list(self.fleet.sessions.values()) if session.resting]
+        away = dict.fromkeys(self._lines.away(), "away")
+        return {**dict.fromkeys(resting, "resting"), **self.gate.doing(), **away}
+
     def act(self, kind: str, tickets: list[Ticket]) -> None:
         """Answers tickets of one kind together, with the lock held."""
         acts = {
