@@ -38,11 +38,7 @@ DRAIN_S = 10.0
     "--resume", metavar="DIR", help="Go on with the run that DIR, an --out, holds, from its latest checkpoint."
 )
 @options.overwrite
-@click.option(
-    "--metrics",
-    metavar="HOST:PORT",
-    help="Serve /metrics for Prometheus, /status and /health by HTTP; port 0 takes a free one (default: none).",
-)
+@options.metrics
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on standard output.")
 def serve(**given: Any) -> None:
     """Train the back half of BUNDLE for devices that connect.

@@ -11,8 +11,8 @@ class Observer:
     """Serves `/metrics`, `/status` and `/health` at `address`, HOST:PORT, until it is closed. TransportError.
 
     The run has the id `run` and `expected` devices, None: any number; up to `most` at a time. What it sees comes from
-    `service` itself, from `event`, which is to hear all of its events, and from `sight.traffic`, through which the line's
-    frames are to pass.
+    `service` itself, from `event`, which is to hear all of its events, and from `sight.traffic`, through which frames
+    are to pass.
     """
 
     def __init__(self, service: Service, address: str, run: str, expected: int | None, most: int) -> None:

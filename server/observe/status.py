@@ -17,8 +17,8 @@ from edgekit.server.service import Service
 Status = dict[str, Any]
 #: What a device does: before its session, in it, and after it.
 STATES = (
-    "joining", "training", "waits_step", "waits_round", "waits_test", "waits_save", "testing", "resting", "late", "away",
-    "finished", "lost", "quarantined",
+    "joining", "training", "waits_step", "waits_round", "waits_test", "waits_save", "testing", "resting", "late",
+    "away", "finished", "lost", "quarantined",
 )  # fmt: skip
 #: In these others may be waited for, by who is in one of `WAITS`.
 BUSY, WAITS = ("training", "testing", "resting", "away"), ("waits_step", "waits_round", "waits_test", "waits_save")

@@ -36,14 +36,16 @@ RUN = Run(
         ),
     ),
     seed=7,
+    metrics="127.0.0.1:9464",
 )  # fmt: skip
-PLAIN = RUN._replace(data=NamedData(), training=Training(), server=Server())
+PLAIN = RUN._replace(data=NamedData(), training=Training(), server=Server(), metrics=None)
 
 
 def test_the_server_is_told_its_settings() -> None:
     command, *arguments = flags.server(RUN, "bundle", "out")
     got = serve.make_context(command, arguments).params
     expected = {**RUN.server.as_options(), "bundle": "bundle", "out": "out", "seed": 7, "devices": 3, "as_json": True}
+    expected["metrics"] = "127.0.0.1:9464"
     alone = {"listen": "127.0.0.1:0", "overwrite": False, "identity": None, "insecure": False, "resume": None}
     assert got == {**expected, **alone}
     assert Server.from_options(got) == RUN.server
@@ -69,8 +71,12 @@ def test_the_link_is_told_its_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    "flag", ["--gradient-codec", "--data", "--limit", "--augment", "--sync-every", "--step-wait", "--quorum", "--ahead"]
-)
+    "flag",
+    [
+        "--gradient-codec", "--data", "--limit", "--augment", "--sync-every", "--step-wait", "--quorum", "--ahead",
+        "--metrics",
+    ],
+)  # fmt: skip
 def test_what_is_not_chosen_is_left_to_the_process(flag: str) -> None:
     lines = (flags.server(PLAIN, "bundle", "out"), flags.device(PLAIN, "bundle", "out", 0, 50051))
     assert not any(flag in line for line in lines)
