@@ -66,7 +66,7 @@ PARTS = {
 #: Those that are coding.
 CODING = ("unpack", "decode", "gradient", "tables")
 Cell = dict[str, Any]
-SHARED = ("model", "cut", "dataset", "codec", "in_flight", "mode", "batch", "joint_batch", "server_threads")
+SHARED = ("model", "cut", "dataset", "codec", "in_flight", "mode", "batch", "joint_batch", "server_threads", "metrics")
 
 
 class Shares:
@@ -190,7 +190,7 @@ def cell(
     told = as_flags({
         "listen": "127.0.0.1:0", "devices": devices, "gradient_codec": method.gradient, "mode": options.mode,
         "joint_batch": options.joint_batch or None, "schedule": "constant", "lr": options.lr, "sync_every": "0",
-        "server_threads": options.server_threads,
+        "server_threads": options.server_threads, "metrics": "127.0.0.1:0" if options.metrics else None,
     })  # fmt: skip
     role = [sys.executable, __file__, "--serve", "--warm-up", str(options.warm_up)]
     with Children(role) as children:
@@ -267,6 +267,7 @@ def main() -> None:
     arguments.add(model="vgg11_thin", cut="features.10", dataset="digits", data=None)
     arguments.add(codec="sgq:groups=8,bits=5,coding=context+dct", devices="1,2,16", in_flight=1, mode="sync", batch=32)
     arguments.add("images of a joint step (default: the server's)", joint_batch=0)
+    arguments.add("the server serves --metrics too, and counts what it needs for them", metrics=False)
     arguments.add(server_threads=1, steps=30, warm_up=5, lr=0.01, repeats=3)
     arguments.add(argparse.SUPPRESS, serve=False)
     arguments.add_argument("flags", nargs="*", help=argparse.SUPPRESS)

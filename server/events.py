@@ -1,5 +1,8 @@
 """Events: what a server tells of a run. docs/record.md says what each field means."""
 
+import secrets
+import time
+from datetime import datetime, timezone
 from typing import Any
 
 from edgekit.server.fleet import Fleet
@@ -8,6 +11,21 @@ from edgekit.server.session import Session
 from edgekit.server.tally import Count
 
 Event = dict[str, Any]
+
+
+def new_run() -> str:
+    """A random id, by which the lines of one run are told from those of others."""
+    return secrets.token_hex(4)
+
+
+def utc(seconds: float) -> str:
+    """Seconds since 1970 as ISO 8601 writes that time, in UTC and to the millisecond: 2026-01-31T23:59:59.125Z."""
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def stamped(event: Event, run: str) -> Event:
+    """`event` as a line of a log has it: with the time, now, and the id of its run."""
+    return {"time": utc(time.time()), "run": run, **event}
 
 
 def joined(session: Session) -> Event:
@@ -24,12 +42,16 @@ def left(session: Session, finished: bool) -> Event:
 
 def away(session: Session, seconds: float) -> Event:
     """Its line broke; it has so many seconds to come back."""
-    return {"event": "away", "session": session.number, "device": session.device, "seconds": seconds}
+    return {
+        "event": "away", "session": session.number, "device": session.device, "step": session.step, "seconds": seconds,
+    }  # fmt: skip
 
 
 def back(session: Session, lost: int) -> Event:
     """It came back over another line; so many answers had been lost."""
-    return {"event": "back", "session": session.number, "device": session.device, "lost": lost}
+    return {
+        "event": "back", "session": session.number, "device": session.device, "step": session.step, "lost": lost,
+    }  # fmt: skip
 
 
 def warned(session: Session, warning: str) -> Event:

@@ -26,6 +26,8 @@ from edgekit.server.session import Session
 
 #: Longest sleep of a thread that waits, in seconds: it looks whether a device has left or a deadline has passed.
 NAP_S = 0.5
+#: What a device does whose message of a kind waits.
+WAITS = {"feature": "waits_step", "update": "waits_round", "tested": "waits_test", "saved": "waits_save"}
 
 
 @dataclass(eq=False)
@@ -103,7 +105,12 @@ class Gate:
 
     def names(self) -> list[str]:
         """Names of the devices that wait to join."""
-        return [ticket.request.device for ticket in self._waiting if ticket.kind == "hello" and ticket.alive()]
+        return [ticket.request.device for ticket in list(self._waiting) if ticket.kind == "hello" and ticket.alive()]
+
+    def doing(self) -> dict[int, str]:
+        """By session, what those do that do not train, without the lock: see `edgekit.server.observe.status`."""
+        waiting = {ticket.session.number: WAITS[ticket.kind] for ticket in list(self._waiting) if ticket.session}
+        return {**dict.fromkeys(set(self.testing), "testing"), **dict.fromkeys(set(self._absent), "late"), **waiting}
 
     def heard(self, session: Session) -> None:
         """For the messages of `session` that take the lock: it is there."""

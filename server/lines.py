@@ -150,6 +150,11 @@ class Lines:
             held = self._held[number]
             return held.timer is not None and breaks in (None, held.breaks)
 
+    def away(self) -> list[int]:
+        """The sessions whose devices have not come back yet."""
+        with self._lock:
+            return [number for number, held in self._held.items() if held.timer is not None]
+
     def keep(self, number: int, answer: Message) -> None:
         """Counts `answer` to the latest message of session `number`, which may have ended with it, and keeps it."""
         with self._lock:

@@ -12,6 +12,8 @@ from edgekit.line.address import check_address
 from edgekit.line.channel import GRPC_OPTIONS, LOOK_S, end_dead, watch
 from edgekit.line.frame import METHOD
 from edgekit.server.door import Door
+from edgekit.server.observe import probe
+from edgekit.server.observe.traffic import Traffic
 from edgekit.server.service import Service
 from edgekit.server.streams import REFUSED_AT_ONCE, Streams
 
@@ -53,10 +55,12 @@ def serve(
     max_workers: int,
     on_ready: Callable[[int], None] = lambda port: None,
     door: Door | None = None,
+    traffic: Traffic | None = None,
 ) -> Listener:
     """Listens at `address` (``host:port``, port 0 for any free one) for up to `max_workers` devices at a time.
 
-    With a `door` it takes enrolled devices alone, by mutual TLS; without one everybody, in the clear.
+    With a `door` it takes enrolled devices alone, by mutual TLS; without one everybody, in the clear. `traffic` counts
+    what passes. gRPC's health service is served beside the line.
     `on_ready` is called with the bound port. UsageError when `address` is none, TransportError when it cannot be bound.
     """
     check_address(address)
@@ -68,8 +72,9 @@ def serve(
         maximum_concurrent_rpcs=threads,
     )
     _, service_name, method = METHOD.split("/")
-    stream = grpc.stream_stream_rpc_method_handler(streams.answers)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service_name, {method: stream}),))
+    answers = streams.answers if traffic is None else traffic.counted(streams.answers)
+    line = grpc.method_handlers_generic_handler(service_name, {method: grpc.stream_stream_rpc_method_handler(answers)})
+    server.add_generic_rpc_handlers((line, probe.handler()))
     try:
         port = server.add_insecure_port(address) if door is None else door.bind(server, address)
     except RuntimeError as error:

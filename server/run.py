@@ -59,6 +59,14 @@ class Run:
         self._best: float | None = None
         self._lines = lines
 
+    def doing(self) -> dict[int, str]:
+        """By session, what its device does, left out where it trains (`edgekit.server.observe.status`); without the
+        lock, at any time.
+        """
+        resting = [session.number for session in list(self.fleet.sessions.values()) if session.resting]
+        away = dict.fromkeys(self._lines.away(), "away")
+        return {**dict.fromkeys(resting, "resting"), **self.gate.doing(), **away}
+
     def act(self, kind: str, tickets: list[Ticket]) -> None:
         """Answers tickets of one kind together, with the lock held."""
         acts = {
@@ -89,8 +97,10 @@ class Run:
             # Else the two halves are a pair only just after a round.
             self._keep(whenever=False)
         outcomes = training.train(self._setup, self.fleet, self.watch, [ticket.work for ticket in tickets])
-        if self.checkpoints is not None and self.checkpoints.due(self.fleet.steps) and self._all_there:
-            self.begin_checkpoint()
+        if self.checkpoints is not None and self.checkpoints.due(self.fleet.steps):
+            # One that tests or is away is asked only later, and all others would wait for it.
+            if not self.gate.testing and not self._lines.away():
+                self.begin_checkpoint()
         for ticket, learned in zip(tickets, outcomes, strict=True):
             assert ticket.session is not None
             verdict = self.watch.verdict(ticket.session.device) if self.watch else None
@@ -155,11 +165,6 @@ class Run:
         """All devices present are to save; nothing where there are no checkpoints."""
         if self.checkpoints is not None:
             self.checkpoints.begin(self.fleet.sessions.values())
-
-    @property
-    def _all_there(self) -> bool:
-        """Whether nobody tests or is away: such a one is asked only later, and all others would wait for it."""
-        return not self.gate.testing and not any(self._lines.is_away(number) for number in self.fleet.sessions)
 
     def _label_for(self, session: Session) -> int:
         """The label that `session` is to save as, told once; else 0."""

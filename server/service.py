@@ -16,6 +16,7 @@ Each device's messages come in a thread of its own. Three things keep the thread
   other (docs/decisions.md). Nobody waits for the lock who holds the coder.
 """
 
+import time
 from collections.abc import Callable
 from threading import Condition, Lock
 from typing import Any
@@ -33,6 +34,7 @@ from edgekit.line.messages import (
     Error,
     Evaluate,
     Feature,
+    Gradient,
     Hello,
     Resume,
     Saved,
@@ -67,7 +69,8 @@ ALONE = RoundPolicy(Every(), FedAvg())
 class Service:
     """One back half, shared by all sessions. Without a `watch` nobody judges what devices send.
 
-    `on_event` is called, with the lock held, with the events of `edgekit.server.events`, and "round".
+    `on_event` is called, with the lock held, with the events of `edgekit.server.events`, and "round"; `on_batch`,
+    without it, with each batch that was answered, its answer, and the seconds since it came.
     """
 
     def __init__(
@@ -89,6 +92,9 @@ class Service:
         self._run = Run(setup, on_event, patience, rounds, pairs, seed, watch, self._lines, self._lock, checkpoints)
         self.recovery = Recovery(self._run, self._lines, self._turns, self._lock)
         self.fleet, self.rounds, self._gate = self._run.fleet, self._run.rounds, self._run.gate
+        #: What devices do, and which wait to join: threads may ask at any time, without the lock.
+        self.doing, self.joining = self._run.doing, self._gate.names
+        self.on_batch: Callable[[training.Learned, Gradient, float], None] | None = None
 
     @property
     def on_event(self) -> Callable[[dict[str, Any]], None]:
@@ -229,6 +235,7 @@ class Service:
 
     def _within(self, session: Session, message: Message, alive: Callable[[], bool]) -> AnyMessage:
         """The answer to a message of `session`."""
+        came = time.perf_counter()
         request: Any = messages.parse(message)
         work: Any = None
         if isinstance(request, Codebook):
@@ -255,7 +262,10 @@ class Service:
             reply: AnyMessage | training.Learned = self._gate.wait(Ticket(message.kind, session, request, alive, work))
         if isinstance(reply, training.Learned):
             with self._coder:
-                return training.answer(self.setup, reply)
+                gradient = training.answer(self.setup, reply)
+            if self.on_batch is not None:
+                self.on_batch(reply, gradient, time.perf_counter() - came)
+            return gradient
         return reply
 
 

@@ -91,6 +91,7 @@ ALSO = {
     "edgekit.export.parity.golden": May(frozenset({"edgekit.runtime"})),
     "edgekit.export.parity.report": May(frozenset({"edgekit.runtime"})),
     "edgekit.export.plan.chart": May(frozenset(), frozenset({"matplotlib"})),
+    "edgekit.server.observe.metrics": May(frozenset({"prometheus_client"})),
     "edgekit.export.rate.chart": May(frozenset(), frozenset({"matplotlib"})),
 }
 NOT_ON_DEVICES = {"cryptography", "torch", "onnx", "click", "rich", "sklearn", "PIL"}

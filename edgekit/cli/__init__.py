@@ -14,6 +14,7 @@ COMMANDS = {
     "train": ("edgekit.cli.train:train", "Export, serve and train with several devices, all on this machine."),
     "export": ("edgekit.cli.export:export", "Cut a model at a layer and write a bundle for server and devices."),
     "serve": ("edgekit.cli.serve:serve", "Train the back half of a bundle for devices that connect."),
+    "status": ("edgekit.cli.status:status", "Show how the run of a server is, and what its devices do."),
     "run": ("edgekit.cli.run:run", "Run and train the front half of a bundle on this device."),
     "enroll": ("edgekit.cli.enroll:enroll", "Make the server's CA, and certificates for it and its devices."),
     "deploy": ("edgekit.cli.deploy:deploy", "Take a bundle to a board over SSH: check, copy, set up, probe, start."),

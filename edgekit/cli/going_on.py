@@ -8,7 +8,7 @@ from edgekit.errors import UsageError
 
 #: Options that may be others than before, because they do not change what the run comes to.
 FREE = (
-    "listen", "identity", "insecure", "as_json", "torch_device", "server_threads", "checkpoint", "reconnect",
+    "listen", "identity", "insecure", "metrics", "as_json", "torch_device", "server_threads", "checkpoint", "reconnect",
     "start_wait",
 )  # fmt: skip
 #: Options that say nothing of the run.

@@ -94,6 +94,12 @@ bundle = click.argument("bundle", metavar="BUNDLE")
 seed = click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="Decides weights, calibration images and shares."
 )
+metrics = click.option(
+    "--metrics",
+    metavar="HOST:PORT",
+    help="The server gives /metrics for Prometheus, /status and /health by HTTP; port 0 takes a free one (default: "
+    "none).",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Result as one JSON object on standard output.")
 
 dataset = options(

@@ -38,6 +38,7 @@ DRAIN_S = 10.0
     "--resume", metavar="DIR", help="Go on with the run that DIR, an --out, holds, from its latest checkpoint."
 )
 @options.overwrite
+@options.metrics
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on standard output.")
 def serve(**given: Any) -> None:
     """Train the back half of BUNDLE for devices that connect.
@@ -54,6 +55,7 @@ def serve(**given: Any) -> None:
     from edgekit.kept import check_new, check_room, size_of
     from edgekit.line.address import check_address
     from edgekit.line.clear import check_clear
+    from edgekit.server.observe.web import check_metrics
     from edgekit.server.policy import parse_checkpoint
 
     if given["resume"] is not None:
@@ -64,6 +66,8 @@ def serve(**given: Any) -> None:
     # Before torch is imported, which takes seconds: a mistake shows at once.
     check_address(given["listen"])
     check_clear("--listen", given["listen"], given["identity"] is not None, given["insecure"])
+    if given["metrics"] is not None:
+        check_metrics(given["metrics"], given["insecure"])
     opened = open_bundle(given["bundle"])
     options.check_overwrite(given)
     every = parse_checkpoint(given["checkpoint"])
@@ -72,8 +76,8 @@ def serve(**given: Any) -> None:
         check_room(out, size_of(opened.path))
     from edgekit.line.meter import Recorder
     from edgekit.saves import Saves
+    from edgekit.server import events, train
     from edgekit.server import listen as listener
-    from edgekit.server import train
     from edgekit.server.calibrate import calibrator, default_policy
     from edgekit.server.checkpoints import Checkpoints
     from edgekit.server.door import Door
@@ -81,6 +85,7 @@ def serve(**given: Any) -> None:
     from edgekit.server.local_loss import LocalLoss
     from edgekit.server.modes import FleetSettings
     from edgekit.server.noise_filling import noise_filling
+    from edgekit.server.observe.observer import Observer
     from edgekit.server.pairs import Pairs
     from edgekit.server.service import Service
     from edgekit.server.setup import setup_from_bundle
@@ -110,29 +115,38 @@ def serve(**given: Any) -> None:
             saves.clear()
         checkpoints = Checkpoints(saves, every, going_on.settings(given))
     service = Service(setup, lambda event: None, patience, rounds, pairs, seed, watch, checkpoints)
-    record = Recorder(sys.stdout)
+    record, run, most = Recorder(sys.stdout), events.new_run(), max(devices or 0, 64)
+    observer: Observer | None = None
     finished = threading.Event()
     one_at_a_time = threading.Lock()
 
-    def show(event: dict[str, object]) -> None:
+    def show(event: dict[str, Any]) -> None:
+        if observer is not None:
+            observer.event(event)
         with one_at_a_time:
             if given["as_json"]:
-                record(event)
+                record(events.stamped(event, run))
             else:
                 click.echo(", ".join(f"{key} {_short(value)}" for key, value in event.items()))
         if devices is not None and service.fleet.ended >= devices:
             finished.set()
 
     service.on_event = show
-    if resume:
-        service.recovery.go_on()
-    if door is not None:
-        door.on_event = show
-    with Handshakes(show) if door is not None else contextlib.nullcontext():
-        server = listener.serve(service, given["listen"], max_workers=max(devices or 0, 64), door=door)
+    with contextlib.ExitStack() as ends:
+        if door is not None:
+            door.on_event = show
+            ends.enter_context(Handshakes(show))
+        if given["metrics"] is not None:
+            observer = Observer(service, given["metrics"], run, devices, most)
+            ends.callback(observer.close)
+        if resume:
+            service.recovery.go_on()
+        traffic = None if observer is None else observer.sight.traffic
+        server = listener.serve(service, given["listen"], max_workers=most, door=door, traffic=traffic)
         grace_s = 1.0
         try:
-            show({"event": "listening", "port": server.port, "bundle": opened.digest, "calibrate": policy})
+            ports = {"port": server.port} if observer is None else {"port": server.port, "metrics": observer.port}
+            show({"event": "listening", **ports, "bundle": opened.digest, "calibrate": policy})
             # In slices: a signal that the system hands to a thread of gRPC's does not wake a wait without end.
             while not finished.wait(0.5):
                 pass
@@ -141,6 +155,8 @@ def serve(**given: Any) -> None:
         finally:
             # A second Ctrl-C must not cost the trained back half.
             ignore_stops()
+            if observer is not None:
+                observer.sight.stopping = True
             if not finished.is_set():
                 service.recovery.drain(DRAIN_S)
             server.stop(grace_s)

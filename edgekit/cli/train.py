@@ -42,6 +42,7 @@ from edgekit.errors import UsageError
 @options.checkpoint
 @click.option("--resume", metavar="DIR", help="Go on with the training that DIR, an --out, holds, as it was called.")
 @options.overwrite
+@options.metrics
 @options.as_json
 def train(**given: Any) -> None:
     """Export MODEL, start a server and device processes on this machine, and train.
@@ -113,6 +114,7 @@ def _train(given: dict[str, Any]) -> None:
             out=out,
             overwrite=given["overwrite"],
             resume=given["resume"] is not None,
+            metrics=given["metrics"],
             command=sys.argv[1:],
             on_event=show,
         )

@@ -12,8 +12,8 @@ def server(run: Run, bundle: str, out: str, resume: bool = False) -> list[str]:
     With `resume` it goes on with the run that `out` holds, if it holds one.
     """
     if resume and found(out):
-        return ["serve", "--resume", out, "--listen", "127.0.0.1:0", "--json"]
-    values = {**run.server.as_options(), "seed": run.seed, "devices": run.training.devices}
+        return ["serve", "--resume", out, "--listen", "127.0.0.1:0", "--json", *as_flags({"metrics": run.metrics})]
+    values = {**run.server.as_options(), "seed": run.seed, "devices": run.training.devices, "metrics": run.metrics}
     return ["serve", bundle, "--listen", "127.0.0.1:0", "--json", "--out", out, *as_flags(values)]
 
 

@@ -105,6 +105,8 @@ class Run(NamedTuple):
     server: Server
     #: Decides fresh weights, calibration images, shares, and the order of images.
     seed: int
+    #: Where the server serves its metrics and its status, HOST:PORT; None: nowhere.
+    metrics: str | None = None
 
     @property
     def in_step(self) -> bool:

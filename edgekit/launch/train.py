@@ -31,6 +31,7 @@ from edgekit.schedule import check_schedule
 from edgekit.server.calibrate import calibrator
 from edgekit.server.local_loss import LocalLoss
 from edgekit.server.noise_filling import noise_filling
+from edgekit.server.observe.web import check_metrics
 from edgekit.server.policy import parse_checkpoint
 from edgekit.server.train import OptimizerConfig
 from edgekit.tensorfile import make_folder
@@ -48,6 +49,7 @@ def train(
     out: str | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    metrics: str | None = None,
     command: Sequence[str] | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
     on_process: "Callable[[str, subprocess.Popen[str]], None]" = lambda name, process: None,
@@ -58,6 +60,7 @@ def train(
     "sgq:groups=8,bits=4". The folder `out` keeps the bundle, the trained halves and record.jsonl; without it they are
     gone at the end. One that holds an earlier training is refused, unless `overwrite` says that it is to be lost, or
     `resume` that it goes on, from its latest checkpoint: give the same settings then.
+    The server serves its metrics and its status at `metrics`, a loopback HOST:PORT (docs/watching.md).
     `command` is what the record says was called (default: the Python program). `on_event` is told every event as it
     comes: those of record.jsonl, and "progress"; docs/record.md describes them. `on_process` is told name and process
     of the server, of an emulated line ("link"), and of each device as it starts. UsageError, ExportError, DataError;
@@ -67,7 +70,7 @@ def train(
     """
     network = NamedNetwork(model) if isinstance(model, str) else model
     data = NamedData(data) if isinstance(data, str) else data
-    run = Run(network, data, as_coding(codec), as_board(board), training, server, seed)
+    run = Run(network, data, as_coding(codec), as_board(board), training, server, seed, metrics)
     check(run)
     if resume:
         if out is None or overwrite:
@@ -154,6 +157,8 @@ def check(run: Run) -> None:
     """UsageError for what the processes would refuse, but only after the export."""
     server = run.server
     run.training.check()
+    if run.metrics is not None:
+        check_metrics(run.metrics, insecure=False)
     check_augment(run.training.augment, run.coding.codec)
     kernels.choice()
     check_offered(run.board.provider, run.training.backend)

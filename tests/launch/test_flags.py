@@ -1,5 +1,7 @@
 """The command lines of the processes: what they parse to is what the settings say."""
 
+from pathlib import Path
+
 import pytest
 
 from edgekit.cli.link import link
@@ -8,6 +10,7 @@ from edgekit.export.settings import BoardSettings, NamedData, NamedNetwork, as_c
 from edgekit.launch import flags
 from edgekit.launch.settings import Run, Server, Training
 from edgekit.runtime.__main__ import parser
+from edgekit.saves import Saves
 from edgekit.server.modes import FleetSettings
 
 RUN = Run(
@@ -36,14 +39,16 @@ RUN = Run(
         ),
     ),
     seed=7,
+    metrics="127.0.0.1:9464",
 )  # fmt: skip
-PLAIN = RUN._replace(data=NamedData(), training=Training(), server=Server())
+PLAIN = RUN._replace(data=NamedData(), training=Training(), server=Server(), metrics=None)
 
 
 def test_the_server_is_told_its_settings() -> None:
     command, *arguments = flags.server(RUN, "bundle", "out")
     got = serve.make_context(command, arguments).params
     expected = {**RUN.server.as_options(), "bundle": "bundle", "out": "out", "seed": 7, "devices": 3, "as_json": True}
+    expected["metrics"] = "127.0.0.1:9464"
     alone = {"listen": "127.0.0.1:0", "overwrite": False, "identity": None, "insecure": False, "resume": None}
     assert got == {**expected, **alone}
     assert Server.from_options(got) == RUN.server
@@ -69,8 +74,12 @@ def test_the_link_is_told_its_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    "flag", ["--gradient-codec", "--data", "--limit", "--augment", "--sync-every", "--step-wait", "--quorum", "--ahead"]
-)
+    "flag",
+    [
+        "--gradient-codec", "--data", "--limit", "--augment", "--sync-every", "--step-wait", "--quorum", "--ahead",
+        "--metrics",
+    ],
+)  # fmt: skip
 def test_what_is_not_chosen_is_left_to_the_process(flag: str) -> None:
     lines = (flags.server(PLAIN, "bundle", "out"), flags.device(PLAIN, "bundle", "out", 0, 50051))
     assert not any(flag in line for line in lines)
@@ -78,8 +87,12 @@ def test_what_is_not_chosen_is_left_to_the_process(flag: str) -> None:
     assert any(flag in line for line in lines)
 
 
-def test_both_are_told_to_go_on() -> None:
-    command, *arguments = flags.server(RUN, "bundle", "out", resume=True)
-    assert serve.make_context(command, arguments).params["resume"] == "out"
+def test_both_are_told_to_go_on(tmp_path: Path) -> None:
+    out = str(tmp_path)
+    # One that was killed before the server had saved anything begins anew.
+    assert "--resume" not in flags.server(RUN, "bundle", out, resume=True)
+    Saves(out, "server").write(0, {})
+    command, *arguments = flags.server(RUN, "bundle", out, resume=True)
+    assert serve.make_context(command, arguments).params["resume"] == out
     command, *arguments = flags.device(RUN, "bundle", "out", 1, 50051, resume=True)
     assert parser(command).parse_args(arguments).resume

@@ -79,9 +79,9 @@ def test_who_does_not_come_back_in_time_is_gone(gone: list[tuple[int, int]]) -> 
 
 def test_who_comes_back_is_not_away(lines: Lines) -> None:
     token = lines.begin(1, window=3)
-    assert lines.broke(1) and lines.broke(1) and lines.is_away(1)
+    assert lines.broke(1) and lines.broke(1) and lines.is_away(1) and lines.away() == [1]
     lines.take(Resume(1, 0, token), "new")
-    assert not lines.is_away(1)
+    assert not lines.is_away(1) and lines.away() == []
     assert not Lines(300.0, nobody).begin(1, window=0) and lines.begin(2, window=0) == "" and not lines.broke(2)
 
 
