@@ -39,6 +39,8 @@ class Ticket:
     alive: Callable[[], bool]
     work: Any = None
     arrived: float = 0.0
+    #: Whether it came to this process. Of those that another rank has there are copies, which wait there.
+    here: bool = True
     #: The reply, or what the thread that waits makes one of.
     reply: Any = None
     error: Exception | None = None
@@ -69,11 +71,16 @@ class Gate:
         self.testing: dict[int, float] = {}
         #: Numbers of the sessions that were too late for something, and that were not heard of since.
         self._absent: set[int] = set()
+        #: Whether somebody else calls `ready` and `answer` (`edgekit.server.ranks`), and not the last one to come.
+        self.led = False
+        self._failed: EdgekitError | None = None
 
     def wait(self, ticket: Ticket) -> Any:
         """The reply of `ticket`; the lock is held, and let go of while the ticket waits. Refused out of turn."""
         session = ticket.session
-        if session and session.number not in self._fleet.sessions:
+        if self._failed is not None:
+            raise self._failed
+        if session and not self._fleet.own(session.number):
             raise Refused("the session ended while its message was read")
         if session:
             self.heard(session)
@@ -81,15 +88,17 @@ class Gate:
             raise Refused(f"{session.device} said that it tests, and sent {ticket.kind}: say tested first")
         ticket.arrived = time.monotonic()
         self._waiting.append(ticket)
+        if self.led:
+            self._lock.notify_all()
         while ticket.reply is None and ticket.error is None:
             if ticket not in self._waiting:
                 raise Refused("the session ended while its message waited")
             if not ticket.alive():
                 self._waiting.remove(ticket)
                 raise TransportError("the line broke while its message waited")
-            group = self._ready(time.monotonic())
+            group = [] if self.led else self.ready(time.monotonic())
             if group:
-                self._answer(group)
+                self.answer(group)
             else:
                 self._lock.wait(self._nap(time.monotonic()))
         if ticket.error is not None:
@@ -101,9 +110,20 @@ class Gate:
         """Whether it is said how many devices a run begins with."""
         return self._patience.devices is not None
 
+    def hellos(self) -> list[Ticket]:
+        """Tickets of the devices that wait to join."""
+        return [ticket for ticket in self._waiting if ticket.kind == "hello" and ticket.alive()]
+
     def names(self) -> list[str]:
-        """Names of the devices that wait to join."""
-        return [ticket.request.device for ticket in self._waiting if ticket.kind == "hello" and ticket.alive()]
+        """Names of those devices."""
+        return [ticket.request.device for ticket in self.hellos()]
+
+    def fail(self, error: EdgekitError) -> None:
+        """Gives all who wait, and all who come from now on, `error`."""
+        self._failed = error
+        for ticket in self._waiting:
+            ticket.error = error
+        self._lock.notify_all()
 
     def heard(self, session: Session) -> None:
         """For the messages of `session` that take the lock: it is there."""
@@ -135,15 +155,16 @@ class Gate:
         self._waiting = [each for each in self._waiting if each.session is not session]
         self._lock.notify_all()
 
-    def _answer(self, group: list[Ticket]) -> None:
+    def answer(self, group: list[Ticket]) -> None:
+        """Answers `group`, tickets of one kind; those of them that get no answer wait on."""
         is_round = group[0].kind == "update" and not self._must_save(group[0].session)
         if is_round or (group[0].kind == "feature" and self._patience.lockstep):
-            self._absent |= self._fleet.sessions.keys() - self._numbers(self._waiting)
+            self._absent |= self._fleet.here.keys() - self._numbers(self._waiting)
         self._waiting = [each for each in self._waiting if each not in group]
         try:
             self._act(group[0].kind, group)
             for ticket in group:
-                if ticket.reply is None and ticket.error is None:
+                if ticket.here and ticket.reply is None and ticket.error is None:
                     ticket.arrived = time.monotonic()
                     self._waiting.append(ticket)
         except Exception as error:
@@ -154,9 +175,9 @@ class Gate:
         finally:
             self._lock.notify_all()
 
-    def _ready(self, now: float) -> list[Ticket]:
+    def ready(self, now: float) -> list[Ticket]:
         """The tickets to answer now, of one kind; none where others are waited for."""
-        patience, sessions = self._patience, self._fleet.sessions
+        patience, sessions = self._patience, self._fleet.here
         hello, begun = self._of("hello"), self._fleet.steps_per_epoch is not None and not self._fleet.over
         come = len(hello) + len(sessions)
         if hello and (begun or come >= (patience.devices or 1) or self._late(hello, now, patience.start_s)):

@@ -57,7 +57,7 @@ class Run:
         self._patience = patience
         self._pairs = pairs
         self._best: float | None = None
-        self._lines = lines
+        self._lines, self._lock = lines, lock
 
     def act(self, kind: str, tickets: list[Ticket]) -> None:
         """Answers tickets of one kind together, with the lock held."""
@@ -71,11 +71,12 @@ class Run:
         new = []
         for ticket in tickets:
             self.fleet.joined += 1
-            session = Session.begin(self.fleet.joined, ticket.request, self._setup)
+            session = Session.begin(self.fleet.joined, ticket.request, self._setup, ticket.here)
             self.fleet.join(session)
-            session.token = self._lines.begin(session.number, ticket.request.window)
+            if session.here:
+                session.token = self._lines.begin(session.number, ticket.request.window)
+                self.on_event(events.joined(session))
             new.append((ticket, session))
-            self.on_event(events.joined(session))
         if self.fleet.steps_per_epoch is None:
             self.fleet.begin(self._patience)
         self.rounds.rest(self.fleet)
@@ -96,7 +97,7 @@ class Run:
             verdict = self.watch.verdict(ticket.session.device) if self.watch else None
             if verdict is None:
                 ticket.reply = replace(learned, save=self._label_for(ticket.session))
-                self._warn(ticket.session, learned.warning)
+                _warn(ticket.session, learned.warning, self.on_event)
             else:
                 ticket.error = Quarantined(f"{ticket.session.device} is in quarantine: {verdict}")
                 self._quarantine(ticket.session, verdict)
@@ -114,7 +115,7 @@ class Run:
             ticket.reply = closed.replies.get(session.number)
             if ticket.reply is None:
                 ticket.request, ticket.work = update._replace(images=0, update=b""), None
-            elif update.test:
+            elif update.test and session.here:
                 session.missed = None
                 self.gate.test(session)
         if self.rounds.policy.every:
@@ -192,17 +193,12 @@ class Run:
         self.checkpoints.went_back(self.fleet.steps)
         self.on_event(events.went_back(state["label"], self.fleet))
 
-    def _warn(self, session: Session, warning: str) -> None:
-        """Tells of a warning when it is new."""
-        if warning and warning != session.warning:
-            self.on_event(events.warned(session, warning))
-        session.warning = warning
-
     def _quarantine(self, session: Session, reason: str) -> None:
         """Ends `session`; nothing more is learned from its device."""
         self.fleet.quarantined[session.device] = reason
-        self.on_event(events.quarantined(session, reason))
-        self.end(session, finished=False)
+        if session.here:
+            self.on_event(events.quarantined(session, reason))
+        Run.end(self, session, finished=False)
 
     def _keep(self, best: bool = False, whenever: bool = True) -> None:
         """Keeps the pair as it is now, if not `whenever` only when it is due. A full disk ends no run: it is told."""
@@ -218,9 +214,22 @@ class Run:
             self._pairs.keep_now(self._setup, self.rounds, best=False)
 
     def end(self, session: Session, finished: bool) -> None:
+        """Ends `session`, whose device said bye (`finished`), or is not waited for any longer."""
         self.fleet.leave(session, finished)
-        self._lines.end(session.number, finished)
         if self.watch is not None:
             self.watch.forget(session.device)
+        if session.here:
+            self._let_go(session, finished)
+
+    def _let_go(self, session: Session, finished: bool) -> None:
+        """The part of it that concerns nobody but this process."""
+        self._lines.end(session.number, finished)
         self.gate.leave(session)
         self.on_event(events.left(session, finished))
+
+
+def _warn(session: Session, warning: str, on_event: Callable[[dict[str, Any]], None]) -> None:
+    """Tells of a warning when it is new."""
+    if warning and warning != session.warning and session.here:
+        on_event(events.warned(session, warning))
+    session.warning = warning

@@ -67,6 +67,8 @@ ALONE = RoundPolicy(Every(), FedAvg())
 class Service:
     """One back half, shared by all sessions. Without a `watch` nobody judges what devices send.
 
+    `make_run` makes another `Run` than that of a server that is one process.
+
     `on_event` is called, with the lock held, with the events of `edgekit.server.events`, and "round".
     """
 
@@ -80,13 +82,16 @@ class Service:
         seed: int = 0,
         watch: Watch | None = None,
         checkpoints: Checkpoints | None = None,
+        make_run: Callable[..., Run] = Run,
     ) -> None:
         self.setup = setup
         self._lock = Condition()
         self._coder = Lock()
         self._turns = Turns()
         self._lines = Lines(patience.away_s, self._gone)
-        self._run = Run(setup, on_event, patience, rounds, pairs, seed, watch, self._lines, self._lock, checkpoints)
+        self._run = make_run(
+            setup, on_event, patience, rounds, pairs, seed, watch, self._lines, self._lock, checkpoints
+        )  # fmt: skip
         self.recovery = Recovery(self._run, self._lines, self._turns, self._lock)
         self.fleet, self.rounds, self._gate = self._run.fleet, self._run.rounds, self._run.gate
 
@@ -143,7 +148,7 @@ class Service:
             self.broke(message.session, line)
             return [error_message(error, message.session, message.step)]
         with self._lock:
-            session = self.fleet.sessions.get(request.session)
+            session = self.fleet.own(request.session)
             if session is not None:
                 self._gate.heard(session)
                 self.on_event(events.back(session, len(lost)))
@@ -152,7 +157,7 @@ class Service:
     def broke(self, number: int, line: object) -> None:
         """For session `number` whose `line` broke; nothing happens where it ended, or goes on over another one."""
         with self._lock:
-            session = self.fleet.sessions.get(number)
+            session = self.fleet.own(number)
             if session is None or not self._lines.holds(number, line):
                 return
             if self._lines.broke(number):
@@ -163,7 +168,7 @@ class Service:
     def end(self, number: int) -> None:
         """Ends session `number`, whose device is not welcome any more; nothing happens where it has ended already."""
         with self._lock:
-            session = self.fleet.sessions.get(number)
+            session = self.fleet.own(number)
             if session is not None:
                 self._run.end(session, finished=False)
 
@@ -180,7 +185,7 @@ class Service:
         """Ends `session`; with a checkpoint that says so, where it has done all that it planned and there are any."""
         with self._lock:
             # It may have ended since it was looked up.
-            if session.number in self.fleet.sessions:
+            if self.fleet.own(session.number):
                 if self._run.checkpoints is not None and not request.gives_up:
                     self._run.begin_checkpoint()
                     reply: AnyMessage = self._gate.wait(Ticket("saved", session, request, alive))
@@ -191,7 +196,7 @@ class Service:
     def _gone(self, number: int, breaks: int) -> None:
         """Ends session `number` if its device did not come back since its line broke for the `breaks`th time."""
         with self._lock:
-            session = self.fleet.sessions.get(number)
+            session = self.fleet.own(number)
             if session is not None and self._lines.is_away(number, breaks):
                 self._run.end(session, finished=False)
 
@@ -204,7 +209,7 @@ class Service:
             with self._lock:
                 self.recovery.wait()
                 # One of its name was started anew, and remembers nothing.
-                away = [each for each in self.fleet.in_order()
+                away = [each for each in self.fleet.here.values()
                         if each.device == hello.device and self._lines.is_away(each.number)]  # fmt: skip
                 check_hello(self.setup, self.fleet, hello, self._gate.names(), away, self._run.checkpoints is not None)
                 for session in away:
@@ -212,7 +217,7 @@ class Service:
                 welcomed: AnyMessage = self._gate.wait(Ticket("hello", None, hello, alive))
             return messages.pack(welcomed)
         # Not under the lock: it is held for as long as a step takes, and decoding need not wait for that.
-        own = self.fleet.sessions.get(message.session)
+        own = self.fleet.own(message.session)
         if own is None:
             raise Refused(f"there is no session {message.session} here, or it has ended: say hello first")
         _check(alive)
