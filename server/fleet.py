@@ -44,6 +44,16 @@ class Fleet:
         self.late_updates = 0
 
     @property
+    def here(self) -> dict[int, Session]:
+        """The sessions of devices that talk to this process: all of them, where a server is one process."""
+        return {number: session for number, session in self.sessions.items() if session.here}
+
+    def own(self, number: int) -> Session | None:
+        """Session `number`, where it is one of this process; no lock is needed."""
+        session = self.sessions.get(number)
+        return session if session is not None and session.here else None
+
+    @property
     def ended(self) -> int:
         """Devices, by name, that will not come back: those that finished, and those in quarantine."""
         return len(self.finished | set(self.quarantined))
@@ -77,7 +87,7 @@ class Fleet:
                 f"{name} is in quarantine: {self.quarantined[name]}; start the server anew to take it back"
             )
         for session in self.sessions.values():
-            if session.device == name and session not in away:
+            if session.device == name and session.here and session not in away:
                 raise Refused(
                     f"a device named {name} is in training (session {session.number}): give this one another --name; "
                     "if that one has lost its line, its place is free within 90 s"

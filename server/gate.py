@@ -41,6 +41,8 @@ class Ticket:
     alive: Callable[[], bool]
     work: Any = None
     arrived: float = 0.0
+    #: Whether it came to this process. Of those that another rank has there are copies, which wait there.
+    here: bool = True
     #: The reply, or what the thread that waits makes one of.
     reply: Any = None
     error: Exception | None = None
@@ -71,11 +73,16 @@ class Gate:
         self.testing: dict[int, float] = {}
         #: Numbers of the sessions that were too late for something, and that were not heard of since.
         self._absent: set[int] = set()
+        #: Whether somebody else calls `ready` and `answer` (`edgekit.server.ranks`), and not the last one to come.
+        self.led = False
+        self._failed: EdgekitError | None = None
 
     def wait(self, ticket: Ticket) -> Any:
         """The reply of `ticket`; the lock is held, and let go of while the ticket waits. Refused out of turn."""
         session = ticket.session
-        if session and session.number not in self._fleet.sessions:
+        if self._failed is not None:
+            raise self._failed
+        if session and not self._fleet.own(session.number):
             raise Refused("the session ended while its message was read")
         if session:
             self.heard(session)
@@ -83,15 +90,17 @@ class Gate:
             raise Refused(f"{session.device} said that it tests, and sent {ticket.kind}: say tested first")
         ticket.arrived = time.monotonic()
         self._waiting.append(ticket)
+        if self.led:
+            self._lock.notify_all()
         while ticket.reply is None and ticket.error is None:
             if ticket not in self._waiting:
                 raise Refused("the session ended while its message waited")
             if not ticket.alive():
                 self._waiting.remove(ticket)
                 raise TransportError("the line broke while its message waited")
-            group = self._ready(time.monotonic())
+            group = [] if self.led else self.ready(time.monotonic())
             if group:
-                self._answer(group)
+                self.answer(group)
             else:
                 self._lock.wait(self._nap(time.monotonic()))
         if ticket.error is not None:
@@ -103,14 +112,25 @@ class Gate:
         """Whether it is said how many devices a run begins with."""
         return self._patience.devices is not None
 
+    def hellos(self) -> list[Ticket]:
+        """Tickets of the devices that wait to join."""
+        return [ticket for ticket in list(self._waiting) if ticket.kind == "hello" and ticket.alive()]
+
     def names(self) -> list[str]:
-        """Names of the devices that wait to join."""
-        return [ticket.request.device for ticket in list(self._waiting) if ticket.kind == "hello" and ticket.alive()]
+        """Names of those devices."""
+        return [ticket.request.device for ticket in self.hellos()]
 
     def doing(self) -> dict[int, str]:
         """By session, what those do that do not train, without the lock: see `edgekit.server.observe.status`."""
         waiting = {ticket.session.number: WAITS[ticket.kind] for ticket in list(self._waiting) if ticket.session}
         return {**dict.fromkeys(set(self.testing), "testing"), **dict.fromkeys(set(self._absent), "late"), **waiting}
+
+    def fail(self, error: EdgekitError) -> None:
+        """Gives all who wait, and all who come from now on, `error`."""
+        self._failed = error
+        for ticket in self._waiting:
+            ticket.error = error
+        self._lock.notify_all()
 
     def heard(self, session: Session) -> None:
         """For the messages of `session` that take the lock: it is there."""
@@ -142,15 +162,16 @@ class Gate:
         self._waiting = [each for each in self._waiting if each.session is not session]
         self._lock.notify_all()
 
-    def _answer(self, group: list[Ticket]) -> None:
+    def answer(self, group: list[Ticket]) -> None:
+        """Answers `group`, tickets of one kind; those of them that get no answer wait on."""
         is_round = group[0].kind == "update" and not self._must_save(group[0].session)
         if is_round or (group[0].kind == "feature" and self._patience.lockstep):
-            self._absent |= self._fleet.sessions.keys() - self._numbers(self._waiting)
+            self._absent |= self._fleet.here.keys() - _numbers(self._waiting)
         self._waiting = [each for each in self._waiting if each not in group]
         try:
             self._act(group[0].kind, group)
             for ticket in group:
-                if ticket.reply is None and ticket.error is None:
+                if ticket.here and ticket.reply is None and ticket.error is None:
                     ticket.arrived = time.monotonic()
                     self._waiting.append(ticket)
         except Exception as error:
@@ -161,36 +182,36 @@ class Gate:
         finally:
             self._lock.notify_all()
 
-    def _ready(self, now: float) -> list[Ticket]:
+    def ready(self, now: float) -> list[Ticket]:
         """The tickets to answer now, of one kind; none where others are waited for."""
-        patience, sessions = self._patience, self._fleet.sessions
+        patience, sessions = self._patience, self._fleet.here
         hello, begun = self._of("hello"), self._fleet.steps_per_epoch is not None and not self._fleet.over
         come = len(hello) + len(sessions)
-        if hello and (begun or come >= (patience.devices or 1) or self._late(hello, now, patience.start_s)):
+        if hello and (begun or come >= (patience.devices or 1) or _late(hello, now, patience.start_s)):
             return hello
         saved = self._of("saved")
-        if saved and (self._numbers(saved) >= sessions.keys() or self._late(saved, now, WAIT_S)):
+        if saved and (_numbers(saved) >= sessions.keys() or _late(saved, now, WAIT_S)):
             return saved
         must_save = [each for each in self._of("update") if self._must_save(each.session)]
         if must_save:
             return must_save
         tested = self._of("tested")
-        busy = {number: heard for number, heard in self.testing.items() if number not in self._numbers(tested)}
+        busy = {number: heard for number, heard in self.testing.items() if number not in _numbers(tested)}
         self._absent |= {number for number, heard in busy.items() if now - heard >= patience.test_s}
         if busy.keys() - self._absent:
             return []
         if tested:
             return tested
-        waiting = self._numbers(self._waiting)
+        waiting = _numbers(self._waiting)
         all_wait = waiting >= sessions.keys() - self._absent
         feature, update = self._of("feature"), self._of("update")
-        self.complete = self._numbers([*feature, *update]) == sessions.keys()
+        self.complete = _numbers([*feature, *update]) == sessions.keys()
         if feature:
             wanted = patience.step_quorum * (len(sessions) - len(update) - len(saved))
-            enough = len(feature) >= wanted and (all_wait or self._late(feature, now, patience.step_s))
+            enough = len(feature) >= wanted and (all_wait or _late(feature, now, patience.step_s))
             return self._not_ahead(feature) if enough else []
         if update and len(update) >= patience.round_quorum * len(sessions):
-            return update if all_wait or self._late(update, now, patience.round_s) else []
+            return update if all_wait or _late(update, now, patience.round_s) else []
         return []
 
     def _of(self, kind: str) -> list[Ticket]:
@@ -205,7 +226,7 @@ class Gate:
         """
         if self._patience.ahead is None:
             return tickets
-        in_round = self._numbers([*self._of("update"), *self._of("saved")])
+        in_round = _numbers([*self._of("update"), *self._of("saved")])
         pace = {
             number: session.others + session.step
             for number, session in self._fleet.sessions.items()
@@ -216,17 +237,17 @@ class Gate:
         return [each for each in tickets if each.session
                 and pace.get(each.session.number, slowest) - slowest <= self._patience.ahead]  # fmt: skip
 
-    @staticmethod
-    def _numbers(tickets: Sequence[Ticket]) -> set[int]:
-        """Numbers of the sessions of `tickets`."""
-        return {ticket.session.number for ticket in tickets if ticket.session}
-
-    @staticmethod
-    def _late(tickets: Sequence[Ticket], now: float, seconds: float) -> bool:
-        return now - min(ticket.arrived for ticket in tickets) >= seconds
-
     def _nap(self, now: float) -> float:
         patience = self._patience
         limits = {"hello": patience.start_s, "feature": patience.step_s, "update": patience.round_s}
         ends = [each.arrived + limits[each.kind] - now for each in self._waiting if each.kind in limits]
         return min([NAP_S, *(end for end in ends if end > 0)])
+
+
+def _numbers(tickets: Sequence[Ticket]) -> set[int]:
+    """Numbers of the sessions of `tickets`."""
+    return {ticket.session.number for ticket in tickets if ticket.session}
+
+
+def _late(tickets: Sequence[Ticket], now: float, seconds: float) -> bool:
+    return now - min(ticket.arrived for ticket in tickets) >= seconds

@@ -11,7 +11,7 @@ learning rate 0.05, momentum 0.9), none of which a guard touched.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -27,6 +27,9 @@ GRADIENT, STATISTICS = 4.0, 16.0
 OF_HIGHEST = 0.5
 #: By how much one step may raise the recent largest length: what stays large is normal after a few steps.
 GROWTH = 2.0
+
+#: See `Guards.calm`.
+Agreed = Callable[[list[float]], list[float]]
 
 
 @dataclass
@@ -80,15 +83,18 @@ class Guards:
         weights, parts = Limit(**state["weights"]), Limit(**state["parts"])
         return cls(**{**state, "weights": weights, "parts": parts, "statistics": limits})
 
-    def calm(self, before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor]) -> bool:
+    def calm(
+        self, before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor], agreed: Agreed = list
+    ) -> bool:
         """Whether no buffer moved far further than it did in other steps; counted as undone otherwise.
 
-        Names to values; integers, such as batch norm's count of steps, are passed over.
+        Names to values; integers, such as batch norm's count of steps, are passed over. Here and below `agreed` gives
+        the lengths as all processes have them that train one back half, where their sums are rounded differently.
         """
         names = [name for name, buffer in after.items() if buffer.is_floating_point()]
         if not names:
             return True
-        lengths = torch.stack([(after[name] - before[name]).norm() for name in names]).tolist()
+        lengths = agreed(torch.stack([(after[name] - before[name]).norm() for name in names]).tolist())
         limits = [self.statistics.setdefault(name, Limit(STATISTICS)) for name in names]
         calm = all(length <= limit.value for length, limit in zip(lengths, limits, strict=True))
         for length, limit in zip(lengths, limits, strict=True):
@@ -96,9 +102,9 @@ class Guards:
         self.undone += not calm
         return calm
 
-    def clip_weights(self, gradients: Sequence[torch.Tensor]) -> None:
+    def clip_weights(self, gradients: Sequence[torch.Tensor], agreed: Agreed = list) -> None:
         """Shortens `gradients`, of all weights, in place where they are together longer than their limit."""
-        length = float(torch.stack([gradient.norm() for gradient in gradients]).norm())
+        (length,) = agreed([float(torch.stack([gradient.norm() for gradient in gradients]).norm())])
         limit = self.weights.value
         if length > limit:
             for gradient in gradients:
@@ -106,10 +112,11 @@ class Guards:
             self.clipped_steps += 1
         self.weights.see(length)
 
-    def clip_parts(self, gradients: Sequence[torch.Tensor]) -> None:
+    def clip_parts(self, gradients: Sequence[torch.Tensor], longest: Callable[[Sequence[float]], float] = max) -> None:
         """Shortens in place those of `gradients` (n,C,h,w) at the parts' features that are longer than their limit.
 
         Each is that of a mean over n images, so its length goes down as sqrt(n) goes up, and is taken times that.
+        `longest` says which length is the largest of the step's.
         """
         lengths = [float(gradient.norm()) * math.sqrt(len(gradient)) for gradient in gradients]
         limit = self.parts.value
@@ -117,4 +124,4 @@ class Guards:
             if length > limit:
                 gradient.mul_(limit / length)
                 self.clipped_parts += 1
-        self.parts.see(max(lengths))
+        self.parts.see(longest(lengths))

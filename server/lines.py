@@ -133,7 +133,7 @@ class Lines:
             return {number: held.token for number, held in self._ended.items() if held.finished}
 
     def use(self, number: int, line: object) -> None:
-        """Says that session `number` talks over `line`."""
+        """Says that session `number` talks over `line`; one of which nobody says it goes on as long as it lives."""
         with self._lock:
             if number in self._held:
                 self._held[number].line = line

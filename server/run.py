@@ -24,6 +24,7 @@ from edgekit.server.policy import Patience, RoundPolicy
 from edgekit.server.rounds import Rounds
 from edgekit.server.session import Session
 from edgekit.server.setup import Setup
+from edgekit.server.state import restore, state_of
 from edgekit.server.watch import Watch
 
 
@@ -57,7 +58,7 @@ class Run:
         self._patience = patience
         self._pairs = pairs
         self._best: float | None = None
-        self._lines = lines
+        self._lines, self._lock = lines, lock
 
     def doing(self) -> dict[int, str]:
         """By session, what its device does, left out where it trains (`edgekit.server.observe.status`); without the
@@ -79,11 +80,12 @@ class Run:
         new = []
         for ticket in tickets:
             self.fleet.joined += 1
-            session = Session.begin(self.fleet.joined, ticket.request, self._setup)
+            session = Session.begin(self.fleet.joined, ticket.request, self._setup, ticket.here)
             self.fleet.join(session)
-            session.token = self._lines.begin(session.number, ticket.request.window)
+            if session.here:
+                session.token = self._lines.begin(session.number, ticket.request.window)
+                self.on_event(events.joined(session))
             new.append((ticket, session))
-            self.on_event(events.joined(session))
         if self.fleet.steps_per_epoch is None:
             self.fleet.begin(self._patience)
         self.rounds.rest(self.fleet)
@@ -97,16 +99,16 @@ class Run:
             # Else the two halves are a pair only just after a round.
             self._keep(whenever=False)
         outcomes = training.train(self._setup, self.fleet, self.watch, [ticket.work for ticket in tickets])
-        if self.checkpoints is not None and self.checkpoints.due(self.fleet.steps):
-            # One that tests or is away is asked only later, and all others would wait for it.
-            if not self.gate.testing and not self._lines.away():
-                self.begin_checkpoint()
+        # One that tests or is away is asked only later, and all others would wait for it.
+        missing = self.gate.testing or self._lines.away()
+        if self.checkpoints is not None and self.checkpoints.due(self.fleet.steps) and not missing:
+            self.begin_checkpoint()
         for ticket, learned in zip(tickets, outcomes, strict=True):
             assert ticket.session is not None
             verdict = self.watch.verdict(ticket.session.device) if self.watch else None
             if verdict is None:
                 ticket.reply = replace(learned, save=self._label_for(ticket.session))
-                self._warn(ticket.session, learned.warning)
+                _warn(ticket.session, learned.warning, self.on_event)
             else:
                 ticket.error = Quarantined(f"{ticket.session.device} is in quarantine: {verdict}")
                 self._quarantine(ticket.session, verdict)
@@ -124,7 +126,7 @@ class Run:
             ticket.reply = closed.replies.get(session.number)
             if ticket.reply is None:
                 ticket.request, ticket.work = update._replace(images=0, update=b""), None
-            elif update.test:
+            elif update.test and session.here:
                 session.missed = None
                 self.gate.test(session)
         if self.rounds.policy.every:
@@ -172,42 +174,25 @@ class Run:
 
     def _state(self) -> dict[str, Any]:
         """All that goes on from here; no message may be under way but those that say that they have saved."""
-        return {
-            "fleet": self.fleet.state(),
-            "sessions": [session.state() for session in self.fleet.in_order()],
-            "rounds": self.rounds.state(),
-            "back": self._setup.back.state(),
-            "watch": self.watch.state() if self.watch is not None else None,
-            "best": self._best,
-            "ended": [[number, token] for number, token in self._lines.tokens_of_ended().items()],
-        }
+        held = state_of(self._setup, self.fleet, self.rounds, self.watch)
+        return {**held, "best": self._best, "ended": list(map(list, self._lines.tokens_of_ended().items()))}
 
     def go_back(self, state: dict[str, Any]) -> None:
         """Goes back to the checkpoint `state`; every device that was in it is away. Nobody may have a turn."""
-        sessions = [Session.restored(each, self._setup) for each in state["sessions"]]
-        self.fleet.restore(state["fleet"], sessions)
-        self.rounds.restore(state["rounds"])
-        self._setup.back.restore(state["back"])
-        if self.watch is not None:
-            self.watch.restore(state["watch"])
+        sessions = restore(state, self._setup, self.fleet, self.rounds, self.watch)
         self._best = state["best"]
         self.gate.clear()
         self._lines.go_back(state["label"], sessions, dict(state["ended"]))
-        assert self.checkpoints is not None
-        self.checkpoints.went_back(self.fleet.steps)
+        if self.checkpoints is not None:
+            self.checkpoints.went_back(self.fleet.steps)
         self.on_event(events.went_back(state["label"], self.fleet))
-
-    def _warn(self, session: Session, warning: str) -> None:
-        """Tells of a warning when it is new."""
-        if warning and warning != session.warning:
-            self.on_event(events.warned(session, warning))
-        session.warning = warning
 
     def _quarantine(self, session: Session, reason: str) -> None:
         """Ends `session`; nothing more is learned from its device."""
         self.fleet.quarantined[session.device] = reason
-        self.on_event(events.quarantined(session, reason))
-        self.end(session, finished=False)
+        if session.here:
+            self.on_event(events.quarantined(session, reason))
+        Run.end(self, session, finished=False)
 
     def _keep(self, best: bool = False, whenever: bool = True) -> None:
         """Keeps the pair as it is now, if not `whenever` only when it is due. A full disk ends no run: it is told."""
@@ -223,9 +208,22 @@ class Run:
             self._pairs.keep_now(self._setup, self.rounds, best=False)
 
     def end(self, session: Session, finished: bool) -> None:
+        """Ends `session`, whose device said bye (`finished`), or is not waited for any longer."""
         self.fleet.leave(session, finished)
-        self._lines.end(session.number, finished)
         if self.watch is not None:
             self.watch.forget(session.device)
+        if session.here:
+            self._let_go(session, finished)
+
+    def _let_go(self, session: Session, finished: bool) -> None:
+        """The part of it that concerns nobody but this process."""
+        self._lines.end(session.number, finished)
         self.gate.leave(session)
         self.on_event(events.left(session, finished))
+
+
+def _warn(session: Session, warning: str, on_event: Callable[[dict[str, Any]], None]) -> None:
+    """Tells of a warning when it is new."""
+    if warning and warning != session.warning and session.here:
+        on_event(events.warned(session, warning))
+    session.warning = warning

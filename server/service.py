@@ -69,6 +69,8 @@ ALONE = RoundPolicy(Every(), FedAvg())
 class Service:
     """One back half, shared by all sessions. Without a `watch` nobody judges what devices send.
 
+        `make_run` makes another `Run` than that of a server that is one process.
+
     `on_event` is called, with the lock held, with the events of `edgekit.server.events`, and "round"; `on_batch`,
     without it, with each batch that was answered, its answer, and the seconds since it came.
     """
@@ -83,15 +85,20 @@ class Service:
         seed: int = 0,
         watch: Watch | None = None,
         checkpoints: Checkpoints | None = None,
+        make_run: Callable[..., Run] = Run,
     ) -> None:
         self.setup = setup
         self._lock = Condition()
         self._coder = Lock()
         self._turns = Turns()
         self._lines = Lines(patience.away_s, self._gone)
-        self._run = Run(setup, on_event, patience, rounds, pairs, seed, watch, self._lines, self._lock, checkpoints)
+        self._run = make_run(
+            setup, on_event, patience, rounds, pairs, seed, watch, self._lines, self._lock, checkpoints
+        )  # fmt: skip
         self.recovery = Recovery(self._run, self._lines, self._turns, self._lock)
         self.fleet, self.rounds, self._gate = self._run.fleet, self._run.rounds, self._run.gate
+        #: Over which line a session talks: see `Lines`.
+        self.use, self.holds, self.superseded = self._lines.use, self._lines.holds, self._lines.superseded
         #: What devices do, and which wait to join: threads may ask at any time, without the lock.
         self.doing, self.joining = self._run.doing, self._gate.names
         self.on_batch: Callable[[training.Learned, Gradient, float], None] | None = None
@@ -118,18 +125,6 @@ class Service:
         except EdgekitError as error:
             return error_message(error, message.session, message.step)
 
-    def use(self, number: int, line: object) -> None:
-        """Says that session `number` talks over `line`; one that nobody says it of holds as long as it lives."""
-        self._lines.use(number, line)
-
-    def holds(self, number: int, line: object) -> bool:
-        """Whether session `number` goes on, and over `line`."""
-        return self._lines.holds(number, line)
-
-    def superseded(self, number: int, line: object) -> bool:
-        """Whether session `number` goes on, and not over `line`."""
-        return self._lines.superseded(number, line)
-
     def resume(self, message: Message, line: object) -> list[Message]:
         """The answers to a resume message that came over `line`: over it the session goes on, and over no other."""
         try:
@@ -149,7 +144,7 @@ class Service:
             self.broke(message.session, line)
             return [error_message(error, message.session, message.step)]
         with self._lock:
-            session = self.fleet.sessions.get(request.session)
+            session = self.fleet.own(request.session)
             if session is not None:
                 self._gate.heard(session)
                 self.on_event(events.back(session, len(lost)))
@@ -158,7 +153,7 @@ class Service:
     def broke(self, number: int, line: object) -> None:
         """For session `number` whose `line` broke; nothing happens where it ended, or goes on over another one."""
         with self._lock:
-            session = self.fleet.sessions.get(number)
+            session = self.fleet.own(number)
             if session is None or not self._lines.holds(number, line):
                 return
             if self._lines.broke(number):
@@ -169,7 +164,7 @@ class Service:
     def end(self, number: int) -> None:
         """Ends session `number`, whose device is not welcome any more; nothing happens where it has ended already."""
         with self._lock:
-            session = self.fleet.sessions.get(number)
+            session = self.fleet.own(number)
             if session is not None:
                 self._run.end(session, finished=False)
 
@@ -186,7 +181,7 @@ class Service:
         """Ends `session`; with a checkpoint that says so, where it has done all that it planned and there are any."""
         with self._lock:
             # It may have ended since it was looked up.
-            if session.number in self.fleet.sessions:
+            if self.fleet.own(session.number):
                 if self._run.checkpoints is not None and not request.gives_up:
                     self._run.begin_checkpoint()
                     reply: AnyMessage = self._gate.wait(Ticket("saved", session, request, alive))
@@ -197,7 +192,7 @@ class Service:
     def _gone(self, number: int, breaks: int) -> None:
         """Ends session `number` if its device did not come back since its line broke for the `breaks`th time."""
         with self._lock:
-            session = self.fleet.sessions.get(number)
+            session = self.fleet.own(number)
             if session is not None and self._lines.is_away(number, breaks):
                 self._run.end(session, finished=False)
 
@@ -210,7 +205,7 @@ class Service:
             with self._lock:
                 self.recovery.wait()
                 # One of its name was started anew, and remembers nothing.
-                away = [each for each in self.fleet.in_order()
+                away = [each for each in self.fleet.here.values()
                         if each.device == hello.device and self._lines.is_away(each.number)]  # fmt: skip
                 check_hello(self.setup, self.fleet, hello, self._gate.names(), away, self._run.checkpoints is not None)
                 for session in away:
@@ -218,7 +213,7 @@ class Service:
                 welcomed: AnyMessage = self._gate.wait(Ticket("hello", None, hello, alive))
             return messages.pack(welcomed)
         # Not under the lock: it is held for as long as a step takes, and decoding need not wait for that.
-        own = self.fleet.sessions.get(message.session)
+        own = self.fleet.own(message.session)
         if own is None:
             raise Refused(f"there is no session {message.session} here, or it has ended: say hello first")
         _check(alive)

@@ -44,6 +44,9 @@ class Session:
     token: str = ""
     #: What it was last warned of.
     warning: str = ""
+    #: Whether its device talks to this process; else to another rank (`edgekit.server.ranks`), or it has left this one
+    #: and the others do not know it yet.
+    here: bool = True
     #: What its test came to so far.
     test: Count = field(default_factory=Count)
     validation: Count = field(default_factory=Count)
@@ -51,10 +54,10 @@ class Session:
     missed: Tally | None = None
 
     @classmethod
-    def begin(cls, number: int, hello: Hello, setup: Setup) -> "Session":
+    def begin(cls, number: int, hello: Hello, setup: Setup, here: bool = True) -> "Session":
         """A session that has seen nothing."""
         tables = {name: array.copy() for name, array in setup.tables.items()}
-        return cls(number, hello, tables, setup.codec.stream(), left=hello.images * hello.epochs)
+        return cls(number, hello, tables, setup.codec.stream(), left=hello.images * hello.epochs, here=here)
 
     def state(self) -> dict[str, Any]:
         """All of it, as a state (`edgekit.statefile`). None of its messages may be under way."""

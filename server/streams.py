@@ -137,7 +137,7 @@ class Line:
         if message.kind == "hello":
             self._guest.claim(message.header.get("device"))
         if message.kind == "resume":
-            known = self._service.fleet.sessions.get(message.session)
+            known = self._service.fleet.own(message.session)
             if known is not None:
                 self._guest.claim(known.device)
             resumed, *lost = self._service.resume(message, self)

@@ -11,7 +11,7 @@ A step is joint: it learns from the batches of several devices at once, each of 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -175,19 +175,17 @@ class BackHalf:
         """
         before = {name: buffer.clone() for name, buffer in self._buffers.items()}
         leaves = [part.coded.detach().requires_grad_() for part in parts]
-        joint = _pass(self._train, [part._replace(coded=leaf) for part, leaf in zip(parts, leaves, strict=True)])
-        self._optimizer.zero_grad()
-        joint.loss.backward()  # type: ignore[no-untyped-call]
-        total = sum(len(leaf) for leaf in leaves)
+        joint = self._learn([part._replace(coded=leaf) for part, leaf in zip(parts, leaves, strict=True)])
+        total = self._images(parts)
         gradients = [leaf.grad * (total / len(leaf)) for leaf in leaves if leaf.grad is not None]
         of_weights = [w.grad for w in self._weights.values() if w.grad is not None]
         loss, moved = joint.loss.item(), [*of_weights, *self._buffers.values(), *gradients]
-        if not math.isfinite(loss) or not finite(moved):
+        if not self._all(math.isfinite(loss) and finite(moved)):
             self._put_back(before)
             raise Diverged(f"the loss is {loss} and its gradient not finite: training diverged, lower --lr")
-        if self.guards.calm(before, self._buffers):
-            self.guards.clip_weights(of_weights)
-            self.guards.clip_parts(gradients)
+        if self.guards.calm(before, self._buffers, self._agreed):
+            self.guards.clip_weights(of_weights, self._agreed)
+            self.guards.clip_parts(gradients, self._longest)
             for group in self._optimizer.param_groups:
                 group["lr"] = lr
             self._optimizer.step()
@@ -199,6 +197,31 @@ class BackHalf:
             for each, predicted, gradient, part in zip(joint.losses, joint.predicted, gradients, parts, strict=True)
         ]
 
+    # What follows is about all images of a joint step: of one whose images are at several ranks, `ranks` says it.
+
+    def _learn(self, parts: Sequence[Part]) -> "Pass":
+        """One pass over `parts`, after which every weight has its gradient."""
+        joint = pass_over(self._train, parts)
+        self._optimizer.zero_grad()
+        joint.loss.backward()  # type: ignore[no-untyped-call]
+        return joint
+
+    def _images(self, parts: Sequence[Part]) -> int:
+        """Images of the joint step."""
+        return sum(len(part.coded) for part in parts)
+
+    def _all(self, sound: bool) -> bool:
+        """Whether all of the step is `sound`."""
+        return sound
+
+    def _agreed(self, lengths: list[float]) -> list[float]:
+        """The `lengths` that the guards go by."""
+        return lengths
+
+    def _longest(self, lengths: Sequence[float]) -> float:
+        """The largest of all parts' `lengths`."""
+        return max(lengths)
+
     def _put_back(self, buffers: dict[str, torch.Tensor]) -> None:
         for name, buffer in self._buffers.items():
             buffer.copy_(buffers[name])
@@ -206,7 +229,7 @@ class BackHalf:
     def evaluate(self, coded: torch.Tensor, order: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
         """Mean cross entropy, and the classes (n,) int64 of the largest logits, in evaluation mode; nothing changes."""
         with torch.no_grad():
-            joint = _pass(self._eval, [Part(coded, order, labels)])
+            joint = pass_over(self._eval, [Part(coded, order, labels)])
         loss = joint.loss.item()
         if not math.isfinite(loss):
             raise Diverged(f"the loss is {loss}: training diverged, lower --lr")
@@ -260,12 +283,16 @@ class ExportedProgram:
         self.layout = torch.channels_last
         if device.type != "cpu" or torch.ops.aten.as_strided.default in called:
             self.layout = torch.contiguous_format
-        # Guards are Python text in the archive; the one that matters, the batch, is checked in `_pass`.
+        # Guards are Python text in the archive; the one that matters, the batch, is checked in `pass_over`.
         self._module = program.module(check_guards=False)
+        # A view is of a contiguous tensor only.
+        self.replace(torch.ops.aten.view.default, torch.ops.aten.reshape.default)
+
+    def replace(self, operator: Callable[..., Any], by: Callable[..., Any]) -> None:
+        """Calls `by`, which takes the same arguments, wherever the program calls `operator`."""
         for node in self._module.graph.nodes:
-            # A view is of a contiguous tensor only.
-            if node.target is torch.ops.aten.view.default:
-                node.target = torch.ops.aten.reshape.default
+            if node.target is operator:
+                node.target = by
         self._module.recompile()
 
     def share(self, weights: dict[str, torch.Tensor]) -> None:
@@ -288,7 +315,7 @@ class ExportedProgram:
         return logits
 
 
-class _Pass(NamedTuple):
+class Pass(NamedTuple):
     """What one pass over several parts gives."""
 
     #: Mean cross entropy of all images (0-d).
@@ -298,7 +325,7 @@ class _Pass(NamedTuple):
     predicted: list[np.ndarray]
 
 
-def _pass(program: Program, parts: Sequence[Part]) -> _Pass:
+def pass_over(program: Program, parts: Sequence[Part]) -> Pass:
     """`program` over the images of all `parts` at once. Refused when they are too few or too many for it."""
     sizes = [len(part.coded) for part in parts]
     low, high = program.batch
@@ -313,9 +340,9 @@ def _pass(program: Program, parts: Sequence[Part]) -> _Pass:
     loss = cross_entropy(logits, torch.cat(targets))
     predicted = [own.argmax(1).cpu().numpy() for own in torch.split(logits.detach(), sizes)]
     if len(parts) == 1:
-        return _Pass(loss, [loss.detach()], predicted)
+        return Pass(loss, [loss.detach()], predicted)
     split = zip(torch.split(logits.detach(), sizes), targets, strict=True)
-    return _Pass(loss, [cross_entropy(own, target) for own, target in split], predicted)
+    return Pass(loss, [cross_entropy(own, target) for own, target in split], predicted)
 
 
 def _batch_bounds(program: torch.export.ExportedProgram, name: str) -> tuple[int, int]:

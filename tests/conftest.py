@@ -26,7 +26,7 @@ SLOW = (
     "export/models/test_registry.py", "device/ascend/test_training.py", "device/ascend/test_backend.py",
     "runtime/test_session.py", "runtime/test_codebooks.py", "runtime/test_loop.py", "test_python_page.py",
     "test_api.py", "report/test_page.py", "export/parity/test_check.py", "runtime/test_doctor.py",
-    "report/test_browser.py", "codecs/entropy/native/test_build.py", "device/tensorrt/test_bindings.py",
+    "report/test_browser.py", "server/ranks", "codecs/entropy/native/test_build.py", "device/tensorrt/test_bindings.py",
     "runtime/test_transport.py", "runtime/test_resume.py", "line/test_channel.py", "server/test_streams.py",
     "deploy/test_package.py", "test_docs.py", "test_time_to_accuracy.py",
     "export/lowerings/test_lowerings.py", "export/plan/test_cuts.py", "export/test_own_network.py", "e2e",

@@ -123,6 +123,7 @@ TABLES = [
     ("docs/fleet.md", "bench/fleet.py --show bench/results/fleet.json"),
     ("docs/fleet.md", "bench/fleet.py --show bench/results/fleet-cifar10.json --curves"),
     ("docs/leak.md", "bench/leak.py --show bench/results/leak.json"),
+    ("docs/scale.md", "bench/ranks.py --show bench/results/ranks.json"),
     *[
         ("docs/measure.md", f"bench/{script}.py --show bench/results/{script}{when}.json")
         for script in ("line", "server_step")

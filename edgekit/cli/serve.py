@@ -39,6 +39,12 @@ DRAIN_S = 10.0
 )
 @options.overwrite
 @options.metrics
+@click.option(
+    "--rank-timeout",
+    default=60.0,
+    metavar="SECONDS",
+    help="With several ranks: one that says nothing for so long is lost, and all end.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on standard output.")
 def serve(**given: Any) -> None:
     """Train the back half of BUNDLE for devices that connect.
@@ -50,6 +56,15 @@ def serve(**given: Any) -> None:
     \b
     edgekit serve bundle --devices 4 --out runs/four
     edgekit serve --resume runs/four          after a crash or a stop: the run goes on, with its options
+
+    Several processes, the ranks, train one back half where torchrun starts them:
+
+    \b
+    torchrun --nproc-per-node 2 -m edgekit serve BUNDLE --listen HOST:50051 --devices 4
+
+    Each rank listens for itself: the first one of a machine at the port of --listen, the next one at the next port,
+    and so on; its event "listening" says where. Training begins when N devices are there, at all ranks together; each
+    may be at any of them. Rank 0 writes --out, which needs --checkpoint 0: ranks do not save runs yet.
     """
     from edgekit.bundle import open_bundle
     from edgekit.kept import check_new, check_room, size_of
@@ -57,17 +72,22 @@ def serve(**given: Any) -> None:
     from edgekit.line.clear import check_clear
     from edgekit.server.observe.web import check_metrics
     from edgekit.server.policy import parse_checkpoint
+    from edgekit.server.ranks.place import check_options, place_of
 
+    place = place_of()
     if given["resume"] is not None:
         given = going_on.options_of(given)
     elif given["bundle"] is None:
         raise UsageError("BUNDLE is missing: the folder that `edgekit export` wrote; only --resume DIR does without")
-    out, devices, seed = given["out"], given["devices"], given["seed"]
+    if not place.alone:
+        check_options(given)
+    out, devices, seed = given["out"] if place.first else None, given["devices"], given["seed"]
     # Before torch is imported, which takes seconds: a mistake shows at once.
     check_address(given["listen"])
     check_clear("--listen", given["listen"], given["identity"] is not None, given["insecure"])
     if given["metrics"] is not None:
         check_metrics(given["metrics"], given["insecure"])
+    address = place.listen(given["listen"])
     opened = open_bundle(given["bundle"])
     options.check_overwrite(given)
     every = parse_checkpoint(given["checkpoint"])
@@ -87,6 +107,7 @@ def serve(**given: Any) -> None:
     from edgekit.server.noise_filling import noise_filling
     from edgekit.server.observe.observer import Observer
     from edgekit.server.pairs import Pairs
+    from edgekit.server.run import Run
     from edgekit.server.service import Service
     from edgekit.server.setup import setup_from_bundle
     from edgekit.server.watch import Watch
@@ -95,18 +116,26 @@ def serve(**given: Any) -> None:
     fleet = FleetSettings(**{name: given[name] for name in FleetSettings._fields})
     patience, rounds = fleet.patience(devices), fleet.rounds(devices)
     resume = given["resume"] is not None
+    joint = None
+    if not place.alone:
+        from edgekit.server.ranks.join import Joint
+
+        joint = Joint(place, given)
     pairs = Pairs(out, opened.class_names, 0, given["overwrite"], resume) if out is not None else None
     train.prepare(given["server_threads"], seed)
     policy = given["gradient_codec"] or default_policy(opened)
+    device = train.torch_device(given["torch_device"])
     setup = setup_from_bundle(
         opened,
-        train.torch_device(given["torch_device"]),
+        joint.meet(device) if joint else device,
         calibrator(policy, seed),
         train.OptimizerConfig(given["optimizer"], given["lr"], given["momentum"], given["weight_decay"]),
         given["schedule"],
         noise_filling(given["noise_filling"], opened.codec, seed),
         LocalLoss(given["local_loss"], given["gradient_every"]),
     )
+    if joint:
+        setup = joint.agree(setup)
     watch = Watch(setup.classes, setup.golden_size, bool(rounds.every) or devices == 1) if given["quarantine"] else None
     checkpoints = None
     if out is not None and (every or resume):
@@ -114,13 +143,18 @@ def serve(**given: Any) -> None:
         if not resume:
             saves.clear()
         checkpoints = Checkpoints(saves, every, going_on.settings(given))
-    service = Service(setup, lambda event: None, patience, rounds, pairs, seed, watch, checkpoints)
+    make_run = joint.make_run if joint else Run
+    service = Service(
+        setup, lambda event: None, patience, rounds, pairs, seed, watch, checkpoints, make_run
+    )  # fmt: skip
     record, run, most = Recorder(sys.stdout), events.new_run(), max(devices or 0, 64)
     observer: Observer | None = None
     finished = threading.Event()
     one_at_a_time = threading.Lock()
 
     def show(event: dict[str, Any]) -> None:
+        if joint:
+            event = {**event, "rank": place.rank}
         if observer is not None:
             observer.event(event)
         with one_at_a_time:
@@ -128,7 +162,7 @@ def serve(**given: Any) -> None:
                 record(events.stamped(event, run))
             else:
                 click.echo(", ".join(f"{key} {_short(value)}" for key, value in event.items()))
-        if devices is not None and service.fleet.ended >= devices:
+        if devices is not None and joint is None and service.fleet.ended >= devices:
             finished.set()
 
     service.on_event = show
@@ -142,16 +176,18 @@ def serve(**given: Any) -> None:
         if resume:
             service.recovery.go_on()
         traffic = None if observer is None else observer.sight.traffic
-        server = listener.serve(service, given["listen"], max_workers=most, door=door, traffic=traffic)
+        server = listener.serve(service, address, max_workers=most, door=door, traffic=traffic)
         grace_s = 1.0
         try:
             ports = {"port": server.port} if observer is None else {"port": server.port, "metrics": observer.port}
             show({"event": "listening", **ports, "bundle": opened.digest, "calibrate": policy})
+            if joint:
+                joint.start(finished.set)
             # In slices: a signal that the system hands to a thread of gRPC's does not wake a wait without end.
             while not finished.wait(0.5):
                 pass
-            # The last device's goodbye is still to be answered.
-            grace_s = 30.0
+            # The last device's goodbye is still to be answered; or all are to hear why the run ends.
+            grace_s = 5.0 if joint and joint.failed else 30.0
         finally:
             # A second Ctrl-C must not cost the trained back half.
             ignore_stops()
@@ -164,6 +200,8 @@ def serve(**given: Any) -> None:
                 service.keep_last()
             finally:
                 show(service.ended())
+    if joint:
+        joint.close()
 
 
 def _short(value: object) -> str:

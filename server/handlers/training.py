@@ -153,6 +153,7 @@ def _odd(watch: Watch, work: Work) -> bool:
 
 def _filled(setup: Setup, work: Work, progress: float) -> torch.Tensor:
     """The feature of `work` as it is trained on."""
-    if setup.noise_filling is None:
+    # There are no features of what another rank has.
+    if setup.noise_filling is None or not len(work.batch.feature):
         return work.batch.feature
     return setup.noise_filling.apply(work.batch.feature, work.message, work.session.seed, progress)

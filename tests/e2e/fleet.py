@@ -26,10 +26,10 @@ Event = dict[str, Any]
 class Process:
     """A process of edgekit; `events` are those that were waited for and passed by."""
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(self, command: list[str], **variables: str) -> None:
         self.process = subprocess.Popen(
             [sys.executable, *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True, env=ENVIRONMENT,
+            text=True, env={**ENVIRONMENT, **variables},
         )  # fmt: skip
         self.events: list[Event] = []
         self.said: list[str] = []
