@@ -1,19 +1,26 @@
-"""A TCP proxy that does to a line what bad networks do: it cuts, delays, truncates, corrupts and repeats."""
+"""A TCP proxy that does to a line what bad networks do: it cuts, delays, truncates, corrupts and repeats.
+
+It knows HTTP/2's frames, and damages those that hold one of edgekit's. Of HTTP/2 itself it changes nothing: a length
+that lies is waited for in silence, and TCP's checksums keep that from a real line.
+"""
 
 import contextlib
 import random
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from typing import NamedTuple
 
+from edgekit.line.frame import MAGIC
+
 KINDS = ("cut", "delay", "truncate", "corrupt", "repeat")
-#: Smallest chunk that is damaged: in smaller ones gRPC's own lengths lie, and a wrong length is waited for in silence.
-LEAST = 200
+#: What a client says before its first HTTP/2 frame, and the bytes of a frame's head.
+PREFACE, HEAD = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 9
 
 
 class Fault(NamedTuple):
-    """What happens to the first chunk in one direction, "up" or "down", after `after` bytes of a connection."""
+    """What happens to the first frame in one direction, "up" or "down", after `after` bytes of a connection."""
 
     kind: str
     way: str
@@ -27,7 +34,8 @@ def draw(seed: int, n: int, most: int) -> list[Fault]:
 
 
 class FaultyProxy:
-    """Connections to `port` go on to `target` ("host:port"). Each takes the next of `faults`; then they are sound."""
+    """Connections to `port` go on to `target` ("host:port"). Each takes the next of `faults`, up to one that is no
+    delay; then they are sound."""
 
     def __init__(self, target: str, faults: list[Fault]) -> None:
         host, _, port = target.rpartition(":")
@@ -56,26 +64,32 @@ class FaultyProxy:
                 device, _ = self._listener.accept()
             except OSError:
                 return
-            server = socket.create_connection(self._target)
+            try:
+                server = socket.create_connection(self._target)
+            except OSError:
+                # The server has ended.
+                _shut(device)
+                continue
             self._open += [device, server]
-            fault = self._faults.pop(0) if self._faults else None
+            faults: list[Fault] = []
+            while self._faults and (not faults or faults[-1].kind == "delay"):
+                faults.append(self._faults.pop(0))
             for way, source, sink in (("up", device, server), ("down", server, device)):
-                own = fault if fault is not None and fault.way == way else None
+                own = [fault for fault in faults if fault.way == way]
                 threading.Thread(target=self._pump, args=(source, sink, own), daemon=True).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket, fault: Fault | None) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, faults: list[Fault]) -> None:
         seen = 0
         try:
-            while chunk := source.recv(65536):
-                seen += len(chunk)
-                if fault is not None and seen > fault.after and len(chunk) >= LEAST:
-                    self.done.append(fault)
-                    chunk, fault, ends = (*_suffer(chunk, fault.kind),)
-                    sink.sendall(chunk)
-                    if ends:
-                        break
-                    continue
-                sink.sendall(chunk)
+            for frame in _frames(source):
+                seen += len(frame)
+                ends = False
+                if faults and seen > faults[0].after and MAGIC in frame:
+                    self.done.append(faults[0])
+                    frame, ends = _suffer(frame, faults.pop(0))
+                sink.sendall(frame)
+                if ends:
+                    break
         except OSError:
             # The other direction has ended the connection.
             pass
@@ -83,19 +97,38 @@ class FaultyProxy:
             _shut(each)
 
 
-def _suffer(chunk: bytes, kind: str) -> tuple[bytes, None, bool]:
-    """What goes on of `chunk`, that there is no more fault, and whether the connection ends."""
-    middle = len(chunk) // 2
-    if kind == "delay":
+def _frames(source: socket.socket) -> Iterator[bytes]:
+    """The HTTP/2 frames that come from `source`, and what comes before and after them."""
+    waiting = b""
+    while chunk := source.recv(65536):
+        waiting += chunk
+        if waiting.startswith(PREFACE):
+            yield PREFACE
+            waiting = waiting[len(PREFACE) :]
+        while len(waiting) >= HEAD and not PREFACE.startswith(waiting[:HEAD]):
+            size = HEAD + int.from_bytes(waiting[:3], "big")
+            if len(waiting) < size:
+                break
+            yield waiting[:size]
+            waiting = waiting[size:]
+    yield waiting
+
+
+def _suffer(frame: bytes, fault: Fault) -> tuple[bytes, bool]:
+    """What goes on of `frame`, and whether the connection ends."""
+    if fault.kind == "delay":
         time.sleep(0.3)
+    # Of edgekit's frame any byte: its checksum is over all of them.
+    start = frame.index(MAGIC)
+    at = start + fault.after % (len(frame) - start)
     what = {
         "cut": b"",
-        "delay": chunk,
-        "truncate": chunk[:middle],
-        "corrupt": chunk[:middle] + bytes([chunk[middle] ^ 0x20]) + chunk[middle + 1 :],
-        "repeat": chunk + chunk,
+        "delay": frame,
+        "truncate": frame[: len(frame) // 2],
+        "corrupt": frame[:at] + bytes([frame[at] ^ 0x20]) + frame[at + 1 :],
+        "repeat": frame + frame,
     }
-    return what[kind], None, kind in ("cut", "truncate")
+    return what[fault.kind], fault.kind in ("cut", "truncate")
 
 
 def _shut(each: socket.socket) -> None:

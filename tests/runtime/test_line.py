@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -17,19 +18,23 @@ from edgekit.runtime.line import Reconnecting
 from edgekit.runtime.loop import Device
 from edgekit.runtime.session import Images, Options
 from edgekit.runtime.transport import Grpc
+from edgekit.server.handlers import training
 from edgekit.server.listen import Listener, serve
-from edgekit.server.policy import Patience
-from edgekit.server.service import Service
-from tests.faults import KINDS, Fault, FaultyProxy
+from edgekit.server.modes import FleetSettings
+from edgekit.server.policy import Patience, RoundPolicy
+from edgekit.server.service import ALONE, Service
+from tests.faults import KINDS, Fault, FaultyProxy, draw
 from tests.runtime.loopback import coded_by, service
 
 PATIENT = Patience(devices=1, step_s=60.0, step_quorum=1.0, away_s=60.0)
 
 
 @contextlib.contextmanager
-def listening(setup: Any, patience: Patience = PATIENT) -> Iterator[tuple[Service, Listener, list[dict[str, Any]]]]:
+def listening(
+    setup: Any, patience: Patience = PATIENT, rounds: RoundPolicy = ALONE
+) -> Iterator[tuple[Service, Listener, list[dict[str, Any]]]]:
     events: list[dict[str, Any]] = []
-    server = Service(setup, events.append, patience)
+    server = Service(setup, events.append, patience, rounds)
     listener = serve(server, "127.0.0.1:0", 4)
     try:
         yield server, listener, events
@@ -43,8 +48,11 @@ def run(
     port: int,
     reconnect_s: float = 60.0,
     on_broken: Callable[[], None] = lambda: None,
+    name: str = "d",
+    own: slice = slice(160),
 ) -> tuple[Device, list[dict[str, Any]]]:
-    """A device that trains over `port`; its events. `on_broken` is called before it tries to come back."""
+    """A device that trains over `port` on its `own` images; its events. `on_broken` is called before it tries to come
+    back."""
     events: list[dict[str, Any]] = []
     meter = Meter()
 
@@ -60,9 +68,9 @@ def run(
         contextlib.closing(FrontHalf(bundle, "onnxruntime", 1)) as front,
         Reconnecting(connect, connect(), reconnect_s, tell) as line,
     ):
-        device = Device(front, line, Options("d", epochs=2, in_flight=2), events.append)
+        device = Device(front, line, Options(name, epochs=2, in_flight=2), events.append)
         device.train(
-            Images(digits.train_images[:160], digits.train_labels[:160]),
+            Images(digits.train_images[own], digits.train_labels[own]),
             Images(digits.test_images[:90], digits.test_labels[:90]),
         )
     return device, events
@@ -103,6 +111,60 @@ def test_the_same_weights_whatever_happens_to_the_line(
         assert names(told).count("joined") == names(told).count("left") == 1 and told[-1]["finished"]
         for name, array in sound.items():
             np.testing.assert_array_equal(array, weights(server, device)[name], name)
+
+
+def fleet(
+    bundle: Bundle, digits: Dataset, mode: str, faults: list[Fault], monkeypatch: pytest.MonkeyPatch
+) -> tuple[dict[str, np.ndarray], list[tuple[str, int]], int]:
+    """Four devices that meet `faults`: the back half and all front halves, which device's batches were learned from by
+    their numbers, and how many faults came about."""
+    applied: list[tuple[str, int]] = []
+    train = training.train
+
+    def recorded(*given: Any) -> list[training.Learned]:
+        learned = train(*given)
+        applied.extend((each.work.session.device, each.work.message.step) for each in learned if each.outcome)
+        return learned
+
+    monkeypatch.setattr(training, "train", recorded)
+    settings = FleetSettings(mode, step_wait=60.0 if mode == "sync" else None)
+    with (
+        listening(service(bundle).setup, settings.patience(4), settings.rounds(4)) as (server, listener, told),
+        contextlib.ExitStack() as stack,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        proxies = [FaultyProxy(f"127.0.0.1:{listener.port}", faults[i::4]) for i in range(4)]
+        for proxy in proxies:
+            stack.callback(proxy.close)
+        made = [
+            pool.submit(run, bundle, digits, proxy.port, name=f"d{i}", own=slice(160 * i, 160 * (i + 1)))
+            for i, proxy in enumerate(proxies)
+        ]
+        devices = [each.result()[0] for each in made]
+        assert names(told).count("left") == names(told).count("joined"), told
+        kept = dict(server.setup.back.state_dict())
+        for device in devices:
+            ends = {**device.front.state, **device.front.tables}
+            kept.update({f"{device.options.name}/{name}": array for name, array in ends.items()})
+        return kept, applied, sum(len(proxy.done) for proxy in proxies)
+
+
+@pytest.mark.parametrize("seed", [0])
+def test_a_fleet_that_meets_a_dozen_faults(
+    bundle: Bundle, digits: Dataset, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """``bench/faults.py`` does the same with real processes and some hundred faults."""
+    faults = draw(seed, 24, 8000)
+    expected, _, _ = fleet(bundle, digits, "sync", [], monkeypatch)
+    for mode in ("sync", "async"):
+        kept, applied, came = fleet(bundle, digits, mode, faults, monkeypatch)
+        assert came >= 12, (seed, came)
+        for name in ("d0", "d1", "d2", "d3"):
+            own = [step for device, step in applied if device == name]
+            assert own == list(range(len(own))) and len(own) >= 10, (mode, name, own)
+        if mode == "sync":
+            for name, array in expected.items():
+                np.testing.assert_array_equal(array, kept[name], f"seed {seed}: {name}")
 
 
 def test_a_line_that_stays_away_is_an_error_that_says_both_reasons(bundle: Bundle, digits: Dataset) -> None:
