@@ -4,9 +4,10 @@
 python bench/kills.py [--kills 40] --out FILE
 python bench/kills.py --seed S --runs 1        one run again
 
-A tiny network learns digits, in sync mode, with a checkpoint every --every steps. Now and then one of the five processes
-is killed (SIGKILL), or several at once, and each is started again with --resume: who, and how long after the one before,
-is drawn from the run's seed. What all five kept in the end must be what they keep where nobody is killed, bit for bit.
+A tiny network learns digits, in sync mode, with a checkpoint every --every steps. Now and then one of the five
+processes is killed (SIGKILL), or several at once, and each is started again with --resume: who, and how long after the
+one before, is drawn from the run's seed. What all five kept in the end must be what they keep where nobody is killed,
+bit for bit.
 Runs that --out has already are not made again. ``--show FILE`` prints its table.
 """
 
