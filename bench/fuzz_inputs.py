@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -162,11 +163,12 @@ def measure(options: argparse.Namespace) -> int:
 
     wanted = options.targets.split(",") if options.targets else list(TARGETS)
     results = []
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(options.jobs) as pool:
         corpus = Path(options.corpus or scratch).resolve()
-        for target in wanted:
-            results.append(fuzz(target, max(int(options.inputs * TARGETS[target][1]), LOOK), corpus, options))
-            sys.stderr.write(json.dumps(results[-1]) + "\n")
+        shares = [max(int(options.inputs * TARGETS[target][1]), LOOK) for target in wanted]
+        for found in pool.map(lambda target, share: fuzz(target, share, corpus, options), wanted, shares):
+            results.append(found)
+            sys.stderr.write(json.dumps(found) + "\n")
             made = {**record.head("numpy"), "machine": describe(), "engine": engine(options.python), "results": results}
             if options.out:
                 record.write(made, options.out)
@@ -180,6 +182,7 @@ def main() -> int:
     arguments.add("default: all", targets=None)
     arguments.add("the Python that has atheris", python=sys.executable)
     arguments.add("where inputs are kept", corpus=None)
+    arguments.add("targets at a time", jobs=2)
     arguments.add(seed=0)
     arguments.add(argparse.SUPPRESS, target=None, told=None, plain=False)
     options = arguments.parse_or_show(table)
