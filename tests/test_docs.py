@@ -123,6 +123,7 @@ TABLES = [
     ("docs/fleet.md", "bench/faults.py --show bench/results/faults.json"),
     ("docs/fleet.md", "bench/fleet.py --show bench/results/fleet.json"),
     ("docs/fleet.md", "bench/fleet.py --show bench/results/fleet-cifar10.json --curves"),
+    ("docs/line.md", "bench/fuzz_inputs.py --show bench/results/fuzz.json"),
     ("docs/leak.md", "bench/leak.py --show bench/results/leak.json"),
     ("docs/scale.md", "bench/ranks.py --show bench/results/ranks.json"),
     *[
