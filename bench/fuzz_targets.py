@@ -327,7 +327,7 @@ def kept() -> Target:
 
 #: Target, and its share of all inputs.
 TARGETS: dict[str, tuple[Callable[[], Target], float]] = {
-    "frames": (frames, 0.3), "features": (features, 0.08), "gradients": (gradients, 0.15), "updates": (updates, 0.08),
-    "tensors": (tensors, 0.1), "manifests": (manifests, 0.06), "tables": (tables, 0.06), "graphs": (graphs, 0.05),
-    "programs": (programs, 0.005), "hellos": (hellos, 0.05), "registers": (registers, 0.035), "kept": (kept, 0.03),
+    "hellos": (hellos, 0.02), "features": (features, 0.05), "gradients": (gradients, 0.12), "updates": (updates, 0.06),
+    "graphs": (graphs, 0.03), "programs": (programs, 0.005), "frames": (frames, 0.45), "tensors": (tensors, 0.1),
+    "manifests": (manifests, 0.06), "tables": (tables, 0.05), "registers": (registers, 0.035), "kept": (kept, 0.02),
 }  # fmt: skip

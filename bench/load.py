@@ -9,6 +9,7 @@ In turn, --turns times: the server works for its part of --seconds, then it has 
 the back half alone, a plain PyTorch module, channels last, by SGD, on the same features, decoded before, as many images
 a step, with as many threads. Latency is that of a batch, from sending it until its gradient is there, with --in-flight
 batches under way. Memory is the server's resident set, each second; its slope is that after the first quarter.
+The processor time of a step, of both, says less than steps/s, and holds where other work takes turns with them.
 ``--show FILE`` prints the table of such a file.
 """
 
@@ -24,7 +25,6 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import markdown
@@ -53,8 +53,10 @@ from edgekit.measure.methods import Method, parse
 from edgekit.runtime.transport import Grpc
 
 SHARED = ("model", "dataset", "codec", "mode", "devices", "batch", "in_flight", "seconds", "turns", "server_threads")
-HEADS = ("mode", "devices", "steps/s", "images/s", "to PyTorch", "latency p50, ms", "p95", "p99", "least / most served",
-         "memory, MiB", "slope, MiB/min")  # fmt: skip
+HEADS = (
+    "mode", "devices", "steps/s", "images/s", "to PyTorch", "CPU s of a step", "PyTorch's", "latency p50, ms", "p95",
+    "p99", "least / most served", "memory, MiB", "slope, MiB/min",
+)  # fmt: skip
 #: Features that the bare loop trains on, one after another.
 BATCHES = 8
 Recorded = list[tuple[bytes, bytes]]
@@ -91,11 +93,11 @@ class LoadDevice:
         self._transport.send(self._hello)
         self._session = self._transport.expect(Welcome).session
 
-    def work(self, until: float, in_flight: int) -> None:
-        """Sends batches until the clock says `until`; returns when all are answered."""
+    def work(self, turn: "Turn", in_flight: int) -> None:
+        """Sends batches until the `turn` is over; returns when all are answered."""
         sent: deque[tuple[int, float]] = deque()
-        while sent or time.perf_counter() < until:
-            if time.perf_counter() < until and len(sent) < in_flight:
+        while True:
+            if len(sent) < in_flight and turn.goes_on(self._next):
                 if self._next == len(self._batches):
                     raise SystemExit(f"all {self._next} batches are sent: give more --steps")
                 labels, codes = self._batches[self._next]
@@ -103,6 +105,8 @@ class LoadDevice:
                 self._transport.send(Feature(self._session, self._next, 0, self._batch, labels, codes, None))
                 self._next += 1
                 continue
+            if not sent:
+                return
             step, began = sent.popleft()
             self._transport.expect(Gradient, step)
             now = time.perf_counter()
@@ -113,6 +117,25 @@ class LoadDevice:
         self._transport.send(Bye(self._session))
         self._transport.expect(Ack)
         self._transport.close()
+
+
+class Turn:
+    """Some seconds of work. Where devices step together all make the same steps: nobody waits for one that stopped."""
+
+    def __init__(self, seconds: float, together: bool) -> None:
+        self._until, self._together = time.perf_counter() + seconds, together
+        self._lock, self._furthest, self._last = threading.Lock(), 0, -1
+
+    def goes_on(self, step: int) -> bool:
+        """Whether a device is to send its batch `step`, too."""
+        over = time.perf_counter() >= self._until
+        if not self._together:
+            return not over
+        with self._lock:
+            if over and self._last < 0:
+                self._last = self._furthest
+            self._furthest = max(self._furthest, step)
+            return self._last < 0 or step <= self._last
 
 
 class Memory:
@@ -174,11 +197,12 @@ def bare(options: argparse.Namespace) -> None:
     tell(event="ready")
     with open(f"{options.bare}.turns", encoding="ascii") as turns:
         for line in turns:
-            begun, steps = time.perf_counter(), 0
+            begun, cpu_s, steps = time.perf_counter(), time.process_time(), 0
             while time.perf_counter() - begun < float(line):
                 step(steps)
                 steps += 1
-            tell(event="turn", steps_per_s=steps / (time.perf_counter() - begun))
+            seconds, cpu_s = time.perf_counter() - begun, time.process_time() - cpu_s
+            tell(event="turn", steps_per_s=steps / seconds, cpu_s=cpu_s / steps)
 
 
 def tell(**event: Any) -> None:
@@ -234,29 +258,38 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         with ThreadPoolExecutor(options.devices) as pool:
             list(pool.map(LoadDevice.join, devices))
             sys.stderr.write("all have joined\n")
-            for _ in range(options.turns):
+            for number in range(options.turns):
                 before, own, begun = usage(pid).cpu_s, usage(os.getpid()).cpu_s, time.perf_counter()
                 served = sum(len(device.served) for device in devices)
+                turn = Turn(work_s, options.mode == "sync")
+
+                def work(device: LoadDevice, turn: Turn = turn, last: bool = number == options.turns - 1) -> None:
+                    device.work(turn, options.in_flight)
+                    if last:
+                        device.leave()
+
                 with memory.watched():
-                    list(pool.map(partial(LoadDevice.work, until=begun + work_s, in_flight=options.in_flight), devices))
+                    list(pool.map(work, devices))
                 seconds = time.perf_counter() - begun
+                # Now: after the last turn the server ends.
+                server_s, own_s = usage(pid).cpu_s - before, usage(os.getpid()).cpu_s - own
                 turns.write(f"{options.bare_seconds}\n")
                 turns.flush()
+                steps = (sum(len(device.served) for device in devices) - served) / options.devices
+                alone = next_event(plain_events, "turn")
                 rates.append({
-                    "server": (sum(len(device.served) for device in devices) - served) / options.devices / seconds,
-                    "bare": next_event(plain_events, "turn")["steps_per_s"],
-                    "server_cpu": (usage(pid).cpu_s - before) / seconds,
-                    "devices_cpu": (usage(os.getpid()).cpu_s - own) / seconds,
+                    "server": steps / seconds, "bare": alone["steps_per_s"], "server_cpu_s": server_s / steps,
+                    "bare_cpu_s": alone["cpu_s"], "devices_cpu_s": own_s / steps,
                 })  # fmt: skip
                 sys.stderr.write(json.dumps(rates[-1]) + "\n")
-            list(pool.map(LoadDevice.leave, devices))
         next_event(events, "ended")
     latencies = 1e3 * np.array([latency for device in devices for _, latency in device.served])
     counts = [len(device.served) for device in devices]
-    server, alone = (statistics.median(rate[name] for rate in rates) for name in ("server", "bare"))
+    middle = {name: statistics.median(rate[name] for rate in rates) for name in rates[0]}
     return {
-        "steps_per_s": server, "images_per_s": server * options.devices * options.batch,
-        "bare_steps_per_s": alone, "ratio": server / alone, "turns": rates,
+        "steps_per_s": middle["server"], "images_per_s": middle["server"] * options.devices * options.batch,
+        "bare_steps_per_s": middle["bare"], "ratio": middle["server"] / middle["bare"], "turns": rates,
+        "cpu_s_of_step": {name: middle[f"{name}_cpu_s"] for name in ("server", "bare", "devices")},
         "latency_ms": {f"p{p}": float(np.percentile(latencies, p)) for p in (50, 95, 99)},
         "served": {"least": min(counts), "most": max(counts)},
         "memory": {"mib": memory.samples[-1][1], "slope_mib_per_min": memory.slope(), "samples": memory.samples},
@@ -269,7 +302,8 @@ def table(made: dict[str, Any]) -> str:
     latency, served, memory = found["latency_ms"], found["served"], found["memory"]
     return markdown.table(HEADS, [(
         made["mode"], str(made["devices"]), f"{found['steps_per_s']:.2f}", f"{found['images_per_s']:.0f}",
-        f"{found['ratio']:.2f}", *(f"{latency[p]:.0f}" for p in ("p50", "p95", "p99")),
+        f"{found['ratio']:.2f}", *(f"{found['cpu_s_of_step'][name]:.2f}" for name in ("server", "bare")),
+        *(f"{latency[p]:.0f}" for p in ("p50", "p95", "p99")),
         f"{served['least']} / {served['most']}", f"{memory['mib']:.0f}", f"{memory['slope_mib_per_min']:+.1f}",
     )])  # fmt: skip
 
@@ -283,12 +317,14 @@ def main() -> None:
     arguments.add(in_flight=2, server_threads=1)
     arguments.add("that the server works, in all turns", seconds=120.0)
     arguments.add("of the bare loop, in each turn", bare_seconds=20.0)
-    arguments.add(turns=2)
+    arguments.add(turns=3)
     arguments.add("batches that are recorded", steps=1000)
     arguments.add("of recorded batches; devices share them", sequences=8)
     arguments.add(argparse.SUPPRESS, bare=None)
     options = arguments.parse_or_show(table)
     torch.set_num_threads(1)
+    if options.mode == "async" and options.turns > 1:
+        raise SystemExit("--mode async: who is slow would wait for a quorum of those that have stopped: --turns 1")
     if options.bare:
         bare(options)
         return

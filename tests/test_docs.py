@@ -120,8 +120,11 @@ TABLES = [
     ("docs/export.md", "bench/provider_training.py --show bench/results/provider-training.json"),
     ("docs/export.md", "bench/providers.py --show bench/results/providers.json"),
     ("docs/export.md", "bench/train_layers.py --show bench/results/train_layers.json"),
+    ("docs/fleet.md", "bench/faults.py --show bench/results/faults.json"),
+    ("docs/fleet.md", "bench/load.py --show bench/results/load.json"),
     ("docs/fleet.md", "bench/fleet.py --show bench/results/fleet.json"),
     ("docs/fleet.md", "bench/fleet.py --show bench/results/fleet-cifar10.json --curves"),
+    ("docs/line.md", "bench/fuzz_inputs.py --show bench/results/fuzz.json"),
     ("docs/leak.md", "bench/leak.py --show bench/results/leak.json"),
     ("docs/scale.md", "bench/ranks.py --show bench/results/ranks.json"),
     *[
