@@ -126,12 +126,14 @@ def fuzz(target: str, inputs: int, corpus: Path, options: argparse.Namespace) ->
 
 def run(target: str, inputs: int, own: Path, more: list[str], options: argparse.Namespace) -> dict[str, Any]:
     """One process: what it "seen" said now and then, and what it "found", None for nothing."""
-    with tempfile.TemporaryDirectory() as scratch:
+    # In memory: some targets write every input to a file, which is not for a disk.
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as scratch:
         told = Path(scratch) / "told"
         words = ["--target", target, "--told", str(told), "--inputs", str(inputs), "--corpus", str(own), *more]
         done = subprocess.run(
             [options.python, __file__, *words, "--seed", str(options.seed + 1)],
             stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+            env={**os.environ, "TMPDIR": scratch},
         )  # fmt: skip
         lines = told.read_text(encoding="utf-8").splitlines() if told.exists() else []
     seen = [json.loads(line) for line in lines] or [{"inputs": 0, "refused": 0, "mib": 0.0, "seconds": 0.0}]

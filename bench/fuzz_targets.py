@@ -161,8 +161,7 @@ def small_bundle(folder: Path) -> Bundle:
 
 def manifests() -> Target:
     """A bundle's manifest.json: with its files beside it, or without naming any."""
-    # So many writes are not for a disk.
-    folder = Path(tempfile.mkdtemp(dir="/dev/shm"))
+    folder = Path(tempfile.mkdtemp())
     bundle = small_bundle(folder)
     manifest = os.path.join(bundle.path, MANIFEST)
     whole = Path(manifest).read_bytes()
@@ -300,7 +299,7 @@ def pieces(data: bytes, streams: Streams) -> Iterator[bytes]:
 
 def registers() -> Target:
     """The register of identities."""
-    folder = tempfile.mkdtemp(dir="/dev/shm")
+    folder = tempfile.mkdtemp()
     entry = {"name": "board", "serial": "1f", "certificate": "ab", "key": "cd", "begins": 1.5, "ends": 2e9}
     examples = [json.dumps(value).encode() for value in ([], [entry], [entry, {**entry, "revoked": 3.0}])]
 
