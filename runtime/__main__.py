@@ -156,9 +156,10 @@ def run(options: argparse.Namespace) -> None:
     bundle = open_bundle(options.bundle)
     show = Recorder(sys.stdout) if options.json else _print
 
-    if options.resume and finished(options.out):
+    over = finished(settings, bundle.digest) if options.resume else {}
+    if over:
         # The server may be gone.
-        show(finished(options.out))
+        show(over)
         return
     if options.server is not None:
         check_augment(options.augment, bundle.codec, bundle.input_shape)
@@ -195,11 +196,11 @@ def run(options: argparse.Namespace) -> None:
         try:
             opened = _line(options, name, show, identity)
         except TransportError:
-            done = finished(options.out, surely=False) if options.resume else {}
-            if not done:
+            over = finished(settings, bundle.digest, surely=False) if options.resume else {}
+            if not over:
                 raise
             # All was done but the goodbye, and the server has ended.
-            show(done)
+            show(over)
             return
         with opened as transport:
             device = Device(front, transport, settings, show, present(dataset, bundle.class_names))

@@ -49,13 +49,7 @@ class Saver:
     def read(self, label: int) -> State:
         """The state of `label`. UsageError where it is not there, or of another run."""
         state = self._saves.read(label)
-        for name, value in self._run.items():
-            was = state.get(RUN, {}).get(name)
-            if was != value:
-                raise UsageError(
-                    "--resume: the run in --out had {} {}, now it is {}: go on as it was, or begin anew with "
-                    "--overwrite".format(name, was, value)
-                )
+        _check_run(state, self._run)
         return state
 
     def go_back(self, label: int) -> State:
@@ -98,13 +92,9 @@ def saver_of(options: Any, bundle: str, train: Any, tell: Callable[[Dict[str, An
     saves = Saves(options.out)
     if not options.resume:
         saves.clear()
-    wanted = (
-        "name", "epochs", "batch", "in_flight", "seed", "regroup_every", "evaluate_every", "augment", "codebook_decay",
-        "codebook_tolerance",
-    )  # fmt: skip
-    run = {name: getattr(options, name) for name in wanted}
+    run = _run_of(options, bundle)
     images = "{}, CRC-32 {:08x}".format(len(train.labels), _check(train.images, train.labels))
-    return Saver(saves, dict(run, bundle=bundle, images=images), tell)
+    return Saver(saves, dict(run, images=images), tell)
 
 
 def _check(*arrays: np.ndarray) -> int:
@@ -114,16 +104,39 @@ def _check(*arrays: np.ndarray) -> int:
     return check & 0xFFFFFFFF
 
 
-def finished(folder: str, surely: bool = True) -> Dict[str, Any]:
-    """The "done" event of the run that the saves in `folder` are of; {} where there is something to go on with.
+def finished(options: Any, bundle: str, surely: bool = True) -> Dict[str, Any]:
+    """The "done" event of the run that `options.out` holds; {} where there is something to go on with.
 
-    Not `surely`: also where the goodbye may not have reached the server.
+    Not `surely`: also where the goodbye may not have reached the server. UsageError where it is another run's.
     """
-    saves = Saves(folder)
+    saves = Saves(options.out)
     if not saves.labels or (surely and len(saves.labels) > 1):
         return {}
-    done: Dict[str, Any] = saves.read(saves.labels[-1]).get("done", {})
+    state = saves.read(saves.labels[-1])
+    done: Dict[str, Any] = state.get("done", {})
+    if done:
+        _check_run(state, _run_of(options, bundle))
     return done
+
+
+def _run_of(options: Any, bundle: str) -> Dict[str, Any]:
+    """What tells a device's run from others, but for its images."""
+    wanted = (
+        "name", "epochs", "batch", "in_flight", "seed", "regroup_every", "evaluate_every", "augment", "codebook_decay",
+        "codebook_tolerance",
+    )  # fmt: skip
+    return dict({name: getattr(options, name) for name in wanted}, bundle=bundle)
+
+
+def _check_run(state: State, run: Dict[str, Any]) -> None:
+    """UsageError where `state` is not of `run`."""
+    for name, value in run.items():
+        was = state.get(RUN, {}).get(name)
+        if was != value:
+            raise UsageError(
+                "--resume: the run in --out had {} {}, now it is {}: go on as it was, or begin anew with "
+                "--overwrite".format(name, was, value)
+            )
 
 
 def going_on(

@@ -111,7 +111,7 @@ def test_a_finished_run_is_not_started_again_unasked(board: Any, bundle: str, ad
     for more in ((), ("--name", "another")):
         code, out, err = board.deploy(*at, *more, *words, "--seed", "7")
         assert code == 13 and "--out done-out there holds the halves of an earlier run" in err, err + out
-        assert "done-out/front.safetensors" in err and "choose another folder, or --overwrite" in err
+        assert "done-out/front.safetensors" in err and "choose another folder, --resume (after the --) to go on" in err
     assert kept.stat().st_mtime_ns == written
 
     code, out, err = board.deploy(*at, "--overwrite", *words)
@@ -119,7 +119,7 @@ def test_a_finished_run_is_not_started_again_unasked(board: Any, bundle: str, ad
     until(lambda: kept.stat().st_mtime_ns > written)
 
 
-def test_the_process_itself_refuses_too(board: Any, bundle: str, address: str) -> None:
+def test_the_process_itself_does_nothing_again(board: Any, bundle: str, address: str) -> None:
     """Where the folder is filled between the look at it and the start: here the script is started by hand."""
     at = (bundle, "--target", "late", "--server", address, *WORDS, *SHORT, "--out", "late-out")
     assert board.deploy(*at)[0] == 0
@@ -127,5 +127,13 @@ def test_the_process_itself_refuses_too(board: Any, bundle: str, address: str) -
     until(lambda: next(folder.glob("*.exit"), None))
     (script,) = folder.glob("*.sh")
     environment = {**os.environ, "HOME": str(board.home)}
-    done = subprocess.run(["sh", str(script)], env=environment, timeout=LIMIT_S, check=False)
-    assert done.returncode == 2 and "holds the halves of an earlier run" in script.with_suffix(".log").read_text()
+    kept = board.home / "late-out" / "front.safetensors"
+    written = kept.stat().st_mtime_ns
+    again = subprocess.run(["sh", str(script)], env=environment, timeout=LIMIT_S, check=False)
+    said = [json.loads(line)["event"] for line in script.with_suffix(".log").read_text().splitlines()]
+    assert again.returncode == 0 and said == ["done"] and kept.stat().st_mtime_ns == written
+    # Another run is not this one to go on with.
+    script.write_text(script.read_text().replace("--epochs 1", "--epochs 2"))
+    again = subprocess.run(["sh", str(script)], env=environment, timeout=LIMIT_S, check=False)
+    assert again.returncode == 2 and "had epochs 1, now it is 2" in script.with_suffix(".log").read_text()
+    assert kept.stat().st_mtime_ns == written
