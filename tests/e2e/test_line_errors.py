@@ -63,7 +63,7 @@ def test_a_full_server_says_so(small_bundle: Bundle, served: Fleet) -> None:
         outboxes: list[queue.Queue[bytes | None]] = [queue.Queue() for _ in range(MOST)]
         held = [channel.stream_stream(METHOD)(iter(outbox.get, None)) for outbox in outboxes]
         for number, outbox in enumerate(outboxes):
-            outbox.put(messages.encode(Hello(small_bundle.digest, f"held-{number}", 64, 2, 1)))
+            outbox.put(messages.encode(Hello(small_bundle.digest, f"held-{number}", 64, 2, 1, saves=True)))
             assert frame.decode(next(held[number])).kind == "welcome"
         device = served.device("one-more", *SMALL)
         assert device.end() == Refused.exit_code
