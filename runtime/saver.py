@@ -202,6 +202,7 @@ def restore(session: Any, front: Front, state: Dict[str, Any]) -> None:
     session.optimizer.state = {
         name: tuple(each) if isinstance(each, list) else each for name, each in state["optimizer"].items()
     }
+    session.stream = front.codec.stream()
     session.stream.restore(state["stream"])
     if session.codebooks:
         session.codebooks.restore(state["codebooks"])

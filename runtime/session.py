@@ -157,7 +157,9 @@ class Session:
         It may wait until other devices have come.
         """
         own = self.options
-        _check_depth(own.in_flight, self.front.codec, self.front.codec.stream().in_flight)
+        # Both ends of its line start anew.
+        self.stream = self.front.codec.stream()
+        _check_depth(own.in_flight, self.front.codec, self.stream.in_flight)
         most = own.window if self.transport.comes_back else 0
         self.transport.send(Hello(self.front.digest, own.name, images, steps, epochs, list(classes), True, most, True))
         welcome = self.transport.expect(Welcome)
@@ -171,8 +173,6 @@ class Session:
         self.welcome = welcome
         self._acks = 0  # under way
         self.before_round: Dict[str, Any] = {}  # that of `rounds`, while the answer to a round is waited for
-        # Both ends of its line start anew.
-        self.stream = self.front.codec.stream()
         self.steps_per_epoch = max(welcome.steps, 1)  # batches
         self._gradient_codec = gradient_codec(welcome.gradient_codec, welcome.gradient_config)
         config = {"momentum": welcome.momentum, "weight_decay": welcome.weight_decay}
