@@ -50,6 +50,7 @@ def test_the_server_is_told_its_settings() -> None:
     expected = {**RUN.server.as_options(), "bundle": "bundle", "out": "out", "seed": 7, "devices": 3, "as_json": True}
     expected["metrics"] = "127.0.0.1:9464"
     alone = {"listen": "127.0.0.1:0", "overwrite": False, "identity": None, "insecure": False, "resume": None}
+    alone["rank_timeout"] = 60.0
     assert got == {**expected, **alone}
     assert Server.from_options(got) == RUN.server
 
