@@ -200,7 +200,7 @@ def test_who_gives_up_says_so(bundle: Bundle, digits: Dataset, monkeypatch: pyte
     def stopped(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Device, "_test", stopped)
+    monkeypatch.setattr("edgekit.runtime.loop.tested_after", stopped)
     with listening(service(bundle).setup) as (server, listener, told):
         with pytest.raises(KeyboardInterrupt):
             run(bundle, digits, listener.port)
