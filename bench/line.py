@@ -13,7 +13,6 @@ between devices and without tests. Ratios are to the first PyTorch loop of the s
 import argparse
 import itertools
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -27,13 +26,12 @@ import numpy as np
 import record
 import torch
 from arguments import Arguments
+from bundles import exported
 from torch.nn.functional import cross_entropy
 
-from edgekit.codecs.registry import feature_codec
 from edgekit.data import images, registry
 from edgekit.export.models.registry import build
-from edgekit.export.named import default_shape, export_named
-from edgekit.export.settings import Calibration, Coding, NamedNetwork
+from edgekit.export.named import default_shape
 from edgekit.launch.flags import as_flags
 from edgekit.launch.processes import Children, Event
 from edgekit.machine import describe
@@ -152,10 +150,7 @@ def compare(options: argparse.Namespace) -> None:
     counts, depths = ([int(n) for n in text.split(",")] for text in (options.devices, options.in_flight))
     cells: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
-        bundle = os.path.join(scratch, "bundle")
-        calibration = Calibration(registry.load(options.dataset, options.data, options.limit, 0))
-        coding = Coding(feature_codec(method.codec, method.config))
-        export_named(bundle, NamedNetwork(options.model, options.cut), calibration, coding)
+        bundle = exported(scratch, method, options)
         for repeat in range(options.repeats):
             jobs: dict[str, Callable[[], dict[str, Any]]] = {
                 name: partial(plain_cell, layout) for name, layout in PLAIN.items()

@@ -32,16 +32,14 @@ import numpy as np
 import record
 import torch
 from arguments import Arguments
+from bundles import exported
 from server_step import front_codes
 from torch.nn.functional import cross_entropy
 
 from edgekit.bundle import open_bundle
 from edgekit.codecs.base import Arrays
 from edgekit.codecs.registry import feature_codec
-from edgekit.data import registry
 from edgekit.export.models.registry import MODELS, build
-from edgekit.export.named import export_named
-from edgekit.export.settings import Calibration, Coding, NamedNetwork
 from edgekit.export.split import split
 from edgekit.launch.flags import as_flags
 from edgekit.launch.processes import Children, Event
@@ -231,10 +229,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All turns of both; the record's results."""
     method, rates, work_s = parse(options.codec), [], options.seconds / options.turns
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
-        bundle, plain = os.path.join(scratch, "bundle"), os.path.join(scratch, "plain")
-        calibration = Calibration(registry.load(options.dataset, options.data, None, 0))
-        coding = Coding(feature_codec(method.codec, method.config))
-        export_named(bundle, NamedNetwork(options.model, MODELS[options.model].cut), calibration, coding)
+        bundle, plain = exported(scratch, method, options, MODELS[options.model].cut), os.path.join(scratch, "plain")
         known = front_codes(bundle, options)
         decoded(bundle, known, options.devices * options.batch, plain)
         sequences = [recorded(known, method, options.batch, options.steps, i) for i in range(options.sequences)]

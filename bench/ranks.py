@@ -12,7 +12,6 @@ Front halves, back halves and coding share the cores of one machine: two ranks a
 """
 
 import argparse
-import os
 import statistics
 import sys
 import tempfile
@@ -21,11 +20,8 @@ from typing import Any
 import markdown
 import record
 from arguments import Arguments
+from bundles import exported
 
-from edgekit.codecs.registry import feature_codec
-from edgekit.data import registry
-from edgekit.export.named import export_named
-from edgekit.export.settings import Calibration, Coding, NamedNetwork
 from edgekit.launch.flags import as_flags
 from edgekit.launch.processes import Children
 from edgekit.machine import describe
@@ -118,10 +114,7 @@ def main() -> None:
     for text in options.methods.split(";"):
         method = parse(text)
         with tempfile.TemporaryDirectory() as scratch:
-            bundle = os.path.join(scratch, "bundle")
-            calibration = Calibration(registry.load(options.dataset, options.data, options.limit, 0))
-            coding = Coding(feature_codec(method.codec, method.config))
-            export_named(bundle, NamedNetwork(options.model, options.cut), calibration, coding)
+            bundle = exported(scratch, method, options)
             for repeat in range(options.repeats):
                 # The control once, after all that is timed.
                 last = repeat == options.repeats - 1

@@ -12,7 +12,6 @@ Every part of a step is timed where it is called, in CPU time of the thread that
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -28,14 +27,13 @@ import numpy as np
 import record
 import torch
 from arguments import Arguments
+from bundles import exported
 
 from edgekit.bundle import open_bundle
 from edgekit.cli.serve import serve as serve_command
 from edgekit.codecs.base import Arrays
 from edgekit.codecs.registry import feature_codec
 from edgekit.data import images, registry
-from edgekit.export.named import export_named
-from edgekit.export.settings import Calibration, Coding, NamedNetwork
 from edgekit.launch.flags import as_flags
 from edgekit.launch.processes import Children
 from edgekit.line.labels import pack_labels
@@ -246,10 +244,7 @@ def measure(options: argparse.Namespace) -> None:
     method = parse(options.codec)
     cells = []
     with tempfile.TemporaryDirectory() as scratch:
-        bundle = os.path.join(scratch, "bundle")
-        calibration = Calibration(registry.load(options.dataset, options.data, None, 0))
-        coding = Coding(feature_codec(method.codec, method.config))
-        export_named(bundle, NamedNetwork(options.model, options.cut), calibration, coding)
+        bundle = exported(scratch, method, options)
         known = front_codes(bundle, options)
         for _ in range(options.repeats):
             for devices in map(int, options.devices.split(",")):

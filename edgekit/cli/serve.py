@@ -63,8 +63,9 @@ def serve(**given: Any) -> None:
     torchrun --nproc-per-node 2 -m edgekit serve BUNDLE --listen HOST:50051 --devices 4
 
     Each rank listens for itself: the first one of a machine at the port of --listen, the next one at the next port,
-    and so on; its event "listening" says where. Training begins when N devices are there, at all ranks together; each
-    may be at any of them. Rank 0 writes --out, which needs --checkpoint 0: ranks do not save runs yet.
+    and so on, and of --metrics too; its event "listening" says where. Training begins when N devices are there, at all
+    ranks together; each may be at any of them. Rank 0 writes --out, which needs --checkpoint 0: ranks do not save runs
+    yet.
     """
     from edgekit.bundle import open_bundle
     from edgekit.kept import check_new, check_room, size_of
@@ -173,7 +174,7 @@ def serve(**given: Any) -> None:
             door.on_event = show
             ends.enter_context(Handshakes(show))
         if given["metrics"] is not None:
-            observer = Observer(service, given["metrics"], run, devices, most)
+            observer = Observer(service, place.listen(given["metrics"]), run, devices, most)
             ends.callback(observer.close)
         if resume:
             service.recovery.go_on()
