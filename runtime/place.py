@@ -28,9 +28,9 @@ class Place:
         #: Batches and legs that are over; and whether of the next leg all is over but its round.
         self.done = 0
         self.legs = 0
-        #: Those that were over at the latest round.
-        self.round_at = 0
         self.at_round = False
+        #: Batches that were over at the latest round.
+        self.round_at = 0
         #: Sum of losses, images that were right, and images learned from.
         self.loss, self.right, self.images = 0.0, 0, 0
         #: The local head's sum of losses before.
