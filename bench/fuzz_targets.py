@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgekit import tensorfile
+from edgekit import statefile, tensorfile
 from edgekit.bundle import MANIFEST, Bundle, open_bundle
 from edgekit.codecs.base import Arrays
 from edgekit.codecs.entropy import kernels
@@ -247,10 +247,12 @@ def hellos() -> Target:
     ]  # fmt: skip
     examples = [b"".join(made(each) for each in said[:n]) for n in range(1, 7)] + [made(each) for each in said[6:]]
     examples += [raw(frame.encode(hello)) + raw(frame.encode(said[1])), raw(b"EKW") + made(hello)]
-    streams = Streams(service(), 4)
+    server = service()
+    streams = Streams(server, 4)
 
     def read(data: bytes) -> None:
-        for answered in streams.answers(pieces(data, streams), Context()):
+        # Frames are read ahead: before hello is answered it must be known which session it will begin.
+        for answered in streams.answers(pieces(data, server.fleet.joined + 1), Context()):
             messages.decode(answered)
 
     return examples, read
@@ -271,8 +273,8 @@ def made(message: Message) -> bytes:
     return head + header + parts
 
 
-def pieces(data: bytes, streams: Streams) -> Iterator[bytes]:
-    """The frames of an input. Session 1 is the one that its hello began."""
+def pieces(data: bytes, first: int) -> Iterator[bytes]:
+    """The frames of an input. Session 1 is the `first` one that begins."""
     at = 0
 
     def take(n: int) -> bytes:
@@ -292,7 +294,7 @@ def pieces(data: bytes, streams: Streams) -> Iterator[bytes]:
         except (ValueError, RecursionError):
             header = {}
         parts = tuple(take(int.from_bytes(take(2), "little")) for _ in range(count))
-        known = max(streams._service.fleet.sessions, default=0) if session == 1 else session
+        known = first if session == 1 else session
         name = next((name for name, number in KINDS.items() if number == kind), kinds[kind % len(kinds)])
         yield frame.encode(Message(name, known, step, header if isinstance(header, dict) else {}, parts))
 
@@ -313,6 +315,23 @@ def registers() -> Target:
     return examples, read
 
 
+def states() -> Target:
+    """Checkpoints and saves. Behind an odd byte the checksum is put right."""
+    weights = [np.zeros((2, 3), np.float32), None]
+    trees: list[Any] = [{"step": 3, "rate": 0.5, "weights": weights, "more": {"name": "é", "done": True}}, [], 1]
+    examples = [first + statefile.dumps(tree) for tree in trees for first in (b"\0", b"\1")]
+
+    def read(data: bytes) -> None:
+        given = data[1:]
+        if data[:1] and data[0] % 2:
+            arrays, said = tensorfile.loads(given), tensorfile.metadata(given)
+            said["check"] = str(statefile.checksum(said.get("tree", ""), arrays))
+            given = tensorfile.dumps(arrays, said)
+        statefile.loads(given)
+
+    return examples, read
+
+
 def kept() -> Target:
     """Files that say how far something is: engines that are cached, answers of boards, records."""
     record = b'{"event": "start", "version": 1}\n{"event": "epoch", "device": "d", "epoch": 1}\n'
@@ -327,6 +346,7 @@ def kept() -> Target:
 #: Target, and its share of all inputs.
 TARGETS: dict[str, tuple[Callable[[], Target], float]] = {
     "hellos": (hellos, 0.02), "features": (features, 0.05), "gradients": (gradients, 0.12), "updates": (updates, 0.06),
-    "graphs": (graphs, 0.03), "programs": (programs, 0.005), "frames": (frames, 0.45), "tensors": (tensors, 0.1),
+    "graphs": (graphs, 0.03), "programs": (programs, 0.005), "frames": (frames, 0.4), "tensors": (tensors, 0.1),
     "manifests": (manifests, 0.06), "tables": (tables, 0.05), "registers": (registers, 0.035), "kept": (kept, 0.02),
+    "states": (states, 0.05),
 }  # fmt: skip

@@ -27,8 +27,7 @@ def dumps(state: State) -> bytes:
     """The file's bytes; equal states give equal bytes. ShapeError where `state` holds something else."""
     arrays: Dict[str, np.ndarray] = {}
     tree = json.dumps(_without_arrays(state, arrays), separators=(",", ":"), sort_keys=True)
-    check = _check(tree, arrays)
-    return tensorfile.dumps(arrays, {"tree": tree, "check": str(check)})
+    return tensorfile.dumps(arrays, {"tree": tree, "check": str(checksum(tree, arrays))})
 
 
 def loads(data: bytes) -> State:
@@ -36,7 +35,7 @@ def loads(data: bytes) -> State:
     arrays, said = tensorfile.loads(data), tensorfile.metadata(data)
     if set(said) != {"tree", "check"}:
         raise PayloadError("a state's file says {}, expected tree and check".format(sorted(said)), 8)
-    if said["check"] != str(_check(said["tree"], arrays)):
+    if said["check"] != str(checksum(said["tree"], arrays)):
         raise PayloadError("a state's file does not have the checksum that it says: it is damaged", 8)
     try:
         return _with_arrays(json.loads(said["tree"]), arrays, DEEPEST)
@@ -78,7 +77,8 @@ def _with_arrays(tree: Any, arrays: Dict[str, np.ndarray], depth: int) -> State:
     return tree
 
 
-def _check(tree: str, arrays: Dict[str, np.ndarray]) -> int:
+def checksum(tree: str, arrays: Dict[str, np.ndarray]) -> int:
+    """The CRC-32 of a file with this `tree` and these `arrays`."""
     check = zlib.crc32(tree.encode("utf-8", "surrogatepass"))
     for name in sorted(arrays):
         kind = "{}{}".format(arrays[name].dtype.newbyteorder("<").str, arrays[name].shape)

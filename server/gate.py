@@ -8,8 +8,9 @@
     tested    until every device that tests is done; meanwhile nobody trains
     saved     until every device present has saved its state, or said bye
 
-A device that waits is a thread that waits. The last one to come does the work for all. So the order in which messages
-arrive decides nothing, as long as none comes too late. Who was too late is not waited for again before it is heard of.
+A device that waits is a thread that waits. One that finds that all have come does the work for all. So the order in
+which messages arrive decides nothing, as long as none comes too late. Who was too late is not waited for again before
+it is heard of.
 """
 
 import time
@@ -77,8 +78,8 @@ class Gate:
         self.led = False
         self._failed: EdgekitError | None = None
 
-    def wait(self, ticket: Ticket) -> Any:
-        """The reply of `ticket`; the lock is held, and let go of while the ticket waits. Refused out of turn."""
+    def enter(self, ticket: Ticket) -> None:
+        """Lets `ticket` wait, for a thread that asks later what became of it (`wait`). Refused out of turn."""
         session = ticket.session
         if self._failed is not None:
             raise self._failed
@@ -90,8 +91,13 @@ class Gate:
             raise Refused(f"{session.device} said that it tests, and sent {ticket.kind}: say tested first")
         ticket.arrived = time.monotonic()
         self._waiting.append(ticket)
-        if self.led:
-            self._lock.notify_all()
+        # It may be the one that a thread that waits, or the one that leads, waits for.
+        (self._lock.notify_all if self.led else self._lock.notify)()
+
+    def wait(self, ticket: Ticket, entered: bool = False) -> Any:
+        """The reply of `ticket`; the lock is held, and let go of while the ticket waits. Refused out of turn."""
+        if not entered:
+            self.enter(ticket)
         while ticket.reply is None and ticket.error is None:
             if ticket not in self._waiting:
                 raise Refused("the session ended while its message waited")

@@ -4,7 +4,8 @@
 
     hello --> a new Session --> welcome
     codebook, evaluate --> its session --> handlers/ --> ack, result
-    feature, update, tested --> gate.py, until the other devices are there --> run.py --> handlers/, rounds.py
+    feature --> steps.py --> gate.py, until the other devices are there --> run.py --> handlers/ --> gradient
+    update, tested, saved --> the same without steps.py, and rounds.py
     bye, or a line that broke and did not come back --> the session ends
 
 Each device's messages come in a thread of its own. Three things keep the threads apart:
@@ -12,13 +13,13 @@ Each device's messages come in a thread of its own. Three things keep the thread
 - The lock is held by who touches what devices share: the fleet, the gate, the rounds, the watch, and the back half.
 - A session is its thread's while a message has its turn, from when it comes until the reply is there. So its stream
   and tables need no lock. While the message waits at the gate, who holds the lock may change the session.
-- One thread at a time codes or decodes, while another may train: two that code only take the interpreter from each
-  other (docs/decisions.md). Nobody waits for the lock who holds the coder.
+- One thread at a time codes or decodes (`edgekit.server.coder`), while another may train. Nobody waits for the lock
+  who holds the coder.
 """
 
-import time
+import contextlib
 from collections.abc import Callable
-from threading import Condition, Lock
+from threading import Condition
 from typing import Any
 
 from edgekit.codecs.updates.fedavg import FedAvg
@@ -33,8 +34,6 @@ from edgekit.line.messages import (
     Codebook,
     Error,
     Evaluate,
-    Feature,
-    Gradient,
     Hello,
     Resume,
     Saved,
@@ -43,8 +42,8 @@ from edgekit.line.messages import (
 )  # fmt: skip
 from edgekit.server import events
 from edgekit.server.checkpoints import Checkpoints, makes
+from edgekit.server.coder import Coder
 from edgekit.server.gate import Ticket
-from edgekit.server.handlers import training
 from edgekit.server.handlers.codebook import patch_tables
 from edgekit.server.handlers.evaluation import evaluate, missed
 from edgekit.server.handlers.health import pong
@@ -56,6 +55,7 @@ from edgekit.server.recovery import Recovery
 from edgekit.server.run import Run
 from edgekit.server.session import Session
 from edgekit.server.setup import Setup
+from edgekit.server.steps import Alive, Following, Steps
 from edgekit.server.turns import Turns
 from edgekit.server.watch import Watch
 
@@ -69,10 +69,7 @@ ALONE = RoundPolicy(Every(), FedAvg())
 class Service:
     """One back half, shared by all sessions. Without a `watch` nobody judges what devices send.
 
-        `make_run` makes another `Run` than that of a server that is one process.
-
-    `on_event` is called, with the lock held, with the events of `edgekit.server.events`, and "round"; `on_batch`,
-    without it, with each batch that was answered, its answer, and the seconds since it came.
+    `on_event` is called, with the lock held, with the events of `edgekit.server.events`, and "round".
     """
 
     def __init__(
@@ -89,7 +86,7 @@ class Service:
     ) -> None:
         self.setup = setup
         self._lock = Condition()
-        self._coder = Lock()
+        self._coder = Coder()
         self._turns = Turns()
         self._lines = Lines(patience.away_s, self._gone)
         self._run = make_run(
@@ -101,7 +98,7 @@ class Service:
         self.use, self.holds, self.superseded = self._lines.use, self._lines.holds, self._lines.superseded
         #: What devices do, and which wait to join: threads may ask at any time, without the lock.
         self.doing, self.joining = self._run.doing, self._gate.names
-        self.on_batch: Callable[[training.Learned, Gradient, float], None] | None = None
+        self.steps = Steps(setup, self._gate, self._coder, self._lock, watch is not None)
 
     @property
     def on_event(self) -> Callable[[dict[str, Any]], None]:
@@ -112,16 +109,17 @@ class Service:
     def on_event(self, on_event: Callable[[dict[str, Any]], None]) -> None:
         self._run.on_event = on_event
 
-    def handle(self, message: Message, alive: Callable[[], bool] = lambda: True) -> Message:
+    def handle(self, message: Message, alive: Alive = lambda: True, following: Following = lambda: None) -> Message:
         """The reply to a frame's content; an EdgekitError becomes an error message with its exit code and text.
 
-        Some messages wait for other devices; when the line is no longer `alive` they are given up.
+        Messages that wait for other devices are given up when their line is not `alive`. What `following` gives, if
+        anything, must be the next message of the session.
         """
         try:
             if message.kind == "ping":
                 # Without the lock: behind a step of training the time in it would be old.
                 return messages.pack(pong(self.setup, message, len(self.fleet.sessions)))
-            return self._answer(message, alive)
+            return self._answer(message, alive, following)
         except EdgekitError as error:
             return error_message(error, message.session, message.step)
 
@@ -138,20 +136,22 @@ class Service:
                 # A message of the line before that waits gives up.
                 self._lock.notify_all()
             self._turns.wait(request.session)
+            self._settle(self.fleet.own(request.session))
             resumed, lost = self._lines.lost(request, line)
         except EdgekitError as error:
             # The session may have been taken from a line that holds: it is this one's to end it.
             self.broke(message.session, line)
             return [error_message(error, message.session, message.step)]
         with self._lock:
-            session = self.fleet.own(request.session)
-            if session is not None:
+            if (session := self.fleet.own(request.session)) is not None:
                 self._gate.heard(session)
                 self.on_event(events.back(session, len(lost)))
         return [messages.pack(resumed), *lost]
 
     def broke(self, number: int, line: object) -> None:
         """For session `number` whose `line` broke; nothing happens where it ended, or goes on over another one."""
+        if self._lines.holds(number, line):
+            self._settle(self.fleet.own(number))
         with self._lock:
             session = self.fleet.own(number)
             if session is None or not self._lines.holds(number, line):
@@ -177,7 +177,7 @@ class Service:
         """The "ended" event."""
         return events.ended(self.fleet, self.rounds, self._gate.all_known)
 
-    def _goodbye(self, session: Session, request: Bye, alive: Callable[[], bool]) -> AnyMessage:
+    def _goodbye(self, session: Session, request: Bye, alive: Alive) -> AnyMessage:
         """Ends `session`; with a checkpoint that says so, where it has done all that it planned and there are any."""
         with self._lock:
             # It may have ended since it was looked up.
@@ -196,7 +196,15 @@ class Service:
             if session is not None and self._lines.is_away(number, breaks):
                 self._run.end(session, finished=False)
 
-    def _answer(self, message: Message, alive: Callable[[], bool]) -> Message:
+    def _settle(self, session: Session | None) -> None:
+        """Answers what was taken in ahead of a session whose line broke, if its step was made; else it comes again."""
+        if session is not None and session.ahead is not None:
+            with self._turns.of(session.number, waits=True), contextlib.suppress(TransportError):
+                if session.ahead is not None:
+                    session.ahead.ticket.alive = _never
+                    self._kept(session, session.ahead.message, _never, lambda: None)
+
+    def _answer(self, message: Message, alive: Alive, following: Following) -> Message:
         if message.kind not in TAKEN:
             raise Refused(f"a server takes {', '.join(TAKEN)} and ping messages, got {message.kind}")
         if message.kind == "hello":
@@ -219,18 +227,23 @@ class Service:
         _check(alive)
         with self._turns.of(own.number):
             _check(alive)
-            try:
-                answer = messages.pack(self._within(own, message, alive))
-            except TransportError:
-                raise
-            except EdgekitError as error:
-                answer = error_message(error, message.session, message.step)
-            self._lines.keep(own.number, answer)
-            return answer
+            return self._kept(own, message, alive, following)
 
-    def _within(self, session: Session, message: Message, alive: Callable[[], bool]) -> AnyMessage:
+    def _kept(self, session: Session, message: Message, alive: Alive, following: Following) -> Message:
+        """The answer to a message of `session`, kept. TransportError where the line broke before there was one."""
+        try:
+            answer = messages.pack(self._within(session, message, alive, following))
+        except TransportError:
+            raise
+        except EdgekitError as error:
+            answer = error_message(error, message.session, message.step)
+        self._lines.keep(session.number, answer)
+        return answer
+
+    def _within(self, session: Session, message: Message, alive: Alive, following: Following) -> AnyMessage:
         """The answer to a message of `session`."""
-        came = time.perf_counter()
+        if message.kind == "feature":
+            return self.steps.answer(session, message, alive, following)
         request: Any = messages.parse(message)
         work: Any = None
         if isinstance(request, Codebook):
@@ -241,30 +254,25 @@ class Service:
             return evaluate(self.setup, session, request, self._coder, self._lock)
         if isinstance(request, Bye):
             return self._goodbye(session, request, alive)
-        if isinstance(request, Feature):
-            with self._coder:
-                work = training.take(self.setup, session, request, self._run.watch is not None)
-        elif isinstance(request, Saved) and not makes(self._run.checkpoints, request.step):
+        if isinstance(request, Saved) and not makes(self._run.checkpoints, request.step):
             # Too late: that checkpoint was given up.
             return Ack(session.number, 0)
-        elif isinstance(request, Update):
-            with self._coder:
+        if isinstance(request, Update):
+            with self._coder.decoding():
                 work = self.rounds.take(session, request)
         with self._lock:
             if isinstance(request, Tested) and session.missed is not None:
                 self._gate.heard(session)
                 return missed(session, request)
-            reply: AnyMessage | training.Learned = self._gate.wait(Ticket(message.kind, session, request, alive, work))
-        if isinstance(reply, training.Learned):
-            with self._coder:
-                gradient = training.answer(self.setup, reply)
-            if self.on_batch is not None:
-                self.on_batch(reply, gradient, time.perf_counter() - came)
-            return gradient
+            reply: AnyMessage = self._gate.wait(Ticket(message.kind, session, request, alive, work))
         return reply
 
 
-def _check(alive: Callable[[], bool]) -> None:
+def _never() -> bool:
+    return False
+
+
+def _check(alive: Alive) -> None:
     """TransportError for a message of a line that broke: its device sends it again over the next one."""
     if not alive():
         raise TransportError("the line broke before its message was answered")

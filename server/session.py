@@ -44,6 +44,8 @@ class Session:
     token: str = ""
     #: What it was last warned of.
     warning: str = ""
+    #: What was taken in of its next message, before that has its turn (`edgekit.server.steps`).
+    ahead: Any = None
     #: Whether its device talks to this process; else to another rank (`edgekit.server.ranks`), or it has left this one
     #: and the others do not know it yet.
     here: bool = True

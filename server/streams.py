@@ -13,7 +13,6 @@
 import contextlib
 import time
 from collections.abc import Iterator
-from concurrent import futures
 from threading import Lock
 from typing import Any
 
@@ -22,6 +21,7 @@ import grpc
 from edgekit.errors import IdentityError, PayloadError, Refused
 from edgekit.line.frame import Message, decode, encode
 from edgekit.server.door import Anybody, Door
+from edgekit.server.incoming import Incoming
 from edgekit.server.service import Service, error_message
 
 #: The messages that a session begins with on a stream.
@@ -41,8 +41,6 @@ class Streams:
         self._most = most
         self._open = 0
         self._lock = Lock()
-        #: Where first frames are waited for: a wait for gRPC's next frame cannot be given up by the thread that waits.
-        self._first = futures.ThreadPoolExecutor(most + REFUSED_AT_ONCE, thread_name_prefix="hello")
 
     def answers(self, frames: Iterator[bytes], context: Any) -> Iterator[bytes]:
         """A frame for every frame of one stream; the last may be an error, which says why the stream ends."""
@@ -54,8 +52,7 @@ class Streams:
                 yield encode(error_message(error, 0, 0))
 
     def close(self) -> None:
-        """Lets go of the threads, once all streams have ended."""
-        self._first.shutdown(wait=False)
+        """Lets go of the door, once all streams have ended."""
         if self._door is not None:
             self._door.close()
 
@@ -67,15 +64,16 @@ class Streams:
 
     def _session(self, frames: Iterator[bytes], context: Any, guest: Anybody, full: bool) -> Iterator[bytes]:
         """The answers of a stream. Where the server is `full`, only who comes back to its place is taken in."""
-        line = Line(self._service, guest)
+        incoming = Incoming(frames)
+        line = Line(self._service, guest, incoming)
         until = time.monotonic() + HELLO_S
         try:
             guest.check()
             while True:
-                frame = self._soon(frames, until) if line.session is None else next(frames, None)
+                frame = _first(incoming, until) if line.session is None else incoming.take()
                 if frame is None:
                     return
-                message = _decoded(frame, line.number, context)
+                message = line.following or _decoded(frame, line.number, context)
                 guest.check()
                 if message.kind in BEGIN and line.session is not None:
                     raise Refused(
@@ -98,15 +96,8 @@ class Streams:
             # With the number that the device waits for: any other would be a damaged frame to it.
             yield encode(error_message(error, 0, 0), line.number)
         finally:
+            incoming.close()
             line.broke()
-
-    def _soon(self, frames: Iterator[bytes], until: float) -> bytes | None:
-        """The next of `frames`, None at their end; Refused when it is not there by `until`."""
-        waiting = self._first.submit(next, frames, None)
-        try:
-            return waiting.result(max(until - time.monotonic(), 0.0))
-        except futures.TimeoutError:
-            raise Refused(f"no hello within {HELLO_S:g} s: the stream is closed, others may need its place") from None
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[int]:
@@ -124,9 +115,12 @@ class Streams:
 class Line:
     """One stream as its session sees it."""
 
-    def __init__(self, service: Service, guest: Anybody) -> None:
+    def __init__(self, service: Service, guest: Anybody, incoming: Incoming) -> None:
         self._service = service
         self._guest = guest
+        self._incoming = incoming
+        #: The next message, where it has been looked at.
+        self.following: Message | None = None
         #: The session; None before there is one.
         self.session: int | None = None
         #: Number of the next message; 0 where the session does not go on over another line when this one breaks.
@@ -145,7 +139,8 @@ class Line:
                 self.session = self._guest.session = resumed.session
                 self.number = resumed.step + 1
             return [(0, resumed), *enumerate(lost, self.number - len(lost))]
-        number, reply = self.number, self._service.handle(message, self._holds)
+        self.following = None
+        number, reply = self.number, self._service.handle(message, self._holds, self._look)
         if self.session is not None and self._service.superseded(self.session, self):
             # The session has gone back, or goes on over another line: this one ends without words.
             return []
@@ -170,9 +165,29 @@ class Line:
         self.session = self._guest.session = session
         self._service.use(session, self)
 
+    def _look(self) -> Message | None:
+        """The next message, where it is there and its session trains on."""
+        frame = self._incoming.waiting()
+        try:
+            message = decode(frame, self.number and self.number + 1) if frame is not None else None
+        except PayloadError:
+            # It is read again in its turn, and refused then.
+            return None
+        if message is not None and message.kind == "feature" and message.session == self.session:
+            self.following = message
+        return self.following
+
     def _holds(self) -> bool:
         """Whether the session talks over this line, and the line has not broken."""
         return self._guest.alive() and (self.session is None or self._service.holds(self.session, self))
+
+
+def _first(incoming: Incoming, until: float) -> bytes | None:
+    """The next frame, None at their end; Refused when it is not there by `until`."""
+    try:
+        return incoming.take(max(until - time.monotonic(), 0.0))
+    except TimeoutError:
+        raise Refused(f"no hello within {HELLO_S:g} s: the stream is closed, others may need its place") from None
 
 
 def _decoded(frame: bytes, number: int, context: Any) -> Message:

@@ -15,9 +15,11 @@ class Turns:
         self._changed = Condition()
 
     @contextmanager
-    def of(self, number: int) -> Iterator[None]:
-        """The turn of a message of session `number`. Refused while another one has it."""
+    def of(self, number: int, waits: bool = False) -> Iterator[None]:
+        """The turn of a message of session `number`. Where another one has it: Refused, or it `waits`."""
         with self._changed:
+            if waits:
+                self._changed.wait_for(lambda: number not in self._busy)
             if number in self._busy:
                 raise Refused(f"a message of session {number} still waits for its answer: one comes after another")
             self._busy.add(number)

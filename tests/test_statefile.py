@@ -92,6 +92,6 @@ def test_any_bytes(data: bytes) -> None:
 )
 def test_files_of_another_kind(said: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     if said.get("check") == "0":
-        monkeypatch.setattr("edgekit.statefile._check", lambda tree, arrays: 0)
+        monkeypatch.setattr("edgekit.statefile.checksum", lambda tree, arrays: 0)
     with pytest.raises(PayloadError, match="state"):
         loads(tensorfile.dumps({}, said))

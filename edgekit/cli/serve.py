@@ -104,7 +104,7 @@ def serve(**given: Any) -> None:
     from edgekit.server.door import Door
     from edgekit.server.handshakes import Handshakes
     from edgekit.server.local_loss import LocalLoss
-    from edgekit.server.memory import few_arenas
+    from edgekit.server.memory import few_arenas, return_free
     from edgekit.server.modes import FleetSettings
     from edgekit.server.noise_filling import noise_filling
     from edgekit.server.observe.observer import Observer
@@ -125,6 +125,7 @@ def serve(**given: Any) -> None:
         joint = Joint(place, given)
     pairs = Pairs(out, opened.class_names, 0, given["overwrite"], resume) if out is not None else None
     few_arenas()
+    return_free()
     train.prepare(given["server_threads"], seed)
     policy = given["gradient_codec"] or default_policy(opened)
     device = train.torch_device(given["torch_device"])

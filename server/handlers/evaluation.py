@@ -2,23 +2,24 @@
 
 import time
 from collections.abc import Sequence
-from threading import Condition, Lock
+from threading import Condition
 
 from edgekit.line.labels import pack_labels
 from edgekit.line.messages import Evaluate, Result, Tally, Tested
+from edgekit.server.coder import Coder
 from edgekit.server.handlers.batch import unpack_batch
 from edgekit.server.session import Session
 from edgekit.server.setup import Setup
 from edgekit.server.tally import Count
 
 
-def evaluate(setup: Setup, session: Session, message: Evaluate, coder: Lock, lock: Condition) -> Result:
+def evaluate(setup: Setup, session: Session, message: Evaluate, coder: Coder, lock: Condition) -> Result:
     """The classes that the images in `message` are taken for, and the loss.
 
     `coder` is held while they are decoded, `lock` while the back half is used.
     """
     start = time.perf_counter()
-    with coder:
+    with coder.decoding():
         batch = unpack_batch(setup, session, message)
     with lock:
         loss, predicted = setup.back.evaluate(batch.feature, batch.order, batch.labels)

@@ -5,10 +5,10 @@
     take     of each device     codes --unpack_batch--> feature --look_at--> its look
     train    of all together    --Watch.look--> noise filling --> BackHalf.step --> gradients
                                       └ odd: left out, an empty gradient
-    answer   of each device     gradient --Calibrator.send--> bytes, or none in steps that have none; the stream's
-                                tables learn
+    remember of each device     the stream's tables learn
+    answer   of each device     gradient --Calibrator.send--> bytes, or none in steps that have none
 
-`take` and `answer` touch nothing but the device's session: the devices' threads do them side by side.
+`take`, `remember` and `answer` touch nothing but the device's session: the devices' threads do them side by side.
 """
 
 import time
@@ -115,8 +115,14 @@ def train(setup: Setup, fleet: Fleet, watch: Watch | None, works: Sequence[Work]
     ]
 
 
+def remember(learned: Learned) -> None:
+    """The session's stream learns from the codes of `learned`; before that, its next batch cannot be unpacked."""
+    work = learned.work
+    work.session.stream.update(work.batch.codes, work.batch.images)
+
+
 def answer(setup: Setup, learned: Learned) -> Gradient:
-    """The reply to the batch of `learned`; the session's stream learns from its codes."""
+    """The reply to the batch of `learned`."""
     work, outcome = learned.work, learned.outcome
     session, message, batch = work.session, work.message, work.batch
     start = time.perf_counter()
@@ -124,7 +130,6 @@ def answer(setup: Setup, learned: Learned) -> Gradient:
     sends = setup.local_loss.sends(message.step)
     if outcome is not None and sends:
         payload, deviation, error = _compressed(setup, session, batch, outcome.gradient, message.step)
-    session.stream.update(batch.codes, batch.images)
     seconds = work.seconds + learned.seconds + time.perf_counter() - start
     return Gradient(
         session.number, message.step, round(outcome.loss, 6) if outcome else 0.0, outcome.right if outcome else 0,

@@ -21,7 +21,7 @@ class Observer:
 
         self._service = service
         self.sight = Sight(service.setup.codec, most)
-        service.on_batch = self.sight.batch
+        service.steps.on_batch = self.sight.batch
         self._web = Web(address, pages(looker(service, self.sight, run, expected)))
         self.port = self._web.port
 

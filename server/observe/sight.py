@@ -2,7 +2,7 @@
 
 ::
 
-    Service.on_batch --batch--> seconds of its parts, loss, images     the thread of the device's message calls it,
+    Steps.on_batch --batch--> seconds of its parts, loss, images     the thread of the device's message calls it,
     events           --event--> how often, and which devices there are   without the service's lock
     streams          --traffic--> frames and bytes
 """

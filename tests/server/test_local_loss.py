@@ -57,7 +57,7 @@ def test_a_device_that_does_not_know_of_it_is_refused(small_bundle: Bundle) -> N
 
 def test_the_gradient_is_sent_for_some_steps(make: Callable[..., Service]) -> None:
     server = make()
-    server.setup = server.setup._replace(local_loss=LocalLoss(0.5, 3))
+    server.steps.setup = server.setup._replace(local_loss=LocalLoss(0.5, 3))
     session = hello(server)
     replies = [server.handle(feature(session, step)) for step in range(7)]
     assert [bool(reply.parts[0]) for reply in replies] == [True, False, False, True, False, False, True]

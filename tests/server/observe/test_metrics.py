@@ -35,7 +35,7 @@ def look(make: Callable[..., Service]) -> Callable[[], Status]:
     """A status with a value in every field."""
     service = make()
     sight = Sight(CODEC, 64)
-    service.on_event, service.on_batch = sight.event, sight.batch
+    service.on_event, service.steps.on_batch = sight.event, sight.batch
     session = hello(service, "a")
     for step in range(2):
         assert service.handle(feature(session, step)).kind == "gradient"

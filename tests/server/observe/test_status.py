@@ -25,7 +25,7 @@ class Watched:
         patience = patience or Patience(step_s=300.0, step_quorum=1.0, away_s=300.0)
         self.service = Service(service.setup, patience=patience)
         self.sight = Sight(CODEC, most)
-        self.service.on_event, self.service.on_batch = self.sight.event, self.sight.batch
+        self.service.on_event, self.service.steps.on_batch = self.sight.event, self.sight.batch
         self.look: Callable[[], Status] = looker(self.service, self.sight, "abcd", patience.devices)
         self._threads: list[threading.Thread] = []
 
