@@ -86,6 +86,11 @@ class Streams:
                         f"this server takes {self._most} devices at a time, and as many are connected: try again when "
                         f"one has left, or start the server with --devices {self._most + 1} or more"
                     )
+                if message.kind == "hello" and self._kept(message.header.get("device")) >= self._most:
+                    raise Refused(
+                        f"this server takes {self._most} devices at a time, and keeps places for those whose lines "
+                        "broke: try again when one has been away for --reconnect seconds"
+                    )
                 for number, reply in line.answers(message):
                     yield encode(reply, number)
                 if message.kind in BEGIN and line.session is None:
@@ -98,6 +103,10 @@ class Streams:
         finally:
             incoming.close()
             line.broke()
+
+    def _kept(self, device: object) -> int:
+        """Sessions of other devices than `device`, also of those that are away."""
+        return sum(each.device != device for each in self._service.fleet.here.values())
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[int]:

@@ -37,6 +37,21 @@ def test_one_device_too_many_is_told_how_many_there_may_be(line: OpenLine) -> No
     wait_until(lambda: line().ask(Message("ping")).kind == "pong")
 
 
+def test_devices_that_are_away_keep_their_places(service: Service, line: OpenLine) -> None:
+    """Else whoever says hello under ever new names, and hangs up, fills the memory."""
+    service._lines.away_s = 300.0
+    for name in ("board", "other"):
+        device = line()
+        told = HELLO._replace(header={**HELLO.header, "device": name, "window": 4})
+        assert device.ask(told).kind == "welcome"
+        device.say(None)
+        assert device.ended()
+    wait_until(lambda: len(service._lines.away()) == 2)
+    third = HELLO._replace(header={**HELLO.header, "device": "third"})
+    assert "keeps places for those whose lines broke" in refusal(line().ask(third))
+    assert line().ask(HELLO).kind == "welcome", "who was started anew takes its own place"
+
+
 def test_far_too_many_are_refused_without_words(line: OpenLine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that are told why take threads, too; the rest gets gRPC's own refusal, which a device knows."""
     held = [line() for _ in range(2)]
