@@ -12,7 +12,7 @@
 #include <string.h>
 
 /* Count up when any function's arguments change; `ABI` in library.py has to be the same. */
-#define EDGEKIT_ABI 4
+#define EDGEKIT_ABI 5
 
 /* What functions return when they fail. What is wrong with a payload, the numpy counterpart says. */
 #define BAD_PAYLOAD -1

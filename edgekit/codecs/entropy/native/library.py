@@ -14,7 +14,7 @@ import numpy as np
 from edgekit.errors import BackendError
 
 #: EDGEKIT_ABI in coder.h.
-ABI = 4
+ABI = 5
 #: Machines that there is a library for, as `platform.machine` names them.
 MACHINES = ("x86_64", "aarch64")
 #: The start of an array's memory, whatever its length.
