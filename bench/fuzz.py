@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from arguments import Arguments
 
-from edgekit.codecs.entropy import kernels
+from edgekit.codecs.entropy import kernels, rows
 from edgekit.codecs.entropy.native import build, library, space
 from edgekit.codecs.registry import feature_codec, gradient_codec, update_codec
 from edgekit.errors import PayloadError
@@ -74,6 +74,15 @@ def update(rng: np.random.Generator) -> Case:
     return name, payload, lambda payload: codec.unpack(payload, shapes)
 
 
+def filters(rng: np.random.Generator) -> Case:
+    """Levels of several arrays, from nearly all 0 to long ones."""
+    lines, widths = rng.integers(1, 9, (2, rng.integers(1, 5)))
+    sizes = lines * widths
+    levels = rng.laplace(scale=10.0 ** rng.uniform(-1, 7), size=sizes.sum()) * (rng.random(sizes.sum()) < rng.random())
+    payload = rows.encode(np.rint(levels).astype(np.int64), sizes, lines)
+    return "rows", payload, lambda payload: rows.decode(payload, 0, sizes, lines)
+
+
 def codebook(rng: np.random.Generator) -> Case:
     """How far codewords moved, or with a tolerance of 0 all of them; with it, what the receiver has so far."""
     groups, bits = int(rng.integers(1, 6)), int(rng.integers(1, 9))
@@ -101,7 +110,7 @@ def damaged(payload: bytes, rng: np.random.Generator) -> bytes:
 
 
 #: Indices twice as often: they have most kernels.
-CASES = (sgq, sgq, gradient, update, codebook)
+CASES = (sgq, sgq, gradient, update, filters, codebook)
 
 
 def outcome(decode: Callable[[bytes], Any], payload: bytes) -> tuple[Any, bool]:

@@ -9,8 +9,8 @@ By row, where an array has several: whether it is all 0, given the same of the t
 - which of them are not 0, as one symbol, given about how many of them should be: an average over the two groups before,
   the three groups above, the rows so far (`columns`) and the row so far;
 - of each that is not 0 the length in bits of its magnitude, given the average of magnitudes in the same places; the
-  four bits below the leading one, given the length beside that average; the other bits as they are; the sign, given
-  those of the level before and of the third before, which in a filter of 3x3 is above it.
+  four bits below the leading one, given the length; the other bits as they are; the sign, given those of the level
+  before and of the third before, which in a filter of 3x3 is above it.
 
 Everything goes into one stream, see `edgekit.codecs.entropy.reference.adaptive`.
 """

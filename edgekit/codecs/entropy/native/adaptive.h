@@ -22,7 +22,7 @@
 struct model {
     uint16_t counts[SYMBOLS];
     /* The first slot of each symbol, and then RANS_TOTAL. */
-    uint16_t starts[SYMBOLS + 1];
+    int16_t starts[SYMBOLS + 1];
     /* Symbols until slots are shared out anew, and from then to the next time. */
     uint16_t left, period;
 };
@@ -53,7 +53,7 @@ static void share(struct model *model)
     }
     const uint32_t scale = ((RANS_TOTAL - SYMBOLS) << 16) / sum;
     for (uint32_t i = 0; i < SYMBOLS; i++) {
-        model->starts[i] = (uint16_t)((below * scale >> 16) + i);
+        model->starts[i] = (int16_t)((below * scale >> 16) + i);
         below += model->counts[i];
     }
     model->left = model->period;
@@ -80,31 +80,44 @@ INLINE void pass(struct adaptive *coder, uint32_t start, uint32_t width, const i
         return;
     }
     uint32_t state = width * (coder->state >> RANS_PRECISION) + (coder->state & (RANS_TOTAL - 1)) - start;
-    if (state < RANS_LOW) {
-        /* Zeros after the end: that there was no more shows when all is read. */
-        uint16_t word = 0;
-        if (coder->at < coder->end)
-            memcpy(&word, coder->payload + coder->at, sizeof word);
-        coder->at += 2;
-        state = state << 16 | word;
-    }
+    /* Without a branch, which would often be guessed wrong. After the end the last word is read again: that there was no
+     * more shows when all is read. */
+    const int32_t empty = state < RANS_LOW;
+    uint16_t word;
+    memcpy(&word, coder->payload + lesser(coder->at, coder->end - 2), sizeof word);
+    coder->at += 2 * empty;
+    state = empty ? state << 16 | word : state;
     coder->state = coder->other;
     coder->other = state;
+}
+
+/* The symbol that owns `slot`: eight starts are compared at once, in a register of SSE2 or NEON. */
+INLINE uint32_t owner(const struct model *model, int16_t slot)
+{
+    typedef int16_t eight __attribute__((vector_size(16)));
+    eight first, second;
+    memcpy(&first, model->starts, sizeof first);
+    memcpy(&second, model->starts + 8, sizeof second);
+    const eight wanted = (eight){0} + slot, begun = -((first <= wanted) + (second <= wanted));
+    uint64_t sums[2];
+    memcpy(sums, &begun, sizeof sums);
+    return (uint32_t)((sums[0] + sums[1]) * 0x0001000100010001 >> 48) - 1;
 }
 
 /* Writes `symbol`, which is below `symbols`, by `model`, or reads it; the model learns it. Returns it. */
 INLINE uint32_t code(struct adaptive *coder, struct model *model, uint32_t symbol, uint32_t symbols, const int reading)
 {
     if (reading) {
-        const uint16_t slot = coder->state & (RANS_TOTAL - 1);
-        uint16_t begun = 0;
-        for (int i = 0; i < SYMBOLS; i++)
-            begun += model->starts[i] <= slot;
-        symbol = begun - 1u;
+        const int16_t slot = coder->state & (RANS_TOTAL - 1);
+        /* Often it is the first, which the processor guesses. */
+        if (symbols == 2 || slot < model->starts[1])
+            symbol = (slot >= model->starts[1]) + (slot >= model->starts[2]);
+        else
+            symbol = owner(model, slot);
         coder->wrong |= symbol >= symbols;
     }
-    const uint32_t start = model->starts[symbol];
-    pass(coder, start, model->starts[symbol + 1] - start, reading);
+    const uint32_t start = (uint32_t)model->starts[symbol], end = (uint32_t)model->starts[symbol + 1];
+    pass(coder, start, end - start, reading);
     model->counts[symbol] += GAIN;
     if (!--model->left)
         share(model);
@@ -146,7 +159,7 @@ static int64_t write_all(const struct adaptive *coder, uint8_t *out, int64_t roo
 }
 
 /* Begins to read from byte `start` of `payload` to `size`. 0, or BAD_PAYLOAD. */
-static int32_t open_all(struct adaptive *coder, const uint8_t *payload, int64_t size, int64_t start)
+INLINE int32_t open_all(struct adaptive *coder, const uint8_t *payload, int64_t size, int64_t start)
 {
     *coder = (struct adaptive){0};
     if (size - start < 8 || (size - start) % 2)
@@ -160,7 +173,7 @@ static int32_t open_all(struct adaptive *coder, const uint8_t *payload, int64_t 
 }
 
 /* 0 when every byte was read and all is as it was when writing began, or BAD_PAYLOAD. */
-static int32_t close_all(const struct adaptive *coder)
+INLINE int32_t close_all(const struct adaptive *coder)
 {
     return !coder->wrong && coder->at == coder->end && coder->state == RANS_LOW && coder->other == RANS_LOW
                ? 0

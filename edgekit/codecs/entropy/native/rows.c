@@ -10,7 +10,6 @@
  * many are a symbol, and the others plain. */
 #define LENGTHS 16
 #define TOP 4
-#define SLOPES 5
 
 /* Of a group: its values, each counted up to COUNTED, and its magnitudes. As an average, 16 times as much or more. */
 struct around {
@@ -18,19 +17,22 @@ struct around {
 };
 
 struct models {
-    struct model rows[4], maps[24], lengths[44], longer, tops[LENGTHS][SLOPES], signs[9];
+    struct model rows[4], maps[24], lengths[22], longer, tops[LENGTHS], signs[9];
 };
 
 static void begin(struct models *models)
 {
     forget(models->rows, 4, 2);
     forget(models->maps, 24, 1 << GROUP);
-    forget(models->lengths, 44, LENGTHS);
+    forget(models->lengths, 22, LENGTHS);
     forget(&models->longer, 1, LENGTHS);
     for (int length = 1; length < LENGTHS; length++)
-        forget(models->tops[length], SLOPES, 1 << lesser(length, TOP));
+        forget(&models->tops[length], 1, 1 << lesser(length, TOP));
     forget(models->signs, 9, 2);
 }
+
+/* 0, 1, 2 and 3, 4 to 7, 8 to 15 ... are 0, 1, 2, 3, 4 ... */
+INLINE int32_t octave(int32_t value) { return value ? 32 - __builtin_clz((uint32_t)value) : 0; }
 
 /* Half octaves: 0, 1, 2, 3, 4 and 5, 6 and 7, 8 to 11, 12 to 15 ... are 0, 1, 2, 3, 4 ... */
 INLINE int32_t half_octave(int32_t value)
@@ -50,7 +52,7 @@ INLINE int64_t magnitude_of(int64_t level)
 /* 0 for none, 1 for a positive level, 2 for a negative one. */
 INLINE int32_t sign_of(int64_t level) { return level > 0 ? 1 : level < 0 ? 2 : 0; }
 
-/* Writes `level`, which is not 0, or reads it. `size` is the half octave that its magnitude is expected in, roughly. */
+/* Writes `level`, which is not 0, or reads it; `size` is about the octave expected of its magnitude. */
 INLINE int64_t code_level(struct adaptive *coder, struct models *models, int64_t level, int32_t size, int32_t signs,
                           const int reading)
 {
@@ -61,10 +63,8 @@ INLINE int64_t code_level(struct adaptive *coder, struct models *models, int64_t
     uint32_t magnitude = 1;
     if (length) {
         const int top = length < TOP ? (int)length : TOP, rest = (int)length - top;
-        int32_t slope = size / 2 - (int32_t)length;
-        slope = slope < -2 ? 0 : slope > 2 ? 4 : slope + 2;
         magnitude <<= top;
-        magnitude |= code(coder, &models->tops[symbol][slope], given >> rest & ((1u << top) - 1), 1u << top, reading);
+        magnitude |= code(coder, &models->tops[symbol], given >> rest & ((1u << top) - 1), 1u << top, reading);
         magnitude = magnitude << rest | plain(coder, given & ((1u << rest) - 1), rest, reading);
     }
     return code(coder, &models->signs[signs], level < 0, 2, reading) ? -(int64_t)magnitude : magnitude;
@@ -80,21 +80,20 @@ INLINE void code_row(struct adaptive *coder, struct models *models, int64_t *lev
         const struct around up = above[1], column = columns[1];
         const int32_t expected = 4 * left.count + 2 * second.count + 4 * up.count + corner.count + above[2].count +
                                  column.count + row.count;
-        const int32_t size = 4 * left.size + 2 * second.size + 4 * up.size + corner.size + above[2].size +
-                             column.size + row.size;
-        const int32_t sized = half_octave(size >> 4);
         uint32_t map = 0;
         if (!reading)
             for (int i = 0; i < width; i++)
                 map |= (uint32_t)(levels[i] != 0) << i;
         map = code(coder, &models->maps[half_octave(expected)], map, 1u << width, reading) & ((1u << width) - 1);
+        const int32_t size = 4 * left.size + 2 * second.size + 4 * up.size + corner.size + above[2].size +
+                             column.size + row.size;
         second = left;
         left = (struct around){0, 0};
         for (; map; map &= map - 1) {
             const int i = __builtin_ctz(map);
             const int32_t before = first + i ? sign_of(levels[i - 1]) : 0;
             const int32_t third = first + i > 2 ? sign_of(levels[i - 3]) : 0;
-            const int64_t level = code_level(coder, models, levels[i], sized, 3 * before + third, reading);
+            const int64_t level = code_level(coder, models, levels[i], octave(size >> 5), 3 * before + third, reading);
             const int64_t magnitude = magnitude_of(level);
             if (reading)
                 levels[i] = level;

@@ -9,6 +9,8 @@ from edgekit.codecs.entropy.native.library import Function, array
 from edgekit.codecs.entropy.native.space import space
 from edgekit.codecs.entropy.reference import rows as reference
 
+#: GROUP in rows.c.
+_GROUP = 4
 _ARRAYS = (array("i8"), array("i8"), c_int64, c_void_p)
 _encode = Function("edgekit_rows_encode", array("i8"), *_ARRAYS, c_void_p, array("u1"), c_int64, result=c_int64)
 _decode = Function("edgekit_rows_decode", c_char_p, c_int64, c_int64, *_ARRAYS, array("i8"), result=c_int32)
@@ -33,7 +35,7 @@ def decode(payload: bytes, start: int, sizes: np.ndarray, rows: np.ndarray) -> n
 
 def _groups(sizes: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """(arrays,) int64: groups of a row of each array."""
-    return np.asarray((sizes // rows + reference.GROUP - 1) // reference.GROUP)
+    return np.asarray((sizes // rows + _GROUP - 1) // _GROUP)
 
 
 def _around(groups: np.ndarray) -> Any:

@@ -12,16 +12,15 @@ GROUP = 4
 COUNTED, SIZED = 8, 0xFFFF
 #: Of a value's bits below the leading one, so many are a symbol, and the others plain.
 TOP = 4
-SLOPES = 5
 
 
 class _Models:
     def __init__(self) -> None:
         self.rows = [Model(2) for _ in range(4)]
         self.maps = [Model(1 << GROUP) for _ in range(24)]
-        self.lengths = [Model(SYMBOLS) for _ in range(44)]
+        self.lengths = [Model(SYMBOLS) for _ in range(22)]
         self.longer = Model(SYMBOLS)
-        self.tops = [[Model(1 << min(length, TOP)) for _ in range(SLOPES)] for length in range(SYMBOLS)]
+        self.tops = [Model(1 << min(length, TOP)) for length in range(SYMBOLS)]
         self.signs = [Model(2) for _ in range(9)]
 
 
@@ -81,7 +80,7 @@ def _code_row(
         expected += columns_count + row_count
         sized = 4 * size + 2 * size2 + 4 * above.sizes[group] + corner_size + above.sizes[group + 1]
         sized += columns_size + row_size
-        octave = _half_octave(sized >> 4)
+        octave = (sized >> 5).bit_length()
         places = range(start + first, start + first + here)
         chosen = sum((levels[place] != 0) << i for i, place in enumerate(places))
         chosen = coder.code(models.maps[_half_octave(expected)], chosen, 1 << here)
@@ -102,7 +101,7 @@ def _code_row(
 
 
 def _code_level(coder: Coder, models: _Models, level: int, size: int, signs: int) -> int:
-    """Writes `level`, which is not 0, or reads it; `size` is about the half octave expected of its magnitude."""
+    """Writes `level`, which is not 0, or reads it; `size` is about the octave expected of its magnitude."""
     given = abs(level) or 1
     length = given.bit_length() - 1
     symbol = coder.code(models.lengths[size], min(length, 15), SYMBOLS)
@@ -111,8 +110,7 @@ def _code_level(coder: Coder, models: _Models, level: int, size: int, signs: int
     if length:
         top = min(length, TOP)
         rest = length - top
-        slope = min(max(size // 2 - length, -2), 2) + 2
-        part = coder.code(models.tops[symbol][slope], given >> rest & (1 << top) - 1, 1 << top)
+        part = coder.code(models.tops[symbol], given >> rest & (1 << top) - 1, 1 << top)
         magnitude = (magnitude << top | part) << rest | coder.plain(given & (1 << rest) - 1, rest)
     return -magnitude if coder.code(models.signs[signs], int(level < 0), 2) else magnitude
 

@@ -14,7 +14,8 @@ from edgekit.codecs.entropy.mixing import Mixing, mixing
 from edgekit.codecs.entropy.native import bits as native_bits
 from edgekit.codecs.entropy.native import context as native_context
 from edgekit.codecs.entropy.native import rans as native_rans
-from edgekit.codecs.entropy.reference import bits, context, rans
+from edgekit.codecs.entropy.native import rows as native_rows
+from edgekit.codecs.entropy.reference import bits, context, rans, rows
 from edgekit.codecs.entropy.slots import TOTAL, cumulative
 from edgekit.codecs.entropy.tables import tables_of
 from edgekit.codecs.entropy.temporal import Past
@@ -116,6 +117,39 @@ def test_long_rans() -> None:
         payload = rans.encode(starts, widths, [count], per_lane)
         assert native_rans.encode(starts, widths, [count], per_lane) == payload
         alike(native_rans, rans, "decode", payload, 0, kinds, *tables_of(slots))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    data=st.data(), shapes=st.lists(st.tuples(st.integers(1, 6), st.integers(1, 30)), min_size=1, max_size=4),
+    spread=st.sampled_from([0.5, 3, 60, 1e5, 2**29]), share=st.sampled_from([0.02, 0.3, 1]), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_rows(data: st.DataObject, shapes: list[tuple[int, int]], spread: float, share: float, seed: int) -> None:
+    lines, sizes = np.array([(count, count * width) for count, width in shapes]).T.copy()
+    rng = np.random.default_rng(seed)
+    levels = np.rint(rng.laplace(scale=spread, size=sizes.sum()) * (rng.random(sizes.sum()) < share))
+    levels = np.clip(levels, -(2**31) + 1, 2**31 - 1).astype(np.int64)
+    payload = rows.encode(levels, sizes, lines)
+    assert native_rows.encode(levels, sizes, lines) == payload
+    start = data.draw(st.integers(0, 3))
+    alike(native_rows, rows, "decode", bytes(start) + data.draw(damaged(payload)), start, sizes, lines)
+
+
+@settings(max_examples=100, deadline=None)
+@given(payload=st.binary(max_size=300))
+def test_rows_of_any_bytes(payload: bytes) -> None:
+    alike(native_rows, rows, "decode", payload, 0, np.array([90, 7]), np.array([10, 1]))
+
+
+def test_many_rows() -> None:
+    """Enough of them that models forget, and levels that are dense, sparse and long."""
+    rng = np.random.default_rng(4)
+    sizes, lines = np.array([64 * 288, 64, 32 * 288]), np.array([64, 1, 32])
+    spread = np.repeat(10.0 ** rng.uniform(-1, 2, sizes.sum() // 288 + 1), 288)[: sizes.sum()]
+    levels = np.rint(rng.normal(size=sizes.sum()) * spread).astype(np.int64)
+    payload = rows.encode(levels, sizes, lines)
+    assert native_rows.encode(levels, sizes, lines) == payload
+    alike(native_rows, rows, "decode", payload, 0, sizes, lines)
 
 
 @st.composite
