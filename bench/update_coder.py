@@ -175,6 +175,8 @@ def main() -> None:
     arguments.add("the interpreter that has nncodec", nncodec_python="")
     arguments.add("turns of each", repeats=7)
     options = arguments.parse_or_show(table)
+    if not options.nncodec_python:
+        arguments.error("--nncodec-python: name the interpreter that has nncodec")
     updates = read(options.updates)
     cases = {f"{run}: {way}": choose(update) for run, update in updates.items() for way, choose in LEVELS.items()}
     with kernels.using("native"):

@@ -9,6 +9,7 @@ The coder is set as `nncodec.nn.encode` sets it: unary up to 11, its estimators 
 skipped. One payload has all arrays, and what Python prepares for the coder is not timed: both favour it.
 """
 
+import importlib
 import json
 import os
 import sys
@@ -18,33 +19,36 @@ from typing import Any
 
 import numpy as np
 from arguments import Arguments
-from nncodec.extensions import deepCABAC
 
-#: Unary length, and whether estimators are chosen for each array.
+#: Unary length, and that estimators are chosen for each array.
 UNARY, CHOSEN = 11, 1
 #: No dependent quantisation, no other scan order; profile 1, no parent node.
 PLAIN = (0, 0, 1, 0)
-#: No history of earlier updates, no codebook.
-ALONE = (deepCABAC.HdspMode.AlwaysOff, np.zeros(2, dtype=np.int8), 0, 0)
 
 
-def encode(arrays: list[np.ndarray], zero: list[np.ndarray]) -> np.ndarray:
-    """(bytes,) uint8; `zero` says of every row of each array whether it is all zero."""
-    encoder = deepCABAC.Encoder()
-    for array, rows in zip(arrays, zero, strict=True):
-        encoder.initCtxModels(UNARY, CHOSEN)
-        encoder.encodeLayer(array, *PLAIN, 1, rows, *ALONE)
-    payload: np.ndarray = encoder.finish()
-    return payload
+class DeepCabac:
+    def __init__(self) -> None:
+        self._module = importlib.import_module("nncodec.extensions.deepCABAC")
+        #: No history of earlier updates, no codebook.
+        self._alone = (self._module.HdspMode.AlwaysOff, np.zeros(2, dtype=np.int8), 0, 0)
 
+    def encode(self, arrays: list[np.ndarray], zero: list[np.ndarray]) -> np.ndarray:
+        """(bytes,) uint8; `zero` is `all_zero` of each array."""
+        encoder = self._module.Encoder()
+        for array, rows in zip(arrays, zero, strict=True):
+            encoder.initCtxModels(UNARY, CHOSEN)
+            encoder.encodeLayer(array, *PLAIN, 1, rows, *self._alone)
+        payload: np.ndarray = encoder.finish()
+        return payload
 
-def decode(payload: np.ndarray, into: list[np.ndarray]) -> None:
-    decoder = deepCABAC.Decoder()
-    decoder.setStream(payload)
-    for array in into:
-        decoder.initCtxModels(UNARY)
-        decoder.decodeLayer(array, *PLAIN, *ALONE)
-    decoder.finish()
+    def decode(self, payload: np.ndarray, into: list[np.ndarray]) -> None:
+        """Fills the arrays, which are zeros, with what was coded."""
+        decoder = self._module.Decoder()
+        decoder.setStream(payload)
+        for array in into:
+            decoder.initCtxModels(UNARY)
+            decoder.decodeLayer(array, *PLAIN, *self._alone)
+        decoder.finish()
 
 
 def all_zero(array: np.ndarray) -> np.ndarray:
@@ -53,14 +57,14 @@ def all_zero(array: np.ndarray) -> np.ndarray:
     return (empty & (array.ndim > 1)).astype(np.int32)
 
 
-def turn(arrays: list[np.ndarray], zero: list[np.ndarray]) -> dict[str, Any]:
+def turn(coder: DeepCabac, arrays: list[np.ndarray], zero: list[np.ndarray]) -> dict[str, Any]:
     """Codes once."""
     start = time.process_time()
-    payload = encode(arrays, zero)
+    payload = coder.encode(arrays, zero)
     middle = time.process_time()
     into = [np.zeros(array.shape, dtype=np.int32) for array in arrays]
     ready = time.process_time()
-    decode(payload, into)
+    coder.decode(payload, into)
     end = time.process_time()
     for array, again in zip(arrays, into, strict=True):
         np.testing.assert_array_equal(again, array)
@@ -71,6 +75,7 @@ def main() -> None:
     options = Arguments(__doc__, "file").parse_args()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
+    coder = DeepCabac()
     cases: dict[str, list[np.ndarray]] = {}
     with np.load(options.file) as saved:
         for key in saved.files:
@@ -79,7 +84,7 @@ def main() -> None:
     answers.write(json.dumps({"nncodec": version("nncodec")}) + "\n")
     for line in sys.stdin:
         case = json.loads(line)["case"]
-        answers.write(json.dumps(turn(cases[case], zero[case])) + "\n")
+        answers.write(json.dumps(turn(coder, cases[case], zero[case])) + "\n")
 
 
 if __name__ == "__main__":
