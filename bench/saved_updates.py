@@ -6,7 +6,7 @@ RUN/NAME ("sgd, epoch 1/features.0.weight").
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -20,7 +20,8 @@ from edgekit.runtime.front import normalise
 Update = dict[str, np.ndarray]
 
 MODEL, BATCH = "vgg11_thin", 32
-OPTIMIZERS = {
+#: What makes the optimizer of all weights.
+OPTIMIZERS: dict[str, Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]] = {
     "sgd": lambda weights: torch.optim.SGD(weights, 0.02, 0.9, weight_decay=5e-4),
     "adam": lambda weights: torch.optim.Adam(weights, 1e-3),
 }
@@ -42,9 +43,12 @@ def trained(optimizer: str, data: str, limit: int, epochs: int) -> Iterator[tupl
     torch.manual_seed(0)
     for epoch in range(1, epochs + 1):
         before = {name: weight.detach().clone() for name, weight in network.named_parameters()}
-        for batch in torch.randperm(len(given)).split(BATCH):
+        order = torch.randperm(len(given))
+        for start in range(0, len(given), BATCH):
+            batch = order[start : start + BATCH]
             made.zero_grad()
-            nn.functional.cross_entropy(network(given[batch]), labels[batch]).backward()
+            loss = nn.functional.cross_entropy(network(given[batch]), labels[batch])
+            loss.backward()  # type: ignore[no-untyped-call]
             made.step()
         yield epoch, {name: (weight.detach() - before[name]).numpy() for name, weight in network.named_parameters()}
 
@@ -96,7 +100,7 @@ def _least(values: np.ndarray, share: float) -> float:
 
 
 #: Integer levels (…) int64 of an update, by name, in the ways that codecs of updates choose them.
-LEVELS = {
+LEVELS: dict[str, Callable[[Update], Update]] = {
     "all": steps,
     "equations 2 and 3": thresholds,
     "96 % zero": lambda update: largest(update, 0.04),
@@ -128,7 +132,7 @@ def main() -> None:
             sys.stderr.write(f"{optimizer}: epoch {epoch} of {options.epochs}\n")
             if epoch in (1, options.epochs):
                 kept.update({f"{optimizer}, epoch {epoch}/{name}": values for name, values in update.items()})
-    np.savez(options.out, **kept)
+    np.savez(options.out, **kept)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

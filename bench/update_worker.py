@@ -53,8 +53,8 @@ class DeepCabac:
 
 def all_zero(array: np.ndarray) -> np.ndarray:
     """(rows,) int32: 1 for every row of zeros of a weight, 0 for the others and in arrays of one dimension."""
-    empty: np.ndarray = ~array.reshape(len(array), -1).any(axis=1)
-    return (empty & (array.ndim > 1)).astype(np.int32)
+    active = np.asarray(array.reshape(len(array), -1).any(axis=1))
+    return np.asarray(~active & (array.ndim > 1), dtype=np.int32)
 
 
 def turn(coder: DeepCabac, arrays: list[np.ndarray], zero: list[np.ndarray]) -> dict[str, Any]:

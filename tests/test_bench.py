@@ -223,7 +223,51 @@ def test_compiled_kernels_are_fuzzed() -> None:
     told_of = json.loads(done.stdout)
     assert 0 < told_of["refused"] < told_of["payloads"]
     kinds = {name.partition(" ")[0] for name in told_of["codecs"]}
-    assert {"sgq", "quantised", "codebook"} <= kinds and kinds & {"sparse", "dct", "stochastic"}
+    assert {"sgq", "quantised", "codebook", "rows"} <= kinds and kinds & {"sparse", "dct", "stochastic"}
+
+
+def test_levels_of_updates_are_chosen_as_codecs_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(BENCH)
+    from saved_updates import FINE_STEP, GAMMA, LEVELS, STEP, read
+
+    rng = np.random.default_rng(0)
+    update = {"weight": 5e-3 * rng.normal(size=(40, 9, 3, 3)), "bias": 1e-3 * rng.normal(size=40)}
+    np.savez(tmp_path / "updates", **{f"run/{name}": values for name, values in update.items()})  # type: ignore[arg-type]
+    assert list(read(str(tmp_path / "updates.npz"))["run"]) == list(update)
+    made = {way: choose(update) for way, choose in LEVELS.items()}
+    whole = made["all"]
+    for name, step in (("weight", STEP), ("bias", FINE_STEP)):
+        assert np.abs(whole[name] * step - update[name]).max() <= step / 2
+    for way in ("equations 2 and 3", "96 % zero", "99 % zero"):
+        np.testing.assert_array_equal(made[way]["bias"], whole["bias"])
+        kept = made[way]["weight"] != 0
+        np.testing.assert_array_equal(made[way]["weight"][kept], whole["weight"][kept])
+    for way, share in (("96 % zero", 0.04), ("99 % zero", 0.01)):
+        assert np.count_nonzero(made[way]["weight"]) == int(share * update["weight"].size)
+    means = np.abs(update["weight"].mean(axis=(1, 2, 3)))
+    active = means >= GAMMA * means.mean()
+    beyond = np.abs(update["weight"]) >= update["weight"].std() + abs(update["weight"].mean())
+    expected = beyond & active[:, None, None, None]
+    np.testing.assert_array_equal(made["equations 2 and 3"]["weight"] != 0, expected)
+    levels = np.concatenate([values.reshape(-1) for values in made["1 % in 8 levels"].values()])
+    assert np.count_nonzero(levels) == int(0.01 * levels.size) and np.abs(levels).max() == 8
+
+
+def test_updates_are_coded_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of update_coder.py but nncodec, in whose place the record has our own figures twice."""
+    monkeypatch.syspath_prepend(BENCH)
+    import update_coder
+
+    levels = np.random.default_rng(0).integers(-1, 2, (20, 30))
+    arrays = {"weight": levels, "bias": levels[0]}
+    assert [update_coder.shape(array) for array in arrays.values()] == [(600, 20), (30, 1)]
+    assert update_coder.entropy({"one": np.array([0, 1] * 40)}) == pytest.approx(10)
+    ours = update_coder.told([update_coder.turn(arrays)] * 2, 630)
+    row = {"values": 630, "nonzero": 0.6, "entropy_bytes": 124, "rows": ours, "deepcabac": ours}
+    every = update_coder.total([{"case": "one", **row}, {"case": "other", **row}])
+    assert every["rows"]["bytes"] == 2 * ours["bytes"] and every["values"] == 1260
+    lines = update_coder.table({"cases": [{"case": "one", **row}], "total": every}).splitlines()
+    assert len(lines) == 4 and "| +0.0 % |" in lines[2] and lines[3].count("1.0x") == 2
 
 
 def test_the_correction_pulls_a_feature_to_its_codewords(monkeypatch: pytest.MonkeyPatch, digits: Dataset) -> None:

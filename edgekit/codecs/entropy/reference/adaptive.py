@@ -120,7 +120,7 @@ class Reader(Coder):
         size = self._size - start
         if size < _STATES.size or size % 2:
             raise PayloadError("{} B of symbols, expected 8 and pairs".format(size), self._size)
-        self._states = _STATES.unpack_from(payload, start)
+        self._states: Tuple[int, int] = _STATES.unpack_from(payload, start)
         if min(self._states) < _LOW:
             raise PayloadError("a state of {}, expected at least {}".format(min(self._states), _LOW), start)
         self._words = struct.unpack_from("<{}H".format(size // 2 - 4), payload, start + _STATES.size)
