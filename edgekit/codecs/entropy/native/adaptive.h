@@ -9,8 +9,10 @@
 
 #define SYMBOLS 16
 /* A count starts at 1, and grows by GAIN. All are halved when they add up to more than COUNTS. */
-#define GAIN 8
-#define COUNTS 8192
+#define GAIN 16
+#define COUNTS 32768
+/* What counts may add up to in a model that is to learn anew, but not from nothing. */
+#define FADED 1024
 /* Slots are shared out anew after 1, 2, 4 ... symbols, and at last every PERIOD. */
 #define PERIOD 32
 /* Bits that are coded at once, at most. */
@@ -40,17 +42,25 @@ struct adaptive {
     uint32_t wrong;
 };
 
+/* Halves the counts until they add up to `most` or less. Returns what they add up to. */
+static uint32_t halve(struct model *model, uint32_t most)
+{
+    for (;;) {
+        uint32_t sum = 0;
+        for (int i = 0; i < SYMBOLS; i++)
+            sum += model->counts[i];
+        if (sum <= most)
+            return sum;
+        for (int i = 0; i < SYMBOLS; i++)
+            model->counts[i] = (uint16_t)((model->counts[i] + 1) >> 1);
+    }
+}
+
 /* Shares out the slots by the counts. */
 static void share(struct model *model)
 {
-    uint32_t sum = 0, below = 0;
-    for (int i = 0; i < SYMBOLS; i++)
-        sum += model->counts[i];
-    if (sum > COUNTS) {
-        sum = 0;
-        for (int i = 0; i < SYMBOLS; i++)
-            sum += model->counts[i] = (uint16_t)((model->counts[i] + 1) >> 1);
-    }
+    const uint32_t sum = halve(model, COUNTS);
+    uint32_t below = 0;
     const uint32_t scale = ((RANS_TOTAL - SYMBOLS) << 16) / sum;
     for (uint32_t i = 0; i < SYMBOLS; i++) {
         model->starts[i] = (int16_t)((below * scale >> 16) + i);
@@ -70,6 +80,16 @@ static void forget(struct model *models, int count, int symbols)
     share(models);
     for (int i = 1; i < count; i++)
         models[i] = *models;
+}
+
+/* Has `count` models learn anew, but not from nothing. */
+static void fade(struct model *models, int count)
+{
+    for (int i = 0; i < count; i++) {
+        halve(models + i, FADED);
+        models[i].period = 1;
+        share(models + i);
+    }
 }
 
 /* Moves past the symbol that owns `width` slots from `start` on: one is written, or the one at hand is read. */

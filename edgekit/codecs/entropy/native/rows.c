@@ -17,7 +17,7 @@ struct around {
 };
 
 struct models {
-    struct model rows[4], maps[24], lengths[22], longer, tops[LENGTHS], signs[9];
+    struct model maps[24], rows[4], lengths[22], longer, tops[LENGTHS], signs[9];
 };
 
 static void begin(struct models *models)
@@ -29,6 +29,16 @@ static void begin(struct models *models)
     for (int length = 1; length < LENGTHS; length++)
         forget(&models->tops[length], 1, 1 << lesser(length, TOP));
     forget(models->signs, 9, 2);
+}
+
+/* Before an array: how large levels are is each array's own, rather than which of them are not 0. */
+static void begin_array(struct models *models)
+{
+    fade(models->rows, 4);
+    fade(models->lengths, 22);
+    fade(&models->longer, 1);
+    fade(models->tops + 1, LENGTHS - 1);
+    fade(models->signs, 9);
 }
 
 /* 0, 1, 2 and 3, 4 to 7, 8 to 15 ... are 0, 1, 2, 3, 4 ... */
@@ -120,6 +130,7 @@ INLINE int32_t code_all(struct adaptive *coder, int64_t *levels, const int64_t *
         const int64_t lines = rows[array], count = sizes[array] / lines;
         const int64_t groups = (count + GROUP - 1) / GROUP + 2;
         uint32_t zeros = 0;
+        begin_array(&models);
         memset(around, 0, (size_t)(2 * groups) * sizeof *around);
         for (int64_t row = 0; row < lines; row++, levels += count) {
             int64_t any = 0;

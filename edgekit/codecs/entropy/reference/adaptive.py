@@ -20,8 +20,10 @@ from edgekit.errors import PayloadError
 
 SYMBOLS = 16
 #: A count starts at 1, and grows by GAIN. All are halved when they add up to more than COUNTS.
-GAIN = 8
-COUNTS = 8192
+GAIN = 16
+COUNTS = 32768
+#: What counts may add up to in a model that is to learn anew, but not from nothing.
+FADED = 1024
 #: Slots are shared out anew after 1, 2, 4 ... symbols, and at last every PERIOD.
 PERIOD = 32
 #: Bits that are coded at once, at most.
@@ -44,9 +46,19 @@ class Model:
         if not self._left:
             self._share()
 
-    def _share(self) -> None:
-        if sum(self._counts) > COUNTS:
+    def fade(self) -> None:
+        """Has it learn anew, but not from nothing."""
+        self._halve(FADED)
+        self._period = 1
+        self._share()
+
+    def _halve(self, most: int) -> None:
+        """Halves the counts until they add up to `most` or less."""
+        while sum(self._counts) > most:
             self._counts = [(count + 1) >> 1 for count in self._counts]
+
+    def _share(self) -> None:
+        self._halve(COUNTS)
         scale = (TOTAL - SYMBOLS << 16) // sum(self._counts)
         #: The first slot of each symbol, and then TOTAL.
         self.starts = []

@@ -23,6 +23,11 @@ class _Models:
         self.tops = [Model(1 << min(length, TOP)) for length in range(SYMBOLS)]
         self.signs = [Model(2) for _ in range(9)]
 
+    def begin_array(self) -> None:
+        """Before an array: how large levels are is each array's own, rather than which of them are not 0."""
+        for model in (*self.rows, *self.lengths, self.longer, *self.tops[1:], *self.signs):
+            model.fade()
+
 
 class _Around:
     """Of groups, with one more on both sides: values, each counted up to COUNTED, and magnitudes."""
@@ -56,6 +61,7 @@ def _code(coder: Coder, levels: List[int], sizes: np.ndarray, rows: np.ndarray) 
     """Writes `levels`, or fills them with what is read."""
     models, begin = _Models(), 0
     for size, lines in zip(sizes.tolist(), rows.tolist()):
+        models.begin_array()
         width, zeros = size // lines, 0
         above, columns = (_Around((width + GROUP - 1) // GROUP) for _ in range(2))
         for start in range(begin, begin + size, width):
