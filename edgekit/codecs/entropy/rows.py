@@ -2,7 +2,8 @@
 
 Arrays have rows: those of a weight are its filters or output neurons. Where many of a row or a column are not 0, or
 large, more are. So what is coded follows what came before: in the row, and in the same columns of the rows above. All
-arrays share the models, which begin knowing nothing and learn from every symbol.
+arrays share the models, which begin knowing nothing and learn from every symbol; with every array those of how large
+levels are learn anew, but not from nothing.
 
 By row, where an array has several: whether it is all 0, given the same of the two rows before. Then by group of four:
 
