@@ -13,7 +13,6 @@ import numpy as np
 from edgekit.codecs.base import Arrays
 from edgekit.codecs.registry import update_codec
 from edgekit.codecs.updates.fedavg import FedAvg
-from edgekit.codecs.updates.feedback import ErrorFeedback
 from edgekit.codecs.updates.flat import shapes_of
 from edgekit.errors import PayloadError
 from edgekit.line.frame import HEAD_SIZE
@@ -42,7 +41,8 @@ class Rounds:
         self.due = False
         #: The weights of the last round.
         self._base = shared(front.state, front.learned, self._kept)
-        self._up = ErrorFeedback(update_codec(welcome.update_codec, welcome.update_config)) if self.averaged else None
+        codec = update_codec(welcome.update_codec, welcome.update_config) if self.averaged else None
+        self._up = codec.sender() if codec is not None else None
         self._since = time.monotonic()
 
     def state(self) -> Dict[str, Any]:

@@ -14,7 +14,6 @@ import numpy as np
 
 from edgekit.codecs.base import Arrays, CodebookCodec
 from edgekit.codecs.updates.fedavg import FedAvg
-from edgekit.codecs.updates.feedback import ErrorFeedback
 from edgekit.codecs.updates.flat import shapes_of
 from edgekit.errors import PayloadError, Refused
 from edgekit.line.frame import HEAD_SIZE
@@ -45,7 +44,7 @@ class Rounds:
         self.tables = {name: array.copy() for name, array in setup.tables.items()}
         self._variances = setup.variances
         self._codec = setup.codec
-        self._down = ErrorFeedback(policy.codec)
+        self._down = policy.codec.sender(learns=False)
         self._velocity: Arrays = {}
 
     def state(self) -> dict[str, Any]:

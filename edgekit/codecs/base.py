@@ -18,7 +18,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from edgekit.errors import Diverged, PayloadError
+from edgekit.errors import Diverged, PayloadError, ShapeError
 from edgekit.tensors import TensorSpec
 
 Arrays = Dict[str, np.ndarray]
@@ -256,6 +256,13 @@ class UpdateCodec(Codec, ABC):
     def formula_bits(self, shapes: Dict[str, Tuple[int, ...]]) -> float:
         """Bits of an update of `shapes` by formula: no framing."""
 
+    @abstractmethod
+    def sender(self, learns: bool = True) -> "UpdateSender":
+        """A new sender's end of a line of updates; a receiver needs the codec alone.
+
+        `learns`: whether this end learned what it sends. A server, which passes averages on, did not.
+        """
+
     def check_update(self, update: Arrays) -> None:
         """Raises ShapeError unless all arrays of `update` are f32, and Diverged unless all are finite."""
         for name in sorted(update):
@@ -263,3 +270,32 @@ class UpdateCodec(Codec, ABC):
             TensorSpec(name, "float32", array.shape).check(array, repr(self))
             if not np.isfinite(array).all():
                 raise Diverged("the update of weight '{}' is not finite: training diverged, lower --lr".format(name))
+
+
+class UpdateSender:
+    """The sender's end of a line of updates, with what a codec may keep from one to the next; this one keeps nothing.
+
+    For codecs that leave nothing out, or of which what arrives is right on average.
+    """
+
+    def __init__(self, codec: UpdateCodec) -> None:
+        self.codec = codec
+
+    @property
+    def state(self) -> Dict[str, Any]:
+        """What is kept, copies, as a state (`edgekit.statefile`); {} before the first update. `restore` takes it."""
+        return {}
+
+    def restore(self, state: Dict[str, Any]) -> None:
+        """Goes on from `state`, which another end of the same codec gave. ShapeError or Diverged where it is none."""
+        if state:
+            raise ShapeError("a sender's state with {}: {!r} keeps nothing".format(", ".join(sorted(state)), self.codec))
+
+    def send(self, update: Arrays, rng: np.random.Generator) -> Tuple[bytes, Arrays]:
+        """The bytes of `update`, arrays f32, and what arrives of them, as f32.
+
+        ShapeError where dtypes are not float32, or what is kept has other names or shapes; Diverged where there is a
+        value that is not finite. After an error what is kept is as it was.
+        """
+        payload = self.codec.pack(update, rng)
+        return payload, self.codec.unpack(payload, {name: array.shape for name, array in update.items()})

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from edgekit import statefile
 from edgekit.codecs.base import Arrays, UpdateCodec
 from edgekit.codecs.registry import UPDATES, parse_update_codec, update_codec
 from edgekit.codecs.updates.feedback import ErrorFeedback
@@ -24,6 +25,7 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "stem.weight": (6, 3, 3, 3), "stem.bias": (6,), "norm.momentum": (), "alone": (1, 1), "zeros": (4, 2),
     "none": (0, 3),
 }  # fmt: skip
+RNG = np.random.default_rng(0)
 #: Lossless for every value.
 EXACT = {"fedavg"}
 each_codec = pytest.mark.parametrize("codec", CODECS, ids=repr)
@@ -192,20 +194,45 @@ def test_any_update_arrives(codec: UpdateCodec, arrays: Arrays) -> None:
 
 
 @each_codec
-def test_sent_and_residual_are_what_was_given(codec: UpdateCodec) -> None:
-    feedback = ErrorFeedback(codec)
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize("learns", [True, False])
+def test_sent_and_residual_are_what_was_given(codec: UpdateCodec, learns: bool) -> None:
+    """Of ends that keep what they left out; of the others what arrives is what `pack` gives."""
+    sender = codec.sender(learns)
+    rng, same = np.random.default_rng(0), np.random.default_rng(0)
     given = {name: np.zeros(shape) for name, shape in SHAPES.items()}
     sent = {name: np.zeros(shape) for name, shape in SHAPES.items()}
     for seed in range(12):
         update = draw(seed)
-        payload, arrives = feedback.send(update, rng)
+        payload, arrives = sender.send(update, rng)
+        if not isinstance(sender, ErrorFeedback):
+            assert payload == codec.pack(update, same) and sender.state == {}
         for name, array in codec.unpack(payload, SHAPES).items():
             np.testing.assert_array_equal(array, arrives[name])
             given[name] += update[name]
             sent[name] += arrives[name]
-            whole = np.abs(given[name]).max(initial=0)
-            np.testing.assert_allclose(sent[name] + feedback.state[name], given[name], rtol=0, atol=1e-5 * whole)
+            if isinstance(sender, ErrorFeedback):
+                whole = np.abs(given[name]).max(initial=0)
+                np.testing.assert_allclose(sent[name] + sender.state[name], given[name], rtol=0, atol=1e-5 * whole)
+
+
+@each_codec
+@pytest.mark.parametrize("learns", [True, False])
+def test_a_sender_goes_on_from_its_state(codec: UpdateCodec, learns: bool) -> None:
+    first, second = codec.sender(learns), codec.sender(learns)
+    assert repr(first.codec) == repr(codec) and first.state == {}
+    second.restore(first.state)
+    for seed in range(4):
+        state = statefile.dumps(first.state)
+        second = codec.sender(learns)
+        second.restore(statefile.loads(state))
+        assert statefile.dumps(second.state) == state
+        sent, again = (each.send(draw(seed), np.random.default_rng(seed)) for each in (first, second))
+        assert sent[0] == again[0] and all(np.array_equal(array, again[1][name]) for name, array in sent[1].items())
+        with pytest.raises(Diverged, match=r"'stem\.weight'"):
+            first.send({**draw(0), "stem.weight": np.full(SHAPES["stem.weight"], np.inf, np.float32)}, RNG)
+        assert statefile.dumps(first.state) == statefile.dumps(second.state)
+    with pytest.raises((ShapeError, Diverged)):
+        first.restore({"stem.weight": np.zeros(3)})
 
 
 def values(texts: dict[str, str], shapes: dict[str, tuple[int, ...]]) -> Arrays:

@@ -37,7 +37,6 @@ import numpy as np
 from edgekit import tensorfile
 from edgekit.codecs.entropy import kernels
 from edgekit.codecs.registry import feature_codec, gradient_codec, update_codec
-from edgekit.codecs.updates.feedback import ErrorFeedback
 
 given, result, features, gradients, products, updates = sys.argv[1:]
 with open(given, "rb") as file:
@@ -77,10 +76,10 @@ arrays["by products"] = gradient_codec(codec_id, config).unpack(
 )
 update = {name: given["update." + name] for name in ("weight", "bias", "scale")}
 for codec_id, config in json.loads(updates):
-    feedback = ErrorFeedback(update_codec(codec_id, config))
+    sender = update_codec(codec_id, config).sender()
     for time in range(2):
-        payload, arrives = feedback.send(update, np.random.Generator(np.random.PCG64(1)))
-        where = "{!r} time {} ".format(feedback.codec, time)
+        payload, arrives = sender.send(update, np.random.Generator(np.random.PCG64(1)))
+        where = "{!r} time {} ".format(sender.codec, time)
         arrays[where + "bytes"] = np.frombuffer(payload, dtype=np.uint8)
         arrays.update({where + "update " + name: array for name, array in arrives.items()})
 tensorfile.write(result, arrays)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from edgekit.codecs.base import Arrays, UpdateCodec
+from edgekit.codecs.base import Arrays, UpdateCodec, UpdateSender
 from edgekit.codecs.checks import finite_values
 from edgekit.codecs.updates.flat import Shapes, named, sizes_of
 
@@ -33,3 +33,6 @@ class FedAvg(UpdateCodec):
 
     def formula_bits(self, shapes: Shapes) -> float:
         return 32.0 * sum(sizes_of(shapes))
+
+    def sender(self, learns: bool = True) -> UpdateSender:
+        return UpdateSender(self)

@@ -4,41 +4,35 @@ Over many rounds the receiver then gets the sum of all updates but for the last 
 (Seide et al. 2014, Interspeech; Stich et al. 2018, arXiv:1809.07599).
 """
 
-from typing import Tuple
+from typing import Any, Dict, Tuple
 
 import numpy as np
 
-from edgekit.codecs.base import Arrays, UpdateCodec
+from edgekit.codecs.base import Arrays, UpdateCodec, UpdateSender
 from edgekit.codecs.updates.flat import shapes_of
 from edgekit.tensors import TensorSpec, check_all
 
 
-class ErrorFeedback:
-    """The sender's end of a line of updates; a receiver needs the codec alone.
+class ErrorFeedback(UpdateSender):
+    """An end that keeps what was left out. The first update says which weights there are, all later ones are of these.
 
-    The first update says which weights there are, all later ones must be of the same.
+    Its state is the residual: arrays f32 by name.
     """
 
     def __init__(self, codec: UpdateCodec) -> None:
-        self.codec = codec
+        super().__init__(codec)
         self._residual: Arrays = {}
 
     @property
-    def state(self) -> Arrays:
-        """The residual as arrays f32 by name, copies; {} before the first update. `restore` takes it."""
+    def state(self) -> Dict[str, Any]:
         return {name: array.copy() for name, array in self._residual.items()}
 
-    def restore(self, state: Arrays) -> None:
-        """Goes on from `state`. ShapeError or Diverged where it holds other than finite float32."""
+    def restore(self, state: Dict[str, Any]) -> None:
         self.codec.check_update(state)
         self._residual = {name: array.copy() for name, array in state.items()}
 
     def send(self, update: Arrays, rng: np.random.Generator) -> Tuple[bytes, Arrays]:
-        """The bytes of `update` and the residual of the times before, and what arrives of them, as f32.
-
-        ShapeError where names or shapes are not those of the times before, or dtypes not float32; Diverged where the
-        sum is not finite. After an error the residual is as it was.
-        """
+        """The bytes of `update` and the residual of the times before, and what arrives of them, as f32."""
         if self._residual:
             specs = [TensorSpec(name, "float32", array.shape) for name, array in self._residual.items()]
             check_all(specs, update, "an update after others (for other weights begin anew)")

@@ -5,8 +5,9 @@ from typing import Tuple
 
 import numpy as np
 
-from edgekit.codecs.base import Arrays, UpdateCodec
+from edgekit.codecs.base import Arrays, UpdateCodec, UpdateSender
 from edgekit.codecs.entropy import dense
+from edgekit.codecs.updates.feedback import ErrorFeedback
 from edgekit.codecs.updates.flat import Shapes, named, sizes_of
 from edgekit.errors import PayloadError, UsageError
 
@@ -72,6 +73,9 @@ class Quantised(UpdateCodec):
         sizes = sizes_of(shapes)
         each = math.log2(2 * math.pi * math.e * (1 / self.step**2 + 1 / 12)) / 2
         return each * sum(sizes) + 32 * len(sizes)
+
+    def sender(self, learns: bool = True) -> UpdateSender:
+        return ErrorFeedback(self)
 
     def _levels(self, array: np.ndarray) -> Tuple[np.ndarray, float]:
         """The values of `array` as integers (m,) int64, and their step; 0 where all values are 0."""
