@@ -36,7 +36,10 @@ LIBRARY = "EDGEKIT_FUZZED"
 #: Settings of those codecs that have any; bits are drawn.
 FEATURES: tuple[dict[str, Any], ...] = ({}, {"coding": "context"}, {"coding": "temporal"})
 GRADIENTS: tuple[tuple[str, dict[str, Any]], ...] = (("sparse", {}), ("dct", {"zone": 1}), ("stochastic", {}))
-UPDATES = ("quantised",)
+UPDATES: tuple[tuple[str, dict[str, Any]], ...] = (
+    *(("quantised", {"step": step}) for step in (0.1, 0.5, 1)), ("dgc", {"keep": 0.1}), ("terngrad", {}), ("stc", {}),
+    ("dhqc", {"keep": 0.2, "location": "mean"}), ("fsfl", {"step": 0.1, "fine": 0.01, "delta": 0.5}),
+)  # fmt: skip
 
 #: What decodes one payload, and a name for it.
 Case = tuple[str, bytes, Callable[[bytes], Any]]
@@ -67,9 +70,9 @@ def gradient(rng: np.random.Generator) -> Case:
 
 
 def update(rng: np.random.Generator) -> Case:
-    name = UPDATES[rng.integers(len(UPDATES))]
+    name, settings = UPDATES[rng.integers(len(UPDATES))]
     shapes = {str(i): tuple(int(size) for size in rng.integers(0, 30, 2)) for i in range(rng.integers(1, 5))}
-    codec = update_codec(name, {"step": float(rng.choice([0.1, 0.5, 1]))})
+    codec = update_codec(name, settings)
     payload = codec.pack({key: rng.laplace(size=shape).astype(np.float32) for key, shape in shapes.items()}, rng)
     return name, payload, lambda payload: codec.unpack(payload, shapes)
 

@@ -215,7 +215,13 @@ fleet = options(
         help="Average the devices' front halves after so many steps, epochs or seconds; 0: each learns alone "
         "(default: 1epoch; 0 with --devices 1).",
     ),
-    click.option("--update-codec", default="quantised", help="How rounds send weights: quantised[:step=S] or fedavg."),
+    click.option(
+        "--update-codec",
+        default="quantised",
+        metavar="CODEC[:KEY=VALUE,...]",
+        help="How rounds send weights: quantised[:step=S], fedavg, fsfl[:sparsity=P], dhqc[:keep=K], stc[:keep=K], "
+        "dgc[:keep=K], terngrad; docs/compression.md has all settings.",
+    ),
     click.option(
         "--average",
         default="clipped",

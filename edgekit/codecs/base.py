@@ -254,7 +254,11 @@ class UpdateCodec(Codec, ABC):
 
     @abstractmethod
     def formula_bits(self, shapes: Dict[str, Tuple[int, ...]]) -> float:
-        """Bits of an update of `shapes` by formula: no framing."""
+        """Bits of an update of `shapes` by the paper's formula: no framing. Where values matter, of normal ones."""
+
+    def formula_bits_of(self, sent: Arrays) -> float:
+        """The same of the update that arrives as `sent`, arrays f32: where how much is kept depends on the update."""
+        return self.formula_bits({name: array.shape for name, array in sent.items()})
 
     @abstractmethod
     def sender(self, learns: bool = True) -> "UpdateSender":
@@ -289,7 +293,9 @@ class UpdateSender:
     def restore(self, state: Dict[str, Any]) -> None:
         """Goes on from `state`, which another end of the same codec gave. ShapeError or Diverged where it is none."""
         if state:
-            raise ShapeError("a sender's state with {}: {!r} keeps nothing".format(", ".join(sorted(state)), self.codec))
+            raise ShapeError(
+                "a sender's state with {}: {!r} keeps nothing".format(", ".join(sorted(state)), self.codec)
+            )
 
     def send(self, update: Arrays, rng: np.random.Generator) -> Tuple[bytes, Arrays]:
         """The bytes of `update`, arrays f32, and what arrives of them, as f32.

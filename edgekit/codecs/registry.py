@@ -29,6 +29,11 @@ GRADIENTS = {
 UPDATES = {
     "fedavg": "edgekit.codecs.updates.fedavg:FedAvg",
     "quantised": "edgekit.codecs.updates.quantised:Quantised",
+    "dgc": "edgekit.codecs.updates.dgc:DGC",
+    "terngrad": "edgekit.codecs.updates.terngrad:TernGrad",
+    "stc": "edgekit.codecs.updates.stc:STC",
+    "dhqc": "edgekit.codecs.updates.dhqc:DHQC",
+    "fsfl": "edgekit.codecs.updates.fsfl:FSFL",
 }
 
 

@@ -19,7 +19,12 @@ from edgekit.errors import Diverged, PayloadError, ShapeError, UnknownName, Usag
 pytestmark = pytest.mark.usefixtures("coder")
 GOLDEN = Path(__file__).parent.parent / "golden"
 #: Further configurations, beside each codec's default.
-CONFIGS: list[tuple[str, dict[str, Any]]] = [("quantised", {"step": step}) for step in (0.01, 0.5, 1)]
+CONFIGS: list[tuple[str, dict[str, Any]]] = [
+    *(("quantised", {"step": step}) for step in (0.01, 0.5, 1)),
+    ("dgc", {"keep": 0.2, "momentum": 0.9, "clip": 1, "warmup": 0}), ("dgc", {"keep": 1}), ("stc", {"keep": 0.5}),
+    *(("dhqc", {"keep": keep, "location": at}) for keep, at in ((1, "lower"), (0.3, "middle"), (0.3, "mean"))),
+    ("fsfl", {"sparsity": 0.9, "feedback": True}), ("fsfl", {"step": 2.44e-4, "fine": 0.1, "delta": 0, "gamma": 0}),
+]  # fmt: skip
 CODECS = [update_codec(codec_id, {}) for codec_id in UPDATES] + [update_codec(*config) for config in CONFIGS]
 SHAPES: dict[str, tuple[int, ...]] = {
     "stem.weight": (6, 3, 3, 3), "stem.bias": (6,), "norm.momentum": (), "alone": (1, 1), "zeros": (4, 2),
@@ -28,6 +33,10 @@ SHAPES: dict[str, tuple[int, ...]] = {
 RNG = np.random.default_rng(0)
 #: Lossless for every value.
 EXACT = {"fedavg"}
+#: What arrives is right on average, and may be farther off than nothing.
+UNBIASED = {"terngrad"}
+#: Steps do not follow the update: what is below all of them is lost.
+FIXED = {"fsfl"}
 each_codec = pytest.mark.parametrize("codec", CODECS, ids=repr)
 
 
@@ -73,7 +82,8 @@ def test_what_arrives_is_an_update(codec: UpdateCodec) -> None:
         np.testing.assert_array_equal(update[name], before[name])
         if codec.codec_id in EXACT:
             np.testing.assert_array_equal(array, update[name])
-    assert norm({name: arrives[name] - update[name] for name in update}) < norm(update)
+    off = norm({name: arrives[name] - update[name] for name in update})
+    assert off < norm(update) or codec.codec_id in UNBIASED
 
 
 @each_codec
@@ -101,7 +111,8 @@ def test_extreme_magnitudes_stay_finite(codec: UpdateCodec, magnitude: np.float3
     update = {"a": signs * magnitude, "b": np.where(np.arange(12) == 5, magnitude, np.float32(0))}
     arrives = codec.unpack(packed(codec, update), {"a": (12,), "b": (12,)})
     for name, array in arrives.items():
-        assert np.isfinite(array).all() and array.any() and (array * np.sign(update[name]) >= 0).all()
+        assert np.isfinite(array).all() and (array * np.sign(update[name]) >= 0).all()
+    assert any(array.any() for array in arrives.values()) or (codec.codec_id in FIXED and magnitude < 1)
 
 
 @each_codec
@@ -122,8 +133,8 @@ def test_arrays_of_another_kind_are_shape_errors(codec: UpdateCodec, dtype: type
 
 @each_codec
 def test_formula_bits_grow_with_the_weights(codec: UpdateCodec) -> None:
-    few, many = (codec.formula_bits({"a": (size, 3), "b": ()}) for size in (100, 200))
-    assert 0 < few < many <= 32 * 602 and isinstance(few, float)
+    few, many = (codec.formula_bits({"a": (size, 3), "b": ()}) for size in (10000, 20000))
+    assert 0 < few < many <= 48 * 60002 and isinstance(few, float)
 
 
 @each_codec
@@ -198,9 +209,12 @@ def test_any_update_arrives(codec: UpdateCodec, arrays: Arrays) -> None:
 def test_sent_and_residual_are_what_was_given(codec: UpdateCodec, learns: bool) -> None:
     """Of ends that keep what they left out; of the others what arrives is what `pack` gives."""
     sender = codec.sender(learns)
+    if learns and codec.config.get("momentum"):
+        pytest.skip("momentum adds to what is given")
     rng, same = np.random.default_rng(0), np.random.default_rng(0)
     given = {name: np.zeros(shape) for name, shape in SHAPES.items()}
     sent = {name: np.zeros(shape) for name, shape in SHAPES.items()}
+    whole = dict.fromkeys(SHAPES, 0.0)
     for seed in range(12):
         update = draw(seed)
         payload, arrives = sender.send(update, rng)
@@ -211,8 +225,10 @@ def test_sent_and_residual_are_what_was_given(codec: UpdateCodec, learns: bool) 
             given[name] += update[name]
             sent[name] += arrives[name]
             if isinstance(sender, ErrorFeedback):
-                whole = np.abs(given[name]).max(initial=0)
-                np.testing.assert_allclose(sent[name] + sender.state[name], given[name], rtol=0, atol=1e-5 * whole)
+                # What arrives may be far larger than what is given, and the residual is as exact as the larger of both.
+                whole[name] = max(whole[name], np.abs(given[name]).max(initial=0), np.abs(arrives[name]).max(initial=0))
+                left = sender.state.get("left_out", sender.state)[name]
+                np.testing.assert_allclose(sent[name] + left, given[name], rtol=0, atol=1e-5 * whole[name])
 
 
 @each_codec

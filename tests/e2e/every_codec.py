@@ -27,7 +27,11 @@ GRADIENT_CODECS = [
 ]  # fmt: skip
 #: Packs matrix products of floats, whose last bits are each processor's own: only what it makes of bytes is compared.
 BY_PRODUCTS = ("dct", {"zone": 1})
-UPDATE_CODECS: list[tuple[str, dict[str, Any]]] = [("fedavg", {}), ("quantised", {}), ("quantised", {"step": 1})]
+UPDATE_CODECS: list[tuple[str, dict[str, Any]]] = [
+    ("fedavg", {}), ("quantised", {}), ("quantised", {"step": 1}), ("terngrad", {}), ("stc", {}),
+    ("dgc", {"keep": 0.01, "momentum": 0.9, "clip": 50, "warmup": 2}), ("dhqc", {}), ("dhqc", {"location": "mean"}),
+    ("fsfl", {"feedback": True}), ("fsfl", {"sparsity": 0.96}),
+]  # fmt: skip
 
 #: Codes, gradients and updates through every codec, to bytes and back; the last line printed says by which kernels.
 PROGRAM = """

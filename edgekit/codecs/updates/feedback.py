@@ -33,15 +33,22 @@ class ErrorFeedback(UpdateSender):
 
     def send(self, update: Arrays, rng: np.random.Generator) -> Tuple[bytes, Arrays]:
         """The bytes of `update` and the residual of the times before, and what arrives of them, as f32."""
+        self.check(update)
+        given = update
         if self._residual:
-            specs = [TensorSpec(name, "float32", array.shape) for name, array in self._residual.items()]
-            check_all(specs, update, "an update after others (for other weights begin anew)")
             # An overflow is told by the codec, which names the weight.
             with np.errstate(over="ignore", invalid="ignore"):
                 given = {name: np.asarray(array + self._residual[name]) for name, array in update.items()}
-        else:
-            given = update
-        payload = self.codec.pack(given, rng)
+        payload = self._pack(given, rng)
         arrives = self.codec.unpack(payload, shapes_of(given))
         self._residual = {name: np.asarray(given[name] - array) for name, array in arrives.items()}
         return payload, arrives
+
+    def check(self, update: Arrays) -> None:
+        """Raises ShapeError unless `update` is of the weights of the times before."""
+        if self._residual:
+            specs = [TensorSpec(name, "float32", array.shape) for name, array in self._residual.items()]
+            check_all(specs, update, "an update after others (for other weights begin anew)")
+
+    def _pack(self, given: Arrays, rng: np.random.Generator) -> bytes:
+        return self.codec.pack(given, rng)

@@ -13,9 +13,19 @@ def shapes_of(arrays: Arrays) -> Shapes:
     return {name: array.shape for name, array in arrays.items()}
 
 
+def flat(arrays: Arrays) -> np.ndarray:
+    """(m,) f32: the values of `arrays`, which are f32, in a row; a copy."""
+    return np.concatenate([np.zeros(0, dtype=np.float32), *(arrays[name].reshape(-1) for name in sorted(arrays))])
+
+
 def sizes_of(shapes: Shapes) -> List[int]:
     """The number of values of each array, in order of name; 1 for an array without dimensions."""
     return [int(np.prod(shapes[name], dtype=np.int64)) for name in sorted(shapes)]
+
+
+def rows_of(shapes: Shapes) -> List[int]:
+    """The rows of each array, in order of name: a weight's filters or output neurons, 1 of less than two dimensions."""
+    return [shapes[name][0] if len(shapes[name]) > 1 else 1 for name in sorted(shapes)]
 
 
 def named(values: np.ndarray, shapes: Shapes) -> Arrays:
