@@ -31,14 +31,14 @@ STEP, FINE_STEP = 4.88e-4, 2.38e-6
 DELTA, GAMMA = 1.0, 0.9
 
 
-def trained(optimizer: str, data: str, limit: int, epochs: int) -> Iterator[tuple[int, Update]]:
+def trained(optimizer: str, data: str, limit: int, epochs: int, model: str = MODEL) -> Iterator[tuple[int, Update]]:
     """Every epoch's number and update."""
     shape = (3, 32, 32)
     dataset = images.fit(registry.load("cifar10", data, limit, 0), shape)
     mean, std = (np.array(values, dtype=np.float32) for values in (dataset.mean, dataset.std))
     given = torch.from_numpy(normalise(dataset.train_images, mean, std))
     labels = torch.from_numpy(dataset.train_labels.astype(np.int64))
-    network = build(MODEL, shape, len(dataset.classes), 0).train()
+    network = build(model, shape, len(dataset.classes), 0).train()
     made = OPTIMIZERS[optimizer](network.parameters())
     torch.manual_seed(0)
     for epoch in range(1, epochs + 1):

@@ -116,6 +116,7 @@ TABLES = [
     ("docs/compression.md", "bench/local_head.py --show bench/results/local_head.json"),
     ("docs/compression.md", "bench/gradient_kernels.py --show bench/results/gradient_kernels.json"),
     ("docs/compression.md", "bench/update_coder.py --show bench/results/update_coder.json"),
+    ("docs/compression.md", "bench/update_codecs.py --show bench/results/update_codecs.json"),
     ("docs/compression.md", "bench/uplink.py --show bench/results/uplink.json"),
     ("docs/export.md", "bench/front_graphs.py --show bench/results/front_graphs.json"),
     ("docs/export.md", "bench/provider_training.py --show bench/results/provider-training.json"),
