@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from edgekit.codecs.registry import parse_update_codec
 from edgekit.errors import UnknownName, UsageError
+from edgekit.sampling import sampling
 from edgekit.server.policy import Every, Patience, RoundPolicy, parse_every
-from edgekit.server.sampling import sampling
 
 #: "sync": each step on the batches of all devices present. "async": in the order of arrival, those that come within a
 #: moment of each other as one step.
@@ -33,7 +33,7 @@ class FleetSettings(NamedTuple):
     #: Batch norm's statistics of the front halves: "average" or "local".
     norm_statistics: str = "average"
     server_momentum: float = 0.0
-    #: "all", "static:SHARE" or "dynamic:DECAY".
+    #: "all", "static:SHARE", "dynamic" or "dynamic:DECAY".
     sampling: str = "all"
     #: Seconds that a run waits for its devices, which themselves wait for 300 s (`edgekit run --timeout`); that a step
     #: and a round wait for devices that are not there yet. All wait as long as a round for a device that says nothing

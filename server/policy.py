@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 from edgekit.codecs.base import UpdateCodec
 from edgekit.errors import UnknownName, UsageError
+from edgekit.sampling import Sampling
 from edgekit.server.averaging import check_average
-from edgekit.server.sampling import Sampling
 
 #: Images that each device has in a joint step, in the mean, where there are many devices.
 FEWEST = 4

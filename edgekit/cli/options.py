@@ -238,7 +238,8 @@ fleet = options(
         "--sampling",
         default="all",
         metavar="HOW",
-        help="Devices that take part until the next round: all, static:SHARE, or dynamic:DECAY, fewer every round.",
+        help="Devices that take part until the next round: all, static:SHARE, dynamic or dynamic:DECAY, fewer with "
+        "every round by exp(-DECAY), but 5 at least (default: all).",
     ),
     click.option(
         "--start-wait", default=240.0, metavar="SECONDS", help="Start without devices that are not there by then."

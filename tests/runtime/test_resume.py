@@ -21,11 +21,11 @@ from edgekit.runtime.line import Reconnecting
 from edgekit.runtime.loop import Device
 from edgekit.runtime.session import Images, Options
 from edgekit.runtime.transport import Grpc
+from edgekit.sampling import sampling
 from edgekit.saves import Saves
 from edgekit.server.checkpoints import Checkpoints
 from edgekit.server.listen import Listener, serve
 from edgekit.server.policy import Every, Patience, RoundPolicy
-from edgekit.server.sampling import sampling
 from edgekit.server.service import Service
 from edgekit.server.watch import Watch
 from tests.runtime.loopback import coded_by, service

@@ -23,8 +23,8 @@ from edgekit.runtime.loop import Device
 from edgekit.runtime.rounds import Rounds
 from edgekit.runtime.session import Images, Options
 from edgekit.runtime.transport import Loopback
+from edgekit.sampling import Sampling
 from edgekit.server.policy import Every, Patience, RoundPolicy
-from edgekit.server.sampling import Sampling
 from edgekit.server.service import Service
 from tests.runtime.loopback import service
 

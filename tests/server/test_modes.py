@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from edgekit.errors import UnknownName, UsageError
+from edgekit.sampling import Sampling
 from edgekit.server.modes import EVERY, QUORUM, WAIT_S, FleetSettings
 from edgekit.server.policy import Every, Patience, parse_every
-from edgekit.server.sampling import Sampling
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])

@@ -18,10 +18,10 @@ from edgekit.errors import PayloadError, Refused, UnknownName, UsageError
 from edgekit.line.frame import Message
 from edgekit.line.messages import Hello, Update
 from edgekit.moves import moved
+from edgekit.sampling import Sampling
 from edgekit.server.fleet import Fleet
 from edgekit.server.policy import Every, Patience, RoundPolicy, parse_every
 from edgekit.server.rounds import Rounds
-from edgekit.server.sampling import Sampling
 from edgekit.server.service import Service
 from edgekit.server.session import Session
 from tests.server.talk import CODEC, TABLES, feature, greeting, hello, refusal

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit.errors import UsageError
-from edgekit.server.sampling import LEAST, Sampling, sampling
+from edgekit.sampling import DECAY, LEAST, Sampling, sampling
 
 NAMES = [f"device-{number}" for number in range(20)]
 
@@ -30,6 +30,15 @@ def test_fewer_take_part_every_round() -> None:
     active = [20 - len(Sampling(decay=0.1).resting(NAMES, number, 0)) for number in range(40)]
     assert active[0] == 20 and active[5] == math.ceil(20 * math.exp(-0.5)) and active[-1] == LEAST
     assert all(late <= early for early, late in itertools.pairwise(active))
+
+
+@given(st.integers(1, 300), st.integers(0, 60), st.floats(1e-3, 2))
+def test_dynamic_sampling_is_that_of_the_paper(devices: int, number: int, decay: float) -> None:
+    names = [f"device-{each:03d}" for each in range(devices)]
+    chosen = Sampling(decay=decay).chosen(names, number, 1)
+    assert len(chosen) == min(devices, max(5, math.ceil(devices * math.exp(-decay * number))))
+    assert chosen == sorted(set(chosen)), "without replacement, in the order of the names"
+    assert set(chosen) == set(names) - Sampling(decay=decay).resting(names, number, 1)
 
 
 def test_few_devices_all_take_part_in_spite_of_decay() -> None:
@@ -57,6 +66,7 @@ def test_somebody_always_takes_part(share: float, decay: float, devices: int, nu
 def test_what_the_option_says() -> None:
     assert sampling("all") == Sampling() and sampling("static:0.25") == Sampling(0.25)
     assert sampling("dynamic:0.5") == Sampling(1.0, 0.5) and sampling("static:1") == Sampling()
+    assert sampling("dynamic") == Sampling(decay=DECAY)
 
 
 @pytest.mark.parametrize(
