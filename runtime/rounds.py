@@ -10,13 +10,14 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 import numpy as np
 
+from edgekit.carried import NO_REST, Carried, Sender
 from edgekit.codecs.base import Arrays
 from edgekit.codecs.registry import update_codec
 from edgekit.codecs.updates.fedavg import FedAvg
 from edgekit.codecs.updates.flat import shapes_of
 from edgekit.errors import PayloadError
 from edgekit.line.frame import HEAD_SIZE
-from edgekit.line.messages import Weights, Welcome
+from edgekit.line.messages import Update, Weights, Welcome
 from edgekit.moves import moved, shared
 from edgekit.runtime.front import Front
 from edgekit.runtime.place import Place
@@ -39,10 +40,12 @@ class Rounds:
             front.set_state(whole)
         #: Whether there is a round after the leg that is under way.
         self.due = False
-        #: The weights of the last round.
+        #: The weights of the last round that carried them.
         self._base = shared(front.state, front.learned, self._kept)
-        codec = update_codec(welcome.update_codec, welcome.update_config) if self.averaged else None
-        self._up = codec.sender() if codec is not None else None
+        self._carried = Carried(self._base, welcome.update_layers)
+        codec = update_codec(welcome.update_codec, welcome.update_config)
+        self._down = update_codec(welcome.down_codec, welcome.down_config) if welcome.down_codec else codec
+        self._up = Sender(self._carried, codec) if self.averaged else None
         self._since = time.monotonic()
 
     def state(self) -> Dict[str, Any]:
@@ -88,13 +91,17 @@ class Rounds:
             self.due = ends or epoch % plan.round_epochs == 0 if self.averaged else last
             yield iter(batches[done:])
 
-    def update(self, learned: bool) -> bytes:
-        """What the device learned since the last round; none where it did not, or where nothing is averaged."""
-        if self._up is None or not learned:
-            return b""
-        now = shared(self._front.state, self._front.learned, self._kept)
-        change = {name: now[name] - self._base[name] for name in now}
-        return self._up.send(change, self._rng)[0]
+    def update(self, images: int, left: int, test: bool) -> Update:
+        """What the device learned since the last round, from so many images; `left` are still planned.
+
+        It has no bytes where there were none, or where nothing is averaged; before a `test` it has all layers.
+        """
+        payload, rest = b"", NO_REST
+        if self._up is not None and images:
+            now = shared(self._front.state, self._front.learned, self._kept)
+            names = now if test else self._carried.chosen
+            payload, rest, _ = self._up.send({name: now[name] - self._base[name] for name in names}, self._rng)
+        return Update(self._plan.session, self.number, images, left, payload, test, rest)
 
     def adopt(self, weights: Weights) -> None:
         """Takes the average. PayloadError when it does not parse; the front half is then as it was."""
@@ -106,12 +113,14 @@ class Rounds:
         elif weights.update:
             if self._up is None:
                 raise PayloadError("weights message: an average where front halves are not averaged", HEAD_SIZE)
-            change = self._up.codec.unpack(weights.update, shapes_of(self._base))
-            new = moved(self._base, change, self._front.variances)
+            change = self._carried.unpack(self._down, weights.update, weights.rest, shapes_of(self._base))
+            new = moved({name: self._base[name] for name in change}, change, self._front.variances)
         if new is not None:
-            self._base = new
+            self._base = dict(self._base, **new)
         if self.averaged:
-            self._front.set_state(self._base)
+            # The other layers stay what this device has made of them.
+            names = self._carried.chosen if new is None else new
+            self._front.set_state({name: self._base[name] for name in names})
 
     def _until_due(self, rest: List[np.ndarray], ends: bool) -> Iterator[np.ndarray]:
         """Takes batches out of `rest` until it is time for a round, or none is left."""

@@ -32,7 +32,6 @@ from edgekit.line.messages import (
     Gradient,
     Hello,
     Save,
-    Update,
     Weights,
     Welcome,
 )  # fmt: skip
@@ -143,13 +142,11 @@ class Session:
         self.options = options
         self.codebooks = _codebooks(front, options)
         self._augment = None if options.augment is None else parse_augmentation(options.augment)
-        #: Batches planned, batches sent, and images learned from.
-        self.planned = self.step = self.images = 0
+        #: Batches planned, batches sent, images learned from, and those of them since the last round.
+        self.planned = self.step = self.images = self.since_round = 0
         self.errors = GradientErrors()
         #: Weight updates so far, and the sum over batches of those between forward pass and gradient.
         self.updates = self.staleness = 0
-        #: Images learned from since the last round.
-        self.since_round = 0
 
     def hello(self, images: int, steps: int, epochs: int, classes: Sequence[str] = ()) -> int:
         """Starts the session, for `epochs` epochs of at least `steps` batches; returns the epochs done before.
@@ -161,7 +158,9 @@ class Session:
         self.stream = self.front.codec.stream()
         _check_depth(own.in_flight, self.front.codec, self.stream.in_flight)
         most = own.window if self.transport.comes_back else 0
-        self.transport.send(Hello(self.front.digest, own.name, images, steps, epochs, list(classes), True, most, True))
+        self.transport.send(
+            Hello(self.front.digest, own.name, images, steps, epochs, list(classes), True, most, True, True)
+        )
         welcome = self.transport.expect(Welcome)
         self.transport.begin(welcome.session, welcome.token)
         self.begin(welcome)
@@ -205,11 +204,11 @@ class Session:
         self.settle()
         self.before_round = self.rounds.state()
         with self.meter.timed("encode"):
-            update = self.rounds.update(self.since_round > 0)
+            update = self.rounds.update(self.since_round, left, test)
         weights: Union[Weights, Save] = Save(0, 0)
         while isinstance(weights, Save):
             self.save(weights.step)
-            self.transport.send(Update(self.welcome.session, self.rounds.number, self.since_round, left, update, test))
+            self.transport.send(update)
             with self.meter.timed("round"):
                 weights = self.transport.expect_any(Weights, Save)
         self.before_round = {}

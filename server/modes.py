@@ -28,6 +28,10 @@ class FleetSettings(NamedTuple):
     sync_every: str | None = None
     #: Update codec of the rounds, "quantised:step=0.25".
     update_codec: str = "quantised"
+    #: That of the way down; None: the same.
+    update_codec_down: str | None = None
+    #: The layers that every round carries, "last:2" or names with commas between; None: all of them.
+    update_layers: str | None = None
     #: "mean", "clipped" or "trimmed".
     average: str = "clipped"
     #: Batch norm's statistics of the front halves: "average" or "local".
@@ -84,8 +88,10 @@ class FleetSettings(NamedTuple):
         if devices == 1 and self.sync_every is None:
             every = Every()
         codec = parse_update_codec(self.update_codec)
+        down = None if self.update_codec_down is None else parse_update_codec(self.update_codec_down)
         policy = RoundPolicy(
-            every, codec, self.average, self.norm_statistics, self.server_momentum, sampling(self.sampling)
+            every, codec, self.average, self.norm_statistics, self.server_momentum, sampling(self.sampling),
+            self.update_layers, down,
         )  # fmt: skip
         policy.check()
         return policy

@@ -81,6 +81,10 @@ class RoundPolicy(NamedTuple):
     #: Momentum of the server's step along the average (FedAvgM, Hsu et al. 2019); 0: the average is taken as it is.
     momentum: float = 0.0
     sampling: Sampling = Sampling()
+    #: The layers that every round carries, see `edgekit.server.layers`; None: all of them.
+    layers: str | None = None
+    #: The codec of the way down; None: `codec`.
+    down: UpdateCodec | None = None
 
     def check(self) -> None:
         """UsageError or UnknownName for what makes no sense."""
@@ -91,6 +95,17 @@ class RoundPolicy(NamedTuple):
             raise UsageError(f"--server-momentum {self.momentum}: expected 0 or more, and below 1")
         if self.sampling != Sampling() and not self.every:
             raise UsageError("--sampling: who rests is drawn at every round, and there is none: give --sync-every")
+        if self.layers is not None:
+            self._check_layers()
+
+    def _check_layers(self) -> None:
+        told = f"--update-layers {self.layers}: the other layers go with the rounds before tests"
+        if not self.every:
+            raise UsageError("--update-layers: there are no rounds: give --sync-every in steps or epochs")
+        if self.every.seconds:
+            raise UsageError(f"{told}, and by the clock devices do not test together: give --sync-every in steps")
+        if self.sampling != Sampling():
+            raise UsageError(f"{told}, and a device that rests then would lose its own: leave --sampling out")
 
 
 def parse_every(text: str) -> Every:

@@ -4,7 +4,7 @@
 
     device k: weights now - weights of the last round --Update--> average, weighted by images
                                                                   | server's optimiser, what the last round left out
-    all devices: weights of the last round + update <--Weights--- what the update codec makes of the change
+    all devices: weights of the last round + update <--Weights--- what the codec of the way down makes of the change
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.carried import NO_REST, Carried, Sender
 from edgekit.codecs.base import Arrays, CodebookCodec
 from edgekit.codecs.updates.fedavg import FedAvg
 from edgekit.codecs.updates.flat import shapes_of
@@ -21,6 +22,7 @@ from edgekit.line.messages import Update
 from edgekit.moves import moved, shared
 from edgekit.server.averaging import AVERAGES
 from edgekit.server.fleet import Fleet
+from edgekit.server.layers import update_layers
 from edgekit.server.policy import RoundPolicy
 from edgekit.server.session import Session
 from edgekit.server.setup import Setup
@@ -42,22 +44,27 @@ class Rounds:
         self.weights = shared(setup.front, setup.learned, setup.statistics if policy.norms == "local" else ())
         #: The codec's tables in step.
         self.tables = {name: array.copy() for name, array in setup.tables.items()}
+        #: The modules that every round carries; none: it carries all.
+        self.layers = update_layers(policy.layers, setup.front, setup.learned)
+        #: Whether the weights are those of one network: the last round carried all layers.
+        self.in_step = True
+        self._carried = Carried(self.weights, self.layers)
         self._variances = setup.variances
         self._codec = setup.codec
-        self._down = policy.codec.sender(learns=False)
+        self._down = Sender(self._carried, policy.down or policy.codec, learns=False)
         self._velocity: Arrays = {}
 
     def state(self) -> dict[str, Any]:
         """All of it but the policy, as a state (`edgekit.statefile`)."""
         return {
             "number": self.number, "weights": self.weights, "tables": self.tables, "left_out": self._down.state,
-            "velocity": self._velocity,
+            "velocity": self._velocity, "in_step": self.in_step,
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
         """Goes on from `state`."""
         self.number, self.weights, self.tables = state["number"], state["weights"], state["tables"]
-        self._velocity = state["velocity"]
+        self._velocity, self.in_step = state["velocity"], state["in_step"]
         self._down.restore(state["left_out"])
 
     def per_epoch(self, fleet: Fleet) -> int:
@@ -98,33 +105,47 @@ class Rounds:
             raise PayloadError("update message: weights that moved with no images", HEAD_SIZE)
         if "order" in self.tables and not np.array_equal(session.tables["order"], self.tables["order"]):
             raise Refused(f"{session.device} grouped its channels anew: with rounds all keep one grouping")
-        change = self.policy.codec.unpack(update.update, shapes_of(self.weights))
+        change = self._carried.unpack(self.policy.codec, update.update, update.rest, shapes_of(self.weights))
         if not all(np.isfinite(array).all() for array in change.values()):
             raise Refused("an update that is infinite or not a number: training diverged on this device, lower --lr")
         return change
 
-    def close(self, fleet: Fleet, updates: Sequence[tuple[Session, Update, Arrays | None]]) -> bytes:
+    def close(self, fleet: Fleet, updates: Sequence[tuple[Session, Update, Arrays | None]]) -> tuple[bytes, int]:
         """Ends a round with `updates` and what `take` made of them.
 
-        Returns what brings devices from the last round's weights to the new ones. An update of an earlier round comes
-        too late and is only counted.
+        Returns what brings devices from the last round's weights to the new ones, and how many of these bytes are of
+        layers that only rounds before a test carry. An update of an earlier round comes too late and is only counted.
         """
         in_time = [each for each in updates if each[0].round == self.number]
         fleet.late_updates += sum(session.round not in (self.number, NONE) for session, _, _ in updates)
         self.number += 1
         arrived = [(session, change, update.images) for session, update, change in in_time if change is not None]
-        if not arrived:
-            return b""
-        images = [n for _, _, n in arrived]
-        change = AVERAGES[self.policy.average]([each for _, each, _ in arrived], images)
+        # Devices that test need the same layers, also where nobody has learned since the last round.
+        everything = bool(self._carried.rest) and any(update.test for _, update, _ in updates)
+        if not arrived and not everything:
+            return b"", NO_REST
+        changes = [(change, images) for _, change, images in arrived]
+        change = self._average(self._carried.chosen, changes)
+        if everything:
+            change.update(self._average(self._carried.rest, changes))
+        self.in_step = everything or not self._carried.rest
         if self.policy.momentum:
             for name, value in change.items():
                 self._velocity[name] = np.float32(self.policy.momentum) * self._velocity.get(name, 0) + value
-            change = {name: value.astype(np.float32) for name, value in self._velocity.items()}
-        payload, change = self._down.send(change, np.random.default_rng((self._seed, self.number)))
-        self.weights = moved(self.weights, change, self._variances)
-        self._merge([session for session, _, _ in arrived], images)
-        return payload
+            change = {name: self._velocity[name].astype(np.float32) for name in change}
+        payload, rest, change = self._down.send(change, np.random.default_rng((self._seed, self.number)))
+        before = {name: self.weights[name] for name in change}
+        self.weights = {**self.weights, **moved(before, change, self._variances)}
+        self._merge([session for session, _, _ in arrived], [images for _, _, images in arrived])
+        return payload, rest
+
+    def _average(self, names: Sequence[str], changes: Sequence[tuple[Arrays, int]]) -> Arrays:
+        """The average of those of `changes`, each by so many images, that have `names`; zeros where none has."""
+        having = [(change, images) for change, images in changes if set(names) <= change.keys()]
+        if not having:
+            return {name: np.zeros_like(self.weights[name]) for name in names}
+        updates = [{name: change[name] for name in names} for change, _ in having]
+        return AVERAGES[self.policy.average](updates, [images for _, images in having])
 
     def follow(self, session: Session) -> bytes:
         """Bytes that bring `session` to the codebooks in step; none where it has them."""
@@ -138,7 +159,7 @@ class Rounds:
 
     def _merge(self, sessions: Sequence[Session], images: Sequence[int]) -> None:
         """The mean of the sessions' codebooks, codeword by codeword: they began alike, and moved a little since."""
-        if not isinstance(self._codec, CodebookCodec):
+        if not sessions or not isinstance(self._codec, CodebookCodec):
             return
         total = sum(images)
         book = np.zeros_like(self.tables["codebook"])

@@ -8,6 +8,7 @@ from dataclasses import replace
 from threading import Condition
 from typing import Any
 
+from edgekit.carried import NO_REST
 from edgekit.errors import Quarantined, UsageError
 from edgekit.line.messages import Ack, Bye, Save
 from edgekit.server import events
@@ -125,7 +126,7 @@ class Run:
         for ticket, (session, update, _) in zip(tickets, entries, strict=True):
             ticket.reply = closed.replies.get(session.number)
             if ticket.reply is None:
-                ticket.request, ticket.work = update._replace(images=0, update=b""), None
+                ticket.request, ticket.work = update._replace(images=0, update=b"", rest=NO_REST), None
             elif update.test and session.here:
                 session.missed = None
                 self.gate.test(session)
@@ -195,16 +196,19 @@ class Run:
         Run.end(self, session, finished=False)
 
     def _keep(self, best: bool = False, whenever: bool = True) -> None:
-        """Keeps the pair as it is now, if not `whenever` only when it is due. A full disk ends no run: it is told."""
-        if self._pairs is not None and (whenever or self._pairs.due):
+        """Keeps the pair as it is now, if not `whenever` only when it is due. A full disk ends no run: it is told.
+
+        Where the devices differ in some layers there is none to keep.
+        """
+        if self._pairs is not None and self.rounds.in_step and (whenever or self._pairs.due):
             try:
                 self._pairs.keep_now(self._setup, self.rounds, best)
             except UsageError as error:
                 self.on_event(events.not_kept(str(error)))
 
     def keep_last(self) -> None:
-        """Keeps the pair as it is now, as the last one; UsageError when it cannot be written."""
-        if self._pairs is not None:
+        """Keeps the pair as it is now, if there is one, as the last one; UsageError when it cannot be written."""
+        if self._pairs is not None and self.rounds.in_step:
             self._pairs.keep_now(self._setup, self.rounds, best=False)
 
     def end(self, session: Session, finished: bool) -> None:

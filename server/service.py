@@ -215,7 +215,10 @@ class Service:
                 # One of its name was started anew, and remembers nothing.
                 away = [each for each in self.fleet.here.values()
                         if each.device == hello.device and self._lines.is_away(each.number)]  # fmt: skip
-                check_hello(self.setup, self.fleet, hello, self._gate.names(), away, self._run.checkpoints is not None)
+                check_hello(
+                    self.setup, self.fleet, hello, self._gate.names(), away, self._run.checkpoints is not None,
+                    bool(self.rounds.layers or self.rounds.policy.down),
+                )  # fmt: skip
                 for session in away:
                     self._run.end(session, finished=False)
                 welcomed: AnyMessage = self._gate.wait(Ticket("hello", None, hello, alive))

@@ -223,6 +223,18 @@ fleet = options(
         "dgc[:keep=K], terngrad; docs/compression.md has all settings.",
     ),
     click.option(
+        "--update-codec-down",
+        metavar="CODEC",
+        help="How the new weights come back, for example fedavg: uncompressed, so that only the way up is (default: by "
+        "--update-codec).",
+    ),
+    click.option(
+        "--update-layers",
+        metavar="last:K|NAMES",
+        help="Layers of the front half that every round carries, the last K or those named, with commas between. The "
+        "others go with the rounds before tests only: test less often, --evaluate-every 5 (default: all).",
+    ),
+    click.option(
         "--average",
         default="clipped",
         help="mean of the devices' updates; clipped: of updates no longer than twice the median; trimmed: without the "

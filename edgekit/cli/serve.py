@@ -103,6 +103,7 @@ def serve(**given: Any) -> None:
     from edgekit.server.checkpoints import Checkpoints
     from edgekit.server.door import Door
     from edgekit.server.handshakes import Handshakes
+    from edgekit.server.layers import update_layers
     from edgekit.server.local_loss import LocalLoss
     from edgekit.server.memory import few_arenas, return_free
     from edgekit.server.modes import FleetSettings
@@ -117,6 +118,8 @@ def serve(**given: Any) -> None:
     door = Door(given["identity"]) if given["identity"] is not None else None
     fleet = FleetSettings(**{name: given[name] for name in FleetSettings._fields})
     patience, rounds = fleet.patience(devices), fleet.rounds(devices)
+    if rounds.layers is not None:
+        update_layers(rounds.layers, opened.arrays("front.safetensors"), opened.learned)
     resume = given["resume"] is not None
     joint = None
     if not place.alone:

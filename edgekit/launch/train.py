@@ -29,6 +29,7 @@ from edgekit.runtime.passes import check_offered
 from edgekit.runtime.session import check_augment
 from edgekit.schedule import check_schedule
 from edgekit.server.calibrate import calibrator
+from edgekit.server.layers import update_layers
 from edgekit.server.local_loss import LocalLoss
 from edgekit.server.noise_filling import noise_filling
 from edgekit.server.observe.web import check_metrics
@@ -112,6 +113,9 @@ def train_bundle(
 
     With `resume` it goes on where it was, in the same folder.
     """
+    layers = run.server.fleet.update_layers
+    if layers is not None:
+        update_layers(layers, bundle.arrays("front.safetensors"), bundle.learned)
     described = _described(run, bundle)
     if resume:
         mend(folder)
@@ -171,11 +175,23 @@ def check(run: Run) -> None:
     if server.local_loss and not run.board.local_head:
         raise UsageError(f"--local-loss {server.local_loss}: that is the local head's: leave --no-local-head out")
     server.fleet.check()
+    _check_layers(run)
     parse_checkpoint(server.checkpoint)
     if run.training.regroup_every and run.in_step:
         raise UsageError(
             f"--regroup-every {run.training.regroup_every}: devices whose front halves are averaged keep one grouping: "
             "leave it out, or train with --sync-every 0"
+        )
+
+
+def _check_layers(run: Run) -> None:
+    """UsageError where rounds are to carry some layers only, and each of them has all, as a test follows it."""
+    layers, every = run.server.fleet.update_layers, run.server.fleet.rounds(run.training.devices).every
+    tests = run.training.evaluate_every
+    if layers is not None and every.epochs and every.epochs % tests == 0:
+        raise UsageError(
+            f"--update-layers {layers}: a test follows every round, and carries all layers: test less often than there "
+            f"are rounds, with --evaluate-every {5 * every.epochs}, or --sync-every in steps"
         )
 
 

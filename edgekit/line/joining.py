@@ -22,6 +22,8 @@ class Hello(NamedTuple):
     window: int = 0
     #: Whether it answers Save, and the `save` of Welcome and Gradient, with Saved.
     saves: bool = False
+    #: Whether it knows of `Welcome.update_layers` and `Welcome.down_codec`.
+    layers: bool = False
 
 
 class Welcome(NamedTuple):
@@ -56,6 +58,11 @@ class Welcome(NamedTuple):
     update_codec: str = "fedavg"
     update_config: Dict[str, Any] = {}  # noqa: RUF012
     norms: str = "average"
+    #: Id and configuration of the codec of the way down; "": the update codec.
+    down_codec: str = ""
+    down_config: Dict[str, Any] = {}  # noqa: RUF012
+    #: Modules whose weights every round carries, the others only rounds that a test follows; none: all are carried.
+    update_layers: List[str] = []  # noqa: RUF012
     #: Whether the device sits the next round out: it trains nothing until then.
     resting: bool = False
     #: How much the device's local loss counts, see `edgekit.runtime.local_loss`; 0: there is none.

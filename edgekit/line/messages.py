@@ -121,6 +121,9 @@ class Update(NamedTuple):
     update: bytes
     #: Whether the device tests the new weights before it goes on.
     test: bool = False
+    #: Of the bytes of `update`, those at its end that are of the layers that only rounds before a test carry;
+    #: `edgekit.carried.NO_REST`: there are none of these.
+    rest: int = -1
 
 
 class Weights(NamedTuple):
@@ -136,6 +139,8 @@ class Weights(NamedTuple):
     whole: bool = False
     #: See `Welcome.resting`.
     resting: bool = False
+    #: As `Update.rest`.
+    rest: int = -1
 
 
 class Save(NamedTuple):
@@ -243,6 +248,9 @@ LAYOUTS = {
             "weight_decay": "optimizer.weight_decay",
             "update_codec": "update.id",
             "update_config": "update.config",
+            "update_layers": "update.layers",
+            "down_codec": "down.id",
+            "down_config": "down.config",
         },
     ),
     "feature": Layout(Feature, {"tables": "v", "missing": "d", "images": "n"}),
@@ -315,6 +323,12 @@ def check_count(count: int, most: int, what: str) -> int:
     return count
 
 
+def _check_names(what: str, names: Sequence[Any]) -> None:
+    """PayloadError, naming `what`, unless all `names` are texts."""
+    if not all(isinstance(name, str) for name in names):
+        raise PayloadError("{} is {!r}, expected names".format(what, names), HEAD_SIZE)
+
+
 def _check(message: AnyMessage) -> None:
     """PayloadError for values that are of their type and still make no sense."""
     for name in COUNTS.get(type(message), ()):
@@ -324,9 +338,13 @@ def _check(message: AnyMessage) -> None:
         wrong = name_error(message.device)
         if wrong:
             raise PayloadError("hello message: {}".format(wrong), HEAD_SIZE)
-        if not all(isinstance(name, str) for name in message.classes):
-            raise PayloadError("hello message: 'classes' is {!r}, expected names".format(message.classes), HEAD_SIZE)
+        _check_names("hello message: 'classes'", message.classes)
+    elif isinstance(message, (Update, Weights)):
+        if not -1 <= message.rest <= len(message.update):
+            told = "{} message: 'rest' is {}, expected -1 to {}, the bytes of the update"
+            raise PayloadError(told.format(KIND_OF[type(message)], message.rest, len(message.update)), HEAD_SIZE)
     elif isinstance(message, Welcome):
+        _check_names("welcome message: 'update_layers'", message.update_layers)
         if message.round_seconds < 0:
             told = "welcome message: 'round_seconds' is {}, expected 0 or more"
             raise PayloadError(told.format(message.round_seconds), HEAD_SIZE)

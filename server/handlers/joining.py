@@ -18,11 +18,12 @@ def check_hello(
     waiting: Collection[str],
     away: Collection[Session] = (),
     saves: bool = False,
+    layers: bool = False,
 ) -> None:
     """Refused or Quarantined when the device may not join.
 
     `waiting` are names of those that are about to. Of those that are `away` it may take the place. `saves`: whether all
-    devices are to save now and then.
+    devices are to save now and then; `layers`: whether rounds carry some layers only, or go down by another codec.
     """
     if hello.bundle != setup.digest:
         raise Refused(
@@ -38,6 +39,11 @@ def check_hello(
         raise Refused(
             f"this run has a local loss, of which {hello.device}'s version of edgekit does not know: update it there, "
             "or start the server with --local-loss 0"
+        )
+    if layers and not hello.layers:
+        raise Refused(
+            f"this run has --update-layers or --update-codec-down, of which {hello.device}'s version of edgekit does "
+            "not know: update it there, or leave them out"
         )
     if saves and not hello.saves:
         raise Refused(
@@ -71,6 +77,9 @@ def welcome(setup: Setup, fleet: Fleet, rounds: Rounds, session: Session, save: 
         update_codec=policy.codec.codec_id,
         update_config=policy.codec.config,
         norms=policy.norms,
+        down_codec=policy.down.codec_id if policy.down else "",
+        down_config=policy.down.config if policy.down else {},
+        update_layers=rounds.layers,
         resting=session.resting,
         local_loss=setup.local_loss.weight,
         token=session.token,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from edgekit.carried import NO_REST
 from edgekit.codecs.base import Arrays
 from edgekit.line.messages import Update, Weights
 from edgekit.server.fleet import Fleet
@@ -20,7 +21,7 @@ class Closed(NamedTuple):
 def close_round(fleet: Fleet, rounds: Rounds, entries: Sequence[tuple[Session, Update, Arrays | None]]) -> Closed:
     """Closes a round with `entries`, what each session sent and what `Rounds.take` made of it."""
     number, late = rounds.number, fleet.late_updates
-    payload = rounds.close(fleet, entries)
+    payload, rest = rounds.close(fleet, entries)
     behind = {session.number for session, _, _ in entries if session.round != number}
     waiting = _at_end(fleet, rounds, entries)
     for session, update, _ in entries:
@@ -29,10 +30,10 @@ def close_round(fleet: Fleet, rounds: Rounds, entries: Sequence[tuple[Session, U
     replies = {}
     for session in (session for session, _, _ in entries if session.number not in waiting):
         whole = session.number in behind and bool(rounds.policy.every)
-        weights = rounds.whole() if whole else payload
+        weights, last = (rounds.whole(), NO_REST) if whole else (payload, rest)
         tables = rounds.follow(session)
         replies[session.number] = Weights(
-            session.number, rounds.number, weights, tables, whole, session.resting
+            session.number, rounds.number, weights, tables, whole, session.resting, last
         )  # fmt: skip
     told = {
         "event": "round", "round": number, "devices": len(entries),

@@ -34,7 +34,7 @@ RUN = Run(
         False,
         "500steps",
         FleetSettings(
-            "async", "30s", "fedavg", "trimmed", "local", 0.5, "static:0.5", 7.0, 1.5, 8.0, 0.25,
+            "async", "20", "fedavg", "quantised:step=1", "last:1", "trimmed", "local", 0.5, "all", 7.0, 1.5, 8.0, 0.25,
             joint_batch=64, ahead=4,
         ),
     ),
@@ -77,7 +77,8 @@ def test_the_link_is_told_its_settings() -> None:
 @pytest.mark.parametrize(
     "flag",
     [
-        "--gradient-codec", "--data", "--limit", "--augment", "--sync-every", "--step-wait", "--quorum", "--ahead",
+        "--gradient-codec", "--data", "--limit", "--augment", "--sync-every", "--update-codec-down",
+        "--update-layers", "--step-wait", "--quorum", "--ahead",
         "--metrics",
     ],
 )  # fmt: skip

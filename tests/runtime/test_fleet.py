@@ -11,7 +11,9 @@ import torch
 
 from edgekit import tensorfile
 from edgekit.bundle import Bundle
+from edgekit.carried import Carried
 from edgekit.data.base import Dataset
+from edgekit.line.messages import Weights
 from edgekit.line.meter import Meter
 from edgekit.runtime.learn import FrontHalf
 from edgekit.runtime.loop import Device
@@ -111,6 +113,8 @@ def differing(states: list[dict[str, np.ndarray]]) -> set[str]:
         (FleetSettings(update_codec="terngrad"), 3),
         (FleetSettings(update_codec="dgc:keep=0.1,momentum=0.5,clip=1"), 3),
         (FleetSettings(update_codec="fsfl:sparsity=0.9,feedback=true"), 3),
+        (FleetSettings(update_codec="quantised:step=1", update_codec_down="fedavg"), 3),
+        (FleetSettings(sync_every="5", update_layers="last:1"), 9),
         (FleetSettings(server_momentum=0.5, average="mean"), 3),
         (FleetSettings(sampling="static:0.5"), 3),
         (FleetSettings(joint_batch=100), 3),
@@ -137,6 +141,33 @@ def test_all_end_with_one_network(small_bundle: Bundle, digits: Dataset, setting
         assert 0 < sum(event["images"] for event in done) < 3 * 640, "some sat rounds out"
         epochs = [event for event in run.of("epoch") if event["images"]]
         assert all(event["loss"] > 0 and event["train_accuracy"] > 0 for event in epochs)
+
+
+def test_layers_that_rounds_do_not_carry_are_a_devices_own_until_a_test(
+    small_bundle: Bundle, digits: Dataset, tmp_path: Path
+) -> None:
+    seen: list[set[str]] = []
+
+    class Watching(Rounds):
+        def adopt(self, weights: Weights) -> None:
+            super().adopt(weights)
+            seen.append({name for name, array in self._base.items()
+                         if not np.array_equal(array, self._front.state[name])})  # fmt: skip
+
+    settings = FleetSettings(sync_every="1epoch", update_layers="last:1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgekit.runtime.session.Rounds", Watching)
+        run = Run(small_bundle, digits, settings, Pairs(str(tmp_path)), evaluate_every=3)
+    chosen = set(Carried(run.service.rounds.weights, run.service.rounds.layers).chosen)
+    assert len(run.of("round")) == 3 and len(run.of("tested")) == 1 and chosen
+    # Two rounds of each of the three without the others, then one with all.
+    assert sorted(map(len, seen)) == [0] * 3 + [len(run.service.rounds.weights) - len(chosen)] * 6
+    assert not any(each & chosen for each in seen) and not differing(run.states())
+    kept = tensorfile.loads((tmp_path / "front.safetensors").read_bytes())
+    for name, array in run.states()[0].items():
+        np.testing.assert_array_equal(kept[name], array)
+    up = [event["bytes"] for event in run.of("round")]
+    assert up[0] < up[2] and up[1] < up[2]
 
 
 def initial(bundle: Bundle) -> dict[str, np.ndarray]:

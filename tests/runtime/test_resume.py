@@ -232,6 +232,7 @@ def test_who_is_killed_goes_on(
         # One device sits each round out, and waits for the next one, when all are to save.
         (RoundPolicy(Every(epochs=1), Quantised(), sampling=sampling("static:0.5")), {}),
         (RoundPolicy(Every(), FedAvg()), {"regroup_every": 1}),
+        (RoundPolicy(Every(steps=3), Quantised(1), layers="last:1", down=FedAvg()), {"evaluate_every": 3}),
     ],
 )
 def test_however_it_trains(

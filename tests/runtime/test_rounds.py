@@ -123,7 +123,7 @@ class TestWeights:
         rounds = rounds_of(front, round_epochs=1)
         front.state["weight"] += np.float32(0.5)
         shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("weight", "mean", "variance"), (2,))
-        change = FedAvg().unpack(rounds.update(True), shapes)
+        change = FedAvg().unpack(rounds.update(8, 0, True).update, shapes)
         np.testing.assert_array_equal(change["weight"], [0.5, 0.5])
         np.testing.assert_array_equal(change["mean"], [0, 0])
         # The average of all devices moved less, and that is where this one goes on from.
@@ -133,10 +133,10 @@ class TestWeights:
         np.testing.assert_allclose(front.state["variance"], [3.25, 0.6], rtol=1e-6)
         assert rounds.number == 1
         front.state["weight"] += np.float32(1)
-        np.testing.assert_array_equal(FedAvg().unpack(rounds.update(True), shapes)["weight"], [1, 1])
+        np.testing.assert_array_equal(FedAvg().unpack(rounds.update(8, 0, True).update, shapes)["weight"], [1, 1])
 
     def test_nothing_is_said_where_nothing_was_learned_or_is_averaged(self) -> None:
-        assert rounds_of(round_epochs=1).update(False) == b"" == rounds_of().update(True)
+        assert rounds_of(round_epochs=1).update(0, 4, True).update == b"" == rounds_of().update(8, 0, True).update
 
     def test_a_round_without_an_update_brings_back_the_last_weights(self) -> None:
         front = front_of(weight=1.0, mean=2.0, variance=3.0)
@@ -159,7 +159,7 @@ class TestWeights:
         rounds = rounds_of(front, round_epochs=1, norms="local")
         for name in ("weight", "mean", "variance"):
             front.state[name] += np.float32(1)
-        update = rounds.update(True)
+        update = rounds.update(8, 0, True).update
         assert len(update) == 4 * 2
         rounds.adopt(Weights(1, 1, update, b""))
         rounds.adopt(
@@ -178,7 +178,7 @@ class TestWeights:
         assert all(front.state[name].tolist() == [8, 9] for name in whole)
         assert (rounds.number, rounds.resting) == (5, True)
         front.state["weight"] += np.float32(1)
-        update = FedAvg().unpack(rounds.update(True), dict.fromkeys(whole, (2,)))
+        update = FedAvg().unpack(rounds.update(8, 0, True).update, dict.fromkeys(whole, (2,)))
         assert update["weight"].tolist() == [1, 1] and update["mean"].tolist() == [0, 0]
         late = front_of(weight=1.0, mean=2.0, variance=3.0)
         Rounds(late, WELCOME._replace(round_epochs=1, front=packed, round=5), 0)

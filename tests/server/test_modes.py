@@ -40,7 +40,10 @@ def test_the_policy_of_rounds() -> None:
         update_codec="fedavg", average="trimmed", norm_statistics="local", server_momentum=0.5, sampling="static:0.5"
     )
     policy = given.rounds(4)
-    assert policy[2:] == ("trimmed", "local", 0.5, Sampling(0.5)) and policy.codec.codec_id == "fedavg"
+    assert policy[2:] == ("trimmed", "local", 0.5, Sampling(0.5), None, None) and policy.codec.codec_id == "fedavg"
+    policy = FleetSettings(update_codec_down="fedavg", update_layers="last:2").rounds(4)
+    assert policy.layers == "last:2" and policy.codec.codec_id == "quantised"
+    assert policy.down is not None and policy.down.codec_id == "fedavg"
 
 
 @pytest.mark.parametrize(
@@ -53,6 +56,9 @@ def test_the_policy_of_rounds() -> None:
         ({"server_momentum": 1.0}, UsageError, "--server-momentum 1.0"),
         ({"sampling": "some"}, UsageError, "--sampling some"),
         ({"sampling": "static:0.5", "sync_every": "0"}, UsageError, "--sampling: .* give --sync-every"),
+        ({"update_codec_down": "fedavgs"}, UnknownName, "did you mean fedavg"),
+        ({"update_layers": "last:1", "sync_every": "30s"}, UsageError, "--update-layers last:1: .* by the clock"),
+        ({"update_layers": "last:1", "sampling": "dynamic"}, UsageError, "--update-layers last:1: .* leave --sampling"),
         ({"quorum": 1.5}, UsageError, "--quorum 1.5"),
         ({"ahead": -1}, UsageError, "--ahead -1: expected"),
         ({"step_wait": -1.0}, UsageError, "--step-wait -1.0"),

@@ -4,75 +4,24 @@ import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from edgekit import tensorfile
-from edgekit.codecs.base import Arrays
-from edgekit.codecs.updates.fedavg import FedAvg
+from edgekit import statefile, tensorfile
+from edgekit.codecs.registry import parse_update_codec
 from edgekit.codecs.updates.flat import shapes_of
 from edgekit.errors import PayloadError, Refused, UnknownName, UsageError
 from edgekit.line.frame import Message
-from edgekit.line.messages import Hello, Update
+from edgekit.line.messages import Update
 from edgekit.moves import moved
 from edgekit.sampling import Sampling
-from edgekit.server.fleet import Fleet
 from edgekit.server.policy import Every, Patience, RoundPolicy, parse_every
 from edgekit.server.rounds import Rounds
 from edgekit.server.service import Service
-from edgekit.server.session import Session
+from tests.server.averaging import CODED, EPOCH, FRONT, LEARNED, SETUP, STATISTICS, Line, change, packed
 from tests.server.talk import CODEC, TABLES, feature, greeting, hello, refusal
-
-CODED = FedAvg()
-FRONT = {
-    "conv.weight": np.array([[1, 2], [3, 4]], np.float32),
-    "norm.running_mean": np.array([0, 0], np.float32),
-    "norm.running_var": np.array([1, 1], np.float32),
-    "norm.num_batches_tracked": np.array(0),
-}
-STATISTICS = ("norm.running_mean", "norm.running_var")
-LEARNED = ("conv.weight", *STATISTICS)
-SETUP: Any = SimpleNamespace(
-    front=FRONT, learned=LEARNED, statistics=STATISTICS, variances=("norm.running_var",), tables=TABLES, codec=CODEC
-)
-EPOCH = RoundPolicy(Every(epochs=1), CODED, "mean")
-
-
-def change(value: float) -> Arrays:
-    """An update of every shared weight."""
-    return {name: np.full_like(array, value) for name, array in FRONT.items() if array.dtype == np.float32}
-
-
-def packed(update: Arrays) -> bytes:
-    return CODED.pack(update, np.random.default_rng(0))
-
-
-class Line:
-    """Devices of one `Rounds`, and the weights that each has."""
-
-    def __init__(self, policy: RoundPolicy = EPOCH, devices: int = 2) -> None:
-        self.rounds, self.fleet = Rounds(policy, SETUP, 0), Fleet()
-        self.sessions = [Session.begin(n, Hello("b", f"device-{n}", 40, 4, 5), SETUP) for n in range(1, devices + 1)]
-        for session in self.sessions:
-            self.fleet.join(session)
-        self.weights = dict(self.rounds.weights)
-
-    def close(self, values: Sequence[float | None], images: Sequence[int]) -> bytes:
-        """A round with changes of these values by so many images; None: nothing was learned."""
-        entries = []
-        for session, value, n in zip(self.sessions, values, images, strict=True):
-            update = Update(session.number, self.rounds.number, n, 0, b"" if value is None else packed(change(value)))
-            entries.append((session, update, self.rounds.take(session, update)))
-        payload = self.rounds.close(self.fleet, entries)
-        for session in self.sessions:
-            session.round = self.rounds.number
-        if payload:
-            arrived = CODED.unpack(payload, shapes_of(self.weights))
-            self.weights = moved(self.weights, arrived, ["norm.running_var"])
-        return payload
 
 
 def test_the_average_is_weighted_by_images_and_devices_come_to_the_same_bits() -> None:
@@ -122,6 +71,20 @@ def test_the_server_keeps_momentum() -> None:
 def test_local_statistics_are_no_part_of_a_round() -> None:
     rounds = Rounds(EPOCH._replace(norms="local"), SETUP, 0)
     assert set(rounds.weights) == {"conv.weight"}
+
+
+@pytest.mark.parametrize("down", ["fedavg", "quantised:step=0.5"])
+def test_the_way_down_may_have_another_codec(down: str) -> None:
+    line = Line(EPOCH._replace(down=parse_update_codec(down)))
+    payload = line.close([0.3, 0.7], [30, 10])
+    assert (len(payload) == 4 * 8) == (down == "fedavg")
+    for turn in range(4):
+        line.close([0.1 * turn, -0.2], [7, 13])
+    for name, array in line.rounds.weights.items():
+        np.testing.assert_array_equal(line.weights[name], array)
+    state, again = line.rounds.state(), Rounds(line.rounds.policy, SETUP, 0)
+    again.restore(statefile.loads(statefile.dumps(state)))
+    assert statefile.dumps(again.state()) == statefile.dumps(state)
 
 
 def test_the_whole_weights() -> None:
@@ -232,6 +195,17 @@ class TestService:
         assert events == [
             {"event": "round", "round": 0, "devices": 1, "images": 12, "bytes": len(reply.parts[0]), "late": 0}
         ]
+
+    @pytest.mark.parametrize("more", [{"layers": "conv"}, {"down": CODED}])
+    def test_an_older_device_is_refused_what_it_does_not_know(
+        self, make: Callable[..., Service], more: dict[str, Any]
+    ) -> None:
+        service = self.averaging(make(), EPOCH._replace(**more))
+        assert "old's version of edgekit does not know: update" in refusal(service, greeting(service, "old"))
+        reply = service.handle(greeting(service, "new", layers=True))
+        assert reply.kind == "welcome"
+        assert reply.header.get("update", {}) == ({"layers": ["conv"]} if "layers" in more else {})
+        assert reply.header.get("down", {}) == ({"id": "fedavg"} if "down" in more else {})
 
     def test_who_missed_a_round_gets_the_whole_weights(self, service: Service) -> None:
         first, second = hello(service), hello(service)
