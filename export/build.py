@@ -23,6 +23,7 @@ from edgekit.export.parity.pytorch import require_pytorch
 from edgekit.export.program import back_program
 from edgekit.export.rate.candidates import Bench
 from edgekit.export.rate.choose import choose
+from edgekit.export.rate.rounds import NO_ROUNDS, Rehearsal, rehearse
 from edgekit.export.settings import BoardSettings, CalibrationImages, Coding, Network
 from edgekit.export.significance import significance as channel_significance
 from edgekit.export.split import split
@@ -82,7 +83,15 @@ def build_bundle(
         weights = channel_significance(significance or "gradient", back, features, labels, seed)
     chosen: dict[str, Any] = {}
     if goal:
-        rate = choose(codec, goal, Bench(goal.batch, front, back, features, labels, weights, seed))
+        merged = goal.rounds.merged if goal.rounds else 0.0
+        bench = Bench(goal.batch, front, back, features, labels, weights, seed, merged)
+        rounds = NO_ROUNDS
+        if goal.rounds is not None:
+            assert labels is not None, "the bench refuses that"
+            labelled = torch.from_numpy(labels.astype(np.int64))
+            given = Rehearsal(front, back, torch.from_numpy(batch), labelled, goal.batch)
+            rounds = rehearse(goal.rounds, given, norm == "frozen", seed)
+        rate = choose(codec, goal, bench, rounds)
         codec, chosen = rate.codec, {"gradient": rate.gradient, "rate": rate.record}
     codec.check(features.shape[1])
     tables = codec.calibrate(features.numpy(), seed, weights)

@@ -8,7 +8,7 @@ from edgekit.codecs.base import Arrays, CodebookCodec, FeatureCodec, GradientCod
 from edgekit.codecs.kmeans import kmeans
 from edgekit.codecs.registry import gradient_codec
 from edgekit.line.labels import pack_labels
-from edgekit.line.messages import Ack, Codebook, Feature, Gradient, encode
+from edgekit.line.messages import Ack, Codebook, Feature, Gradient, Update, Weights, encode
 
 #: Positions of feature maps, over all images, that codebooks are computed from.
 POSITIONS = 1 << 13
@@ -48,6 +48,16 @@ def gradient_bytes(gradient: bytes) -> int:
 def codebook_bytes(update: bytes) -> int:
     """Bytes of the frames of a codebook update, and of its acknowledgement."""
     return len(encode(Codebook(1, 1, update)) + encode(Ack()))
+
+
+def update_bytes(update: bytes) -> int:
+    """Bytes of the frame of a packed `update` of weights, in the middle of a training."""
+    return len(encode(Update(1, 1, 1000, 10000, update, test=True)))
+
+
+def weights_bytes(update: bytes) -> int:
+    """Bytes of the frame of new weights, their change packed, without codebooks."""
+    return len(encode(Weights(1, 1, update, b"")))
 
 
 def frames(codec: FeatureCodec, tables: Arrays, feature: np.ndarray, classes: int, seed: int) -> Frames:

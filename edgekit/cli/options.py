@@ -151,7 +151,8 @@ rate = options(
         "--target-bytes",
         type=click.FloatRange(min=0, min_open=True),
         metavar="N",
-        help="Choose --groups, --bits and the gradient so that a training image takes N bytes, both ways (sgq).",
+        help="Choose --groups, --bits and the gradient so that a training image takes N bytes, both ways, rounds "
+        "included (sgq).",
     ),
     click.option(
         "--max-accuracy-drop",

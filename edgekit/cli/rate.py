@@ -75,6 +75,10 @@ def show(console: Console, rate: dict[str, Any] | None, network: str, plot: str 
         f"measured on {images} images that no codebook comes from, in batches of {rate['batch']}, whole frames; "
         "codebook updates: at least what learning is expected to move",
     ]
+    rounds = rate["rounds"]
+    if any(rounds.values()):
+        told = f"rounds among the devices take {rounds['up']:.1f} B an image up and {rounds['down']:.1f} down besides"
+        notes.append(f"{told}, as rehearsed on these images before training")
     if rate["not_measured"]:
         notes.append(f"not measured, being far too large: {rate['not_measured']} candidates")
     if rate["accuracy"] is not None:

@@ -22,6 +22,7 @@ from edgekit.kept import size_of
 from edgekit.launch import flags
 from edgekit.launch.earlier import BUNDLE, RECORD, check_out, make_way, mend
 from edgekit.launch.processes import Children, Event
+from edgekit.launch.rounds import counted, planned
 from edgekit.launch.settings import Run, Server, Training
 from edgekit.launch.summary import collapsed, summary
 from edgekit.line.meter import Recorder
@@ -97,7 +98,10 @@ def export_run(run: Run, path: str) -> Bundle:
     if images < 2 * devices:
         raise UsageError(f"--devices {devices}: {images} training images, expected at least 2 for each")
     check_augment(run.training.augment, run.coding.codec, shape_of(run.network, calibration.dataset))
-    return export_named(path, run.network, calibration, run.coding, run.board, seed=run.seed, overwrite=True)
+    coding = run.coding
+    if coding.goal is not None and counted(run):
+        coding = coding._replace(goal=coding.goal._replace(rounds=planned(run, images)))
+    return export_named(path, run.network, calibration, coding, run.board, seed=run.seed, overwrite=True)
 
 
 def train_bundle(
@@ -176,6 +180,7 @@ def check(run: Run) -> None:
         raise UsageError(f"--local-loss {server.local_loss}: that is the local head's: leave --no-local-head out")
     server.fleet.check()
     _check_layers(run)
+    counted(run)
     parse_checkpoint(server.checkpoint)
     if run.training.regroup_every and run.in_step:
         raise UsageError(

@@ -29,6 +29,8 @@ POSITIONS = 1 << 13
 #: Bytes of codebook updates in a batch of training, for each value of the codebooks: 0.022 to 0.035 over ten epochs of
 #: VGG11-thin and MobileNet-V1 on digits, from 1 group of 6 bits to 8 of 8. Counted where standing still takes less.
 MOVING = 0.03
+#: Bytes of the mean of all devices' codebooks, which comes down with every round, for each of their values: 1.7 to 2.2.
+MERGING = 2.0
 
 
 class Uplink(NamedTuple):
@@ -37,7 +39,7 @@ class Uplink(NamedTuple):
     groups: int
     bits: int
     bytes: float
-    #: Codebook updates and their acknowledgements, while learning.
+    #: Codebook updates and their acknowledgements, while learning, and codebooks that come down with rounds.
     update_bytes: float
     #: ``||feature - decoded|| / ||feature||``.
     error: float
@@ -73,7 +75,10 @@ class Coded(NamedTuple):
 
 
 class Bench:
-    """Calibration data in two halves, and what is measured with them."""
+    """Calibration data in two halves, and what is measured with them.
+
+    `merged`: rounds that bring a device the mean of all codebooks, for each image that it trains on.
+    """
 
     def __init__(
         self,
@@ -84,6 +89,7 @@ class Bench:
         labels: np.ndarray | None,
         significance: np.ndarray | None,
         seed: int,
+        merged: float = 0.0,
     ) -> None:
         half = len(features) // 2
         if labels is None or half < batch:
@@ -99,6 +105,7 @@ class Bench:
         self.labels = labels.astype(np.int64)[second]
         self.classes = int(labels.max()) + 1
         self.significance = significance
+        self.merged = merged
         self.trained = not (is_fresh(front) or is_fresh(back))
         self.learning, self.deployed = with_batch_statistics(back), back.eval()
         # As many positions as `POSITIONS`, each an image of 1x1: grouping and k-means want no more.
@@ -137,6 +144,7 @@ class Bench:
             right += self._right(decoded, labels)
         n = len(self.second)
         moved = max(updates / n, MOVING * tables["codebook"].size / self.batch)
+        moved += MERGING * self.merged * tables["codebook"].size
         error = (apart / max(float((self.second**2).sum()), 1e-30)) ** 0.5
         accuracy = 100 * right / n if self.trained else None
         measured = Uplink(codec.groups, codec.bits, sent / n, moved, error, accuracy)

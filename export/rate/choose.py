@@ -14,6 +14,7 @@ from edgekit.codecs.features.sgq import SGQ
 from edgekit.codecs.gradients.dct import DCT
 from edgekit.errors import UsageError
 from edgekit.export.rate.candidates import ZONES, Bench, Downlink, Uplink
+from edgekit.export.rate.rounds import NO_ROUNDS, RoundBytes, RoundPlan
 
 #: Candidates: groups that divide the channels, up to so many, times these bits.
 MOST_GROUPS = 16
@@ -35,6 +36,8 @@ class Goal(NamedTuple):
     batch: int = 32
     #: Told how many candidates are measured, of how many, and which is next.
     on_candidate: Callable[[int, int, str], None] = lambda done, total, name: None
+    #: The rounds that `target_bytes` are to hold too; None: there are none, or nobody knows them.
+    rounds: RoundPlan | None = None
 
 
 class Rate(NamedTuple):
@@ -57,13 +60,14 @@ def choose(
     codec: FeatureCodec,
     goal: Goal,
     bench: Bench,
+    rounds: RoundBytes = NO_ROUNDS,
 ) -> Rate:
     """`codec` with the groups and bits, and the gradient policy, that keep `goal` for the features of `bench`.
 
-    `target_bytes`: only pairs of an uplink and a zone that fit together count. The uplink, updates included, should
-    take at most `UPLINK_SHARE`, or exceed it least; of those that do, the one of least error is taken, with about the
-    smallest zone that fits. Where that is the smallest of `ZONES`, bytes are left over: then the uplink of least error
-    that fits with this zone is taken.
+    `target_bytes`, less what `rounds` take: only pairs of an uplink and a zone that fit together count. The uplink,
+    updates included, should take at most `UPLINK_SHARE`, or exceed it least; of those that do, the one of least error
+    is taken, with about the smallest zone that fits. Where that is the smallest of `ZONES`, bytes are left over: then
+    the uplink of least error that fits with this zone is taken.
     `max_accuracy_drop`: the uplink of fewest bytes is taken whose decoded feature is classified at most so many points
     worse than the feature itself, on the second half of the images; and the zone that `DCT` has by default.
     UsageError when nothing keeps the goal, naming what could be reached.
@@ -77,7 +81,13 @@ def choose(
     if goal.max_accuracy_drop is not None:
         _require_trained(exact, len(bench.second), int(bench.labels.max()) + 1)
     every = candidates(codec, shape)
-    share = UPLINK_SHARE * (goal.target_bytes if goal.target_bytes is not None else np.inf)
+    most = goal.target_bytes - sum(rounds) if goal.target_bytes is not None else np.inf
+    if most <= 0:
+        raise UsageError(
+            f"--target-bytes {goal.target_bytes:g}: rounds alone take {sum(rounds):.0f} B an image: take a coarser "
+            "--update-codec, or fewer rounds, --sync-every 4epochs"
+        )
+    share = UPLINK_SHARE * most
     worth = [each for each in every if each.formula_bits(shape) / 8 <= HOPELESS * share] or every[:1]
     ups = []
     for done, each in enumerate(worth):
@@ -86,7 +96,7 @@ def choose(
     ups.sort(key=lambda up: (up.total, up.error))
     goal.on_candidate(len(worth), len(worth) + 1, "gradients")
     if goal.target_bytes is not None:
-        up, down, downs = _within(goal.target_bytes, share, ups, bench)
+        up, down, downs = _within(goal.target_bytes, sum(rounds), share, ups, bench)
     else:
         up, down, downs = _accurate(exact, goal.max_accuracy_drop, ups, bench)
     record = {
@@ -96,7 +106,8 @@ def choose(
         "batch": goal.batch,
         "images": len(bench.second),
         "accuracy": exact,
-        "bytes": up.total + down.bytes,
+        "bytes": up.total + down.bytes + sum(rounds),
+        "rounds": rounds._asdict(),
         "groups": up.groups,
         "bits": up.bits,
         "gradient": down.policy,
@@ -110,7 +121,8 @@ def choose(
 Choice = tuple[Uplink, Downlink, dict[Uplink, list[Downlink]]]
 
 
-def _within(most: float, share: float, ups: list[Uplink], bench: Bench) -> Choice:
+def _within(target: float, rounds: float, share: float, ups: list[Uplink], bench: Bench) -> Choice:
+    most = target - rounds
     best: list[Uplink] = []
     for up in ups:  # by bytes: what costs more and is no better is never chosen
         if not best or (up.error < best[-1].error and up.total < most):
@@ -125,8 +137,10 @@ def _within(most: float, share: float, ups: list[Uplink], bench: Bench) -> Choic
     if not fitting:
         up, down = min(pairs, key=total)
         raise UsageError(
-            f"--target-bytes {most:g}: the least is {total((up, down)):.0f} B an image, with {up.groups} groups, "
-            f"{up.bits} bits and {down.policy} in batches of {bench.batch}; a later cut or larger batches take less"
+            f"--target-bytes {target:g}: the least is {total((up, down)) + rounds:.0f} B an image, with {up.groups} "
+            f"groups, {up.bits} bits and {down.policy} in batches of {bench.batch}"
+            + (f", {rounds:.0f} B of them for rounds" if rounds else "")
+            + "; a later cut or larger batches take less"
         )
     up, down = min(fitting, key=lambda p: (max(p[0].total - share, 0), p[0].error, p[1].zone))
     if down.zone == ZONES[0]:

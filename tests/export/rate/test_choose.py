@@ -14,11 +14,13 @@ from edgekit.bundle import Bundle, open_bundle
 from edgekit.codecs.base import FeatureCodec
 from edgekit.codecs.features.raw import Raw
 from edgekit.codecs.features.sgq import SGQ
+from edgekit.codecs.updates.fedavg import FedAvg
 from edgekit.data.base import Dataset
 from edgekit.errors import UsageError
 from edgekit.export.build import build_bundle
 from edgekit.export.rate.candidates import ZONES
 from edgekit.export.rate.choose import BITS, UPLINK_SHARE, Goal, candidates
+from edgekit.export.rate.rounds import RoundPlan
 from edgekit.export.settings import CalibrationImages, Coding, Network
 from edgekit.server.calibrate import calibrator, default_policy
 
@@ -148,6 +150,27 @@ def test_what_the_smallest_zone_leaves_goes_up(digits: Dataset, tmp_path: Path) 
     rate = export(tmp_path, digits, network(), Goal(target_bytes=2000.0)).manifest["rate"]
     assert rate["gradient"].endswith(f"zone={ZONES[0]}")
     assert uplink(rate)["error"] == min(up["error"] for up in rate["uplinks"] if up_bytes(up) < 1000)
+
+
+def test_rounds_are_held_within_the_target(bounded: Bundle, digits: Dataset, tmp_path: Path) -> None:
+    codec = FedAvg()
+    plan = RoundPlan(codec, codec, 100.0, 4, 1.0, "sgd", 0.05, 0.9, True)
+    rate = export(tmp_path / "a", digits, network(), Goal(target_bytes=TARGET, rounds=plan)).manifest["rate"]
+    spent = sum(rate["rounds"].values())
+    # Convolution, norm and its statistics, uncompressed, both ways.
+    assert 2 * 4 * 112 < 100 * spent < 2 * 4 * 112 + 200 and rate["bytes"] <= TARGET
+    chosen = uplink(rate)
+    (down,) = [each for each in chosen["downlinks"] if each["policy"] == rate["gradient"]]
+    assert rate["bytes"] == pytest.approx(up_bytes(chosen) + down["bytes"] + spent)
+    without = bounded.manifest["rate"]
+    assert without["rounds"] == {"up": 0.0, "down": 0.0} and rate["bytes"] - spent < without["bytes"]
+    same = {(up["groups"], up["bits"]): up["update_bytes"] for up in without["uplinks"]}
+    for up in rate["uplinks"]:
+        # The mean of 2**bits codewords of 8 channels comes down, two bytes a value.
+        merged = up["update_bytes"] - same[up["groups"], up["bits"]]
+        assert merged == pytest.approx(2 * 8 * 2 ** up["bits"] / 100)
+    with pytest.raises(UsageError, match=r"--target-bytes 40: rounds alone take \d+ B an image: take a coarser"):
+        export(tmp_path / "b", digits, network(), Goal(target_bytes=TARGET, rounds=plan._replace(images=20.0)))
 
 
 def test_a_memory_is_measured_as_in_its_first_epoch(bounded: Bundle, digits: Dataset, tmp_path: Path) -> None:

@@ -1,0 +1,101 @@
+"""What rounds add to a training image: one is rehearsed on the calibration images, before anything is trained.
+
+::
+
+    calibration images --SGD or Adam on both halves, as many steps as between two rounds--> update of the front half
+    update --codec up, codec down--> bytes, over the images of these steps
+"""
+
+import copy
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from edgekit.codecs.base import Arrays, UpdateCodec
+from edgekit.export.frames import update_bytes, weights_bytes
+from edgekit.export.freeze import frozen_names
+
+#: Most steps of the rehearsal: later ones change little in what an update takes.
+MOST_STEPS = 100
+
+
+class RoundPlan(NamedTuple):
+    """The rounds of a run, as far as they decide what a round takes."""
+
+    up: UpdateCodec
+    down: UpdateCodec
+    #: Images that a device trains on from one round to the next, and the steps that it makes of them.
+    images: float
+    steps: int
+    #: Devices that get the new weights, over those that took part.
+    receivers: float
+    #: "sgd" or "adam", the learning rate and SGD's momentum.
+    optimizer: str
+    rate: float
+    momentum: float
+    #: Whether batch norms' statistics are averaged too.
+    statistics: bool
+
+    @property
+    def merged(self) -> float:
+        """How often new weights come to a device, for each image that it trains on."""
+        return self.receivers / self.images
+
+
+class RoundBytes(NamedTuple):
+    """What rounds take of an image, whole frames; without the codebooks, which come down with the weights."""
+
+    up: float
+    down: float
+
+
+#: What they take where there are none.
+NO_ROUNDS = RoundBytes(0.0, 0.0)
+
+
+class Rehearsal(NamedTuple):
+    """What a round is rehearsed with: the halves, images (n,C,H,W) f32, labels (n,), and the images of a step."""
+
+    front: nn.Module
+    back: nn.Module
+    images: torch.Tensor
+    labels: torch.Tensor
+    batch: int
+
+
+def rehearse(plan: RoundPlan, given: Rehearsal, frozen_norms: bool, seed: int) -> RoundBytes:
+    """What a round of `plan` takes of an image; `frozen_norms`: batch norms stay on their running statistics.
+
+    It is the first round, whose update is the largest, and before which nothing was left out.
+    """
+    update, rng = _learned(plan, given, frozen_norms, seed), np.random.default_rng(seed)
+    payload = plan.up.pack(update, rng)
+    arrives = plan.up.unpack(payload, {name: array.shape for name, array in update.items()})
+    up, down = update_bytes(payload), weights_bytes(plan.down.pack(arrives, rng))
+    return RoundBytes(up / plan.images, down * plan.merged)
+
+
+def _learned(plan: RoundPlan, given: Rehearsal, frozen_norms: bool, seed: int) -> Arrays:
+    """What a device's front half learns from one round to the next, by the names of its weights and statistics."""
+    front, back = copy.deepcopy(given.front).train(not frozen_norms), copy.deepcopy(given.back).train()
+    weights = [weight for half in (front, back) for weight in half.parameters() if weight.requires_grad]
+    optimizer: torch.optim.Optimizer = torch.optim.SGD(weights, plan.rate, momentum=plan.momentum)
+    if plan.optimizer == "adam":
+        optimizer = torch.optim.Adam(weights, plan.rate)
+    names = {name for name, _ in front.named_parameters()}
+    if plan.statistics and not frozen_norms:
+        names |= {name for name, array in front.named_buffers() if array.is_floating_point()}
+    names -= frozen_names(front)
+    before = {name: front.state_dict()[name].clone() for name in names}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for _ in range(min(plan.steps, MOST_STEPS)):
+            some = torch.randperm(len(given.images))[: given.batch]
+            optimizer.zero_grad()
+            cross_entropy(back(front(given.images[some])), given.labels[some]).backward()
+            optimizer.step()
+    after = front.state_dict()
+    return {name: (after[name] - before[name]).numpy() for name in names}
