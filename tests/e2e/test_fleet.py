@@ -41,6 +41,23 @@ def test_delays_do_not_change_a_bit_of_the_weights(small_bundle: Bundle, tmp_pat
     assert all(made.server.last("ended")["repeatable"] for made in (first, second))
 
 
+@pytest.mark.parametrize("down", [(), ("--update-codec-down", "fedavg")], ids=["two ways", "one way"])
+def test_all_end_with_one_network_whatever_rounds_carry(
+    small_bundle: Bundle, tmp_path: Path, down: tuple[str, ...]
+) -> None:
+    codec = ("--update-codec", "fsfl:feedback=true", *down)
+    layers = ("--update-layers", "last:1", "--sync-every", "3")
+    with fleet(small_bundle.path, tmp_path, "--devices", "2", *codec, *layers) as made:
+        words = ("--epochs", "2", "--evaluate-every", "2", *SHORT)
+        devices = [made.device(f"board-{index}", "--share", f"{index}/2", *words) for index in range(2)]
+        assert [device.end() for device in devices] == [0, 0], [device.said for device in devices]
+        assert made.server.end() == 0, made.server.said
+    assert made.server.last("ended")["rounds"] > 2
+    kept = [made.digests(name) for name in ("server", "board-0", "board-1")]
+    for name in ("front.safetensors", "tables.safetensors"):
+        assert len({digests[name] for digests in kept}) == 1, name
+
+
 def test_one_comes_late_and_one_leaves_early(small_bundle: Bundle, tmp_path: Path) -> None:
     with fleet(small_bundle.path, tmp_path) as made:
         # Long enough for a process to start meanwhile, however busy the machine is.
