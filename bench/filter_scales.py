@@ -72,7 +72,8 @@ def bench(name: str, norm: str, repeats: int) -> dict[str, Any]:
     coded = torch.from_numpy(train.run({"image": image})[graphs.feature]).requires_grad_()
     network_order = torch.from_numpy(np.argsort(codec.order(feature.shape[1], tables)))
     labels = torch.from_numpy(digits.train_labels[:BATCH].astype(np.int64))
-    cross_entropy(back.train()(coded[:, network_order].clone()), labels).backward()
+    loss = cross_entropy(back.train()(coded[:, network_order].clone()), labels)
+    loss.backward()  # type: ignore[no-untyped-call]
     assert coded.grad is not None
     gradient = coded.grad.numpy()
 

@@ -19,10 +19,10 @@ class Sampling(NamedTuple):
     share: float = 1.0
     decay: float = 0.0
 
-    def count(self, devices: int, number: int) -> int:
+    def active(self, devices: int, number: int) -> int:
         """How many of `devices` take part in round `number`, from 0 on.
 
-        >>> [Sampling(decay=0.1).count(20, number) for number in (0, 7, 50)]
+        >>> [Sampling(decay=0.1).active(20, number) for number in (0, 7, 50)]
         [20, 10, 5]
         """
         wanted = math.ceil(self.share * devices * math.exp(-self.decay * number))
@@ -30,7 +30,7 @@ class Sampling(NamedTuple):
 
     def chosen(self, names: Sequence[str], number: int, seed: int) -> List[str]:
         """Those of `names` that take part in round `number`: drawn anew for each, without replacement."""
-        drawn = np.random.default_rng((seed, number)).choice(len(names), self.count(len(names), number), replace=False)
+        drawn = np.random.default_rng((seed, number)).choice(len(names), self.active(len(names), number), replace=False)
         return [names[i] for i in sorted(drawn)]
 
     def resting(self, names: Sequence[str], number: int, seed: int) -> Set[str]:

@@ -27,7 +27,7 @@ def planned(run: Run, images: int) -> RoundPlan:
     share = int(images * (1.0 - training.validation)) // training.devices
     steps, joint = _steps(run, share)
     rounds = _rounds(policy, training.epochs, training.evaluate_every, steps)
-    active = sum(policy.sampling.count(training.devices, number) for number in range(rounds))
+    active = sum(policy.sampling.active(training.devices, number) for number in range(rounds))
     optimizer = OptimizerConfig(server.optimizer, server.lr, server.momentum, server.weight_decay)
     return RoundPlan(
         up=policy.codec,

@@ -95,7 +95,8 @@ def _learned(plan: RoundPlan, given: Rehearsal, frozen_norms: bool, seed: int) -
         for _ in range(min(plan.steps, MOST_STEPS)):
             some = torch.randperm(len(given.images))[: given.batch]
             optimizer.zero_grad()
-            cross_entropy(back(front(given.images[some])), given.labels[some]).backward()
+            loss = cross_entropy(back(front(given.images[some])), given.labels[some])
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     after = front.state_dict()
     return {name: (after[name] - before[name]).numpy() for name in names}

@@ -18,7 +18,7 @@ def run(training: Training, coding: Coding | None = None, **fleet: Any) -> Run:
 
 
 @pytest.mark.parametrize(("epochs", "tests"), [({}, 1), ({"sync_every": "2epochs"}, 1), ({"sync_every": "6epochs"}, 3)])
-def test_layers_are_chosen_in_vain_where_a_test_follows_every_round(epochs: dict[str, str], tests: int) -> None:
+def test_layers_are_chosen_in_vain_where_a_test_follows_every_round(epochs: dict[str, Any], tests: int) -> None:
     training = Training(4, epochs=12, evaluate_every=tests)
     with pytest.raises(UsageError, match="--update-layers last:1: a test follows every round, and carries all layers"):
         check(run(training, update_layers="last:1", **epochs))

@@ -109,7 +109,7 @@ class TestRounds:
     def test_the_rest_of_those_that_test_is_for_all(self) -> None:
         line = Line(self.POLICY)
         self.close(line, [1.0, 3.0], [True, False])
-        np.testing.assert_array_equal(line.rounds.weights["norm.running_mean"], np.float32([1, 1]))
+        np.testing.assert_array_equal(line.rounds.weights["norm.running_mean"], [1, 1])
         np.testing.assert_array_equal(line.rounds.weights["conv.weight"], CHOSEN + np.float32(2.5))
 
     def test_who_tests_gets_the_rest_also_where_nobody_learned(self) -> None:
