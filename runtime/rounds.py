@@ -10,6 +10,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 import numpy as np
 
+from edgekit.apart import apart
 from edgekit.carried import NO_REST, Carried, Sender
 from edgekit.codecs.base import Arrays
 from edgekit.codecs.registry import update_codec
@@ -43,8 +44,10 @@ class Rounds:
         #: The weights of the last round that carried them.
         self._base = shared(front.state, front.learned, self._kept)
         self._carried = Carried(self._base, welcome.update_layers)
-        codec = update_codec(welcome.update_codec, welcome.update_config)
-        self._down = update_codec(welcome.down_codec, welcome.down_config) if welcome.down_codec else codec
+        codec = apart(update_codec(welcome.update_codec, welcome.update_config), front.statistics)
+        self._down = codec
+        if welcome.down_codec:
+            self._down = apart(update_codec(welcome.down_codec, welcome.down_config), front.statistics)
         self._up = Sender(self._carried, codec) if self.averaged else None
         self._since = time.monotonic()
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.apart import apart
 from edgekit.carried import NO_REST, Carried, Sender
 from edgekit.codecs.base import Arrays, CodebookCodec
 from edgekit.codecs.updates.fedavg import FedAvg
@@ -51,7 +52,8 @@ class Rounds:
         self._carried = Carried(self.weights, self.layers)
         self._variances = setup.variances
         self._codec = setup.codec
-        self._down = Sender(self._carried, policy.down or policy.codec, learns=False)
+        self._up = apart(policy.codec, setup.statistics)
+        self._down = Sender(self._carried, apart(policy.down or policy.codec, setup.statistics), learns=False)
         self._velocity: Arrays = {}
 
     def state(self) -> dict[str, Any]:
@@ -105,7 +107,7 @@ class Rounds:
             raise PayloadError("update message: weights that moved with no images", HEAD_SIZE)
         if "order" in self.tables and not np.array_equal(session.tables["order"], self.tables["order"]):
             raise Refused(f"{session.device} grouped its channels anew: with rounds all keep one grouping")
-        change = self._carried.unpack(self.policy.codec, update.update, update.rest, shapes_of(self.weights))
+        change = self._carried.unpack(self._up, update.update, update.rest, shapes_of(self.weights))
         if not all(np.isfinite(array).all() for array in change.values()):
             raise Refused("an update that is infinite or not a number: training diverged on this device, lower --lr")
         return change

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from edgekit.apart import apart
 from edgekit.codecs.base import Arrays, UpdateCodec
 from edgekit.export.frames import update_bytes, weights_bytes
 from edgekit.export.freeze import frozen_names
@@ -72,9 +73,11 @@ def rehearse(plan: RoundPlan, given: Rehearsal, frozen_norms: bool, seed: int) -
     It is the first round, whose update is the largest, and before which nothing was left out.
     """
     update, rng = _learned(plan, given, frozen_norms, seed), np.random.default_rng(seed)
-    payload = plan.up.pack(update, rng)
-    arrives = plan.up.unpack(payload, {name: array.shape for name, array in update.items()})
-    up, down = update_bytes(payload), weights_bytes(plan.down.pack(arrives, rng))
+    statistics = [name for name, _ in given.front.named_buffers()]
+    codec, other = (apart(each, statistics) for each in (plan.up, plan.down))
+    payload = codec.pack(update, rng)
+    arrives = codec.unpack(payload, {name: array.shape for name, array in update.items()})
+    up, down = update_bytes(payload), weights_bytes(other.pack(arrives, rng))
     return RoundBytes(up / plan.images, down * plan.merged)
 
 

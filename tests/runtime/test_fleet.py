@@ -111,6 +111,7 @@ def differing(states: list[dict[str, np.ndarray]]) -> set[str]:
         (FleetSettings(mode="async", ahead=2), 3),
         (FleetSettings(update_codec="fedavg", average="trimmed"), 3),
         (FleetSettings(update_codec="terngrad"), 3),
+        (FleetSettings(update_codec="dhqc", update_codec_down="stc", sync_every="5", update_layers="last:1"), 9),
         (FleetSettings(update_codec="dgc:keep=0.1,momentum=0.5,clip=1"), 3),
         (FleetSettings(update_codec="fsfl:sparsity=0.9,feedback=true"), 3),
         (FleetSettings(update_codec="quantised:step=1", update_codec_down="fedavg"), 3),
