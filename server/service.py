@@ -215,10 +215,7 @@ class Service:
                 # One of its name was started anew, and remembers nothing.
                 away = [each for each in self.fleet.here.values()
                         if each.device == hello.device and self._lines.is_away(each.number)]  # fmt: skip
-                check_hello(
-                    self.setup, self.fleet, hello, self._gate.names(), away, self._run.checkpoints is not None,
-                    bool(self.rounds.layers or self.rounds.policy.down),
-                )  # fmt: skip
+                check_hello(self.setup, self.fleet, self.rounds, hello, self._gate.names(), away, self._run.checkpoints)
                 for session in away:
                     self._run.end(session, finished=False)
                 welcomed: AnyMessage = self._gate.wait(Ticket("hello", None, hello, alive))

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from edgekit import tensorfile
 from edgekit.errors import Refused
 from edgekit.line.messages import Hello, Welcome
+from edgekit.server.checkpoints import Checkpoints
 from edgekit.server.fleet import Fleet
 from edgekit.server.rounds import Rounds
 from edgekit.server.session import Session
@@ -14,16 +15,16 @@ from edgekit.server.setup import Setup
 def check_hello(
     setup: Setup,
     fleet: Fleet,
+    rounds: Rounds,
     hello: Hello,
     waiting: Collection[str],
     away: Collection[Session] = (),
-    saves: bool = False,
-    layers: bool = False,
+    checkpoints: Checkpoints | None = None,
 ) -> None:
     """Refused or Quarantined when the device may not join.
 
-    `waiting` are names of those that are about to. Of those that are `away` it may take the place. `saves`: whether all
-    devices are to save now and then; `layers`: whether rounds carry some layers only, or go down by another codec.
+    `waiting` are names of those that are about to. Of those that are `away` it may take the place. With
+    `checkpoints` all devices are to save now and then.
     """
     if hello.bundle != setup.digest:
         raise Refused(
@@ -40,12 +41,12 @@ def check_hello(
             f"this run has a local loss, of which {hello.device}'s version of edgekit does not know: update it there, "
             "or start the server with --local-loss 0"
         )
-    if layers and not hello.layers:
+    if (rounds.layers or rounds.policy.down) and not hello.layers:
         raise Refused(
             f"this run has --update-layers or --update-codec-down, of which {hello.device}'s version of edgekit does "
             "not know: update it there, or leave them out"
         )
-    if saves and not hello.saves:
+    if checkpoints is not None and not hello.saves:
         raise Refused(
             f"this run has checkpoints, of which {hello.device}'s version of edgekit does not know: update it "
             "there, or start the server with --checkpoint 0"
