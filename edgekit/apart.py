@@ -1,7 +1,8 @@
 """Batch norms' running statistics beside weights in one payload, by a codec of their own.
 
-In a round statistics move by far more than weights. A codec that has one magnitude for all that it sends, or sends the
-largest values only, would send little else, and weights in the statistics' magnitude; or statistics full of noise.
+In a round statistics move by far more than weights. Among weights, a codec that sends the largest values would send
+little else; one that has one magnitude for all would send weights in that of the statistics; one that draws at random
+would send statistics full of noise; and one whose step is that of biases would send them finer than they are known.
 
 ======  ====  =================================================
 offset  size  field
@@ -23,8 +24,8 @@ from edgekit.codecs.updates.flat import Shapes
 from edgekit.codecs.updates.quantised import Quantised
 from edgekit.errors import PayloadError
 
-#: Codecs that say every array at about the same precision, whatever the others are: they take statistics too.
-EVEN = ("fedavg", "quantised", "fsfl")
+#: Codecs that say every array at a precision that goes by itself: they take statistics too.
+EVEN = ("fedavg", "quantised")
 #: That of statistics beside the others.
 STEP = 0.125
 _LENGTH = struct.Struct("<I")
