@@ -36,6 +36,7 @@ AREAS = {
         CORE - {"numpy"}
         | {
             "edgekit.deploy",
+            "edgekit.federate",
             "edgekit.identity",
             "edgekit.launch",
             "edgekit.link",
@@ -73,6 +74,8 @@ AREAS = {
     "edgekit.export": May(
         CORE | {"edgekit.device_profiles", "edgekit.export", "edgekit.link", "torch", "onnx", "onnxruntime"}
     ),
+    # A host's: whole networks in PyTorch.
+    "edgekit.federate": May(CORE | {"edgekit.federate", "edgekit.server", "torch"}),
     "edgekit.server": May(CODECS | {"edgekit.identity", "edgekit.line", "edgekit.server", "torch", "grpc"}),
     "edgekit.device_profiles": May(
         frozenset({"edgekit.errors", "edgekit.providers", "edgekit.device_profiles", "tomllib", "tomli"})

@@ -1,0 +1,82 @@
+"""Updates of weights, of batch norms' statistics, and of scales in one payload, each kind by a codec of its own.
+
+Statistics move by far more than weights in a round, and scales have to arrive finer: among weights they would spoil a
+codec that has one magnitude for all it sends. A payload has one part (`edgekit.federate.parts`) for each kind that the
+network has, in the order of `KINDS`.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from edgekit.codecs.base import Arrays, UpdateCodec, UpdateSender
+from edgekit.codecs.updates.flat import Shapes
+from edgekit.federate.network import SCALE, STATISTICS
+from edgekit.federate.parts import join, split
+
+KINDS = ("weights", "statistics", "scales")
+
+
+class Apart(UpdateCodec):
+    """A codec for each of `KINDS`."""
+
+    def __init__(self, weights: UpdateCodec, statistics: UpdateCodec, scales: UpdateCodec) -> None:
+        self.weights, self.statistics, self.scales = weights, statistics, scales
+
+    def codec(self, kind: str) -> UpdateCodec:
+        codec: UpdateCodec = getattr(self, kind)
+        return codec
+
+    def pack(self, update: Arrays, rng: np.random.Generator) -> bytes:
+        return join([self.codec(kind).pack(arrays, rng) for kind, arrays in apart(update).items()])
+
+    def unpack(self, payload: bytes, shapes: Shapes) -> Arrays:
+        kinds = apart(shapes)
+        update: Arrays = {}
+        for part, (kind, own) in zip(split(payload, len(kinds)), kinds.items(), strict=True):
+            update.update(self.codec(kind).unpack(part, own))
+        return update
+
+    def formula_bits(self, shapes: Shapes) -> float:
+        return sum(self.codec(kind).formula_bits(own) for kind, own in apart(shapes).items())
+
+    def sender(self, learns: bool = True) -> UpdateSender:
+        return ApartSender(self, learns)
+
+
+class ApartSender(UpdateSender):
+    """Keeps what the senders of its codecs keep.
+
+    Kinds may be sent one after another: their payloads, joined in the order of `KINDS`, are that of all.
+    """
+
+    def __init__(self, codec: Apart, learns: bool) -> None:
+        super().__init__(codec)
+        self._senders = {kind: codec.codec(kind).sender(learns) for kind in KINDS}
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return {kind: sender.state for kind, sender in self._senders.items()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        for kind, sender in self._senders.items():
+            sender.restore(state[kind])
+
+    def send(self, update: Arrays, rng: np.random.Generator) -> tuple[bytes, Arrays]:
+        sent = [self._senders[kind].send(arrays, rng) for kind, arrays in apart(update).items()]
+        return join([part for part, _ in sent]), {name: array for _, own in sent for name, array in own.items()}
+
+
+def apart(named: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What `named` holds of each kind; kinds of which it holds nothing are left out."""
+    kinds: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+    for name, value in named.items():
+        kinds[kind_of(name)][name] = value
+    return {kind: own for kind, own in kinds.items() if own}
+
+
+def kind_of(name: str) -> str:
+    """Which of `KINDS` the array `name` of a network is."""
+    if name.endswith(SCALE):
+        return "scales"
+    return "statistics" if name.rpartition(".")[2] in STATISTICS else "weights"
