@@ -54,7 +54,10 @@ PAPERS = {
     "allcnn": ("FedAvg", "TernGrad", "DGC", "DHQC", "D-DHQC"),
 }
 #: What "@NAME=" behind a codec sets.
-BEHIND = {"scaling": "scaling", "sampling": "sampling", "down": "down_codec", "statistics": "statistics_codec"}
+BEHIND = {
+    "scaling": "scaling", "sampling": "sampling", "down": "down_codec", "statistics": "statistics_codec",
+    "scales": "scales_codec",
+}  # fmt: skip
 #: What two rows must share to be compared.
 SETTING = ("model", "dataset", "limit", "clients", "partition", "rounds", "seed", "local")
 
@@ -67,17 +70,16 @@ def plan(method: str, seed: int, options: argparse.Namespace) -> Plan:
         options.schedule, options.augment, options.validation, options.norms,
         "bfloat16" if options.mixed else "float32",
     )  # fmt: skip
-    set_ = {}
+    said = {"down_codec": options.down, "sampling": options.sampling}
     for each in behind:
         name, _, value = each.partition("=")
         if name not in BEHIND:
             raise UnknownName("setting of a method", name, BEHIND, f"there are: {', '.join(BEHIND)}")
-        set_[BEHIND[name]] = value
-    policy = Policy(momentum=options.server_momentum)
-    made = Plan(options.clients, options.rounds, options.partition, codec, policy=policy, local=local, seed=seed)
-    made = made._replace(down_codec=options.down, sampling=options.sampling, evaluate_every=options.every)._replace(
-        **set_
-    )
+        said[BEHIND[name]] = value
+    made = Plan(
+        options.clients, options.rounds, options.partition, codec, **said, local=local, seed=seed,  # type: ignore[arg-type]
+        policy=Policy(momentum=options.server_momentum), evaluate_every=options.every,
+    )  # fmt: skip
     made.check()
     return made
 

@@ -88,6 +88,46 @@ def test_every_method_trains(tmp_path: Path) -> None:
         assert set(found) == {None, noise} and found[noise] != found[None]
 
 
+def test_federated_runs_go_on_and_are_compared(tmp_path: Path) -> None:
+    """Three methods on digits, of which the first is killed in its second round; then all again."""
+    script, runs = str(BENCH / "federated.py"), tmp_path / "runs"
+    options = [script, "vgg11_thin", "--dataset", "digits", "--limit", "80", "--clients", "2", "--rounds", "3"]
+    options += ["--batch", "16", "--out", str(runs), "--methods"]
+    methods = "FedAvg;quantised:step=1@scaling=on:lr=0.01@down=quantised:step=1;quantised@sampling=static:0.5"
+    with subprocess.Popen([sys.executable, *options, methods], stderr=subprocess.PIPE, text=True) as begun:
+        assert begun.stderr is not None
+        while not begun.stderr.readline().startswith("FedAvg seed 0: round 1 "):
+            assert begun.poll() is None
+        begun.kill()
+    assert not list(runs.glob("*.json")) and list(runs.glob("*/checkpoint/*.state"))
+    again, whole, refused = run_together(
+        [
+            [*options, methods],
+            [*options[:-3], "--out", str(tmp_path / "whole"), "--methods", "FedAvg"],
+            [*options, "zip"],
+        ],
+        BENCH.parent,
+    )
+    assert (again.code, whole.code, refused.code) == (0, 0, 2) and "unknown update codec 'zip'" in refused.err, (
+        again.err
+    )
+    assert "FedAvg seed 0: round 1 " not in again.err and "FedAvg seed 0: round 3 " in again.err
+    (shown,) = run_together([[script, "--show", str(runs), "--json", str(tmp_path / "rows")]], BENCH.parent)
+    assert shown.code == 0 and len(shown.out.splitlines()) == 2 + 3, shown.err
+    rows = {row["update_codec"]: row for row in json.loads((tmp_path / "rows").read_text(encoding="utf-8"))}
+    scaled, sampled = rows["quantised:step=1"], rows["quantised"]
+    assert scaled["scaling_overhead"] > 1 and sampled["scaling_overhead"] is None
+    assert scaled["curve"][-1][1] < rows["fedavg"]["curve"][-1][1] / 10
+    assert sampled["curve"][-1][1] < 3 * 0.2 * rows["fedavg"]["curve"][0][1]
+    # The one that was killed came to the same as one that was not.
+    (alone,) = (json.loads(path.read_text(encoding="utf-8")) for path in (tmp_path / "whole").glob("*.json"))
+    assert [[line["round"], line["accuracy"]] for line in alone["rounds"]] == [
+        [point[0], pytest.approx(point[-1], abs=0.005)] for point in rows["fedavg"]["curve"]
+    ]
+    (of_rows,) = run_together([[script, "--show", str(tmp_path / "rows"), "--to", "5,10"]], BENCH.parent)
+    assert len(of_rows.out.splitlines()) == 2 + 6
+
+
 def test_coding_is_measured_in_training(tmp_path: Path) -> None:
     """A coder with a memory, over two epochs: bytes above the model's entropy, images' numbers among them."""
     record = tmp_path / "coder.json"

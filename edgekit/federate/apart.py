@@ -45,18 +45,21 @@ class Apart(UpdateCodec):
 
 
 class ApartSender(UpdateSender):
-    """Keeps what the senders of its codecs keep.
+    """Keeps what the senders of its codecs keep; of scales nothing: those that are discarded then stay where they are.
 
     Kinds may be sent one after another: their payloads, joined in the order of `KINDS`, are that of all.
     """
 
     def __init__(self, codec: Apart, learns: bool) -> None:
         super().__init__(codec)
-        self._senders = {kind: codec.codec(kind).sender(learns) for kind in KINDS}
+        self._senders = {
+            "weights": codec.weights.sender(learns), "statistics": codec.statistics.sender(learns),
+            "scales": UpdateSender(codec.scales),
+        }  # fmt: skip
 
     @property
     def state(self) -> dict[str, Any]:
-        return {kind: sender.state for kind, sender in self._senders.items()}
+        return {kind: self._senders[kind].state for kind in KINDS}
 
     def restore(self, state: dict[str, Any]) -> None:
         for kind, sender in self._senders.items():

@@ -52,8 +52,9 @@ class Plan(NamedTuple):
     #: What clients send by, and what they get by: "none" gives them all weights as float32.
     update_codec: str = "quantised"
     down_codec: str = "none"
-    #: What the statistics of batch norms travel by, both ways.
+    #: What the statistics of batch norms travel by, and the changes of scales, both ways.
     statistics_codec: str = "quantised:step=0.125"
+    scales_codec: str = "quantised:step=0.05"
     #: "off", "on" or "on:KEY=VALUE,..." (`edgekit.federate.settings.parse_scaling`).
     scaling: str = "off"
     #: Who takes part in a round: "all", "static:SHARE" or "dynamic:DECAY" (`edgekit.sampling`).
@@ -78,12 +79,10 @@ class Plan(NamedTuple):
 
     def codecs(self) -> tuple[UpdateCodec, UpdateCodec | None]:
         """What updates travel by, up and down; None: all weights go down."""
-        scales = parse_update_codec("quantised:step=0.01")
+        return self._codec(self.update_codec), None if self.down_codec == "none" else self._codec(self.down_codec)
 
-        def codec(text: str) -> UpdateCodec:
-            return Apart(parse_update_codec(text), parse_update_codec(self.statistics_codec), scales)
-
-        return codec(self.update_codec), None if self.down_codec == "none" else codec(self.down_codec)
+    def _codec(self, weights: str) -> UpdateCodec:
+        return Apart(*(parse_update_codec(text) for text in (weights, self.statistics_codec, self.scales_codec)))
 
 
 class Run:

@@ -60,6 +60,14 @@ def test_a_sender_goes_on_from_its_state() -> None:
     assert two.send(given, np.random.default_rng(0))[0] == second != first
 
 
+def test_scales_that_were_discarded_stay_where_they_are() -> None:
+    """What a codec lost of scales does not come later."""
+    sender, scales = CODEC.sender(), apart(update())["scales"]
+    sender.send(scales, np.random.default_rng(0))
+    payload, arrives = sender.send({name: np.zeros_like(s) for name, s in scales.items()}, np.random.default_rng(0))
+    assert not any(array.any() for array in arrives.values()) and len(payload) == 4 + 1
+
+
 def test_formula_bits_are_those_of_all_kinds() -> None:
     expected = sum(CODEC.codec(kind).formula_bits(own) for kind, own in apart(SHAPES).items())
     assert CODEC.formula_bits(SHAPES) == expected

@@ -1,6 +1,7 @@
 """A client's round: its payload is what it says arrives, and draws are those of seed, round and client alone."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from edgekit.federate.apart import Apart, kind_of
 from edgekit.federate.client import Client, Fitted
 from edgekit.federate.data import Data
 from edgekit.federate.network import Network
-from edgekit.federate.scaling import Place
+from edgekit.federate.scaling import Place, train_scales
 from edgekit.federate.settings import Local, Scaling
 from edgekit.federate.training import evaluate
 
@@ -85,14 +86,11 @@ def test_scales_are_trained_on_what_arrives(network: Make, data: Data, monkeypat
     made, of = client(network, data, "quantised:step=1", SCALES)
     weights, seen = of.weights, []
 
-    def watched(network: Network, *_: object) -> object:
+    def watched(network: Network, *rest: Any) -> Any:
         seen.append(network.weights)
-        return real(network, *_)  # type: ignore[arg-type]
+        return train_scales(network, *rest)
 
-    from edgekit.federate import client as module
-
-    real = module.train_scales
-    monkeypatch.setattr(module, "train_scales", watched)
+    monkeypatch.setattr("edgekit.federate.client.train_scales", watched)
     arrives = made.fit(weights, Place(0, 1)).arrives
     (basis,) = seen
     for name, array in basis.items():

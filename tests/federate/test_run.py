@@ -10,6 +10,7 @@ import pytest
 from torch import nn
 
 from edgekit import tensorfile
+from edgekit.codecs.base import Arrays
 from edgekit.data.base import Dataset
 from edgekit.errors import UsageError
 from edgekit.federate.client import Client, Fitted
@@ -95,7 +96,8 @@ def test_bytes_are_those_of_the_messages(
 ) -> None:
     """Each client, with a copy of its own that follows the messages alone, starts from the weights of the server."""
     plan = ALL._replace(down_codec=down, rounds=5, sampling="static:0.5")
-    up_bytes, down_bytes, copies = [0] * 5, [0] * 5, {}
+    up_bytes, down_bytes = [0] * 5, [0] * 5
+    copies: dict[Client, Arrays] = {}
     variances = ("1.running_var", "4.running_var")
     codec = plan.codecs()[1]
     real_message, real_fit = Server.message, Client.fit
@@ -165,7 +167,7 @@ def test_it_learns(network: Make, few: Dataset, tmp_path: Path, scaling: str) ->
     "wrong",
     [
         {"clients": 0}, {"rounds": 0}, {"evaluate_every": 0}, {"update_codec": "zip"}, {"down_codec": "zip"},
-        {"statistics_codec": "zip"},
+        {"statistics_codec": "zip"}, {"scales_codec": "zip"},
         {"scaling": "yes"}, {"sampling": "some"}, {"policy": Policy(momentum=2.0)}, {"local": Local(epochs=0)},
         {"partition": "uneven"}, {"clients": 500},
     ],

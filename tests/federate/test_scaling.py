@@ -11,7 +11,7 @@ from edgekit.federate.data import Data
 from edgekit.federate.network import SCALE, Network
 from edgekit.federate.scaling import Place, learning_rates, train_scales
 from edgekit.federate.settings import Local, Scaling
-from edgekit.federate.training import Score, evaluate, learn, optimizer
+from edgekit.federate.training import Score, augmentation, evaluate, learn, optimizer
 
 Make = Callable[[], nn.Module]
 LOCAL = Local(batch=20)
@@ -23,7 +23,7 @@ def trained(network: Make, data: Data) -> tuple[Network, Data, Data]:
     scaled = Network(network(), scaled=())
     rng = np.random.default_rng(0)
     for _ in range(3):
-        batches = train.shuffled(20, rng, under_test.augmentation(LOCAL))
+        batches = train.shuffled(20, rng, augmentation(LOCAL))
         learn(scaled, batches, optimizer("sgd", scaled.learn_weights(), 0.9, 0.0), [0.05] * 8, "float32")
     return scaled, train, validation
 
