@@ -40,6 +40,9 @@ class Apart(UpdateCodec):
     def formula_bits(self, shapes: Shapes) -> float:
         return sum(self.codec(kind).formula_bits(own) for kind, own in apart(shapes).items())
 
+    def formula_bits_of(self, sent: Arrays) -> float:
+        return sum(self.codec(kind).formula_bits_of(own) for kind, own in apart(sent).items())
+
     def sender(self, learns: bool = True) -> UpdateSender:
         return ApartSender(self, learns)
 

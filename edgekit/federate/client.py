@@ -53,7 +53,7 @@ class Client:
         if scaling is not None and not local.validation:
             raise UsageError("scaling with a validation of 0: scales are chosen by images that are not trained on")
         self._network, self._local, self._scaling = network, local, scaling
-        self._train, self._validation = data.split(local.validation, seed + number)
+        self._train, self._validation = data.split(local.validation, seed, number)
         self._sender = codec.sender()
         self._seed, self._number = seed, number
 

@@ -28,12 +28,12 @@ class Data:
     def __len__(self) -> int:
         return len(self._labels)
 
-    def split(self, share: float, seed: int) -> tuple["Data", "Data"]:
+    def split(self, share: float, *seed: int) -> tuple["Data", "Data"]:
         """Two parts without an image in common, drawn at random: the rest, and the `share` to validate by.
 
         UsageError where fewer than 2 images were left to train on, or none to validate by though a share is asked for.
         """
-        order = np.random.RandomState(seed).permutation(len(self))
+        order = np.random.RandomState(list(seed)).permutation(len(self))
         held = round(share * len(self))
         if len(self) - held < 2 or (share and not held):
             raise UsageError(

@@ -23,7 +23,6 @@ from edgekit import tensorfile
 from edgekit.class_names import said_of
 from edgekit.codecs.base import UpdateCodec
 from edgekit.codecs.registry import parse_update_codec
-from edgekit.codecs.updates.flat import shapes_of
 from edgekit.data.base import Dataset
 from edgekit.data.partition import shares
 from edgekit.errors import UsageError
@@ -100,13 +99,12 @@ class Run:
         scaled = None if scaling is None else scaling.layers
         self.network = Network(module, plan.local.layers, scaled, plan.local.norms, device)
         weights = self.network.weights
-        up, down = plan.codecs()
-        self._formula = up.formula_bits(shapes_of(weights)) / 8
-        self._server = Server(weights, self.network.variances, up, down, plan.policy, plan.seed)
+        self._up, down = plan.codecs()
+        self._server = Server(weights, self.network.variances, self._up, down, plan.policy, plan.seed)
         parts = shares(dataset.train_labels, plan.clients, plan.partition, plan.seed)
         train = [Data(dataset.train_images[part], dataset.train_labels[part], dataset, device) for part in parts]
         self._clients = [
-            Client(self.network, data, up, plan.local, scaling, k, plan.seed) for k, data in enumerate(train)
+            Client(self.network, data, self._up, plan.local, scaling, k, plan.seed) for k, data in enumerate(train)
         ]
         self._test = Data(dataset.test_images, dataset.test_labels, dataset, device)
         #: The round whose weights each client has.
@@ -152,9 +150,9 @@ class Run:
         server.close([each.payload for each in fitted], [each.images for each in fitted])
         images = sum(each.images for each in fitted)
         line: dict[str, Any] = {
-            "round": server.number, "clients": len(fitted), "images": images,
+            "round": server.number, "clients": len(fitted), "images": images, "bytes_up": up, "bytes_down": down,
             "loss": sum(each.told["loss"] * each.images for each in fitted) / images,
-            "bytes_up": up, "bytes_down": down, "formula_bytes_up": self._formula * len(fitted),
+            "formula_bytes_up": sum(self._up.formula_bits_of(each.arrives) for each in fitted) / 8,
         }  # fmt: skip
         for name in ("scaled", "train_cpu_s", "scaling_cpu_s"):
             if name in fitted[0].told:

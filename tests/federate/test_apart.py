@@ -68,7 +68,11 @@ def test_scales_that_were_discarded_stay_where_they_are() -> None:
     assert not any(array.any() for array in arrives.values()) and len(payload) == 4 + 1
 
 
-def test_formula_bits_are_those_of_all_kinds() -> None:
+def test_formula_bits_are_those_of_all_kinds(rng: np.random.Generator) -> None:
+    coded = Apart(*(parse_update_codec(codec) for codec in ("fsfl:step=0.5", "quantised", "fsfl")))
+    sent = coded.unpack(coded.pack(update(), rng), SHAPES)
+    of_sent = sum(coded.codec(kind).formula_bits_of(own) for kind, own in apart(sent).items())
+    assert coded.formula_bits_of(sent) == of_sent != coded.formula_bits(SHAPES)
     expected = sum(CODEC.codec(kind).formula_bits(own) for kind, own in apart(SHAPES).items())
     assert CODEC.formula_bits(SHAPES) == expected
 
