@@ -120,7 +120,8 @@ class Run:
         """Makes the rounds that are left; one line for each round of the run, which `on_round` sees as it is made.
 
         A line: "round" from 1, "clients" that took part, mean "loss", "bytes_up" and "bytes_down" of the round,
-        "formula_bytes_up", "cpu_s" by part, and after a test "accuracy" in percent and "test_loss".
+        "formula_bytes_up", "cpu_s", and after a test "accuracy" in percent and "test_loss". The rest is what clients
+        tell (`edgekit.federate.client.Fitted`): sums of seconds and of kept scales, means of accuracies.
         """
         while self._server.number < self._plan.rounds:
             line = self._round()
@@ -157,6 +158,9 @@ class Run:
         for name in ("scaled", "train_cpu_s", "scaling_cpu_s"):
             if name in fitted[0].told:
                 line[name] = sum(each.told[name] for each in fitted)
+        for name in ("validation", "validation_scaled"):
+            if name in fitted[0].told:
+                line[name] = sum(each.told[name] for each in fitted) / len(fitted)
         if server.number % self._plan.evaluate_every == 0 or server.number == self._plan.rounds:
             self.network.set(server.weights)
             tested = evaluate(self.network, self._test, self._plan.local.precision)

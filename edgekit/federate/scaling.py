@@ -9,6 +9,7 @@
     the scales of the best test, or none: those before were as good
 """
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -47,13 +48,14 @@ def train_scales(
     """
     moving = network.learn_scales()
     steps = optimizer(scaling.optimizer, moving, MOMENTUM, 0.0)
-    rates = learning_rates(scaling, place, train.steps(local.batch))
+    count = math.ceil(scaling.share * train.steps(local.batch))
+    rates = learning_rates(scaling, place, count)
     before = best = evaluate(network, validation, local.precision)
     kept: Arrays = {}
     for _ in range(scaling.epochs):
         network.learn_scales()
         batches = train.shuffled(local.batch, rng, augmentation(local))
-        learn(network, batches, steps, rates, local.precision)
+        learn(network, itertools.islice(batches, count), steps, rates, local.precision)
         tested = evaluate(network, validation, local.precision)
         if tested.better(best):
             best, kept = tested, network.scales

@@ -71,6 +71,8 @@ class Scaling(NamedTuple):
 
     #: Passes over the training images; the scales of the best one are kept, if they are better than those before.
     epochs: int = 1
+    #: Share of the training images that a pass takes, others each time.
+    share: float = 1.0
     #: "adam", or "sgd" with momentum 0.9.
     optimizer: str = "adam"
     lr: float = 1e-3
@@ -84,13 +86,16 @@ class Scaling(NamedTuple):
         _among("schedule of scales", self.schedule, SCHEDULES)
         _at_least("epochs of scales", self.epochs, 1)
         _at_least("learning rate of scales", self.lr, 0)
+        _at_least("share of a pass over scales", self.share, 0)
+        if not 0 < self.share <= 1:
+            raise UsageError(f"share {self.share} of a pass over scales: expected more than 0, up to 1")
 
 
 def parse_scaling(text: str) -> Scaling | None:
     """The scaling that `text` spells: "off", "on", or "on:KEY=VALUE,..." with "+" between layers. UsageError.
 
     >>> parse_scaling("on:epochs=2,optimizer=sgd,layers=features.0+classifier")
-    Scaling(epochs=2, optimizer='sgd', lr=0.001, schedule='linear', layers=('features.0', 'classifier'))
+    Scaling(epochs=2, share=1.0, optimizer='sgd', lr=0.001, schedule='linear', layers=('features.0', 'classifier'))
     """
     name, given = parse_settings(text)
     if name == "off" and not given:

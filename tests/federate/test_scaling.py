@@ -1,13 +1,14 @@
 """Algorithm 1, lines 12 to 19: scales are kept only where they help, and their rate follows its schedule."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import pytest
 from torch import nn
 
 from edgekit.federate import scaling as under_test
-from edgekit.federate.data import Data
+from edgekit.federate.data import Batch, Data
 from edgekit.federate.network import SCALE, Network
 from edgekit.federate.scaling import Place, learning_rates, train_scales
 from edgekit.federate.settings import Local, Scaling
@@ -69,6 +70,22 @@ def test_the_best_pass_is_kept_not_the_last(network: Make, data: Data, monkeypat
     for name, array in kept.items():
         np.testing.assert_array_equal(array, seen[2][name])
         assert not np.array_equal(array, seen[3][name])
+
+
+def test_a_pass_takes_a_share_of_the_images(network: Make, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    scaled, train, validation = trained(network, data)
+    seen: list[int] = []
+
+    def watched(network: Network, batches: Iterable[Batch], *rest: Any) -> float:
+        taken = list(batches)
+        seen.append(sum(len(labels) for _, labels in taken))
+        return learn(network, taken, *rest)
+
+    monkeypatch.setattr(under_test, "learn", watched)
+    told = Scaling(epochs=2, share=0.3, lr=0.01)
+    train_scales(scaled, train, validation, LOCAL, told, Place(0, 1), np.random.default_rng(0))
+    # Of 8 batches of 20.
+    assert seen == [60, 60]
 
 
 def test_better_is_more_images_or_less_loss() -> None:

@@ -35,7 +35,19 @@ def test_scaling_is_spelled() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "yes", "off:epochs=1", "on:epochs=0", "on:epochs=a", "on:epochs=true", "on:lr=-1", "on:schedule=up"]
+    "text",
+    [
+        "",
+        "yes",
+        "off:epochs=1",
+        "on:epochs=0",
+        "on:epochs=a",
+        "on:epochs=true",
+        "on:lr=-1",
+        "on:schedule=up",
+        "on:share=0",
+        "on:share=1.1",
+    ],
 )
 def test_other_scaling_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
