@@ -77,7 +77,7 @@ def plan(method: str, seed: int, options: argparse.Namespace) -> Plan:
             raise UnknownName("setting of a method", name, BEHIND, f"there are: {', '.join(BEHIND)}")
         said[BEHIND[name]] = value
     made = Plan(
-        options.clients, options.rounds, options.partition, codec, **said, local=local, seed=seed,  # type: ignore[arg-type]
+        options.clients, options.rounds, options.partition, codec, **said, local=local, seed=seed,
         policy=Policy(momentum=options.server_momentum), evaluate_every=options.every,
     )  # fmt: skip
     made.check()

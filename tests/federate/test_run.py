@@ -18,6 +18,7 @@ from edgekit.federate.run import KEPT, Plan, Run
 from edgekit.federate.scaling import Place
 from edgekit.federate.server import Policy, Server, follow
 from edgekit.federate.settings import Local
+from tests.federate.conftest import small
 
 Make = Callable[[], nn.Module]
 #: A plan with everything that a run keeps from round to round.
@@ -47,27 +48,32 @@ def until(number: int) -> Callable[[Mapping[str, Any]], None]:
     return on_round
 
 
-@pytest.mark.parametrize("plan", [ALL, ALL._replace(scaling="off", update_codec="fedavg", down_codec="none")])
-def test_a_run_goes_on_to_the_same_bits(network: Make, few: Dataset, tmp_path: Path, plan: Plan) -> None:
-    whole = Run(network(), few, plan, str(tmp_path / "whole"))
-    expected = told(whole.run())
-    folder = str(tmp_path / "parts")
+@pytest.fixture(scope="module")
+def whole(few: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]], bytes]:
+    """What a run by ALL comes to that nothing ends: its lines, and the network that is kept."""
+    folder = tmp_path_factory.mktemp("whole")
+    return told(Run(small(), few, ALL, str(folder)).run()), (folder / KEPT).read_bytes()
+
+
+def test_a_run_goes_on_to_the_same_bits(
+    network: Make, few: Dataset, tmp_path: Path, whole: tuple[list[dict[str, Any]], bytes]
+) -> None:
     for number in (1, 3):
         with pytest.raises(Killed):
-            Run(network(), few, plan, folder).run(until(number))
+            Run(network(), few, ALL, str(tmp_path)).run(until(number))
     seen: list[Mapping[str, Any]] = []
-    assert told(Run(network(), few, plan, folder).run(seen.append)) == expected
+    assert told(Run(network(), few, ALL, str(tmp_path)).run(seen.append)) == whole[0]
     assert [line["round"] for line in seen] == [4]
-    assert (tmp_path / "whole" / KEPT).read_bytes() == (tmp_path / "parts" / KEPT).read_bytes()
+    assert (tmp_path / KEPT).read_bytes() == whole[1]
     # One that is over gives its lines again.
-    assert told(Run(network(), few, plan, folder).run(until(4))) == expected
+    assert told(Run(network(), few, ALL, str(tmp_path)).run(until(4))) == whole[0]
 
 
 def test_a_round_that_was_not_finished_is_made_again(
-    network: Make, few: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    network: Make, few: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    whole: tuple[list[dict[str, Any]], bytes],
+) -> None:  # fmt: skip
     """The third client of the second round ends the process."""
-    expected = told(Run(network(), few, ALL).run())
     real, calls = Client.fit, []
 
     def fit(self: Client, weights: Any, place: Place) -> Fitted:
@@ -80,7 +86,8 @@ def test_a_round_that_was_not_finished_is_made_again(
         patch.setattr(Client, "fit", fit)
         with pytest.raises(Killed):
             Run(network(), few, ALL, str(tmp_path)).run()
-    assert told(Run(network(), few, ALL, str(tmp_path)).run()) == expected
+    assert told(Run(network(), few, ALL, str(tmp_path)).run()) == whole[0]
+    assert (tmp_path / KEPT).read_bytes() == whole[1]
 
 
 def test_another_run_does_not_go_on(network: Make, few: Dataset, tmp_path: Path) -> None:
