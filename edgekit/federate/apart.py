@@ -10,11 +10,16 @@ from typing import Any
 import numpy as np
 
 from edgekit.codecs.base import Arrays, UpdateCodec, UpdateSender
+from edgekit.codecs.registry import parse_update_codec
 from edgekit.codecs.updates.flat import Shapes
-from edgekit.federate.network import SCALE, STATISTICS
 from edgekit.federate.parts import join, split
 
 KINDS = ("weights", "statistics", "scales")
+#: How the name of a filter's scale ends, and what the running statistics of batch norms are called in their layer.
+SCALE = ":scale"
+STATISTICS = ("running_mean", "running_var")
+#: What statistics and scales travel by unless another codec is asked for.
+STATISTICS_CODEC, SCALES_CODEC = "quantised:step=0.125", "quantised:step=0.05"
 
 
 class Apart(UpdateCodec):
@@ -71,6 +76,11 @@ class ApartSender(UpdateSender):
     def send(self, update: Arrays, rng: np.random.Generator) -> tuple[bytes, Arrays]:
         sent = [self._senders[kind].send(arrays, rng) for kind, arrays in apart(update).items()]
         return join([part for part, _ in sent]), {name: array for _, own in sent for name, array in own.items()}
+
+
+def by_name(weights: str, statistics: str = STATISTICS_CODEC, scales: str = SCALES_CODEC) -> Apart:
+    """Codecs that are spelled, as in "quantised:step=0.5", for a whole network. UsageError."""
+    return Apart(*map(parse_update_codec, (weights, statistics, scales)))
 
 
 def apart(named: dict[str, Any]) -> dict[str, dict[str, Any]]:

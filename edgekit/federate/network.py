@@ -15,11 +15,9 @@ from torch.nn.utils import parametrize
 
 from edgekit.codecs.base import Arrays
 from edgekit.errors import ShapeError, UnknownName, UsageError
+from edgekit.federate.apart import SCALE, STATISTICS
 from edgekit.tensors import TensorSpec, check_all
 
-SCALE = ":scale"
-#: What the running statistics of batch norms are called in their layer.
-STATISTICS = ("running_mean", "running_var")
 _WEIGHT = ".parametrizations.weight.original"
 _OWN = ".parametrizations.weight.0.scale"
 _Norm = nn.modules.batchnorm._BatchNorm

@@ -22,11 +22,10 @@ import torch
 from edgekit import tensorfile
 from edgekit.class_names import said_of
 from edgekit.codecs.base import UpdateCodec
-from edgekit.codecs.registry import parse_update_codec
 from edgekit.data.base import Dataset
 from edgekit.data.partition import shares
 from edgekit.errors import UsageError
-from edgekit.federate.apart import Apart
+from edgekit.federate.apart import SCALES_CODEC, STATISTICS_CODEC, by_name
 from edgekit.federate.client import Client, Fitted
 from edgekit.federate.data import Data
 from edgekit.federate.network import Network
@@ -52,8 +51,8 @@ class Plan(NamedTuple):
     update_codec: str = "quantised"
     down_codec: str = "none"
     #: What the statistics of batch norms travel by, and the changes of scales, both ways.
-    statistics_codec: str = "quantised:step=0.125"
-    scales_codec: str = "quantised:step=0.05"
+    statistics_codec: str = STATISTICS_CODEC
+    scales_codec: str = SCALES_CODEC
     #: "off", "on" or "on:KEY=VALUE,..." (`edgekit.federate.settings.parse_scaling`).
     scaling: str = "off"
     #: Who takes part in a round: "all", "static:SHARE" or "dynamic:DECAY" (`edgekit.sampling`).
@@ -81,7 +80,7 @@ class Plan(NamedTuple):
         return self._codec(self.update_codec), None if self.down_codec == "none" else self._codec(self.down_codec)
 
     def _codec(self, weights: str) -> UpdateCodec:
-        return Apart(*(parse_update_codec(text) for text in (weights, self.statistics_codec, self.scales_codec)))
+        return by_name(weights, self.statistics_codec, self.scales_codec)
 
 
 class Run:

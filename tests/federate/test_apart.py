@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from edgekit.codecs.registry import parse_update_codec
 from edgekit.errors import PayloadError
-from edgekit.federate.apart import Apart, apart
-from edgekit.federate.network import SCALE
+from edgekit.federate.apart import SCALE, Apart, apart
 from edgekit.federate.parts import join, split
 
 SHAPES = {"a.weight": (4, 3), "a.weight" + SCALE: (4,), "b.bias": (2,), "b.running_mean": (2,), "b.running_var": (2,)}

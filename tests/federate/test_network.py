@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from edgekit.errors import ShapeError, UnknownName, UsageError
+from edgekit.federate.apart import SCALE
 from edgekit.federate.data import Data
-from edgekit.federate.network import SCALE, Network
+from edgekit.federate.network import Network
 from edgekit.federate.training import learn, optimizer
 
 Make = Callable[[], nn.Module]

@@ -8,8 +8,9 @@ import pytest
 from torch import nn
 
 from edgekit.federate import scaling as under_test
+from edgekit.federate.apart import SCALE
 from edgekit.federate.data import Batch, Data
-from edgekit.federate.network import SCALE, Network
+from edgekit.federate.network import Network
 from edgekit.federate.scaling import Place, learning_rates, train_scales
 from edgekit.federate.settings import Local, Scaling
 from edgekit.federate.training import Score, augmentation, evaluate, learn, optimizer
