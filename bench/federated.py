@@ -34,7 +34,7 @@ from edgekit.federate.run import Plan, Run
 from edgekit.federate.server import Policy
 from edgekit.federate.settings import Local
 
-SCALED = "@scaling=on:epochs=2,lr=0.005,schedule=linear"
+SCALED = "@scaling=on:epochs=1,lr=0.005,schedule=linear"
 #: The rows of FSFL's table 2, of which the second is uniform quantisation with the paper's step; and those of DHQC.
 METHODS = {
     "FedAvg": "fedavg@statistics=fedavg",
@@ -43,6 +43,10 @@ METHODS = {
     "STC, scaled": "stc:keep=0.04" + SCALED,
     "sparse": "fsfl:sparsity=0.96",
     "FSFL": "fsfl:sparsity=0.96" + SCALED,
+    # In steps that suit changes as large as those of SGD; and fewer values than the paper's.
+    "FedAvg, coarsely": "fsfl:delta=0,gamma=0,step=0.004,fine=0.0001,feedback=true",
+    "STC 1 %, scaled": "stc:keep=0.01" + SCALED,
+    "FSFL 1 %": "fsfl:sparsity=0.99,step=0.004,fine=0.0001,feedback=true" + SCALED,
     "TernGrad": "terngrad",
     "DGC": "dgc:keep=0.01",
     "DHQC": "dhqc:keep=0.01",
