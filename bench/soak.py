@@ -44,8 +44,8 @@ from tests.runtime.loopback import coded_by
 LOOK_S, STUCK_S, AGAIN_S, APART_S = 10.0, 60.0, 2.0, 10.0
 #: Seconds that a device that left stays away, and that one sleeps.
 AWAY_S, ASLEEP_S = (5.0, 40.0), (2.0, 12.0)
-#: How a process ends that was sent a signal.
-STOPPED, KILLED = 130, -signal.SIGKILL
+#: How a process ends that was sent a signal; the second where it had hardly begun.
+STOPPED, KILLED = (130, -signal.SIGTERM), (-signal.SIGKILL,)
 HEADS = (
     "minutes", "devices", "left", "killed", "slept", "server killed / stopped", "steps", "longest without a step, s",
     "accuracy", "server's memory, MiB", "slope, MiB/min", "threads", "open files", "went wrong",
@@ -59,7 +59,8 @@ class Member:
         self.name, self._words = name, words
         self._process: Process | None = None
         #: When it is to be started again; how it is expected to have ended; when it wakes up.
-        self.again, self._expected, self._wakes = 0.0, 0, 0.0
+        self.again, self._wakes = 0.0, 0.0
+        self._expected: tuple[int, ...] = ()
         #: How it ended, and what went wrong.
         self.ends, self.wrong, self.events = Counter[int](), list[str](), list[dict[str, Any]]()
 
@@ -86,7 +87,7 @@ class Member:
         now = time.monotonic()
         if self._process is None:
             if now >= self.again:
-                self._process, self._expected = Process(["-m", "edgekit", *self._words]), 0
+                self._process, self._expected = Process(["-m", "edgekit", *self._words]), ()
         elif self._process.process.poll() is not None:
             self._note(self._process)
             self._process, self.again = None, max(self.again, now + AGAIN_S)
@@ -109,8 +110,10 @@ class Member:
         self.events += process.events
         # It went back to a checkpoint that does not know it: it says so, and begins anew.
         unknown = code == TransportError.exit_code and any("start the device again" in line for line in process.said)
-        if code not in (self._expected, 0 if self._expected == STOPPED else self._expected) and not unknown:
-            self.wrong.append(f"{self.name} ended with {code}, expected {self._expected}: {process.said[-3:]}")
+        if code not in self._expected and not unknown:
+            self.wrong.append(
+                f"{self.name} ended with {code}, expected {self._expected or 'none'}: {process.said[-3:]}"
+            )
         if any("Traceback" in line for line in process.said):
             self.wrong.append(f"{self.name}: {process.said[-12:]}")
 
@@ -162,12 +165,12 @@ def soak(bundle: str, folder: Path, options: Any) -> dict[str, Any]:
     address, out = f"127.0.0.1:{ports[0]}", str(folder / "server")
     common = ["--json", "--listen", address, "--metrics", f"127.0.0.1:{ports[1]}"]
     first = ["serve", bundle, *common, "--devices", str(options.devices), "--out", out, "--checkpoint", "20s",
-             "--schedule", "constant", "--step-wait", "5", "--round-wait", "10", "--reconnect", "20"]  # fmt: skip
+             "--schedule", "constant", "--step-wait", "5", "--round-wait", "10", "--reconnect", "60"]  # fmt: skip
     server = Member("server", first)
     devices = [
         Member(f"device-{i}", ["run", bundle, "--json", "--server", address, "--name", f"device-{i}", "--epochs",
                                "100000", "--share", f"{i}/{options.devices}", "--out", str(folder / f"device-{i}"),
-                               "--reconnect", "20", "--wait", "60", "--evaluate-every", "5", "--resume"])
+                               "--reconnect", "60", "--wait", "60", "--evaluate-every", "5", "--resume"])
         for i in range(options.devices)
     ]  # fmt: skip
     watched, begun = Watched(ports[1]), time.monotonic()

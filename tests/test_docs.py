@@ -112,6 +112,7 @@ TABLES = [
         "docs/compression.md",
         "bench/calibration.py --show bench/results/calibration-vgg11_thin.json --accuracy bench/results/accuracy.json",
     ),
+    ("docs/compression.md", "bench/accuracy.py --show bench/results/ordinary-10.json --brief"),
     ("docs/compression.md", "bench/coder.py --show bench/results/coder.json"),
     ("docs/compression.md", "bench/local_head.py --show bench/results/local_head.json"),
     ("docs/compression.md", "bench/gradient_kernels.py --show bench/results/gradient_kernels.json"),
