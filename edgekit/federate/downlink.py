@@ -46,5 +46,5 @@ class Downlink:
 def follow(weights: Arrays, payloads: Sequence[bytes], codec: UpdateCodec) -> Arrays:
     """A client's weights after `payloads`, which `Downlink.since` gave. PayloadError on any other bytes."""
     for payload in payloads:
-        weights = wire.unpack(weights, payload, codec)
+        weights = wire.unpack(weights, payload, codec).weights
     return weights

@@ -43,6 +43,13 @@ class Sent(NamedTuple):
     weights: Arrays
 
 
+class Came(NamedTuple):
+    """What a payload gives its receiver: the weights, and of them the update (f32) of those of floating point."""
+
+    weights: Arrays
+    update: Arrays
+
+
 def pack(old: Arrays, new: Arrays, sender: UpdateSender, rng: np.random.Generator) -> Sent:
     """The payload that leads whoever has the weights `old` to `new`, or near it.
 
@@ -58,8 +65,8 @@ def pack(old: Arrays, new: Arrays, sender: UpdateSender, rng: np.random.Generato
     return Sent(_LENGTH.pack(len(coded)) + coded + packed, _moved(old, arrives, steps))
 
 
-def unpack(old: Arrays, payload: bytes, codec: UpdateCodec) -> Arrays:
-    """The weights that `payload` leads to from `old`; in the order of `old`, which stays as it is.
+def unpack(old: Arrays, payload: bytes, codec: UpdateCodec) -> Came:
+    """Where `payload` leads to from `old`, which stays as it is; the weights are in the order of `old`.
 
     PayloadError on any other bytes, nothing else.
     """
@@ -78,7 +85,7 @@ def unpack(old: Arrays, payload: bytes, codec: UpdateCodec) -> Arrays:
         new = _moved(old, update, steps)
     if not all(np.isfinite(new[name]).all() for name in floats):
         raise PayloadError("weights that are not finite come of it", end)
-    return new
+    return Came(new, update)
 
 
 def floats_alone(packed: bytes) -> bytes:
@@ -115,11 +122,6 @@ def as_came(old: Arrays, new: Arrays) -> Arrays:
         if _is_variance(name):
             came[name] = np.maximum(came[name], array.dtype.type(LEAST_VARIANCE) * array)
     return came
-
-
-def floats_of(weights: Arrays) -> Shapes:
-    """The shapes of what an update codec packs of `weights`."""
-    return {name: weights[name].shape for name in _kinds(weights)[0]}
 
 
 def spelled(codec: UpdateCodec) -> str:

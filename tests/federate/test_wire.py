@@ -30,7 +30,7 @@ def weights(seed: int = 0) -> Arrays:
 def test_weights_arrive_in_their_order_and_dtypes(rng: np.random.Generator) -> None:
     old, new = weights(), weights(1)
     sent = wire.pack(old, new, FEDAVG.sender(), rng)
-    got = wire.unpack(old, sent.payload, FEDAVG)
+    got = wire.unpack(old, sent.payload, FEDAVG).weights
     assert list(got) == list(old)
     for name, array in new.items():
         assert got[name].dtype == array.dtype and got[name].shape == array.shape
@@ -57,7 +57,7 @@ def test_what_a_codec_leaves_out_goes_with_the_next(rng: np.random.Generator) ->
         mine = {name: array + np.asarray(0.01 * rng.normal(size=array.shape)).astype(array.dtype)
                 if array.dtype == np.float32 else array for name, array in theirs.items()}  # fmt: skip
         sent = wire.pack(theirs, mine, sender, rng)
-        got = wire.unpack(theirs, sent.payload, COARSE)
+        got = wire.unpack(theirs, sent.payload, COARSE).weights
         off = got["conv.weight"] - mine["conv.weight"]
         theirs = got
     assert np.abs(sender.state["conv.weight"]).max() < 0.05
@@ -79,7 +79,7 @@ def test_integers_arrive_exactly(values: list[int], dtype: str) -> None:
     new = {"n": np.array(values, np.int64).astype(dtype)}
     old = {"n": np.array(values[::-1], np.int64).astype(dtype)}
     sent = wire.pack(old, new, FEDAVG.sender(), np.random.default_rng(0))
-    np.testing.assert_array_equal(wire.unpack(old, sent.payload, FEDAVG)["n"], new["n"])
+    np.testing.assert_array_equal(wire.unpack(old, sent.payload, FEDAVG).weights["n"], new["n"])
 
 
 BOMB = zlib.compress(bytes(1 << 20))
@@ -93,7 +93,7 @@ BOMB = zlib.compress(bytes(1 << 20))
 def test_any_bytes_are_weights_or_a_typed_error(codec: str, payload: bytes) -> None:
     old = weights()
     try:
-        got = wire.unpack(old, payload, parse_update_codec(codec))
+        got = wire.unpack(old, payload, parse_update_codec(codec)).weights
     except PayloadError:
         return
     assert {name: array.shape for name, array in got.items()} == {name: array.shape for name, array in old.items()}
@@ -107,7 +107,7 @@ def test_a_damaged_payload_is_weights_or_a_typed_error(at: int, byte: int) -> No
     damaged = bytearray(sent)
     damaged[at % len(sent)] = byte
     try:
-        got = wire.unpack(weights(), bytes(damaged), COARSE)
+        got = wire.unpack(weights(), bytes(damaged), COARSE).weights
     except PayloadError:
         return
     assert all(np.isfinite(array).all() for array in got.values())
