@@ -37,6 +37,7 @@ AREAS = {
         | {
             "edgekit.deploy",
             "edgekit.federate",
+            "edgekit.federate.simulation",
             "edgekit.identity",
             "edgekit.launch",
             "edgekit.link",
@@ -65,6 +66,11 @@ AREAS = {
             "edgekit.server",
         }
     ),
+    # A host's, in Flower's environment. Mod and strategy load numpy alone, as their own test sees.
+    "edgekit.federate.flower": May(CODECS | {"edgekit.federate", "edgekit.federate.flower", "flwr"}),
+    "edgekit.federate.simulation": May(
+        CORE | {"edgekit.export", "edgekit.federate", "edgekit.federate.simulation", "edgekit.launch"}
+    ),
     # A host's: the board is spoken to through ssh alone.
     "edgekit.deploy": May(CORE | {"edgekit.deploy", "edgekit.device_profiles", "edgekit.identity", "edgekit.runtime"}),
     # A host's: the CA, which is where the server is.
@@ -87,6 +93,9 @@ ALSO = {
     "edgekit": May(frozenset(), frozenset({"edgekit.export", "edgekit.launch", "edgekit.runtime", "edgekit.server"})),
     "edgekit.__main__": May(frozenset({"edgekit.cli"})),
     "edgekit.data.folder": May(frozenset(), frozenset({"PIL"})),
+    # The app of `edgekit federate`.
+    "edgekit.federate.flower.client_app": May(frozenset({"edgekit.federate.simulation", "torch"})),
+    "edgekit.federate.flower.server_app": May(frozenset({"edgekit.federate.simulation", "torch"})),
     "edgekit.runtime.transport": May(frozenset({"grpc"})),
     "edgekit.runtime.backends.ascend.calls": May(frozenset(), frozenset({"acl"})),
     "edgekit.runtime.backends.onnxruntime": May(frozenset(), frozenset({"onnxruntime"})),

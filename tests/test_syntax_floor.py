@@ -11,7 +11,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-HOST = {"cli", "deploy", "device_profiles", "export", "identity", "launch", "link", "measure", "report", "server"}
+HOST = {
+    "cli",
+    "deploy",
+    "device_profiles",
+    "export",
+    "federate",
+    "identity",
+    "launch",
+    "link",
+    "measure",
+    "report",
+    "server",
+}
 #: What `edgekit deploy` sends to a board as a script.
 SCRIPTS = "deploy/on_board/*.py"
 BUILTIN_GENERICS = {"dict", "frozenset", "list", "set", "tuple", "type"}

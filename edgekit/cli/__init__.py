@@ -12,6 +12,10 @@ from edgekit.signals import stop_by_signals
 #: command -> (module:function, help in one line)
 COMMANDS = {
     "train": ("edgekit.cli.train:train", "Export, serve and train with several devices, all on this machine."),
+    "federate": (
+        "edgekit.cli.federate:federate",
+        "Train a whole network by federated learning over Flower, on this machine.",
+    ),
     "export": ("edgekit.cli.export:export", "Cut a model at a layer and write a bundle for server and devices."),
     "serve": ("edgekit.cli.serve:serve", "Train the back half of a bundle for devices that connect."),
     "status": ("edgekit.cli.status:status", "Show how the run of a server is, and what its devices do."),

@@ -22,15 +22,16 @@ ON_SCREEN = ("md", "json")
 @click.option(
     "--only", metavar="NAME,NAME",
     help="These sections alone: speed, bytes, time, in-flight, scaling, to-accuracy, accuracy, convergence, loss, "
-    "devices, codebooks, machine."
+    "devices, codebooks, federated, machine."
 )  # fmt: skip
 def report(records: tuple[str, ...], form: str | None, out: str | None, only: str | None) -> None:
     """Show what was measured and trained: one page, with tables and charts.
 
-    A RECORD is a file of `edgekit measure`, the record.jsonl of `edgekit train --out DIR` (or DIR), or a table of
-    accuracy rows; its content tells which. Several records make one report. The page is a single file that opens
-    without a network; md has its tables for a README, json the numbers behind tables and charts, png the main charts.
-    A section without data is left out, and the page names the command that would measure it.
+    A RECORD is a file of `edgekit measure`, the record.jsonl of `edgekit train --out DIR` or of `edgekit federate
+    --out DIR` (or DIR), or a table of accuracy rows; its content tells which. Several records make one report. The page
+    is a single file that opens without a network; md has its tables for a README, json the numbers behind tables and
+    charts, png the main charts. A section without data is left out, and the page names the command that would measure
+    it.
 
     \b
     edgekit report measure.json                             # report.html

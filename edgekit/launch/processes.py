@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -23,15 +23,17 @@ class Children:
 
     `command` starts every child, its arguments follow. A child writes its events to standard output, a JSON object a
     line; other lines and its standard error are its last words, should it fail. `on_start` is told the name and the
-    process of every child as it starts.
+    process of every child as it starts. `variables` are set in the environment of all.
     """
 
     def __init__(
         self,
         command: Sequence[str] = (sys.executable, "-m", "edgekit"),
         on_start: "Callable[[str, subprocess.Popen[str]], None]" = lambda name, process: None,
+        variables: Mapping[str, str] = {},
     ) -> None:
         self._command = list(command)
+        self._variables = dict(variables)
         self._on_start = on_start
         self._processes: dict[str, subprocess.Popen[str]] = {}
         self._events: queue.Queue[tuple[str, Event | None]] = queue.Queue()
@@ -66,6 +68,10 @@ class Children:
     def pid(self, name: str) -> int:
         """The process id of child `name`."""
         return self._processes[name].pid
+
+    def ended(self, name: str) -> bool:
+        """Whether child `name` has ended by now."""
+        return self._processes[name].poll() is not None
 
     def events(self, forgiven: Container[int] = ()) -> Iterator[tuple[str, Event]]:
         """(name, event) as they arrive, until every child has ended. ChildFailed as soon as one ends badly.
@@ -136,7 +142,7 @@ class Children:
                     stderr=subprocess.PIPE,
                     encoding="utf-8",
                     errors="replace",
-                    env=dict(os.environ, PYTHONUNBUFFERED="1", OMP_NUM_THREADS="1"),
+                    env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", **self._variables},
                 )
             except BaseException as error:  # noqa: BLE001 - raised by the thread that asked
                 started.set_exception(error)

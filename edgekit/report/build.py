@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from edgekit.errors import UnknownName, UsageError
 from edgekit.report import (
     accuracy,
+    federated,
     fleet,
     flight,
     machines,
@@ -21,6 +22,7 @@ from edgekit.report.records import Records
 MEASURE = "edgekit measure MODEL --codecs fp32,uq,sgq --links 1mbit,10mbit,100mbit --out measure.json"
 SCALE = "edgekit measure MODEL --codecs sgq --devices 1,2,4,8 --out scaling.json"
 TO_ACCURACY = "edgekit measure MODEL --to-accuracy 90 --out to-accuracy.json"
+FEDERATE = "edgekit federate MODEL --update-codec CODEC --out DIR"
 TRAIN = "edgekit train MODEL --dataset DATASET --codec sgq --out DIR"
 #: Section -> (its title when it has no data, the function that makes it, the command that measures its data).
 SECTIONS: dict[str, tuple[str, Callable[[Records], Section | None], str]] = {
@@ -35,6 +37,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Records], Section | None], str]] = {
     "loss": ("Losses", training.losses, TRAIN),
     "devices": ("Devices and classes", fleet.section, TRAIN),
     "codebooks": ("Codebook health", training.codebooks, TRAIN),
+    "federated": ("Federated learning", federated.section, FEDERATE),
     "machine": ("Machine and commands", machines.section, MEASURE),
 }
 
@@ -64,5 +67,6 @@ def _title(records: Records) -> str:
     models += [each.data["setting"]["model"] for each in records.scalings]
     models += [each.data["setting"]["model"] for each in records.to_accuracies]
     models += [each.run["model"] for each in records.trainings]
+    models += [each.run["model"] for each in records.federated]
     models += [row["model"] for table in records.accuracies for row in table.rows]
     return f"edgekit: {', '.join(dict.fromkeys(models))}"

@@ -186,6 +186,19 @@ TESTED = {
     "best": Maybe(FLAG),
 }
 QUARANTINED = fields("device reason", TEXT)
+#: Of `edgekit federate`.
+FEDERATED = {
+    **fields("model strategy update_codec down_codec", TEXT),
+    "dataset": Maybe(TEXT),
+    **fields("clients rounds", COUNT),
+    "command": Maybe([TEXT]),
+    "time": Maybe(TIME),
+}
+FEDERATED_ROUND = {
+    **fields("round clients", COUNT),
+    **fields("bytes_up bytes_down bytes_whole", AMOUNT),
+    **fields("accuracy formula_bytes_up", Maybe(AMOUNT)),
+}
 
 ACCURACY = [
     {

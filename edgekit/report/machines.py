@@ -5,7 +5,14 @@ from datetime import datetime, timezone
 from typing import Any
 
 from edgekit.report.content import Cell, Section, Table, text_columns
-from edgekit.report.names import named_measures, named_runs, named_scalings, named_to_accuracies, subject
+from edgekit.report.names import (
+    named_federated,
+    named_measures,
+    named_runs,
+    named_scalings,
+    named_to_accuracies,
+    subject,
+)
 from edgekit.report.records import Measure, Records, Row
 
 SIDES = ("device", "server")
@@ -20,6 +27,7 @@ def warnings(records: Records) -> list[str]:
     if len(processors) > 1:
         found.append("the measure records are of several machines: compare within one of them only")
     unfinished = [training.path for training in records.trainings if training.summary is None]
+    unfinished += [run.path for run in records.federated if not run.ended]
     return found + [f"{path} has no summary: the run did not come to its end" for path in unfinished]
 
 
@@ -110,6 +118,7 @@ def _commands(records: Records) -> list[tuple[str, str]]:
         if time is not None:
             time = datetime.fromtimestamp(time, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
         found.append((_when(f"{subject(training.run)}: {name}", time), training.run.get("command")))
+    found += [(f"federated learning, {name}", each.run.get("command")) for name, each in named_federated(records)]
     rows = [row for table in records.accuracies for row in table.rows]
     found += [(f"accuracy of {row['method']}", row.get("command")) for row in rows]
     once: dict[str, str] = {}

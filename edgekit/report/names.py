@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from edgekit.report.records import Measure, Records, Row, Scaling, ToAccuracy, Training
+from edgekit.report.records import Federated, Measure, Records, Row, Scaling, ToAccuracy, Training
 
 #: The codecs' short names in `edgekit measure` and in the papers.
 SHORT = {"raw": "fp32", "uniform": "uq", "product": "pq", "slicing": "clio"}
@@ -58,6 +58,15 @@ def named_to_accuracies(records: Records) -> list[tuple[str, ToAccuracy]]:
         parts.append([setting["model"], setting.get("dataset"), setting.get("device") or "cpu", data["line"]])
     names = _numbered(", ".join(part for part in each if part) for each in parts)
     return list(zip(names, records.to_accuracies, strict=True))
+
+
+def named_federated(records: Records) -> list[tuple[str, Federated]]:
+    """Each run of federated learning after its name: its codecs, and the strategy where it is not plain averaging."""
+    names = []
+    for run in (each.run for each in records.federated):
+        down = "" if run["down_codec"] == "none" else f", down {run['down_codec']}"
+        names.append(run["update_codec"] + down + ("" if run["strategy"] == "fedavg" else f", {run['strategy']}"))
+    return list(zip(_numbered(names), records.federated, strict=True))
 
 
 def named_runs(trainings: Iterable[Training]) -> list[tuple[str, Training]]:

@@ -16,8 +16,8 @@ SCALING = "edgekit-scaling"
 #: The same of one that `edgekit measure --to-accuracy` writes.
 TO_ACCURACY = "edgekit-to-accuracy"
 EXPECTED = (
-    "expected a record of `edgekit measure`, the record.jsonl of `edgekit train --out DIR`, or a list of accuracy "
-    "rows (bench/accuracy.py)"
+    "expected a record of `edgekit measure`, the record.jsonl of `edgekit train --out DIR` or `edgekit federate --out "
+    "DIR`, or a list of accuracy rows (bench/accuracy.py)"
 )
 #: Fields that only `edgekit plan` writes: its result, the table of boards and links, the validation.
 PLANS = ({"board", "predictions"}, {"rows", "device_time"}, {"predicted_images_per_s"})
@@ -60,6 +60,15 @@ class Training(NamedTuple):
     quarantined: dict[str, str]
 
 
+class Federated(NamedTuple):
+    """One run of `edgekit federate`, with the events of its rounds; `ended` is False where it did not finish."""
+
+    path: str
+    run: Row
+    rounds: list[Row]
+    ended: bool
+
+
 class Accuracy(NamedTuple):
     """One table of accuracy rows."""
 
@@ -67,7 +76,7 @@ class Accuracy(NamedTuple):
     rows: list[Row]
 
 
-Record = Measure | Training | Accuracy | Scaling | ToAccuracy
+Record = Measure | Training | Accuracy | Scaling | ToAccuracy | Federated
 
 
 class Records(NamedTuple):
@@ -78,6 +87,7 @@ class Records(NamedTuple):
     accuracies: list[Accuracy]
     scalings: list[Scaling]
     to_accuracies: list[ToAccuracy]
+    federated: Sequence[Federated] = ()
 
 
 def load(paths: Sequence[str]) -> Records:
@@ -86,7 +96,8 @@ def load(paths: Sequence[str]) -> Records:
     UsageError for a path that cannot be read, a file twice, or a kind of record that has no place in a report;
     DataError for a damaged one.
     """
-    found = Records([], [], [], [], [])
+    federated: list[Federated] = []
+    found = Records([], [], [], [], [], federated)
     seen: dict[str, str] = {}
     for given in paths:
         path = os.path.join(given, "record.jsonl") if os.path.isdir(given) else given
@@ -102,6 +113,8 @@ def load(paths: Sequence[str]) -> Records:
             found.scalings.append(record)
         elif isinstance(record, ToAccuracy):
             found.to_accuracies.append(record)
+        elif isinstance(record, Federated):
+            federated.append(record)
         else:
             found.accuracies.append(record)
     return found
@@ -129,7 +142,7 @@ def parse(data: bytes, path: str) -> Record:
     if '"event"' in first:
         start = _json(first, f"{path}, line 1")
         if isinstance(start, dict) and "event" in start:
-            return _training(start, lines, path)
+            return (_federated if "strategy" in start else _training)(start, lines, path)
     value = _json(text, path)
     if isinstance(value, dict) and value.get("format") == FORMAT:
         return _measure(value, path)
@@ -229,6 +242,21 @@ def _training(start: Row, lines: list[str], path: str) -> Training:
             quarantined.update(event.get("quarantined") or {})
     # The summary has what the processes chose by themselves, such as the gradient codec.
     return Training(path, {**start, **(summary or {})}, epochs, summary, tested, quarantined)
+
+
+def _federated(start: Row, lines: list[str], path: str) -> Federated:
+    check(start, kinds.FEDERATED, f"{path}, line 1")
+    rounds: list[Row] = []
+    ended = False
+    for i, line in enumerate(lines[1:], 2):
+        event = _json(line, f"{path}, line {i}")
+        if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+            raise DataError(f"{path}, line {i} is {shown(event)}, expected an object with an 'event'")
+        if event["event"] == "round":
+            check(event, kinds.FEDERATED_ROUND, f"{path}, line {i}")
+            rounds.append(event)
+        ended |= event["event"] == "summary"
+    return Federated(path, start, rounds, ended)
 
 
 def _append(rows: list[Row], row: Row, keys: Sequence[str], again: bool) -> None:

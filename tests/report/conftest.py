@@ -312,9 +312,27 @@ def run() -> list[dict[str, Any]]:
     return make_run()
 
 
+def make_federated() -> list[dict[str, Any]]:
+    """The events of a record of federated learning, three rounds, of which two are tested."""
+    told: list[dict[str, Any]] = [{"accuracy": 50.0}, {}, {"accuracy": 40.0}]
+    sizes = {"clients": 2, "bytes_up": 1e6, "bytes_down": 4e6, "bytes_whole": 2_000_000, "formula_bytes_up": 5e5}
+    start = {
+        "event": "start", "model": "vgg11_thin", "dataset": "digits", "strategy": "fedavg", "update_codec": "fsfl",
+        "down_codec": "none", "clients": 2, "rounds": 3, "command": ["federate", "vgg11_thin"], "time": 1.0,
+    }  # fmt: skip
+    rounds = [{"event": "round", "round": number, **sizes, **more} for number, more in enumerate(told, 1)]
+    return [start, *rounds, {"event": "summary"}]
+
+
+@pytest.fixture
+def federated() -> list[dict[str, Any]]:
+    """The events of a record of federated learning."""
+    return make_federated()
+
+
 @pytest.fixture(scope="session")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Two measure records, one of scaling, two to an accuracy, five runs and a table of accuracy, as files."""
+    """Records of measuring, scaling, to an accuracy, of runs, federated learning and a table of accuracy, as files."""
     place = tmp_path_factory.mktemp("records")
     table = Path(__file__).parents[2] / "bench" / "results" / "accuracy.json"
     paths = []
@@ -328,6 +346,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     for line in ("computed", "measured"):
         paths.append(place / f"{line}.json")
         paths[-1].write_text(json.dumps(make_to_accuracy(line)), encoding="utf-8")
+    federated = "".join(json.dumps(event) + "\n" for event in make_federated())
+    (place / "federated.jsonl").write_text(federated, encoding="utf-8")
     fleet = "".join(json.dumps(event) + "\n" for event in make_fleet_run())
     (place / "fleet.jsonl").write_text(fleet, encoding="utf-8")
-    return [str(path) for path in [*paths, table, place / "scaling.json", place / "fleet.jsonl"]]
+    names = ("scaling.json", "fleet.jsonl", "federated.jsonl")
+    return [str(path) for path in [*paths, table, *(place / name for name in names)]]

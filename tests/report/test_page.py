@@ -68,7 +68,7 @@ def text(made: Report) -> str:
 def test_every_section_is_there(made: Report, text: str) -> None:
     ids = [
         "speed", "bytes", "time", "in-flight", "scaling", "to-accuracy", "accuracy", "convergence", "loss",
-        "devices", "codebooks", "machine",
+        "devices", "codebooks", "federated", "machine",
     ]  # fmt: skip
     assert [section.name for section in made.sections] == ids and made.missing == []
     assert re.findall(r'<section id="([^"]*)"', text) == ids
@@ -113,7 +113,7 @@ def test_axes_say_what_they_show(made: Report, text: str) -> None:
     for section in made.sections:
         for chart in section.charts:
             assert f">{chart.x_label}</text>" in text
-            assert re.search(r"Mbit/s|MB|images/s|, s$|%|bytes|epoch|batches|devices", chart.x_label)
+            assert re.search(r"Mbit/s|MB|images/s|, s$|%|bytes|epoch|rounds|batches|devices", chart.x_label)
     for label in ("images/s trained", "test accuracy, %", "perplexity, codewords", "distortion, share of variance"):
         assert f">{label}</text>" in text
 

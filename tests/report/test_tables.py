@@ -243,12 +243,13 @@ def test_equal_settings_get_numbers(measure: dict[str, Any]) -> None:
 def test_what_is_missing_names_its_command(measure: dict[str, Any], run: list[dict[str, Any]]) -> None:
     missing = dict(report(run).missing)
     of_measures = ["Speed", "Batches in flight", "Scaling", "Time to an accuracy"]
-    assert list(missing) == [*of_measures, "Losses", "Devices and classes"]
+    assert list(missing) == [*of_measures, "Losses", "Devices and classes", "Federated learning"]
     assert missing["Speed"].startswith("edgekit measure MODEL")
     missing = dict(report(measure).missing)
     assert missing.pop("Time to an accuracy") == "edgekit measure MODEL --to-accuracy 90 --out to-accuracy.json"
     scale = missing.pop("Scaling")
     assert scale.startswith("edgekit measure MODEL") and "--devices" in scale
+    assert missing.pop("Federated learning").startswith("edgekit federate MODEL")
     of_runs = ["Accuracy against bytes", "Convergence", "Losses", "Devices and classes", "Codebook health"]
     assert list(missing) == of_runs
     assert all(command.startswith("edgekit train MODEL") for command in missing.values())

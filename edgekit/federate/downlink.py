@@ -1,0 +1,50 @@
+"""The server's end of weights that go down as updates: what left it, and what each client lacks of it."""
+
+from collections.abc import Sequence
+
+from edgekit.codecs.base import Arrays, UpdateCodec
+from edgekit.federate import wire
+
+
+class Downlink:
+    """Versions of the weights, from 0: whoever has one follows to the last by the payloads in between.
+
+    All clients come to the same weights, which are the server's too; what the codec left out of one version goes with
+    the next.
+    """
+
+    def __init__(self, codec: UpdateCodec, seed: int, weights: Arrays) -> None:
+        self.codec = codec
+        self.version = 0
+        #: The weights of `version`, as every client has them.
+        self.weights = weights
+        self._seed = seed
+        self._sender = codec.sender(learns=False)
+        #: Version -> the payload that leads to it from the one before; those that are of use.
+        self._payloads: dict[int, bytes] = {}
+
+    def follow(self, target: Arrays) -> Arrays:
+        """The weights of the next version, which are `target` but for what the codec leaves out."""
+        sent = wire.pack(self.weights, target, self._sender, wire.generator(self._seed, self.version))
+        self.version += 1
+        self.weights = sent.weights
+        self._payloads[self.version] = sent.payload
+        # From the first on, where together they are no less than the weights themselves.
+        whole = sum(array.nbytes for array in self.weights.values())
+        while sum(map(len, self._payloads.values())) >= whole:
+            del self._payloads[min(self._payloads)]
+        return self.weights
+
+    def since(self, version: int | None) -> list[bytes] | None:
+        """The payloads, in order, for a client that has `version`; None where it needs the weights themselves."""
+        wanted = range(self.version if version is None else version, self.version)
+        if version is None or not 0 <= version <= self.version or any(n + 1 not in self._payloads for n in wanted):
+            return None
+        return [self._payloads[n + 1] for n in wanted]
+
+
+def follow(weights: Arrays, payloads: Sequence[bytes], codec: UpdateCodec) -> Arrays:
+    """A client's weights after `payloads`, which `Downlink.since` gave. PayloadError on any other bytes."""
+    for payload in payloads:
+        weights = wire.unpack(weights, payload, codec).weights
+    return weights
