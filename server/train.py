@@ -11,18 +11,18 @@ A step is joint: it learns from the batches of several devices at once, each of 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from torch.export.passes import move_to_device_pass
 from torch.nn import Parameter
 from torch.nn.functional import cross_entropy
 
-from edgekit.errors import BundleError, Diverged, Refused, UnknownName, UsageError
+from edgekit.errors import Diverged, Refused, UnknownName, UsageError
 from edgekit.server.decode import finite, to_network_order
 from edgekit.server.guard import Guards
+from edgekit.server.optimizer import SGD, Adam, Optimizer
 from edgekit.server.program import load_program
 
 #: By optimizer, the learning rate of a step on `USUAL` images, unless one is asked for.
@@ -146,15 +146,15 @@ class BackHalf:
     ) -> "BackHalf":
         """The back half of a bundle: its two exported programs, and `state`, every weight and buffer by name."""
         train, evaluation = (
-            ExportedProgram(*given, device)
-            for given in (("back_train.pt2", train_program), ("back_eval.pt2", eval_program))
+            load_program(data, name, device)
+            for name, data in (("back_train.pt2", train_program), ("back_eval.pt2", eval_program))
         )
         weights: dict[str, torch.Tensor] = {}
         for name, array in state.items():
             weight, declared = torch.tensor(array, device=device), train.declared.get(name)
             if weight.dim() == 4:
                 weight = weight.contiguous(memory_format=train.layout)
-            weights[name] = Parameter(weight, declared.requires_grad) if isinstance(declared, Parameter) else weight
+            weights[name] = Parameter(weight) if declared is not None and declared.learns else weight
         for program in (train, evaluation):
             program.share(weights)
         return cls(train, evaluation, weights, device, optimizer)
@@ -186,9 +186,7 @@ class BackHalf:
         if self.guards.calm(before, self._buffers, self._agreed):
             self.guards.clip_weights(of_weights, self._agreed)
             self.guards.clip_parts(gradients, self._longest)
-            for group in self._optimizer.param_groups:
-                group["lr"] = lr
-            self._optimizer.step()
+            self._optimizer.step(lr)
         else:
             self._put_back(before)
             gradients = [torch.zeros_like(gradient) for gradient in gradients]
@@ -237,7 +235,7 @@ class BackHalf:
 
     def state(self) -> dict[str, Any]:
         """Weights, buffers, what optimizer and guards know, and torch's random draws, as a state."""
-        known = self._optimizer.state_dict()["state"]
+        known = self._optimizer.known
         cuda = self.device.type == "cuda"
         return {
             "weights": self.state_dict(),
@@ -256,7 +254,7 @@ class BackHalf:
                 weight.copy_(torch.from_numpy(state["weights"][name]))
         known = {int(index): {name: _tensor(value) for name, value in each.items()}
                  for index, each in state["optimizer"].items()}  # fmt: skip
-        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": known})
+        self._optimizer.restore(known)
         self.guards = Guards.restored(state["guards"])
         torch.set_rng_state(torch.from_numpy(state["random"]))
         if self.device.type == "cuda" and state["random_cuda"] is not None:
@@ -265,54 +263,6 @@ class BackHalf:
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copies of all weights and buffers, by name."""
         return {name: weight.detach().cpu().numpy().copy() for name, weight in self._weights.items()}
-
-
-class ExportedProgram:
-    """A Program from a torch.export archive."""
-
-    def __init__(self, name: str, data: bytes, device: torch.device) -> None:
-        self.name = name
-        program = load_program(data, name)
-        if device.type != "cpu":
-            program = move_to_device_pass(program, device)
-        self.declared: dict[str, Any] = program.state_dict
-        self.batch = _batch_bounds(program, name)
-        called = {node.target for node in program.graph.nodes}
-        #: Of weights and features, for speed: on a CPU convolutions and pooling are faster with channels last, which
-        #: changes nothing but what looks at strides.
-        self.layout = torch.channels_last
-        if device.type != "cpu" or torch.ops.aten.as_strided.default in called:
-            self.layout = torch.contiguous_format
-        # Guards are Python text in the archive; the one that matters, the batch, is checked in `pass_over`.
-        self._module = program.module(check_guards=False)
-        # A view is of a contiguous tensor only.
-        self.replace(torch.ops.aten.view.default, torch.ops.aten.reshape.default)
-
-    def replace(self, operator: Callable[..., Any], by: Callable[..., Any]) -> None:
-        """Calls `by`, which takes the same arguments, wherever the program calls `operator`."""
-        for node in self._module.graph.nodes:
-            if node.target is operator:
-                node.target = by
-        self._module.recompile()
-
-    def share(self, weights: dict[str, torch.Tensor]) -> None:
-        """Puts `weights` in the place of the program's own; BundleError unless names, shapes and dtypes agree."""
-        wrong = sorted(set(self.declared) ^ set(weights))
-        if wrong:
-            raise BundleError(f"{self.name} and back.safetensors do not both have {wrong}: export the bundle again")
-        for name, weight in weights.items():
-            declared = self.declared[name]
-            if declared.shape != weight.shape or declared.dtype != weight.dtype:
-                raise BundleError(
-                    f"{self.name}: '{name}' is {declared.dtype} {list(declared.shape)}, back.safetensors has "
-                    f"{weight.dtype} {list(weight.shape)}: export the bundle again"
-                )
-            owner, _, leaf = name.rpartition(".")
-            setattr(self._module.get_submodule(owner), leaf, weight)
-
-    def __call__(self, feature: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self._module(feature.contiguous(memory_format=self.layout))
-        return logits
 
 
 class Pass(NamedTuple):
@@ -345,17 +295,6 @@ def pass_over(program: Program, parts: Sequence[Part]) -> Pass:
     return Pass(loss, [cross_entropy(own, target) for own, target in split], predicted)
 
 
-def _batch_bounds(program: torch.export.ExportedProgram, name: str) -> tuple[int, int]:
-    """Smallest and largest batch; batch norm over single values needs 2, and aten does not check that."""
-    feature = program.graph_signature.user_inputs[0]
-    placeholder = next(node for node in program.graph.nodes if node.name == feature)
-    batch = placeholder.meta["val"].shape[0]
-    if not isinstance(batch, torch.SymInt):
-        raise BundleError(f"{name} takes batches of exactly {batch} images: export it with a dynamic batch")
-    bounds = program.range_constraints[batch.node.expr]
-    return int(bounds.lower), int(min(bounds.upper, 2**31))
-
-
 def _array(value: Any) -> Any:
     """`value`, a tensor as an array."""
     return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
@@ -366,10 +305,9 @@ def _tensor(value: Any) -> Any:
     return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
 
-def _optimizer(config: OptimizerConfig, weights: list[torch.Tensor]) -> torch.optim.Optimizer:
-    # The rate comes with every step.
+def _optimizer(config: OptimizerConfig, weights: list[torch.Tensor]) -> Optimizer:
     if config.name == "sgd":
-        return torch.optim.SGD(weights, 0.0, momentum=config.momentum, weight_decay=config.weight_decay)
+        return SGD(weights, config.weight_decay, config.momentum)
     if config.name == "adam":
-        return torch.optim.Adam(weights, 0.0, weight_decay=config.weight_decay)
+        return Adam(weights, config.weight_decay)
     raise AssertionError("checked before")

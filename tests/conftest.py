@@ -20,14 +20,15 @@ from edgekit.export.settings import CalibrationImages, Coding, Network
 TESTS = Path(__file__).parent
 #: Files and folders that take more than about 5 s, the longest first. `make fast` leaves them out.
 SLOW = (
-    "e2e/test_line.py", "export/test_graphs.py", "e2e/test_own_network.py", "e2e/test_arm64.py", "e2e/test_measure.py",
+    "e2e/test_line.py", "e2e/test_ranks.py", "runtime/test_resume.py", "e2e/test_resume.py", "e2e/test_bad_devices.py",
+    "export/test_graphs.py", "e2e/test_own_network.py", "e2e/test_arm64.py", "e2e/test_measure.py",
     "e2e/test_python36.py", "e2e/test_deploy.py", "test_bench.py", "device/tensorrt/test_training.py",
     "export/rate/test_choose.py", "e2e/test_deploy_refused.py", "cli/test_rate.py", "export/test_build_norms.py",
     "export/models/test_registry.py", "device/ascend/test_training.py", "device/ascend/test_backend.py",
     "runtime/test_session.py", "runtime/test_codebooks.py", "runtime/test_loop.py", "test_python_page.py",
     "test_api.py", "report/test_page.py", "export/parity/test_check.py", "runtime/test_doctor.py",
     "report/test_browser.py", "server/ranks", "codecs/entropy/native/test_build.py", "device/tensorrt/test_bindings.py",
-    "runtime/test_transport.py", "runtime/test_resume.py", "line/test_channel.py", "server/test_streams.py",
+    "runtime/test_transport.py", "line/test_channel.py", "server/test_streams.py",
     "deploy/test_package.py", "test_docs.py", "test_time_to_accuracy.py",
     "export/lowerings/test_lowerings.py", "export/plan/test_cuts.py", "export/test_own_network.py", "e2e",
 )  # fmt: skip

@@ -1,5 +1,7 @@
 """The command line `edgekit`: its commands are imported only when they are called, so that ``--help`` is quick."""
 
+import atexit
+import gc
 import importlib
 import sys
 
@@ -90,6 +92,8 @@ def main() -> None:
     """Runs a command; an error becomes a line on standard error and the exit code of its class."""
     # KeyboardInterrupt, as of Ctrl-C, so that child processes are ended.
     stop_by_signals()
+    # Python looks for garbage once more when a process ends. Among all that torch has made that takes half a second.
+    atexit.register(gc.freeze)
     try:
         # Without standalone mode, the code of `context.exit(code)` is the value that is returned.
         code = group(standalone_mode=False)

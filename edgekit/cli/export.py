@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from edgekit.cli import options
+from edgekit.cli.loading import loading
 
 
 @click.command()
@@ -44,8 +45,10 @@ def export(**given: Any) -> None:
     from rich.console import Console
 
     from edgekit.cli import rate, settings
-    from edgekit.export.named import export_named
-    from edgekit.export.settings import Coding
+
+    with loading():
+        from edgekit.export.named import export_named
+        from edgekit.export.settings import Coding
 
     codec, output = rate.codec(given), given["output"]
     calibration = settings.data(given).load(given["seed"])

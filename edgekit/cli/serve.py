@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from edgekit.cli import going_on, options
+from edgekit.cli.loading import loading
 from edgekit.errors import UsageError
 from edgekit.signals import ignore_stops
 
@@ -95,9 +96,12 @@ def serve(**given: Any) -> None:
     if out is not None:
         check_new(out, given["overwrite"], given["resume"] is not None)
         check_room(out, size_of(opened.path))
+    with loading():
+        # Brings torch.
+        from edgekit.server import train
     from edgekit.line.meter import Recorder
     from edgekit.saves import Saves
-    from edgekit.server import events, train
+    from edgekit.server import events
     from edgekit.server import listen as listener
     from edgekit.server.calibrate import calibrator, default_policy
     from edgekit.server.checkpoints import Checkpoints

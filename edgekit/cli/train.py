@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from edgekit.cli import options
+from edgekit.cli.loading import loading
 from edgekit.errors import UsageError
 
 
@@ -82,7 +83,8 @@ def _train(given: dict[str, Any]) -> None:
     training.check()
     options.check_overwrite(given)
     # Only now: it imports torch, which takes seconds.
-    from edgekit.launch import train as launch
+    with loading():
+        from edgekit.launch import train as launch
 
     if settings.hint(given):
         click.echo(settings.hint(given), err=True)

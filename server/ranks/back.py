@@ -7,9 +7,10 @@ import torch
 
 from edgekit import tensorfile
 from edgekit.errors import Refused, TransportError
+from edgekit.server.program import ExportedProgram
 from edgekit.server.ranks.group import Group
 from edgekit.server.ranks.program import JointProgram
-from edgekit.server.train import BackHalf, ExportedProgram, OptimizerConfig, Outcome, Part, Pass, pass_over
+from edgekit.server.train import BackHalf, OptimizerConfig, Outcome, Part, Pass, pass_over
 
 
 class JointBackHalf(BackHalf):

@@ -20,8 +20,8 @@ import torch
 from torch.nn.functional import batch_norm
 
 from edgekit.errors import BundleError
+from edgekit.server.program import ExportedProgram
 from edgekit.server.ranks.group import Group
-from edgekit.server.train import ExportedProgram
 
 #: Operators that multiply each value by something drawn.
 DROPOUTS = (torch.ops.aten.dropout.default, torch.ops.aten.feature_dropout.default)

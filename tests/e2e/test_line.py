@@ -215,7 +215,7 @@ def test_serve_ends_after_its_devices(small_bundle: Bundle, tmp_path: Path) -> N
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.usefixtures("heard")
 def test_interrupt_leaves_no_orphan(tmp_path: Path, how: signal.Signals) -> None:
-    size = ("--input", "1,16,16", "--limit", "640", "--epochs", "10000")
+    size = ("--input", "1,16,16", "--limit", "64", "--epochs", "100000")
     process = start("train", "vgg11_thin", *size, "--out", str(tmp_path / "out"))
     record = tmp_path / "out" / "record.jsonl"
     deadline = time.monotonic() + 300

@@ -1,7 +1,8 @@
 import copy
 import io
 import json
-import pickle
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +12,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.export import ExportedProgram
+from torch import nn
 
+import edgekit
+from edgekit.bundle import Bundle
 from edgekit.errors import BundleError
-from edgekit.server.program import load_program
+from edgekit.server.program import ExportedProgram, load_program
 
+ROOT = Path(edgekit.__file__).parent.parent
 MODEL = "models/model.json"
 WEIGHTS = "data/weights/model_weights_config.json"
+CONSTANTS = "data/constants/model_constants_config.json"
 SAMPLE = "data/sample_inputs/model.pt"
 Change = Callable[[Any], None]
 
@@ -62,10 +67,6 @@ def node(model: Any) -> Any:
     return model["graph_module"]["graph"]["nodes"][1]
 
 
-def signature(model: Any) -> Any:
-    return model["graph_module"]["module_call_graph"][0]["signature"]
-
-
 def batch(model: Any) -> Any:
     return model["graph_module"]["graph"]["tensor_values"]["feature"]["sizes"][0]["as_expr"]
 
@@ -78,13 +79,22 @@ def assign(find: Callable[[Any], Any], key: str, value: Any) -> Change:
     return change
 
 
+def whole(data: bytes, module: nn.Module) -> ExportedProgram:
+    """The program in `data`, with the weights of `module`."""
+    program = load_program(data, "x.pt2")
+    program.share({name: tensor.detach().clone() for name, tensor in module.state_dict().items()})
+    return program
+
+
 @pytest.mark.parametrize("bare", [True, False])
 @pytest.mark.parametrize("training", [True, False])
 def test_an_exported_program_loads_and_takes_any_batch(
     make_back: Any, make_archive: Any, training: bool, bare: bool
 ) -> None:
-    module = load_program(make_archive(make_back(), training, bare), "x.pt2").module(check_guards=False)
-    assert [len(module(torch.zeros(n, 8, 4, 4))) for n in (2, 3, 7)] == [2, 3, 7]
+    module = make_back().train(training)
+    program = whole(make_archive(module, training, bare), module)
+    assert [len(program(torch.zeros(n, 8, 4, 4))) for n in (2, 3, 7)] == [2, 3, 7]
+    assert program.batch == (2 if training else 1, 1 << 16)
 
 
 def test_a_bare_archive_holds_no_weights_no_pickle_and_no_path(archives: Any) -> None:
@@ -98,12 +108,11 @@ def test_an_archive_written_by_zipfile_still_loads(archives: Any) -> None:
     assert isinstance(load_program(archive_of(entries(archives[0])), "x.pt2"), ExportedProgram)
 
 
-def test_a_sample_that_unpickles_more_than_tensors_is_refused_although_torch_would_load_it(
+def test_a_sample_that_unpickles_more_than_tensors_is_not_loaded_although_torch_would(
     archives: Any, tmp_path: Path
 ) -> None:
     data = archive_of(entries(archives[0]) | {SAMPLE: pickled(tmp_path / "touched")})
-    with pytest.raises(BundleError, match="more than tensors"):
-        load_program(data, "x.pt2")
+    load_program(data, "x.pt2")
     assert not (tmp_path / "touched").exists()
     with pytest.raises((TypeError, ValueError, AssertionError, AttributeError, RuntimeError)):
         torch.export.load(io.BytesIO(data))
@@ -123,11 +132,12 @@ def test_an_expression_that_runs_code_is_refused_although_torch_would_run_it(arc
 
 def test_guards_are_not_executed(make_back: Any, make_archive: Any, tmp_path: Path) -> None:
     code = f"[__import__('pathlib').Path({str(tmp_path / 'touched')!r}).touch()]"
-    data = make_archive(make_back(), training=True, bare=False)
-    program = load_program(changed(data, MODEL, assign(lambda m: m, "guards_code", [code])), "x.pt2")
-    program.module(check_guards=False)(torch.zeros(2, 8, 4, 4))
+    module = make_back()
+    data = make_archive(module, training=True, bare=False)
+    data = changed(data, MODEL, assign(lambda m: m, "guards_code", [code]))
+    whole(data, module)(torch.zeros(2, 8, 4, 4))
     assert not (tmp_path / "touched").exists()
-    program.module()(torch.zeros(2, 8, 4, 4))
+    torch.export.load(io.BytesIO(data)).module()(torch.zeros(2, 8, 4, 4))
     assert (tmp_path / "touched").exists(), "the attack would have worked"
 
 
@@ -138,10 +148,10 @@ def test_guards_are_not_executed(make_back: Any, make_archive: Any, tmp_path: Pa
         assign(node, "target", "torch.ops.aten.from_file.default"),
         assign(node, "target", "torch.ops.load_library"),
         assign(node, "target", "_operator.call"),
-        assign(node, "name", "x = print(1) #"),
-        assign(signature, "forward_arg_names", ["x=print(1)"]),
-        assign(signature, "in_spec", '[1, {"type": "builtins.dict", "context": "{\\"__enum__\\": true}"}]'),
+        assign(node, "target", "torch.ops.aten.__class__.mro"),
+        assign(node, "target", "torch.ops.aten.relu.schemas"),
         assign(lambda m: node(m)["inputs"][0], "arg", {"as_operator": "torch.hub.load"}),
+        assign(lambda m: node(m)["inputs"][0], "arg", {"as_tensor": {"name": "elsewhere"}}),
         assign(lambda m: m["graph_module"]["signature"]["input_specs"][0]["parameter"], "parameter_name", 'a"]+print('),
     ],
 )
@@ -174,14 +184,7 @@ def test_a_weight_that_would_be_unpickled_is_refused(archives: Any, meta: dict[s
         load_program(data, "x.pt2")
 
 
-def test_tensors_as_sample_inputs_are_allowed(archives: Any) -> None:
-    file = io.BytesIO()
-    torch.save(((torch.zeros(2, 8, 4, 4),), {}), file)
-    assert pickle.MARK in file.getvalue()
-    load_program(archive_of(entries(archives[0]) | {SAMPLE: file.getvalue()}), "x.pt2")
-
-
-@pytest.mark.parametrize("entry", [MODEL, WEIGHTS, SAMPLE, "archive_format", "archive_version"])
+@pytest.mark.parametrize("entry", [MODEL, WEIGHTS, CONSTANTS])
 def test_a_missing_entry_is_a_bundle_error(archives: Any, entry: str) -> None:
     contents = copy.copy(entries(archives[0]))
     del contents[entry]
@@ -220,5 +223,70 @@ def test_a_damaged_archive_loads_or_is_a_bundle_error(
 
 def test_a_program_without_a_weight_that_it_names_is_a_bundle_error(archives: Any) -> None:
     data = changed(archives[1], WEIGHTS, lambda config: config["config"].pop("linear.bias"))
-    with pytest.raises(BundleError, match=r"linear\.bias is not in the state dict"):
+    with pytest.raises(BundleError, match=r"has 'linear\.bias', which is not among the weights"):
         load_program(data, "x.pt2")
+
+
+def test_an_archive_of_another_form_of_torch_is_told(archives: Any) -> None:
+    data = changed(archives[0], MODEL, assign(lambda m: m["schema_version"], "major", 7))
+    with pytest.raises(BundleError, match=r"x\.pt2: torch\.export's form 7, expected 8: export it with torch 2"):
+        load_program(data, "x.pt2")
+
+
+def test_a_compressed_archive_is_refused(archives: Any) -> None:
+    """A few bytes could unfold to gigabytes."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries(archives[0]).items():
+            archive.writestr("archive/" + name, content)
+    with pytest.raises(BundleError, match="no part of a plain tensor program"):
+        load_program(file.getvalue(), "x.pt2")
+
+
+class Sizes(nn.Module):
+    """Feature (n,8,4,4) -> logits (n,3): computed sizes, several results, constants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, 3)
+        self.register_buffer("shift", torch.arange(3.0), persistent=False)
+        self.scale = torch.tensor([2.0])
+
+    def forward(self, feature: torch.Tensor) -> torch.Tensor:
+        n, channels = feature.shape[:2]
+        first, second = torch.chunk(feature, 2, dim=1)
+        largest, _ = torch.cat([first * self.scale, second], 1).reshape(n * channels, 16).max(dim=1)
+        x = torch.stack([largest.reshape(n, channels)] * 8, dim=2).reshape(n, 8 * channels)
+        x = x + torch.zeros(n, 1, dtype=torch.float32, device=feature.device)
+        logits: torch.Tensor = self.linear(x).clamp(min=-float("inf"), max=None) + self.shift
+        return logits[:, [0, 2, 1]]
+
+
+@pytest.mark.parametrize("bare", [True, False])
+def test_a_program_computes_what_the_network_does(make_archive: Any, bare: bool) -> None:
+    torch.manual_seed(0)
+    module = Sizes().eval()
+    program = whole(make_archive(module, False, bare), module)
+    for n in (1, 2, 5):
+        feature = torch.rand(n, 8, 4, 4)
+        assert torch.equal(program(feature), module(feature))
+
+
+def test_a_server_starts_without_the_compiler_of_torch(small_bundle: Bundle) -> None:
+    """It would take longer than all else."""
+    code = f"""
+import sys, numpy, torch
+from edgekit.bundle import open_bundle
+from edgekit.server.calibrate import calibrator
+from edgekit.server.setup import setup_from_bundle
+from edgekit.server.train import OptimizerConfig, Part
+bundle = open_bundle({small_bundle.path!r})
+part = Part(torch.rand(4, *bundle.feature_shape), numpy.arange(16), numpy.zeros(4, numpy.int64))
+for name in ("sgd", "adam"):
+    setup = setup_from_bundle(bundle, torch.device("cpu"), calibrator("none", 0), OptimizerConfig(name), "constant")
+    setup.back.step([part], 0.1)
+    setup.back.evaluate(*part)
+print([name for name in ("torch._dynamo", "torch._inductor", "sympy") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, cwd=ROOT)
+    assert done.stdout == "[]\n", done.stdout + done.stderr

@@ -237,9 +237,12 @@ def test_a_bug_is_not_swallowed_and_does_not_block_the_next_message(
 def test_devices_in_threads_all_get_their_steps(make: Callable[..., Service]) -> None:
     service = make()
     replies: dict[int, list[Message]] = {}
+    # Who says hello when all before have finished begins another run.
+    all_here = threading.Barrier(4, timeout=300)
 
     def device() -> None:
         session = hello(service, threading.current_thread().name)
+        all_here.wait()
         replies[session] = [service.handle(feature(session, step)) for step in range(5)]
         service.handle(Message("bye", session))
 
@@ -251,7 +254,8 @@ def test_devices_in_threads_all_get_their_steps(make: Callable[..., Service]) ->
     assert sorted(replies) == [1, 2, 3, 4] and service.fleet.ended == 4
     for session, answers in replies.items():
         assert [(a.kind, a.session, a.step) for a in answers] == [("gradient", session, step) for step in range(5)]
-    assert service.setup.back.state_dict()["norm.num_batches_tracked"] == 20
+    # Batches that are there at the same time are one step.
+    assert 5 <= service.setup.back.state_dict()["norm.num_batches_tracked"] == service.fleet.steps <= 20
 
 
 def test_a_context_learns_from_training_batches_once(make: Callable[..., Service]) -> None:

@@ -34,15 +34,19 @@ class Watched:
         self._threads.append(threading.Thread(target=self.service.handle, args=(message,)))
         self._threads[-1].start()
 
+    def answered(self) -> None:
+        """Waits until all that were sent aside have their answers: only then may their devices say more."""
+        for thread in self._threads:
+            thread.join(300)
+            assert not thread.is_alive()
+
     def states(self) -> dict[str, str]:
         return {device["name"]: device["state"] for device in self.look()["devices"]}
 
     def end(self) -> None:
         for number in list(self.service.fleet.sessions):
             self.service.end(number)
-        for thread in self._threads:
-            thread.join(300)
-            assert not thread.is_alive()
+        self.answered()
 
 
 @pytest.fixture
@@ -113,7 +117,8 @@ def test_devices_that_test_hold_the_others_up(watched: Callable[..., Watched]) -
     a, b = hello(one.service, "a"), hello(one.service, "b")
     for session in (a, b):
         one.aside(Message("update", session, 0, {"n": 0, "left": 12, "test": session == b}, (b"",)))
-    wait_until(lambda: one.states() == {"a": "training", "b": "testing"})
+    one.answered()
+    assert one.states() == {"a": "training", "b": "testing"}
     one.aside(feature(a, 0))
     wait_until(lambda: one.states()["a"] == "waits_step")
     assert one.look()["waited_for"] == ["b"]
