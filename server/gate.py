@@ -94,9 +94,9 @@ class Gate:
         # It may be the one that a thread that waits, or the one that leads, waits for.
         (self._lock.notify_all if self.led else self._lock.notify)()
 
-    def wait(self, ticket: Ticket, entered: bool = False) -> Any:
+    def wait(self, ticket: Ticket) -> Any:
         """The reply of `ticket`; the lock is held, and let go of while the ticket waits. Refused out of turn."""
-        if not entered:
+        if not ticket.arrived:
             self.enter(ticket)
         while ticket.reply is None and ticket.error is None:
             if ticket not in self._waiting:

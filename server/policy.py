@@ -19,7 +19,7 @@ class Patience(NamedTuple):
     #: How long those are waited for.
     start_s: float = 240.0
     #: How long a step waits for the devices that are not there yet, and the share of the devices present without which
-    #: it is not made then. With 0 and 0 every batch is a step of its own.
+    #: it is not made then. With 0 and 0 a batch waits for none.
     step_s: float = 0.0
     step_quorum: float = 0.0
     #: The same for a round.

@@ -60,7 +60,7 @@ from edgekit.server.turns import Turns
 from edgekit.server.watch import Watch
 
 TAKEN = ("hello", "codebook", "evaluate", "feature", "update", "tested", "saved", "bye")
-#: Nobody waits for anybody: each batch is a step of its own.
+#: Nobody waits for anybody.
 AT_ONCE = Patience(round_s=0.0, round_quorum=0.0)
 #: Every device learns alone.
 ALONE = RoundPolicy(Every(), FedAvg())

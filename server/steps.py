@@ -31,7 +31,7 @@ Following = Callable[[], Message | None]
 
 
 class Ahead(NamedTuple):
-    """A batch that waits for its step, of a message whose turn has not come."""
+    """A batch that waits for its step, or soon will; it may be of a message whose turn has not come."""
 
     message: Message
     ticket: Ticket
@@ -53,7 +53,7 @@ class Steps:
         if ahead is None:
             ahead = self._take(session, message, alive)
         with self._lock:
-            learned = self._gate.wait(ahead.ticket, entered=True)
+            learned = self._gate.wait(ahead.ticket)
         training.remember(learned)
         self._take_ahead(session, following(), alive)
         with self._coder.coding():
@@ -63,21 +63,21 @@ class Steps:
         return gradient
 
     def _take(self, session: Session, message: Message, alive: Alive) -> Ahead:
-        """The batch of `message`, which waits for its step from now on. Refused or PayloadError when it may not."""
+        """The batch of `message`. Refused or PayloadError when it cannot be taken."""
         came = time.perf_counter()
         request = messages.parse(message)
         assert isinstance(request, Feature)
         with self._coder.decoding():
             work = training.take(self.setup, session, request, self._watched)
-        ticket = Ticket("feature", session, request, alive, work)
-        with self._lock:
-            self._gate.enter(ticket)
-        return Ahead(message, ticket, came)
+        return Ahead(message, Ticket("feature", session, request, alive, work), came)
 
     def _take_ahead(self, session: Session, message: Message | None, alive: Alive) -> None:
         if message is not None:
             try:
-                session.ahead = self._take(session, message, alive)
+                ahead = self._take(session, message, alive)
+                with self._lock:
+                    self._gate.enter(ahead.ticket)
+                session.ahead = ahead
             except EdgekitError:
                 # It is taken again in its turn, and refused then.
                 return

@@ -9,7 +9,7 @@ def test_nobody_looks_for_garbage_while_libraries_load() -> None:
     before = gc.get_freeze_count()
     with loading():
         assert not gc.isenabled()
-        made = [[] for _ in range(1000)]
+        made: list[list[int]] = [[] for _ in range(1000)]
     assert gc.isenabled() and gc.get_freeze_count() >= before + len(made)
 
 
