@@ -46,7 +46,7 @@ class Fleet:
     @property
     def here(self) -> dict[int, Session]:
         """The sessions of devices that talk to this process: all of them, where a server is one process."""
-        return {number: session for number, session in self.sessions.items() if session.here}
+        return {number: session for number, session in list(self.sessions.items()) if session.here}
 
     def own(self, number: int) -> Session | None:
         """Session `number`, where it is one of this process; no lock is needed."""

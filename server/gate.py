@@ -8,9 +8,9 @@
     tested    until every device that tests is done; meanwhile nobody trains
     saved     until every device present has saved its state, or said bye
 
-A device that waits is a thread that waits. One that finds that all have come does the work for all. So the order in
-which messages arrive decides nothing, as long as none comes too late. Who was too late is not waited for again before
-it is heard of.
+A device that waits is a thread that waits, but for batches that were taken in ahead (`edgekit.server.steps`), whose
+threads come later. One that finds that all have come does the work for all. So the order in which messages arrive
+decides nothing, as long as none comes too late. Who was too late is not waited for again before it is heard of.
 """
 
 import time

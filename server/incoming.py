@@ -40,11 +40,15 @@ class Incoming:
 
     def _read(self, frames: Iterator[bytes]) -> None:
         try:
-            for frame in frames:
+            while True:
                 with self._changed:
                     self._changed.wait_for(lambda: self._next is None or self._closed)
                     if self._closed:
                         return
+                frame = next(frames, None)
+                if frame is None:
+                    return
+                with self._changed:
                     self._next = frame
                     self._changed.notify_all()
         except grpc.RpcError as error:

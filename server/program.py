@@ -21,7 +21,14 @@ from torch._ops import OpOverload
 from edgekit.errors import BundleError
 from edgekit.server.archive import DTYPES, MODEL, Declared, read_archive
 
-_ATEN = re.compile(r"torch\.ops\.aten\.(?!from_file\.)(\w+)\.(\w+)", re.ASCII)
+_ATEN = re.compile(r"torch\.ops\.aten\.(\w+)\.(\w+)", re.ASCII)
+#: aten's operators that no network has, and that reach beyond their tensors: to files, to other memory, to what torch
+#: does elsewhere. Those that begin with "_" are torch's own; some of them check no bounds.
+_BEYOND = re.compile(
+    r"from_file|save|set_|set_data|resize_\w*|backward|grad|retain_grad|requires_grad_|set_grad_enabled|manual_seed"
+    r"|_(?!(to_copy|unsafe_view|assert_\w+|softmax|log_softmax|adaptive_avg_pool[23]d|native_batch_norm_legit\w*"
+    r"|weight_norm)$)\w*"
+)
 _PLAIN = re.compile(r"_operator\.(getitem|add|sub|mul|floordiv|mod|neg|eq|ne|lt|le|gt|ge)")
 #: A dimension that may be of any size, within bounds that are told under its name.
 _SYMBOL = re.compile(r"Symbol\('(\w+)'[^()]*\)", re.ASCII)
@@ -78,8 +85,8 @@ class ExportedProgram:
         self._inputs = inputs
         self._values: dict[str, torch.Tensor] = {key: value.to(device) for key, value in constants.items()}
         self._feature, self._logits = feature, logits
-        #: Of weights and features, for speed: on a CPU convolutions and pooling are faster with channels last, which
-        #: changes nothing but what looks at strides.
+        #: Of weights and features, for speed: on a CPU convolutions and pooling are faster with channels last. That
+        #: changes what looks at strides, and a view that is written to: it may be a copy then.
         self.layout = torch.channels_last
         called = {step.call for step in steps}
         if device.type != "cpu" or torch.ops.aten.as_strided.default in called:
@@ -197,7 +204,8 @@ def _operator(target: Any, name: str) -> Callable[..., Any]:
     if plain:
         found: Callable[..., Any] = getattr(operator, plain[1])
         return found
-    call = getattr(getattr(torch.ops.aten, aten[1], None), aten[2], None) if aten else None
+    within = aten is not None and not _BEYOND.fullmatch(aten[1])
+    call = getattr(getattr(torch.ops.aten, aten[1], None), aten[2], None) if aten and within else None
     if not isinstance(call, OpOverload):
         raise BundleError(f"{name}: {MODEL} has target {target[:200]!r}, which a plain tensor program does not need")
     return call

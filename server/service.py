@@ -135,8 +135,7 @@ class Service:
                 self._lines.take(request, line)
                 # A message of the line before that waits gives up.
                 self._lock.notify_all()
-            self._turns.wait(request.session)
-            self._settle(self.fleet.own(request.session))
+            self._settle(request.session, line)
             resumed, lost = self._lines.lost(request, line)
         except EdgekitError as error:
             # The session may have been taken from a line that holds: it is this one's to end it.
@@ -150,8 +149,7 @@ class Service:
 
     def broke(self, number: int, line: object) -> None:
         """For session `number` whose `line` broke; nothing happens where it ended, or goes on over another one."""
-        if self._lines.holds(number, line):
-            self._settle(self.fleet.own(number))
+        self._settle(number, line)
         with self._lock:
             session = self.fleet.own(number)
             if session is None or not self._lines.holds(number, line):
@@ -196,13 +194,15 @@ class Service:
             if session is not None and self._lines.is_away(number, breaks):
                 self._run.end(session, finished=False)
 
-    def _settle(self, session: Session | None) -> None:
-        """Answers what was taken in ahead of a session whose line broke, if its step was made; else it comes again."""
-        if session is not None and session.ahead is not None:
-            with self._turns.of(session.number, waits=True), contextlib.suppress(TransportError):
-                if session.ahead is not None:
-                    session.ahead.ticket.alive = _never
-                    self._kept(session, session.ahead.message, _never, lambda: None)
+    def _settle(self, number: int, line: object) -> None:
+        """Answers what was taken in ahead, over a line that broke, if its step was made; else it comes again. `line`:
+        the one that the session talks over now.
+        """
+        with self._turns.of(number, waits=True), contextlib.suppress(TransportError):
+            session = self.fleet.own(number)
+            if session is not None and session.ahead is not None and self._lines.holds(number, line):
+                session.ahead.ticket.alive = _never
+                self._kept(session, session.ahead.message, _never, lambda: None)
 
     def _answer(self, message: Message, alive: Alive, following: Following) -> Message:
         if message.kind not in TAKEN:

@@ -18,11 +18,12 @@ from typing import Any
 
 import grpc
 
-from edgekit.errors import IdentityError, PayloadError, Refused
+from edgekit.errors import EdgekitError, IdentityError, PayloadError, Refused
 from edgekit.line.frame import Message, decode, encode
 from edgekit.server.door import Anybody, Door
 from edgekit.server.incoming import Incoming
 from edgekit.server.service import Service, error_message
+from edgekit.server.session import Session
 
 #: The messages that a session begins with on a stream.
 BEGIN = ("hello", "resume")
@@ -96,6 +97,8 @@ class Streams:
                 if message.kind in BEGIN and line.session is None:
                     return
                 if line.session is not None and not self._service.holds(line.session, line):
+                    for number, reply in line.unsaid():
+                        yield encode(reply, number)
                     return
         except IdentityError as error:
             # With the number that the device waits for: any other would be a damaged frame to it.
@@ -128,6 +131,7 @@ class Line:
         self._service = service
         self._guest = guest
         self._incoming = incoming
+        self._own: Session | None = None
         #: The next message, where it has been looked at.
         self.following: Message | None = None
         #: The session; None before there is one.
@@ -146,7 +150,7 @@ class Line:
             resumed, *lost = self._service.resume(message, self)
             if resumed.kind == "resumed":
                 self.session = self._guest.session = resumed.session
-                self.number = resumed.step + 1
+                self._own, self.number = self._service.fleet.own(resumed.session), resumed.step + 1
             return [(0, resumed), *enumerate(lost, self.number - len(lost))]
         self.following = None
         number, reply = self.number, self._service.handle(message, self._holds, self._look)
@@ -165,6 +169,13 @@ class Line:
                 self._service.end(self.session)
         return [(number, reply)]
 
+    def unsaid(self) -> list[tuple[int, Message]]:
+        """The error of a batch that was taken in ahead, where that ended the session."""
+        ahead = self._own.ahead if self._own is not None else None
+        if ahead is None or not isinstance(ahead.ticket.error, EdgekitError):
+            return []
+        return [(self.number, error_message(ahead.ticket.error, ahead.message.session, ahead.message.step))]
+
     def broke(self) -> None:
         """Says so to the service, where the session is not over."""
         if self.session is not None:
@@ -172,6 +183,7 @@ class Line:
 
     def _use(self, session: int) -> None:
         self.session = self._guest.session = session
+        self._own = self._service.fleet.own(session)
         self._service.use(session, self)
 
     def _look(self) -> Message | None:

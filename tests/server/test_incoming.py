@@ -19,9 +19,11 @@ def test_one_frame_is_read_ahead_and_no_more() -> None:
             yield frame
 
     incoming = Incoming(frames())
-    wait_until(lambda: incoming.waiting() == b"a" and read == [b"a", b"b"])
-    assert incoming.waiting() == b"a" == incoming.take(), "looking takes nothing"
-    wait_until(lambda: read == [b"a", b"b", b"c"])
+    wait_until(lambda: incoming.waiting() == b"a")
+    assert incoming.waiting() == b"a" and read == [b"a"], "looking takes nothing"
+    assert incoming.take() == b"a"
+    wait_until(lambda: incoming.waiting() == b"b")
+    assert read == [b"a", b"b"]
     assert [incoming.take() for _ in range(4)] == [b"b", b"c", None, None] and incoming.waiting() is None
 
 

@@ -5,11 +5,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from edgekit.errors import Quarantined
 from edgekit.line import messages
 from edgekit.line.frame import Message
 from edgekit.line.messages import Resume, Welcome
+from edgekit.server.door import Anybody
+from edgekit.server.incoming import Incoming
 from edgekit.server.policy import Patience
 from edgekit.server.service import Service
+from edgekit.server.streams import Line
 from tests.server.talk import feature, greeting, hello
 
 #: A step waits for all devices, and one whose line breaks may come back.
@@ -64,3 +68,39 @@ def test_the_line_breaks_while_a_batch_waits(made: bool, make: Callable[..., Ser
             other = pool.submit(service.handle, feature(b, step))
             assert service.handle(feature(a, step)).kind == other.result(300).kind == "gradient"
     assert service.fleet.steps == 3
+
+
+class Held:
+    """A stream of gRPC's that holds."""
+
+    def is_active(self) -> bool:
+        return True
+
+
+def test_what_ends_a_session_while_its_next_batch_waits_is_told(make: Callable[..., Service]) -> None:
+    """Another device's thread makes the step and finds this one odd, while its gradient before that is coded."""
+    service = Service(make().setup, patience=TOGETHER)
+    line = Line(service, Anybody(Held()), Incoming(iter(())))
+    ((_, welcome),) = line.answers(greeting(service, "a", window=4))
+    session = service.fleet.sessions[welcome.session]
+    sent = feature(session.number, 1)
+    assert service.handle(feature(session.number, 0), following=lambda: sent).kind == "gradient"
+    assert line.unsaid() == []
+    session.ahead.ticket.error = Quarantined("a is in quarantine: noise")
+    with service._lock:
+        service._run.end(session, finished=False)
+    ((number, told),) = line.unsaid()
+    assert (number, told.kind, told.step, told.header["code"]) == (1, "error", 1, Quarantined.exit_code)
+
+
+def test_a_line_that_another_took_over_settles_nothing(make: Callable[..., Service]) -> None:
+    service = Service(make().setup, patience=TOGETHER)
+    (a, token), _ = (
+        (reply.session, str(reply.header["token"]))
+        for reply in (service.handle(greeting(service, name, window=4)) for name in ("a", "b"))
+    )
+    service.use(a, "old")
+    service.resume(messages.pack(Resume(a, 0, token)), "new")
+    waits = service.fleet.sessions[a].ahead = object()
+    service.broke(a, "old")
+    assert service.fleet.sessions[a].ahead is waits

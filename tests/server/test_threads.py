@@ -91,7 +91,7 @@ def test_a_session_may_end_while_its_bye_is_read(make: Callable[..., Service], m
     session, parse = hello(service), messages.parse
 
     def parse_late(message: Message) -> Any:
-        service.broke(session, None)
+        service.end(session)
         return parse(message)
 
     monkeypatch.setattr(messages, "parse", parse_late)
