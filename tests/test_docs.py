@@ -124,6 +124,7 @@ TABLES = [
     ("docs/export.md", "bench/providers.py --show bench/results/providers.json"),
     ("docs/export.md", "bench/train_layers.py --show bench/results/train_layers.json"),
     ("docs/fleet.md", "bench/faults.py --show bench/results/faults.json"),
+    ("docs/fleet.md", "bench/soak.py --show bench/results/soak.json"),
     ("docs/fleet.md", "bench/load.py --show bench/results/load.json"),
     ("docs/fleet.md", "bench/fleet.py --show bench/results/fleet.json"),
     ("docs/fleet.md", "bench/fleet.py --show bench/results/fleet-cifar10.json --curves"),
