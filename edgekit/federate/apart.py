@@ -73,7 +73,12 @@ class ApartSender(UpdateSender):
         for kind, sender in self._senders.items():
             sender.restore(state[kind])
 
+    def check(self, update: Arrays) -> None:
+        for kind, arrays in apart(update).items():
+            self._senders[kind].check(arrays)
+
     def send(self, update: Arrays, rng: np.random.Generator) -> tuple[bytes, Arrays]:
+        self.check(update)
         sent = [self._senders[kind].send(arrays, rng) for kind, arrays in apart(update).items()]
         return join([part for part, _ in sent]), {name: array for _, own in sent for name, array in own.items()}
 

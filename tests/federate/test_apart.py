@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgekit import statefile
 from edgekit.codecs.registry import parse_update_codec
-from edgekit.errors import PayloadError
+from edgekit.errors import Diverged, PayloadError, ShapeError
 from edgekit.federate.apart import SCALE, Apart, apart
 from edgekit.federate.parts import join, split
 
@@ -57,6 +58,18 @@ def test_a_sender_goes_on_from_its_state() -> None:
     two.restore(one.state)
     second, _ = one.send(given, np.random.default_rng(0))
     assert two.send(given, np.random.default_rng(0))[0] == second != first
+
+
+@pytest.mark.parametrize("name", sorted(SHAPES))
+def test_after_an_error_in_any_kind_all_are_as_they_were(name: str) -> None:
+    sender, rng = CODEC.sender(), np.random.default_rng(0)
+    sender.send(update(), rng)
+    before = statefile.dumps(sender.state)
+    with pytest.raises(Diverged, match=name):
+        sender.send({**update(), name: np.full(SHAPES[name], np.nan, np.float32)}, rng)
+    with pytest.raises(ShapeError, match=name):
+        sender.send({**update(), name: np.zeros(SHAPES[name])}, rng)
+    assert statefile.dumps(sender.state) == before
 
 
 def test_scales_that_were_discarded_stay_where_they_are() -> None:
