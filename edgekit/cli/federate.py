@@ -75,7 +75,8 @@ def federate(**given: Any) -> None:
     \b
     make flower                                                                       # once
     edgekit federate vgg11_thin --clients 4 --rounds 10
-    edgekit federate vgg11_thin --dataset cifar10 --data DIR --update-codec fsfl --down-codec fsfl --out runs/fsfl
+    edgekit federate vgg11_thin --dataset cifar10 --data DIR --out runs/fsfl \
+        --update-codec fsfl:step=2.44e-4 --down-codec fsfl:step=2.44e-4
     """
     options.check_overwrite(given)
     from edgekit.cli import settings
