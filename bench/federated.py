@@ -38,7 +38,7 @@ SCALED = "@scaling=on:epochs=1,lr=0.005,schedule=linear"
 #: The rows of FSFL's table 2, of which the second is uniform quantisation with the paper's step (its sparsity drops no
 #: value); and those of DHQC.
 METHODS = {
-    "FedAvg": "fedavg@statistics=fedavg",
+    "FedAvg": "fedavg",
     "FedAvg, coded": "fsfl:sparsity=1e-9,gamma=0",
     "STC": "stc:keep=0.04",
     "STC, scaled": "stc:keep=0.04" + SCALED,

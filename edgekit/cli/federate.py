@@ -36,7 +36,11 @@ STATISTICS_CODEC, SCALES_CODEC = "quantised:step=0.125", "quantised:step=0.05"
     default="none",
     help="How clients get what the server's weights changed by; none: they get all weights as they are.",
 )
-@click.option("--statistics-codec", default=STATISTICS_CODEC, help="How statistics of batch norms travel.")
+@click.option(
+    "--statistics-codec",
+    help="How statistics of batch norms travel (default: as weights do where that is fedavg or quantised, else "
+    f"{STATISTICS_CODEC}).",
+)
 @click.option("--scales-codec", default=SCALES_CODEC, help="How scales of filters travel.")
 @click.option(
     "--scaling",

@@ -25,7 +25,7 @@ from edgekit.codecs.base import UpdateCodec
 from edgekit.data.base import Dataset
 from edgekit.data.partition import shares
 from edgekit.errors import UsageError
-from edgekit.federate.apart import SCALES_CODEC, STATISTICS_CODEC, by_name
+from edgekit.federate.apart import SCALES_CODEC, by_name
 from edgekit.federate.client import Client, Fitted
 from edgekit.federate.data import Data
 from edgekit.federate.network import Network
@@ -50,8 +50,9 @@ class Plan(NamedTuple):
     #: What clients send by, and what they get by: "none" gives them all weights as float32.
     update_codec: str = "quantised"
     down_codec: str = "none"
-    #: What the statistics of batch norms travel by, and the changes of scales, both ways.
-    statistics_codec: str = STATISTICS_CODEC
+    #: What the statistics of batch norms travel by, and the changes of scales, both ways. None: statistics go by the
+    #: weights' own codec where that suits them (`edgekit.federate.apart.by_name`).
+    statistics_codec: str | None = None
     scales_codec: str = SCALES_CODEC
     #: "off", "on" or "on:KEY=VALUE,..." (`edgekit.federate.settings.parse_scaling`).
     scaling: str = "off"

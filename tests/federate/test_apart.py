@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from edgekit import statefile
 from edgekit.codecs.registry import parse_update_codec
 from edgekit.errors import Diverged, PayloadError, ShapeError
-from edgekit.federate.apart import SCALE, Apart, apart
+from edgekit.federate.apart import KINDS, SCALE, SCALES_CODEC, STATISTICS_CODEC, Apart, apart, by_name
 from edgekit.federate.parts import join, split
 
 SHAPES = {"a.weight": (4, 3), "a.weight" + SCALE: (4,), "b.bias": (2,), "b.running_mean": (2,), "b.running_var": (2,)}
@@ -38,6 +38,24 @@ def test_every_array_is_of_one_kind_and_kinds_without_any_take_no_part(rng: np.r
     weights = apart(update())["weights"]
     payload = CODEC.pack(weights, rng)
     assert split(payload) == [CODEC.weights.pack(weights, rng)]
+
+
+@pytest.mark.parametrize(
+    ("weights", "statistics"),
+    [("fedavg", "fedavg"), ("quantised:step=1", "quantised:step=1"), ("stc", STATISTICS_CODEC),
+     ("fsfl", STATISTICS_CODEC)],
+)  # fmt: skip
+def test_statistics_go_as_weights_do_where_that_suits_them(weights: str, statistics: str) -> None:
+    codec = by_name(weights)
+    spelled = [repr(parse_update_codec(text)) for text in (weights, statistics, SCALES_CODEC)]
+    assert [repr(codec.codec(kind)) for kind in KINDS] == spelled
+    assert by_name(weights, "quantised:step=0.5").statistics.config == {"step": 0.5}
+
+
+def test_by_fedavg_nothing_but_scales_is_off(rng: np.random.Generator) -> None:
+    codec, given = by_name("fedavg"), update()
+    for name, array in codec.unpack(codec.pack(given, rng), SHAPES).items():
+        assert np.array_equal(array, given[name]) == (not name.endswith(SCALE))
 
 
 def test_kinds_may_be_sent_one_after_another() -> None:

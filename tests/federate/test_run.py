@@ -134,7 +134,7 @@ def test_bytes_are_those_of_the_messages(
 
 
 def test_fedavg_costs_four_bytes_a_value(network: Make, few: Dataset) -> None:
-    plan = Plan(clients=2, rounds=2, update_codec="fedavg", statistics_codec="fedavg", local=Local(batch=20))
+    plan = Plan(clients=2, rounds=2, update_codec="fedavg", local=Local(batch=20))
     run = Run(network(), few, plan)
     size = 4 * sum(array.size for array in run.network.weights.values())
     first, second = run.run()
