@@ -110,8 +110,9 @@ class Run:
         #: The round whose weights each client has.
         self._has = [0] * plan.clients
         self.lines: list[dict[str, Any]] = []
-        begun = np.concatenate([weights[name].reshape(-1) for name in sorted(weights)])
-        self._told = json.dumps([plan, zlib.crc32(begun.tobytes()), zlib.crc32(dataset.train_images.tobytes())])
+        begun = self.network.folded()
+        images = dataset.train_images, dataset.train_labels, dataset.test_images, dataset.test_labels
+        self._told = json.dumps([plan, _checksum(*(begun[name] for name in sorted(begun))), _checksum(*images)])
         self._saves = Saves(out, "federated run")
         if self._saves.labels:
             self._restore(self._saves.read(self._saves.labels[-1]))
@@ -188,3 +189,10 @@ class Run:
         self._has, self.lines = state["has"], state["lines"]
         for client, kept in zip(self._clients, state["clients"], strict=True):
             client.restore(kept)
+
+
+def _checksum(*arrays: np.ndarray) -> int:
+    found = 0
+    for array in arrays:
+        found = zlib.crc32(array.tobytes(), found)
+    return found
