@@ -26,7 +26,8 @@ def join(parts: Sequence[bytes]) -> bytes:
 
 def split(message: bytes, expected: int | None = None) -> list[bytes]:
     """The parts. PayloadError where `message` ends within one, or where they are not as many as `expected`."""
-    parts, at = [], 0
+    parts: list[bytes] = []
+    at = 0
     while at < len(message):
         if len(parts) == expected:
             raise PayloadError(f"{len(message) - at} B behind {expected} parts, expected none", at)
