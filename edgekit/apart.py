@@ -95,7 +95,14 @@ class ApartSender(UpdateSender):
         self._weights.restore(state["weights"])
         self._statistics.restore(state["statistics"])
 
+    def check(self, update: Arrays) -> None:
+        weights, statistics = self._split(update)
+        self._weights.check(weights)
+        if statistics:
+            self._statistics.check(statistics)
+
     def send(self, update: Arrays, rng: np.random.Generator) -> Tuple[bytes, Arrays]:
+        self.check(update)
         weights, statistics = self._split(update)
         part, arrives = self._weights.send(weights, rng)
         if not statistics:

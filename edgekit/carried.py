@@ -63,10 +63,15 @@ class Sender:
     def send(self, update: Arrays, rng: np.random.Generator) -> Tuple[bytes, int, Arrays]:
         """The bytes of `update`, how many of them are the rest's, or `NO_REST`, and what arrives.
 
-        `update` has the chosen names, and the rest or nothing of it.
+        `update` has the chosen names, and the rest or nothing of it. ShapeError where dtypes, names or shapes are
+        others, Diverged where there is a value that is not finite; what is kept is then as it was.
         """
-        payload, arrives = self._chosen.send({name: update[name] for name in self._carried.chosen}, rng)
+        chosen = {name: update[name] for name in self._carried.chosen}
         others = {name: update[name] for name in self._carried.rest if name in update}
+        self._chosen.check(chosen)
+        if others:
+            self._rest.check(others)
+        payload, arrives = self._chosen.send(chosen, rng)
         if not others:
             return payload, NO_REST, arrives
         more, late = self._rest.send(others, rng)

@@ -25,7 +25,8 @@ class Sampling(NamedTuple):
         >>> [Sampling(decay=0.1).active(20, number) for number in (0, 7, 50)]
         [20, 10, 5]
         """
-        wanted = math.ceil(self.share * devices * math.exp(-self.decay * number))
+        # Rounded first: 0.14 of 50 is 7.000000000000001 in floats.
+        wanted = math.ceil(round(self.share * devices * math.exp(-self.decay * number), 9))
         return min(max(wanted, LEAST if self.decay else 1), devices)
 
     def chosen(self, names: Sequence[str], number: int, seed: int) -> List[str]:

@@ -81,6 +81,7 @@ def build_bundle(
     weights = None
     if significance or codec.needs_significance:
         weights = channel_significance(significance or "gradient", back, features, labels, seed)
+    head = LocalHead(features.shape[1], classes, seed, trained_head) if board.local_head else None
     chosen: dict[str, Any] = {}
     if goal:
         merged = goal.rounds.merged if goal.rounds else 0.0
@@ -89,7 +90,7 @@ def build_bundle(
         if goal.rounds is not None:
             assert labels is not None, "the bench refuses that"
             labelled = torch.from_numpy(labels.astype(np.int64))
-            given = Rehearsal(front, back, torch.from_numpy(batch), labelled, goal.batch)
+            given = Rehearsal(front, back, torch.from_numpy(batch), labelled, goal.batch, head)
             rounds = rehearse(goal.rounds, given, norm == "frozen", seed)
         rate = choose(codec, goal, bench, rounds)
         codec, chosen = rate.codec, {"gradient": rate.gradient, "rate": rate.record}
@@ -99,7 +100,6 @@ def build_bundle(
     refusal = check_range(ENCODERS[codec.codec_id].largest(codec, features.numpy()[:, order], tables), device)
     refuse([refusal] if refusal else [], f"{device.name} ({device.title})")
     shape = batch.shape[1:]
-    head = LocalHead(features.shape[1], classes, seed, trained_head) if board.local_head else None
 
     def graphs_for(provider: str) -> FrontGraphs:
         return front_graphs(

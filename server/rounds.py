@@ -4,6 +4,7 @@
 
     device k: weights now - weights of the last round --Update--> average, weighted by images
                                                                   | server's optimiser, what the last round left out
+                                                                  | where the codec keeps it
     all devices: weights of the last round + update <--Weights--- what the codec of the way down makes of the change
 """
 

@@ -10,7 +10,7 @@ from edgekit.apart import EVEN, Apart, apart
 from edgekit.codecs.base import Arrays, UpdateCodec
 from edgekit.codecs.registry import UPDATES, parse_update_codec, update_codec
 from edgekit.codecs.updates.flat import shapes_of
-from edgekit.errors import PayloadError
+from edgekit.errors import Diverged, PayloadError, ShapeError
 
 STATISTICS = ("norm.running_mean", "norm.running_var")
 STC = apart(parse_update_codec("stc:keep=0.05"), STATISTICS)
@@ -83,6 +83,22 @@ def test_a_sender_that_was_saved_goes_on_with_the_same_bytes(codec: UpdateCodec)
     for turn in range(3, 5):
         sent = [end.send(draw(turn), np.random.default_rng(turn))[0] for end in (first, again)]
         assert sent[0] == sent[1]
+
+
+@each_codec
+@pytest.mark.parametrize("part", [0, 1])
+def test_after_an_error_in_either_part_both_are_as_they_were(codec: UpdateCodec, part: int) -> None:
+    sender, rng = apart(codec, STATISTICS).sender(), np.random.default_rng(0)
+    sender.send(draw(0), rng)
+    before = statefile.dumps(sender.state)
+    name = ("conv.weight", "norm.running_var")[part]
+    with pytest.raises(Diverged, match=name):
+        sender.send({**draw(1), name: np.full(SHAPES[name], np.nan, np.float32)}, rng)
+    with pytest.raises(ShapeError, match=name):
+        sender.send({**draw(1), name: np.zeros(SHAPES[name], np.float64)}, rng)
+    with pytest.raises(ShapeError, match=r"norm\.running_var"):
+        sender.send({**draw(1), "norm.running_var": np.zeros(9, np.float32)}, rng)
+    assert statefile.dumps(sender.state) == before
 
 
 @given(data=st.data())

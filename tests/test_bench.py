@@ -128,6 +128,22 @@ def test_federated_runs_go_on_and_are_compared(tmp_path: Path) -> None:
     assert len(of_rows.out.splitlines()) == 2 + 6
 
 
+def test_runs_of_one_method_by_other_codecs_are_told_apart(tmp_path: Path) -> None:
+    row: dict[str, object] = {
+        "model": "vgg11_thin", "dataset": "digits", "limit": None, "method": "FedAvg", "clients": 2, "partition": "iid",
+        "rounds": 1, "seed": 0, "local": {}, "best": 50.0, "scaling_overhead": None, "curve": [[1, 9, 9, 9, 50.0]],
+    }  # fmt: skip
+    meant = ("update_codec", "down_codec", "scaling", "sampling", "policy", "statistics_codec", "scales_codec")
+    row.update(dict.fromkeys(meant, "one"))
+    rows = [row, *({**row, name: "two"} for name in meant)]
+    for name, held in (("first", [row]), ("all", rows)):
+        (tmp_path / name).write_text(json.dumps(held), encoding="utf-8")
+    command = [str(BENCH / "federated.py"), "--json", str(tmp_path / "shown"), "--show"]
+    (done,) = run_together([[*command, str(tmp_path / "first"), str(tmp_path / "all")]], BENCH.parent)
+    assert done.code == 0 and len(done.out.splitlines()) == 2 + len(rows), done.err
+    assert json.loads((tmp_path / "shown").read_text(encoding="utf-8")) == rows
+
+
 def test_coding_is_measured_in_training(tmp_path: Path) -> None:
     """A coder with a memory, over two epochs: bytes above the model's entropy, images' numbers among them."""
     record = tmp_path / "coder.json"

@@ -10,7 +10,7 @@ from edgekit.codecs.registry import UPDATES, update_codec
 from edgekit.codecs.updates.fedavg import FedAvg
 from edgekit.codecs.updates.flat import shapes_of
 from edgekit.codecs.updates.quantised import Quantised
-from edgekit.errors import PayloadError
+from edgekit.errors import Diverged, PayloadError, ShapeError
 
 NAMES = ["stem.weight", "stem.bias", "body.1.weight", "body.10.weight", "body.1.norm.weight"]
 each_codec = pytest.mark.parametrize("codec", [update_codec(codec_id, {}) for codec_id in UPDATES], ids=repr)
@@ -78,6 +78,19 @@ def test_a_sender_that_was_saved_goes_on_with_the_same_bytes(codec: UpdateCodec,
         for name, array in arrives.items():
             np.testing.assert_array_equal(other[2][name], array)
     assert statefile.dumps(again.state) == statefile.dumps(first.state)
+
+
+@each_codec
+@pytest.mark.parametrize("name", ["body.1.weight", "stem.bias"])
+def test_after_an_error_in_either_part_both_are_as_they_were(codec: UpdateCodec, name: str) -> None:
+    sender, rng = Sender(Carried(NAMES, ["body"]), codec), np.random.default_rng(0)
+    sender.send(draw(0), rng)
+    before = statefile.dumps(sender.state)
+    with pytest.raises(Diverged, match=name):
+        sender.send({**draw(1), name: np.full((4, 9), np.inf, np.float32)}, rng)
+    with pytest.raises(ShapeError, match=name):
+        sender.send({**draw(1), name: np.zeros((4, 9))}, rng)
+    assert statefile.dumps(sender.state) == before
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,11 @@ def test_a_share_takes_part(share: float, active: int) -> None:
         assert resting <= set(NAMES) and len(resting) == 20 - active
 
 
+@pytest.mark.parametrize(("share", "devices", "active"), [(0.14, 50, 7), (0.07, 100, 7), (0.28, 25, 7), (0.141, 50, 8)])
+def test_a_share_that_is_a_whole_number_of_devices_takes_no_more(share: float, devices: int, active: int) -> None:
+    assert Sampling(share).active(devices, 0) == active
+
+
 def test_fewer_take_part_every_round() -> None:
     active = [20 - len(Sampling(decay=0.1).resting(NAMES, number, 0)) for number in range(40)]
     assert active[0] == 20 and active[5] == math.ceil(20 * math.exp(-0.5)) and active[-1] == LEAST

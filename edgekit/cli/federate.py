@@ -36,7 +36,11 @@ STATISTICS_CODEC, SCALES_CODEC = "quantised:step=0.125", "quantised:step=0.05"
     default="none",
     help="How clients get what the server's weights changed by; none: they get all weights as they are.",
 )
-@click.option("--statistics-codec", default=STATISTICS_CODEC, help="How statistics of batch norms travel.")
+@click.option(
+    "--statistics-codec",
+    help="How statistics of batch norms travel (default: as weights do where that is fedavg or quantised, else "
+    f"{STATISTICS_CODEC}).",
+)
 @click.option("--scales-codec", default=SCALES_CODEC, help="How scales of filters travel.")
 @click.option(
     "--scaling",
@@ -75,7 +79,8 @@ def federate(**given: Any) -> None:
     \b
     make flower                                                                       # once
     edgekit federate vgg11_thin --clients 4 --rounds 10
-    edgekit federate vgg11_thin --dataset cifar10 --data DIR --update-codec fsfl --down-codec fsfl --out runs/fsfl
+    edgekit federate vgg11_thin --dataset cifar10 --data DIR --out runs/fsfl \
+        --update-codec fsfl:step=2.44e-4 --down-codec fsfl:step=2.44e-4
     """
     options.check_overwrite(given)
     from edgekit.cli import settings

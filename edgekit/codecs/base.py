@@ -297,6 +297,10 @@ class UpdateSender:
                 "a sender's state with {}: {!r} keeps nothing".format(", ".join(sorted(state)), self.codec)
             )
 
+    def check(self, update: Arrays) -> None:
+        """Raises what `send` raises for an `update` that is none; an end of several ends asks all before one sends."""
+        self.codec.check_update(update)
+
     def send(self, update: Arrays, rng: np.random.Generator) -> Tuple[bytes, Arrays]:
         """The bytes of `update`, arrays f32, and what arrives of them, as f32.
 

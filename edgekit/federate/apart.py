@@ -1,7 +1,8 @@
 """Updates of weights, of batch norms' statistics, and of scales in one payload, each kind by a codec of its own.
 
 Statistics move by far more than weights in a round, and scales have to arrive finer: among weights they would spoil a
-codec that has one magnitude for all it sends. A payload has one part (`edgekit.federate.parts`) for each kind that the
+codec that has one magnitude for all it sends. Codecs that say every array at a precision of its own take statistics too
+(`edgekit.apart`). A payload has one part (`edgekit.federate.parts`) for each kind that the
 network has, in the order of `KINDS`.
 """
 
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.apart import EVEN
 from edgekit.codecs.base import Arrays, UpdateCodec, UpdateSender
 from edgekit.codecs.registry import parse_update_codec
 from edgekit.codecs.updates.flat import Shapes
@@ -18,7 +20,7 @@ KINDS = ("weights", "statistics", "scales")
 #: How the name of a filter's scale ends, and what the running statistics of batch norms are called in their layer.
 SCALE = ":scale"
 STATISTICS = ("running_mean", "running_var")
-#: What statistics and scales travel by unless another codec is asked for.
+#: What statistics, where the weights' own codec does not suit them, and scales travel by unless another is asked for.
 STATISTICS_CODEC, SCALES_CODEC = "quantised:step=0.125", "quantised:step=0.05"
 
 
@@ -73,14 +75,25 @@ class ApartSender(UpdateSender):
         for kind, sender in self._senders.items():
             sender.restore(state[kind])
 
+    def check(self, update: Arrays) -> None:
+        for kind, arrays in apart(update).items():
+            self._senders[kind].check(arrays)
+
     def send(self, update: Arrays, rng: np.random.Generator) -> tuple[bytes, Arrays]:
+        self.check(update)
         sent = [self._senders[kind].send(arrays, rng) for kind, arrays in apart(update).items()]
         return join([part for part, _ in sent]), {name: array for _, own in sent for name, array in own.items()}
 
 
-def by_name(weights: str, statistics: str = STATISTICS_CODEC, scales: str = SCALES_CODEC) -> Apart:
-    """Codecs that are spelled, as in "quantised:step=0.5", for a whole network. UsageError."""
-    return Apart(*map(parse_update_codec, (weights, statistics, scales)))
+def by_name(weights: str, statistics: str | None = None, scales: str = SCALES_CODEC) -> Apart:
+    """Codecs that are spelled, as in "quantised:step=0.5", for a whole network. UsageError.
+
+    `statistics` None: that of the weights where it is one of `edgekit.apart.EVEN`, else `STATISTICS_CODEC`.
+    """
+    own = parse_update_codec(weights)
+    if statistics is None:
+        statistics = weights if own.codec_id in EVEN else STATISTICS_CODEC
+    return Apart(own, parse_update_codec(statistics), parse_update_codec(scales))
 
 
 def apart(named: dict[str, Any]) -> dict[str, dict[str, Any]]:

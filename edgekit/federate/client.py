@@ -64,7 +64,7 @@ class Client:
 
     @property
     def state(self) -> Any:
-        """What it keeps from round to round, as a state (`edgekit.statefile`): what its codec left out."""
+        """What it keeps from round to round, as a state (`edgekit.statefile`): what its codec left out and keeps."""
         return self._sender.state
 
     def restore(self, state: Any) -> None:

@@ -9,8 +9,8 @@ from edgekit.federate import wire
 class Downlink:
     """Versions of the weights, from 0: whoever has one follows to the last by the payloads in between.
 
-    All clients come to the same weights, which are the server's too; what the codec left out of one version goes with
-    the next.
+    All clients come to the same weights, which are the server's too. What the codec left out of one version goes with
+    the next where the codec keeps it.
     """
 
     def __init__(self, codec: UpdateCodec, seed: int, weights: Arrays) -> None:

@@ -52,8 +52,16 @@ class Network:
         module.to(device=device, dtype=torch.float32, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.module, self.device = module, torch.device(device)
         layers = dict(module.named_modules())
+        learning = list(learning)
         chosen = _below(layers, learning)
         if scaled is not None:
+            scaled = list(scaled)
+            idle = [name for name in scaled if not _below(layers, [name]) & chosen]
+            if idle:
+                raise UsageError(
+                    f"scales for {', '.join(idle)}: not among the layers that learn, {', '.join(learning)}: let them "
+                    "learn too, or name others"
+                )
             _equip(layers, _below(layers, scaled) & chosen)
         norms_of = {name: layer for name, layer in layers.items() if isinstance(layer, _Norm)}
         fixed = [name for name in norms_of if norms == "frozen" or name not in chosen]

@@ -26,8 +26,11 @@ def join(parts: Sequence[bytes]) -> bytes:
 
 def split(message: bytes, expected: int | None = None) -> list[bytes]:
     """The parts. PayloadError where `message` ends within one, or where they are not as many as `expected`."""
-    parts, at = [], 0
+    parts: list[bytes] = []
+    at = 0
     while at < len(message):
+        if len(parts) == expected:
+            raise PayloadError(f"{len(message) - at} B behind {expected} parts, expected none", at)
         if len(message) - at < _LENGTH.size:
             raise PayloadError(f"{len(message) - at} B at the end, expected the length of a part", at)
         (size,) = _LENGTH.unpack_from(message, at)

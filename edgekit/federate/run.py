@@ -25,7 +25,7 @@ from edgekit.codecs.base import UpdateCodec
 from edgekit.data.base import Dataset
 from edgekit.data.partition import shares
 from edgekit.errors import UsageError
-from edgekit.federate.apart import SCALES_CODEC, STATISTICS_CODEC, by_name
+from edgekit.federate.apart import SCALES_CODEC, by_name
 from edgekit.federate.client import Client, Fitted
 from edgekit.federate.data import Data
 from edgekit.federate.network import Network
@@ -50,8 +50,9 @@ class Plan(NamedTuple):
     #: What clients send by, and what they get by: "none" gives them all weights as float32.
     update_codec: str = "quantised"
     down_codec: str = "none"
-    #: What the statistics of batch norms travel by, and the changes of scales, both ways.
-    statistics_codec: str = STATISTICS_CODEC
+    #: What the statistics of batch norms travel by, and the changes of scales, both ways. None: statistics go by the
+    #: weights' own codec where that suits them (`edgekit.federate.apart.by_name`).
+    statistics_codec: str | None = None
     scales_codec: str = SCALES_CODEC
     #: "off", "on" or "on:KEY=VALUE,..." (`edgekit.federate.settings.parse_scaling`).
     scaling: str = "off"
@@ -109,8 +110,9 @@ class Run:
         #: The round whose weights each client has.
         self._has = [0] * plan.clients
         self.lines: list[dict[str, Any]] = []
-        begun = np.concatenate([weights[name].reshape(-1) for name in sorted(weights)])
-        self._told = json.dumps([plan, zlib.crc32(begun.tobytes()), zlib.crc32(dataset.train_images.tobytes())])
+        begun = self.network.folded()
+        images = dataset.train_images, dataset.train_labels, dataset.test_images, dataset.test_labels
+        self._told = json.dumps([plan, _checksum(*(begun[name] for name in sorted(begun))), _checksum(*images)])
         self._saves = Saves(out, "federated run")
         if self._saves.labels:
             self._restore(self._saves.read(self._saves.labels[-1]))
@@ -187,3 +189,10 @@ class Run:
         self._has, self.lines = state["has"], state["lines"]
         for client, kept in zip(self._clients, state["clients"], strict=True):
             client.restore(kept)
+
+
+def _checksum(*arrays: np.ndarray) -> int:
+    found = 0
+    for array in arrays:
+        found = zlib.crc32(array.tobytes(), found)
+    return found

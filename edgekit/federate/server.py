@@ -42,7 +42,8 @@ class Policy(NamedTuple):
 class Server:
     """Begins with `weights`, which all clients have; `up` decodes what they send.
 
-    `down` codes what they get, with what it left out in the rounds before; None: they get all weights as float32.
+    `down` codes what they get, with what it left out in the rounds before where it keeps that; None: they get all
+    weights as float32.
     """
 
     def __init__(

@@ -53,8 +53,8 @@ class Came(NamedTuple):
 def pack(old: Arrays, new: Arrays, sender: UpdateSender, rng: np.random.Generator) -> Sent:
     """The payload that leads whoever has the weights `old` to `new`, or near it.
 
-    What the codec leaves out stays with `sender`, for the next time. ShapeError where the two are not alike, Diverged
-    where `new` is not finite.
+    What the codec leaves out stays with `sender`, for the next time, where the codec keeps it. ShapeError where the two
+    are not alike, Diverged where `new` is not finite.
     """
     floats, whole = _kinds(old)
     check_like(old, new)

@@ -39,6 +39,7 @@ def planned(run: Run, images: int) -> RoundPlan:
         rate=optimizer.rate(joint, training.batch),
         momentum=server.momentum,
         statistics=policy.norms == "average",
+        local_loss=server.local_loss,
     )
 
 

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from edgekit.apart import apart
+from edgekit.bundle import HEAD
 from edgekit.codecs.base import Arrays, UpdateCodec
 from edgekit.export.frames import update_bytes, weights_bytes
 from edgekit.export.freeze import frozen_names
@@ -39,6 +40,8 @@ class RoundPlan(NamedTuple):
     momentum: float
     #: Whether batch norms' statistics are averaged too.
     statistics: bool
+    #: How much the loss of the devices' local head counts, whose weights are averaged then; 0: there is none.
+    local_loss: float = 0.0
 
     @property
     def merged(self) -> float:
@@ -58,13 +61,17 @@ NO_ROUNDS = RoundBytes(0.0, 0.0)
 
 
 class Rehearsal(NamedTuple):
-    """What a round is rehearsed with: the halves, images (n,C,H,W) f32, labels (n,), and the images of a step."""
+    """What a round is rehearsed with: the halves, images (n,C,H,W) f32, labels (n,), and the images of a step.
+
+    `head` is the devices' local head (`edgekit.export.local_head`), for plans with a local loss.
+    """
 
     front: nn.Module
     back: nn.Module
     images: torch.Tensor
     labels: torch.Tensor
     batch: int
+    head: nn.Module | None = None
 
 
 def rehearse(plan: RoundPlan, given: Rehearsal, frozen_norms: bool, seed: int) -> RoundBytes:
@@ -82,9 +89,12 @@ def rehearse(plan: RoundPlan, given: Rehearsal, frozen_norms: bool, seed: int) -
 
 
 def _learned(plan: RoundPlan, given: Rehearsal, frozen_norms: bool, seed: int) -> Arrays:
-    """What a device's front half learns from one round to the next, by the names of its weights and statistics."""
+    """What a device learns from one round to the next, by the names of its front half's weights and statistics, and of
+    its local head's weights."""
     front, back = copy.deepcopy(given.front).train(not frozen_norms), copy.deepcopy(given.back).train()
-    weights = [weight for half in (front, back) for weight in half.parameters() if weight.requires_grad]
+    head = copy.deepcopy(given.head) if plan.local_loss else None
+    parts = [part for part in (front, back, head) if part is not None]
+    weights = [weight for part in parts for weight in part.parameters() if weight.requires_grad]
     optimizer: torch.optim.Optimizer = torch.optim.SGD(weights, plan.rate, momentum=plan.momentum)
     if plan.optimizer == "adam":
         optimizer = torch.optim.Adam(weights, plan.rate)
@@ -92,14 +102,29 @@ def _learned(plan: RoundPlan, given: Rehearsal, frozen_norms: bool, seed: int) -
     if plan.statistics and not frozen_norms:
         names |= {name for name, array in front.named_buffers() if array.is_floating_point()}
     names -= frozen_names(front)
-    before = {name: front.state_dict()[name].clone() for name in names}
+    learning = {name: array for name, array in front.state_dict().items() if name in names}
+    if head is not None:
+        learning.update({HEAD + name: array for name, array in head.state_dict().items()})
+    before = {name: array.clone() for name, array in learning.items()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for _ in range(min(plan.steps, MOST_STEPS)):
             some = torch.randperm(len(given.images))[: given.batch]
             optimizer.zero_grad()
-            loss = cross_entropy(back(front(given.images[some])), given.labels[some])
-            loss.backward()  # type: ignore[no-untyped-call]
+            feature = front(given.images[some])
+            gradient = _gradient(back, feature, given.labels[some])
+            if head is not None:
+                local = _gradient(head, feature, given.labels[some])
+                gradient += plan.local_loss * gradient.norm() / local.norm().clamp(min=1e-30) * local
+            if feature.requires_grad:
+                feature.backward(gradient)
             optimizer.step()
-    after = front.state_dict()
-    return {name: (after[name] - before[name]).numpy() for name in names}
+    return {name: (array - before[name]).numpy() for name, array in learning.items()}
+
+
+def _gradient(part: nn.Module, feature: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The gradient at `feature` of the mean cross entropy of `part`; adds those of its weights to theirs."""
+    own = feature.detach().requires_grad_(True)
+    cross_entropy(part(own), labels).backward()  # type: ignore[no-untyped-call]
+    assert own.grad is not None
+    return own.grad

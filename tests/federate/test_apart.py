@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgekit import statefile
 from edgekit.codecs.registry import parse_update_codec
-from edgekit.errors import PayloadError
-from edgekit.federate.apart import SCALE, Apart, apart
+from edgekit.errors import Diverged, PayloadError, ShapeError
+from edgekit.federate.apart import KINDS, SCALE, SCALES_CODEC, STATISTICS_CODEC, Apart, apart, by_name
 from edgekit.federate.parts import join, split
 
 SHAPES = {"a.weight": (4, 3), "a.weight" + SCALE: (4,), "b.bias": (2,), "b.running_mean": (2,), "b.running_var": (2,)}
@@ -39,6 +40,24 @@ def test_every_array_is_of_one_kind_and_kinds_without_any_take_no_part(rng: np.r
     assert split(payload) == [CODEC.weights.pack(weights, rng)]
 
 
+@pytest.mark.parametrize(
+    ("weights", "statistics"),
+    [("fedavg", "fedavg"), ("quantised:step=1", "quantised:step=1"), ("stc", STATISTICS_CODEC),
+     ("fsfl", STATISTICS_CODEC)],
+)  # fmt: skip
+def test_statistics_go_as_weights_do_where_that_suits_them(weights: str, statistics: str) -> None:
+    codec = by_name(weights)
+    spelled = [repr(parse_update_codec(text)) for text in (weights, statistics, SCALES_CODEC)]
+    assert [repr(codec.codec(kind)) for kind in KINDS] == spelled
+    assert by_name(weights, "quantised:step=0.5").statistics.config == {"step": 0.5}
+
+
+def test_by_fedavg_nothing_but_scales_is_off(rng: np.random.Generator) -> None:
+    codec, given = by_name("fedavg"), update()
+    for name, array in codec.unpack(codec.pack(given, rng), SHAPES).items():
+        assert np.array_equal(array, given[name]) == (not name.endswith(SCALE))
+
+
 def test_kinds_may_be_sent_one_after_another() -> None:
     whole, parts, given = CODEC.sender(), CODEC.sender(), update()
     payload, arrives = whole.send(given, np.random.default_rng(0))
@@ -57,6 +76,18 @@ def test_a_sender_goes_on_from_its_state() -> None:
     two.restore(one.state)
     second, _ = one.send(given, np.random.default_rng(0))
     assert two.send(given, np.random.default_rng(0))[0] == second != first
+
+
+@pytest.mark.parametrize("name", sorted(SHAPES))
+def test_after_an_error_in_any_kind_all_are_as_they_were(name: str) -> None:
+    sender, rng = CODEC.sender(), np.random.default_rng(0)
+    sender.send(update(), rng)
+    before = statefile.dumps(sender.state)
+    with pytest.raises(Diverged, match=name):
+        sender.send({**update(), name: np.full(SHAPES[name], np.nan, np.float32)}, rng)
+    with pytest.raises(ShapeError, match=name):
+        sender.send({**update(), name: np.zeros(SHAPES[name])}, rng)
+    assert statefile.dumps(sender.state) == before
 
 
 def test_scales_that_were_discarded_stay_where_they_are() -> None:

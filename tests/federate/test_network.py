@@ -128,6 +128,8 @@ def test_layers_that_are_not_there_or_have_no_filters_are_refused(network: Make)
         Network(network(), learning=("head",))
     with pytest.raises(UsageError, match="no convolution or linear layer"):
         Network(network(), scaled=("1",))
+    with pytest.raises(UsageError, match="scales for 0: not among the layers that learn, 3, 4: let"):
+        Network(network(), learning=("3", "4"), scaled=("0", "3"))
     with pytest.raises(UsageError, match="computed from others"):
         Network(nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))), scaled=())
 

@@ -32,3 +32,7 @@ def test_a_message_that_ends_within_a_part_is_refused(message: bytes) -> None:
 def test_another_number_of_parts_is_refused() -> None:
     with pytest.raises(PayloadError, match="1 parts, expected 2"):
         split(join([b"a"]), 2)
+    # It stops there: what is behind may be millions of empty parts.
+    with pytest.raises(PayloadError, match="7 B behind 2 parts, expected none") as caught:
+        split(join([b"a", b"bc"]) + b"\xff" * 7, 2)
+    assert caught.value.offset == 11

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from edgekit import tensorfile
@@ -97,6 +98,22 @@ def test_another_run_does_not_go_on(network: Make, few: Dataset, tmp_path: Path)
         Run(network(), few, ALL._replace(seed=4), str(tmp_path))
 
 
+def test_neither_do_other_images_labels_or_weights_that_stay(network: Make, few: Dataset, tmp_path: Path) -> None:
+    plan = ALL._replace(clients=2, local=ALL.local._replace(layers=("9",)))
+    with pytest.raises(Killed):
+        Run(network(), few, plan, str(tmp_path)).run(until(1))
+    for name in ("train_images", "train_labels", "test_images", "test_labels"):
+        other = few._replace(**{name: getattr(few, name)[::-1].copy()})
+        with pytest.raises(UsageError, match="holds another run"):
+            Run(network(), other, plan, str(tmp_path))
+    other_weights = network()
+    with torch.no_grad():
+        other_weights[0].weight += 1  # type: ignore[index]
+    with pytest.raises(UsageError, match="holds another run"):
+        Run(other_weights, few, plan, str(tmp_path))
+    assert len(Run(network(), few, plan, str(tmp_path)).run()) == 4
+
+
 @pytest.mark.parametrize("down", ["none", "quantised:step=1"])
 def test_bytes_are_those_of_the_messages(
     network: Make, few: Dataset, monkeypatch: pytest.MonkeyPatch, down: str
@@ -134,7 +151,7 @@ def test_bytes_are_those_of_the_messages(
 
 
 def test_fedavg_costs_four_bytes_a_value(network: Make, few: Dataset) -> None:
-    plan = Plan(clients=2, rounds=2, update_codec="fedavg", statistics_codec="fedavg", local=Local(batch=20))
+    plan = Plan(clients=2, rounds=2, update_codec="fedavg", local=Local(batch=20))
     run = Run(network(), few, plan)
     size = 4 * sum(array.size for array in run.network.weights.values())
     first, second = run.run()

@@ -63,6 +63,11 @@ def test_codecs_optimizer_and_statistics() -> None:
     assert plan.up.codec_id == "quantised" and plan.down.codec_id == "fedavg" and plan.statistics
 
 
+def test_a_local_head_is_averaged_with_the_front_half() -> None:
+    assert planned(run(FOUR), 4000).local_loss == 0
+    assert planned(run(FOUR, Server(local_loss=0.5)), 4000).local_loss == 0.5
+
+
 @pytest.mark.parametrize(("fleet", "devices"), [({}, 1), ({"sync_every": "0"}, 4), ({"sync_every": "30s"}, 4)])
 def test_nothing_to_count(fleet: dict[str, Any], devices: int) -> None:
     given = run(FOUR._replace(devices=devices), **fleet)

@@ -161,7 +161,6 @@ class MomentumCorrection(ErrorFeedback):
 
     def send(self, update: Arrays, rng: np.random.Generator) -> Tuple[bytes, Arrays]:
         self.check(update)
-        self.codec.check_update(update)
         velocity = self._clipped(update)
         if self._velocity:
             with np.errstate(over="ignore", invalid="ignore"):

@@ -22,7 +22,8 @@ class DHQC(UpdateCodec):
 
     From the least magnitude that is kept, the threshold, to the largest of all there are 8 intervals of one width.
     What arrives is, by `location`, the interval's lower edge, as in the paper, its middle, or the mean of what is in
-    it, told in 255ths of the width.
+    it, told in 255ths of the width. The sender adds to the next update not only the values that were not kept, as the
+    paper does, but also by how much kept ones are off within their interval.
 
     ======  ====  ==========================================================================================
     offset  size  field

@@ -45,10 +45,10 @@ class ErrorFeedback(UpdateSender):
         return payload, arrives
 
     def check(self, update: Arrays) -> None:
-        """Raises ShapeError unless `update` is of the weights of the times before."""
         if self._residual:
             specs = [TensorSpec(name, "float32", array.shape) for name, array in self._residual.items()]
             check_all(specs, update, "an update after others (for other weights begin anew)")
+        super().check(update)
 
     def _pack(self, given: Arrays, rng: np.random.Generator) -> bytes:
         return self.codec.pack(given, rng)

@@ -1,6 +1,7 @@
 """fsfl: weights in multiples of one step, of which only what passes thresholds is sent (Becking et al. 2022).
 
-arXiv:2204.04424. Scales of filters, which that paper trains, are weights of their own here as anywhere.
+arXiv:2204.04424. Scales of filters, which that paper trains too, travel by a codec of their own
+(`edgekit.federate.apart`).
 """
 
 import math
@@ -19,14 +20,14 @@ _MOST = 2**31 - 1
 
 
 class FSFL(UpdateCodec):
-    """The update as integers times a step: `step` for weights, `fine` for scales, biases and norms.
+    """The update as integers times a step: `step` for weights, `fine` for biases and norms.
 
     Weights are the arrays of 2 dimensions or more; a row of one is a filter or an output neuron. Of each of them
 
     - rows are dropped whose mean is, in magnitude, below `gamma` times the mean of these over all rows (Eq. 3);
     - values are dropped whose magnitude is below the larger of |m - d| and |m + d|, with m the mean of all its values
       and d `delta` times their standard deviation, and below half a step (Eq. 2);
-    - or, with a `sparsity`, all but that share of its values is dropped instead, the smallest first.
+    - or, with a `sparsity`, that share of its values is dropped instead, the smallest first.
 
     What is dropped is lost, as in the paper, unless `feedback` adds it to the next update (Eq. 5). For rounds whose
     averages are compressed too, the paper takes a step of 2.44e-4.

@@ -27,8 +27,8 @@ _log = logging.getLogger("flwr")
 def compress_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
     """The reply of `call_next`, its weights packed; the strategy must be wrapped in `Compressed`.
 
-    What the codec left out, and the weights where these come as updates too, stay in the state of `context`. An error
-    of edgekit becomes Flower's reply of an error.
+    What the codec left out, where it keeps that, and the weights where these come as updates too, stay in the state of
+    `context`. An error of edgekit becomes Flower's reply of an error.
     """
     if message.metadata.message_type.split(".")[0] not in (MessageType.TRAIN, MessageType.EVALUATE):
         return call_next(message, context)

@@ -34,9 +34,9 @@ class Compressed(Strategy):
 
     `codec` packs the clients' updates, and `down`, where it is given, the updates of the server's weights: clients then
     get what they lack of them, and all weights where they have none, or that takes fewer bytes. Both are spelled, as in
-    "quantised:step=0.5": running statistics of batch norms then travel by a codec of their own
+    "quantised:step=0.5": running statistics of batch norms then travel by a codec that suits them
     (`edgekit.federate.apart`). Or they are an `UpdateCodec`, of the registry or an `Apart`. What a codec leaves out
-    goes with the next update, here and on each client. `seed` decides what codecs draw.
+    goes with the next update where the codec keeps it, here and on each client. `seed` decides what codecs draw.
 
     `rounds` has a row for each round (docs/federated.md). A reply that cannot be read counts as one that never came: it
     is named in `refused`, as (round, node, error), and in Flower's log. Clients' own errors are in `failed`, as (round,

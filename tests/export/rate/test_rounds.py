@@ -2,12 +2,15 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from edgekit.codecs.base import Arrays
 from edgekit.codecs.registry import parse_update_codec
 from edgekit.codecs.updates.fedavg import FedAvg
+from edgekit.export.local_head import LocalHead
 from edgekit.export.rate.rounds import Rehearsal, RoundBytes, RoundPlan, rehearse
 
 PLAN = RoundPlan(FedAvg(), FedAvg(), 100.0, 4, 1.0, "sgd", 0.05, 0.9, True)
@@ -45,6 +48,35 @@ def test_weights_that_do_not_learn_do_not_count(given: Rehearsal) -> None:
     front[0].requires_grad_(False)  # type: ignore[index]
     spent = rehearse(PLAN, given._replace(front=front), False, 0)
     assert 4 * (16 + STATISTICS) < 100 * spent.up < 4 * (16 + STATISTICS) + 100
+
+
+def test_the_local_head_counts_where_its_loss_does(given: Rehearsal) -> None:
+    head = LocalHead(8, 10, seed=0)
+    own = sum(array.size for array in head.arrays().values())
+    with_head, before = given._replace(head=head), copy.deepcopy(head.state_dict())
+    assert rehearse(PLAN, with_head, False, 0) == rehearse(PLAN, given, False, 0)
+    spent = rehearse(PLAN._replace(local_loss=0.5), with_head, False, 0)
+    for way in spent:
+        assert 4 * (WEIGHTS + STATISTICS + own) < 100 * way < 4 * (WEIGHTS + STATISTICS + own) + 100
+    for name, array in head.state_dict().items():
+        assert torch.equal(array, before[name]), "the head is as it was"
+
+
+def test_the_front_half_and_the_head_learn_from_the_local_loss(given: Rehearsal) -> None:
+    sent: list[Arrays] = []
+
+    class Seen(FedAvg):
+        def pack(self, update: Arrays, rng: np.random.Generator) -> bytes:
+            sent.append(update)
+            return super().pack(update, rng)
+
+    plan = PLAN._replace(up=Seen(), statistics=False)
+    rehearse(plan, given, False, 0)
+    rehearse(plan._replace(local_loss=0.5), given._replace(head=LocalHead(8, 10, seed=0)), False, 0)
+    alone, local = sent
+    own = set(local) - set(alone)
+    assert own == set(LocalHead(8, 10, seed=0).arrays()) and all(local[name].any() for name in own)
+    assert not np.allclose(local["0.weight"], alone["0.weight"], rtol=1e-2)
 
 
 def test_codecs_and_what_comes_to_devices_that_rest(given: Rehearsal) -> None:

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from edgekit.cli import group
 from edgekit.errors import EdgekitError, UnknownName, UsageError
+from edgekit.federate import apart
 from edgekit.federate.run import Plan
 from edgekit.federate.settings import Local
 from edgekit.federate.simulation.launch import summary
@@ -88,8 +89,9 @@ def test_the_page_on_records_names_every_field() -> None:
 
 
 def test_options_have_the_defaults_of_a_plan() -> None:
-    from edgekit.cli.federate import federate
+    from edgekit.cli.federate import SCALES_CODEC, STATISTICS_CODEC, federate
 
+    assert (STATISTICS_CODEC, SCALES_CODEC) == (apart.STATISTICS_CODEC, apart.SCALES_CODEC)
     with federate.make_context("federate", ["vgg11_thin"]) as context:
         given = context.params
     plan, local = Plan()._asdict(), Local()._asdict()

@@ -218,3 +218,20 @@ def test_a_large_batch() -> None:
     payload = native_context.pack(mix, logs, codes, past, 256)
     assert payload == context.pack(mix, logs, codes, past, 256)
     alike(native_context, context, "unpack", mix, logs, payload, 0, codes.shape, past)
+
+
+@pytest.mark.parametrize("damage", [lambda payload: payload[:-2], lambda payload: payload[:5], lambda payload: b""])
+def test_a_bad_payload_of_many_levels_is_not_read_again(
+    damage: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In plain Python a network of millions of weights would take minutes."""
+    sizes, lines = np.array([1 << 17]), np.array([64])
+    levels = np.random.default_rng(0).integers(-1, 2, 1 << 17)
+    payload = native_rows.encode(levels, sizes, lines)
+    monkeypatch.delattr(rows, "decode")
+    np.testing.assert_array_equal(native_rows.decode(b"xy" + payload, 2, sizes, lines), levels)
+    with pytest.raises(
+        PayloadError, match="that are no levels of 131072 values: damaged, or of other weights"
+    ) as caught:
+        native_rows.decode(b"xy" + damage(payload), 2, sizes, lines)
+    assert caught.value.offset == 2
