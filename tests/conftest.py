@@ -18,6 +18,8 @@ from edgekit.export.build import build_bundle
 from edgekit.export.settings import CalibrationImages, Coding, Network
 
 TESTS = Path(__file__).parent
+#: An app of Flower's that tests run in its environment: no tests of its own, and it needs Flower.
+collect_ignore = ["federate/flower/stock"]
 #: Files and folders that take more than about 5 s, the longest first. `make fast` leaves them out.
 SLOW = (
     "e2e/test_line.py", "e2e/test_ranks.py", "runtime/test_resume.py", "e2e/test_resume.py", "e2e/test_bad_devices.py",

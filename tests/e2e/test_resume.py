@@ -15,7 +15,7 @@ from edgekit.report.records import Training, read
 from tests.e2e.fleet import ENVIRONMENT, LIMIT_S, Fleet, Process, fleet
 
 RUN = (
-    "--limit", "320", "--batch", "16", "--epochs", "12", "--partition", "iid", "--reconnect", "60", "--resume",
+    "--limit", "320", "--batch", "16", "--epochs", "30", "--partition", "iid", "--reconnect", "60", "--resume",
 )  # fmt: skip
 SERVE = ("--devices", "2", "--checkpoint", "3steps", "--seed", "5", "--reconnect", "60")
 NAMES = ("server", "d0", "d1")
