@@ -283,7 +283,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     middle = {name: statistics.median(rate[name] for rate in rates) for name in rates[0]}
     return {
         "steps_per_s": middle["server"], "images_per_s": middle["server"] * options.devices * options.batch,
-        "bare_steps_per_s": middle["bare"], "ratio": middle["server"] / middle["bare"], "turns": rates,
+        "bare_steps_per_s": middle["bare"], "turns": rates,
+        # Of each turn, as a machine's speed may change from one to the next.
+        "ratio": statistics.median(rate["server"] / rate["bare"] for rate in rates),
         "cpu_s_of_step": {name: middle[f"{name}_cpu_s"] for name in ("server", "bare", "devices")},
         "latency_ms": {f"p{p}": float(np.percentile(latencies, p)) for p in (50, 95, 99)},
         "served": {"least": min(counts), "most": max(counts)},
