@@ -36,7 +36,7 @@ class Client:
     """Trains `network` on `data`. Clients of one process may share the network: each round sets all that is learned.
 
     `number` tells the clients of a run apart; it, the seed and the round decide every draw. With `scaling`, `codec` is
-    an `edgekit.federate.apart.Apart`, and the network has scales.
+    an `edgekit.apart.Apart`, and the network has scales.
     """
 
     def __init__(

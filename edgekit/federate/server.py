@@ -16,8 +16,8 @@ from edgekit.codecs.base import Arrays, UpdateCodec
 from edgekit.codecs.updates.fedavg import FedAvg
 from edgekit.codecs.updates.flat import shapes_of
 from edgekit.errors import PayloadError, UsageError
-from edgekit.federate.parts import join, split
 from edgekit.moves import moved
+from edgekit.parts import join, split
 from edgekit.server.averaging import AVERAGES, check_average
 
 #: First byte of what a client gets: nothing new, all weights as float32, or the updates of the rounds that it lacks.

@@ -20,11 +20,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from edgekit.apart import Apart
 from edgekit.codecs.base import Arrays, UpdateCodec, UpdateSender
 from edgekit.codecs.registry import update_codec
 from edgekit.codecs.updates.flat import Shapes
 from edgekit.errors import PayloadError, ShapeError, UsageError
-from edgekit.federate.apart import KINDS, Apart
+from edgekit.federate.apart import by_kind
 from edgekit.moves import LEAST_VARIANCE, moved
 
 #: Says the format of a payload, as a Flower `Array` says how it is serialised.
@@ -126,7 +127,7 @@ def as_came(old: Arrays, new: Arrays) -> Arrays:
 
 def spelled(codec: UpdateCodec) -> str:
     """`codec` as the other end reads it (`codec_of`): one of `edgekit.codecs.registry`, or several of them apart."""
-    codecs = [codec.codec(kind) for kind in KINDS] if isinstance(codec, Apart) else [codec]
+    codecs = list(codec.codecs.values()) if isinstance(codec, Apart) else [codec]
     return json.dumps([[each.codec_id, each.config] for each in codecs])
 
 
@@ -134,7 +135,7 @@ def codec_of(text: str) -> UpdateCodec:
     """The codec that `spelled` spelled. PayloadError for any other text, UsageError for a codec that there is not."""
     try:
         codecs = [update_codec(str(name), config) for name, config in json.loads(text)]
-        return codecs[0] if len(codecs) == 1 else Apart(*codecs)
+        return codecs[0] if len(codecs) == 1 else by_kind(*codecs)
     except UsageError:
         raise
     except (ValueError, TypeError, RecursionError):

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from edgekit import statefile
 from edgekit.codecs.registry import parse_update_codec
 from edgekit.errors import Diverged, PayloadError, ShapeError
-from edgekit.federate.apart import KINDS, SCALE, SCALES_CODEC, STATISTICS_CODEC, Apart, apart, by_name
-from edgekit.federate.parts import join, split
+from edgekit.federate.apart import KINDS, SCALE, SCALES_CODEC, STATISTICS_CODEC, by_kind, by_name
+from edgekit.parts import join, split
 
 SHAPES = {"a.weight": (4, 3), "a.weight" + SCALE: (4,), "b.bias": (2,), "b.running_mean": (2,), "b.running_var": (2,)}
-CODEC = Apart(*(parse_update_codec(f"quantised:step={step}") for step in (1, 0.1, 0.01)))
+CODEC = by_kind(*(parse_update_codec(f"quantised:step={step}") for step in (1, 0.1, 0.01)))
 OFF = {"weights": 1.0, "statistics": 0.15, "scales": 0.015}
 
 
@@ -25,19 +25,19 @@ def test_each_kind_arrives_by_its_own_codec(rng: np.random.Generator) -> None:
     given = update()
     arrives = CODEC.unpack(CODEC.pack(given, rng), SHAPES)
     assert {name: array.shape for name, array in arrives.items()} == SHAPES
-    for kind, own in apart(given).items():
+    for kind, own in CODEC.apart(given).items():
         off = max(np.abs(arrives[name] - array).max() for name, array in own.items())
         assert OFF[kind] / 20 < off < OFF[kind]
 
 
 def test_every_array_is_of_one_kind_and_kinds_without_any_take_no_part(rng: np.random.Generator) -> None:
-    assert {kind: set(own) for kind, own in apart(SHAPES).items()} == {
+    assert {kind: set(own) for kind, own in CODEC.apart(SHAPES).items()} == {
         "weights": {"a.weight", "b.bias"}, "statistics": {"b.running_mean", "b.running_var"},
         "scales": {"a.weight" + SCALE},
     }  # fmt: skip
-    weights = apart(update())["weights"]
+    weights = CODEC.apart(update())["weights"]
     payload = CODEC.pack(weights, rng)
-    assert split(payload) == [CODEC.weights.pack(weights, rng)]
+    assert split(payload) == [CODEC.codecs["weights"].pack(weights, rng)]
 
 
 @pytest.mark.parametrize(
@@ -48,8 +48,8 @@ def test_every_array_is_of_one_kind_and_kinds_without_any_take_no_part(rng: np.r
 def test_statistics_go_as_weights_do_where_that_suits_them(weights: str, statistics: str) -> None:
     codec = by_name(weights)
     spelled = [repr(parse_update_codec(text)) for text in (weights, statistics, SCALES_CODEC)]
-    assert [repr(codec.codec(kind)) for kind in KINDS] == spelled
-    assert by_name(weights, "quantised:step=0.5").statistics.config == {"step": 0.5}
+    assert [repr(codec.codecs[kind]) for kind in KINDS] == spelled
+    assert by_name(weights, "quantised:step=0.5").codecs["statistics"].config == {"step": 0.5}
 
 
 def test_by_fedavg_nothing_but_scales_is_off(rng: np.random.Generator) -> None:
@@ -61,7 +61,7 @@ def test_by_fedavg_nothing_but_scales_is_off(rng: np.random.Generator) -> None:
 def test_kinds_may_be_sent_one_after_another() -> None:
     whole, parts, given = CODEC.sender(), CODEC.sender(), update()
     payload, arrives = whole.send(given, np.random.default_rng(0))
-    sent = [parts.send(own, np.random.default_rng(0)) for own in apart(given).values()]
+    sent = [parts.send(own, np.random.default_rng(0)) for own in CODEC.apart(given).values()]
     assert payload == b"".join(part for part, _ in sent)
     decoded = CODEC.unpack(payload, SHAPES)
     for _, own in sent:
@@ -92,18 +92,18 @@ def test_after_an_error_in_any_kind_all_are_as_they_were(name: str) -> None:
 
 def test_scales_that_were_discarded_stay_where_they_are() -> None:
     """What a codec lost of scales does not come later."""
-    sender, scales = CODEC.sender(), apart(update())["scales"]
+    sender, scales = CODEC.sender(), CODEC.apart(update())["scales"]
     sender.send(scales, np.random.default_rng(0))
     payload, arrives = sender.send({name: np.zeros_like(s) for name, s in scales.items()}, np.random.default_rng(0))
     assert not any(array.any() for array in arrives.values()) and len(payload) == 4 + 1
 
 
 def test_formula_bits_are_those_of_all_kinds(rng: np.random.Generator) -> None:
-    coded = Apart(*(parse_update_codec(codec) for codec in ("fsfl:step=0.5", "quantised", "fsfl")))
+    coded = by_kind(*(parse_update_codec(codec) for codec in ("fsfl:step=0.5", "quantised", "fsfl")))
     sent = coded.unpack(coded.pack(update(), rng), SHAPES)
-    of_sent = sum(coded.codec(kind).formula_bits_of(own) for kind, own in apart(sent).items())
+    of_sent = sum(coded.codecs[kind].formula_bits_of(own) for kind, own in coded.apart(sent).items())
     assert coded.formula_bits_of(sent) == of_sent != coded.formula_bits(SHAPES)
-    expected = sum(CODEC.codec(kind).formula_bits(own) for kind, own in apart(SHAPES).items())
+    expected = sum(CODEC.codecs[kind].formula_bits(own) for kind, own in CODEC.apart(SHAPES).items())
     assert CODEC.formula_bits(SHAPES) == expected
 
 

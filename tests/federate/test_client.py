@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from torch import nn
 
+from edgekit.apart import Apart
 from edgekit.codecs.base import Arrays
 from edgekit.codecs.registry import parse_update_codec
 from edgekit.codecs.updates.flat import shapes_of
 from edgekit.errors import Diverged, UsageError
-from edgekit.federate.apart import Apart, kind_of
+from edgekit.federate.apart import by_kind, kind_of
 from edgekit.federate.client import Client, Fitted
 from edgekit.federate.data import Data
 from edgekit.federate.network import Network
@@ -32,7 +33,7 @@ def client(
 
 
 def apart_codec(codec: str) -> Apart:
-    return Apart(*(parse_update_codec(each) for each in (codec, "quantised", "quantised:step=0.01")))
+    return by_kind(*(parse_update_codec(each) for each in (codec, "quantised", "quantised:step=0.01")))
 
 
 def same(one: Arrays, other: Arrays) -> bool:

@@ -9,7 +9,7 @@ offset  size  field
 """
 
 import struct
-from collections.abc import Sequence
+from typing import List, Optional, Sequence
 
 from edgekit.errors import PayloadError
 
@@ -24,21 +24,21 @@ def join(parts: Sequence[bytes]) -> bytes:
     return b"".join(_LENGTH.pack(len(part)) + part for part in parts)
 
 
-def split(message: bytes, expected: int | None = None) -> list[bytes]:
+def split(message: bytes, expected: Optional[int] = None) -> List[bytes]:
     """The parts. PayloadError where `message` ends within one, or where they are not as many as `expected`."""
-    parts: list[bytes] = []
+    parts: List[bytes] = []
     at = 0
     while at < len(message):
         if len(parts) == expected:
-            raise PayloadError(f"{len(message) - at} B behind {expected} parts, expected none", at)
+            raise PayloadError("{} B behind {} parts, expected none".format(len(message) - at, expected), at)
         if len(message) - at < _LENGTH.size:
-            raise PayloadError(f"{len(message) - at} B at the end, expected the length of a part", at)
+            raise PayloadError("{} B at the end, expected the length of a part".format(len(message) - at), at)
         (size,) = _LENGTH.unpack_from(message, at)
         at += _LENGTH.size
         if size > len(message) - at:
-            raise PayloadError(f"a part of {size} B, only {len(message) - at} B are left", at)
+            raise PayloadError("a part of {} B, only {} B are left".format(size, len(message) - at), at)
         parts.append(message[at : at + size])
         at += size
     if expected is not None and len(parts) != expected:
-        raise PayloadError(f"{len(parts)} parts, expected {expected}", at)
+        raise PayloadError("{} parts, expected {}".format(len(parts), expected), at)
     return parts

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit.errors import PayloadError
-from edgekit.federate.parts import join, split
+from edgekit.parts import join, split
 
 
 @given(st.lists(st.binary(max_size=40), max_size=5))
