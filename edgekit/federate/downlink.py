@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from edgekit.codecs.base import Arrays, UpdateCodec
 from edgekit.federate import wire
+from edgekit.federate.history import History
 
 
 class Downlink:
@@ -20,27 +21,19 @@ class Downlink:
         self.weights = weights
         self._seed = seed
         self._sender = codec.sender(learns=False)
-        #: Version -> the payload that leads to it from the one before; those that are of use.
-        self._payloads: dict[int, bytes] = {}
+        self._history = History()
 
     def follow(self, target: Arrays) -> Arrays:
         """The weights of the next version, which are `target` but for what the codec leaves out."""
         sent = wire.pack(self.weights, target, self._sender, wire.generator(self._seed, self.version))
-        self.version += 1
         self.weights = sent.weights
-        self._payloads[self.version] = sent.payload
-        # From the first on, where together they are no less than the weights themselves.
-        whole = sum(array.nbytes for array in self.weights.values())
-        while sum(map(len, self._payloads.values())) >= whole:
-            del self._payloads[min(self._payloads)]
+        self._history.add(self.version, sent.payload, sum(array.nbytes for array in self.weights.values()))
+        self.version += 1
         return self.weights
 
     def since(self, version: int | None) -> list[bytes] | None:
         """The payloads, in order, for a client that has `version`; None where it needs the weights themselves."""
-        wanted = range(self.version if version is None else version, self.version)
-        if version is None or not 0 <= version <= self.version or any(n + 1 not in self._payloads for n in wanted):
-            return None
-        return [self._payloads[n + 1] for n in wanted]
+        return None if version is None else self._history.since(version, self.version)
 
 
 def follow(weights: Arrays, payloads: Sequence[bytes], codec: UpdateCodec) -> Arrays:

@@ -16,6 +16,7 @@ from edgekit.codecs.base import Arrays, UpdateCodec
 from edgekit.codecs.updates.fedavg import FedAvg
 from edgekit.codecs.updates.flat import shapes_of
 from edgekit.errors import PayloadError, UsageError
+from edgekit.federate.history import History
 from edgekit.moves import moved
 from edgekit.parts import join, split
 from edgekit.server.averaging import AVERAGES, check_average
@@ -62,16 +63,15 @@ class Server:
         self._variances, self._up, self._policy, self._seed = tuple(variances), up, policy, seed
         self._down = None if down is None else down.sender(learns=False)
         self._velocity: Arrays = {}
-        #: Payloads of the last rounds by their number, so long as they are shorter together than all weights.
-        self._payloads: dict[int, bytes] = {}
+        self._history = History()
 
     def message(self, has: int) -> bytes:
         """What brings a client that has the weights of round `has` to those of the next round."""
         if has == self.number:
             return NOTHING
-        lacking = range(has, self.number)
-        if all(number in self._payloads for number in lacking):
-            return UPDATES + join([self._payloads[number] for number in lacking])
+        lacking = self._history.since(has, self.number)
+        if lacking is not None:
+            return UPDATES + join(lacking)
         return WHOLE + FedAvg().pack(self.weights, np.random.default_rng(0))
 
     def close(self, payloads: Sequence[bytes], images: Sequence[int]) -> None:
@@ -89,7 +89,7 @@ class Server:
             self._velocity = change
         if self._down is not None:
             payload, change = self._down.send(change, np.random.default_rng((self._seed, self.number)))
-            self._keep(payload)
+            self._history.add(self.number, payload, 4 * sum(array.size for array in self.weights.values()))
         self.weights = moved(self.weights, change, self._variances)
         self.number += 1
 
@@ -99,21 +99,17 @@ class Server:
         return {
             "number": self.number, "weights": self.weights, "velocity": self._velocity,
             "left_out": None if self._down is None else self._down.state,
-            "payloads": {str(number): np.frombuffer(payload, np.uint8) for number, payload in self._payloads.items()},
+            "payloads": {
+                str(number): np.frombuffer(payload, np.uint8) for number, payload in self._history.payloads.items()
+            },
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
         """Goes on from `state`."""
         self.number, self.weights, self._velocity = state["number"], state["weights"], state["velocity"]
-        self._payloads = {int(number): array.tobytes() for number, array in state["payloads"].items()}
+        self._history.payloads = {int(number): array.tobytes() for number, array in state["payloads"].items()}
         if self._down is not None:
             self._down.restore(state["left_out"])
-
-    def _keep(self, payload: bytes) -> None:
-        self._payloads[self.number] = payload
-        whole = 4 * sum(array.size for array in self.weights.values())
-        while sum(map(len, self._payloads.values())) > whole:
-            del self._payloads[min(self._payloads)]
 
 
 def follow(weights: Arrays, message: bytes, down: UpdateCodec | None, variances: Sequence[str]) -> Arrays:
